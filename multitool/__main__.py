@@ -1,0 +1,197 @@
+"""The command line: ``python -m multitool tree|tokens|saes``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from multitool.errors import UserError
+from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.text import visible
+from multitool.vector import DIRECTIONS
+
+_DEFINITIONS_PRINTED = 15
+_NODES_PRINTED = 60
+_IMAGES = (".png", ".svg", ".pdf")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit status is 0, or 2 for anything that a user can put right."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+    except UserError as error:
+        sys.stderr.write(f"multitool: {visible(str(error))}\n")
+        return 2
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        sys.stderr.close()
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, like all others."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}. See `python -m multitool {self.prog.split()[-1]} --help`.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="multitool", description="What does an SAE feature mean? Asked of the model's own weights.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    tree = commands.add_parser("tree", help="grow a definition tree")
+    _add_vector_options(tree)
+    add = tree.add_argument
+    add("--prompt", default=TreeRecipe.prompt, help=f"template with {{ghost}} in it once (default: {DEFAULT_PROMPT})")
+    add("--top-k", type=int, default=TreeRecipe.top_k, help="continuations looked at per node (default: %(default)s)")
+    add("--cutoff", type=float, default=TreeRecipe.cutoff,
+        help="smallest cumulative probability of a node (default: %(default)s)")
+    add("--max-depth", type=int, default=TreeRecipe.max_depth, help="longest path in tokens (default: %(default)s)")
+    add("--max-nodes", type=int, default=TreeRecipe.max_nodes,
+        help="keep this many nodes, the most probable ones (default: %(default)s)")
+    add("--no-stop", dest="stop", action="store_false", help="go on after the closing quote and the end of text")
+    add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
+    add("--image", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+    tree.set_defaults(run=_tree)
+
+    tokens = commands.add_parser("tokens", help="list the tokens nearest to a feature's vector")
+    _add_vector_options(tokens)
+    add = tokens.add_argument
+    add("--exponent", type=float, default=ListRecipe.exponent,
+        help="nearness to the vector against distance from the centroid (default: %(default)s)")
+    add("--top", type=int, default=ListRecipe.top, help="tokens to list (default: %(default)s)")
+    add("--csv", type=Path, metavar="FILE", help="write the list as a table")
+    add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
+    tokens.set_defaults(run=_tokens)
+
+    saes = commands.add_parser("saes", help="what can be loaded, and on which model")
+    saes.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
+    saes.set_defaults(run=_saes)
+    return parser
+
+
+def _add_vector_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--sae", required=True, metavar="NAME", help="RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--feature", required=True, type=int, metavar="N", help="the feature's number, from 0")
+    add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
+    add("--weights", choices=tuple(DIRECTIONS), default=VectorRecipe.weights,
+        help="the direction's source (default: %(default)s)")
+    add("--encoder-share", type=float, default=VectorRecipe.encoder_share, metavar="A",
+        help="the encoder's share in --weights mix (default: %(default)s)")
+    add("--no-centroid", dest="centroid", action="store_false", help="do not start from the centroid of all tokens")
+    add("--scale", type=float, metavar="S", help="length of the direction (default: the model's mean token distance)")
+    add("--pca", type=float, nargs="+", default=[], metavar="W", help="weights of the first principal components")
+    add("--dtype", choices=("float32", "bfloat16", "float16"),
+        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
+
+
+def _tree(options) -> None:
+    vector = _vector_recipe(options)
+    recipe = TreeRecipe(**{name: getattr(options, name) for name in TreeRecipe.__dataclass_fields__})
+    if options.image and options.image.suffix.lower() not in _IMAGES:
+        raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
+    _check_writable(options.json, options.image)
+    from multitool.engine import definition_tree  # torch and transformers take seconds: not for a wrong option
+
+    document = definition_tree(_library(options), vector, recipe, model=options.model, allow_folder=True)
+    if options.json:
+        _write(options.json, document.to_json().encode())
+    if options.image:
+        from multitool.draw import render
+
+        _write(options.image, render(document, options.image.suffix.lower().removeprefix(".")))
+    if not (options.json or options.image):
+        _print_tree(document)
+
+
+def _print_tree(document) -> None:
+    from multitool.phrases import outline
+
+    print(_title(document.settings, document.vector))
+    print(f"{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g} in {document.seconds:.1f} s\n")
+    print("Most probable definitions (… not ended)")
+    for definition in document.definitions(_DEFINITIONS_PRINTED):
+        print(f"{definition.probability:8.2%}  {visible(definition.text)}{'' if definition.complete else ' …'}")
+    shown = min(_NODES_PRINTED, len(document.tree))
+    print(f"\nTree (■ a definition ends, … +n hidden; the {shown} most probable nodes)")
+    print(outline(document, _NODES_PRINTED))
+
+
+def _tokens(options) -> None:
+    vector = _vector_recipe(options)
+    recipe = ListRecipe(exponent=options.exponent, top=options.top)
+    _check_writable(options.csv, options.json)
+    from multitool.engine import TOKEN_COLUMNS, token_table
+
+    table = token_table(_library(options), vector, recipe, model=options.model, allow_folder=True)
+    if options.csv:
+        _write(options.csv, table.to_csv().encode())
+    if options.json:
+        _write(options.json, json.dumps(table.to_dict(), ensure_ascii=False, allow_nan=False).encode())
+    if not (options.csv or options.json):
+        print(_title(table.settings, table.vector) + "\n")
+        print("{:>4}  {:24} {:>8} {:>9} {:>9} {:>9}".format(*(c.replace("distance_to_", "to ") for c in TOKEN_COLUMNS)))
+        for rank, token, token_id, score, near, far in table.rows:
+            print(f"{rank:4}  {visible(token, spaces=True):24} {token_id:8} {score:9.4f} {near:9.4f} {far:9.4f}")
+
+
+def _saes(options) -> None:
+    from multitool.registry import saes
+
+    entries = saes(options.search)
+    if not entries:
+        raise UserError(f"No SAE matches {options.search!r}. Try fewer words, or a model's name.")
+    rows = [("SAE", "MODEL", "HOOK"), *((entry.name, entry.model, entry.hook) for entry in entries)]
+    wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, model, hook in rows:
+        print(f"{name:{wide[0]}}  {model:{wide[1]}}  {hook}")
+
+
+def _vector_recipe(options) -> VectorRecipe:
+    return VectorRecipe(**{name: getattr(options, name) for name in VectorRecipe.__dataclass_fields__})
+
+
+def _library(options):
+    from multitool.loading import Library
+
+    return Library(dtype=options.dtype, device=options.device)
+
+
+def _title(settings: dict, vector: dict) -> str:
+    return visible(
+        f"{settings['sae']} feature {settings['feature']} on {settings['model']}, {settings['weights']} weights, "
+        f"scale {settings['scale']:.3g}; distance from centroid {vector['distance_from_centroid']:.3g} "
+        f"(tokens: {vector['mean_token_distance']:.3g})"
+    )
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Before the work, not after it: can these files be written?"""
+    for path in paths:
+        if path is None:
+            continue
+        existed = path.exists()
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise _not_written(path, error) from error
+        if not existed:
+            path.unlink()
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    print(f"wrote {path}")
+
+
+def _not_written(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written: {error.strerror}. Name a file in a folder that you may write to.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

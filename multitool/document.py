@@ -1,0 +1,205 @@
+"""A definition tree together with its recipe, and its JSON both ways.
+
+The format is ``sae-multitool/definition-tree/1``. What one run wrote, another reads; a file from elsewhere is
+checked before anything is done with it.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from multitool.errors import UserError
+from multitool.recipe import check_cutoff, closing_quote
+from multitool.tree import ROOT, Definition, Tree, definitions, trim
+
+SCHEMA = "sae-multitool/definition-tree/1"
+_MOST_NODES = 100_000
+_LONGEST_TOKEN = 1_000
+_LONGEST_SETTING = 10_000
+
+
+@dataclass(frozen=True)
+class DefinitionTree:
+    """A tree, how it was made, and what became of it."""
+
+    tree: Tree
+    settings: dict  # the recipe, every value resolved
+    vector: dict  # norm, distance_from_centroid, mean_token_distance
+    effective_cutoff: float  # the cutoff that gives this tree
+    complete: bool  # False while it grows, or when growth was cut off
+    seconds: float  # of growth
+    depth_grown: int = field(default=0, compare=False)  # levels grown so far
+
+    @property
+    def closing_quote(self) -> str | None:
+        """What ends a definition in this tree's prompt."""
+        return closing_quote(str(self.settings.get("prompt", "")))
+
+    def definitions(self, n: int | None = None) -> list[Definition]:
+        """The most probable definitions, complete ones first."""
+        return definitions(self.tree, n, self.closing_quote)
+
+    def trimmed(self, cutoff: float) -> "DefinitionTree":
+        """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.
+
+        Raises:
+            UserError: the cutoff is not between 0 and 1.
+        """
+        cutoff = check_cutoff(cutoff)
+        return replace(self, tree=trim(self.tree, cutoff), effective_cutoff=max(self.effective_cutoff, cutoff))
+
+    def to_dict(self) -> dict:
+        """The JSON object of the schema."""
+        depth = self.tree.depth
+        return {
+            "schema": SCHEMA,
+            "settings": self.settings,
+            "vector": self.vector,
+            "result": {
+                "nodes": len(self.tree),
+                "leaves": int(self.tree.is_leaf.sum()),
+                "depth": int(depth.max(initial=0)),
+                "effective_cutoff": self.effective_cutoff,
+                "complete": self.complete,
+                "seconds": round(self.seconds, 3),
+            },
+            "tree": _nested(self.tree),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+
+def _nested(tree: Tree) -> dict:
+    root = {"token": "", "token_id": None, "prob": 1.0, "cumulative_prob": 1.0, "children": []}
+    nodes: list[dict] = []
+    for i, parent in enumerate(tree.parent):
+        node = {
+            "token_id": int(tree.token_id[i]),
+            "token": tree.token[i],
+            "prob": float(tree.prob[i]),
+            "cumulative_prob": float(tree.cumulative_prob[i]),
+            "children": [],
+        }
+        if tree.end[i]:
+            node["end"] = True
+        (root if parent == ROOT else nodes[parent])["children"].append(node)
+        nodes.append(node)
+    return root
+
+
+def read_tree(source: str | bytes | dict) -> DefinitionTree:
+    """A definition tree from its JSON (text or object).
+
+    Raises:
+        UserError: it is no JSON, or not a tree of this schema; the message names the first thing that is wrong.
+    """
+    data = source
+    if not isinstance(source, dict):
+        try:
+            data = json.loads(source)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"This is not a tree JSON: it cannot be read as JSON ({error}). Use a file that this tool saved."
+            ) from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise UserError(
+            f"This is not a tree JSON: its schema is {str(found)[:80]!r}, not {SCHEMA!r}. Use a file that this tool "
+            "saved."
+        )
+    settings, vector, result = (_section(data, name) for name in ("settings", "vector", "result"))
+    complete = result.get("complete")
+    if not isinstance(complete, bool):
+        _foreign("result.complete", complete, "true or false")
+    return DefinitionTree(
+        tree=_flat(data.get("tree")),
+        settings=settings,
+        vector=vector,
+        effective_cutoff=_probability("result.effective_cutoff", result.get("effective_cutoff")),
+        complete=complete,
+        seconds=_finite("result.seconds", result.get("seconds")),
+    )
+
+
+def _section(data: dict, name: str) -> dict:
+    """A flat object of plain values; lists of numbers are allowed (pca)."""
+    section = data.get(name)
+    if not isinstance(section, dict):
+        _foreign(name, section, "an object")
+    for key, value in section.items():
+        if isinstance(value, list):
+            if not all(_is_number(item) for item in value):
+                _foreign(f"{name}.{key}", value, "a list of numbers")
+        elif isinstance(value, float):
+            _finite(f"{name}.{key}", value)
+        elif isinstance(value, str) and len(value) > _LONGEST_SETTING:
+            _foreign(f"{name}.{key}", value, f"at most {_LONGEST_SETTING} characters")
+        elif not (value is None or isinstance(value, (str, int))):
+            _foreign(f"{name}.{key}", value, "a plain value")
+    return section
+
+
+def _flat(root) -> Tree:
+    """Columns from nested nodes, level by level (no recursion: the nesting comes from outside)."""
+    if not isinstance(root, dict):
+        _foreign("tree", root, "an object")
+    rows: list[tuple] = []  # parent, token_id, token, prob, cumulative_prob, end
+    waiting = [(ROOT, 1.0, root.get("children"), "tree")]
+    for parent, reached, children, where in waiting:
+        if not isinstance(children, list):
+            _foreign(f"{where}.children", children, "a list")
+        for child in children:
+            name = f"node {len(rows)}"
+            rows.append(_row(parent, reached, child, name))
+            if len(rows) > _MOST_NODES:
+                raise UserError(f"This tree has more than {_MOST_NODES} nodes; trim it with the tool that made it.")
+            waiting.append((len(rows) - 1, rows[-1][4], child["children"], name))
+    parent, token_id, token, prob, cumulative, end = zip(*rows, strict=True) if rows else ((),) * 6
+    return Tree(
+        parent=np.array(parent, dtype=np.int64),
+        token_id=np.array(token_id, dtype=np.int64),
+        token=token,
+        prob=np.array(prob, dtype=np.float64),
+        cumulative_prob=np.array(cumulative, dtype=np.float64),
+        end=np.array(end, dtype=bool),
+    )
+
+
+def _row(parent: int, reached: float, node, name: str) -> tuple:
+    if not isinstance(node, dict):
+        _foreign(name, node, "an object")
+    token, token_id, end = node.get("token"), node.get("token_id"), node.get("end", False)
+    if not isinstance(token, str) or len(token) > _LONGEST_TOKEN:
+        _foreign(f"{name}: token", token, f"text of at most {_LONGEST_TOKEN} characters")
+    if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < 2**31:
+        _foreign(f"{name}: token_id", token_id, "a whole number from 0 up")
+    if not isinstance(end, bool):
+        _foreign(f"{name}: end", end, "true or false")
+    prob = _probability(f"{name}: prob", node.get("prob"))
+    cumulative = _probability(f"{name}: cumulative_prob", node.get("cumulative_prob"))
+    if cumulative > reached:
+        _foreign(f"{name}: cumulative_prob", cumulative, f"at most its parent's {reached}")
+    return parent, token_id, token, prob, cumulative, end
+
+
+def _probability(where: str, value) -> float:
+    if not _is_number(value) or not 0 <= value <= 1:
+        _foreign(where, value, "a number from 0 to 1")
+    return float(value)
+
+
+def _finite(where: str, value) -> float:
+    if not _is_number(value):
+        _foreign(where, value, "a number")
+    return float(value)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _foreign(where: str, value, valid: str):
+    raise UserError(f"This tree JSON is damaged: {where} is {str(value)[:80]!r}; it must be {valid}.")

@@ -1,0 +1,98 @@
+"""The space of a model's token embeddings: its centre, its spread, its principal components.
+
+Everything here depends on the model alone; it is computed at first use and kept.
+"""
+
+import threading
+
+import torch
+from torch import Tensor
+
+_ROWS_AT_ONCE = 16_384  # bounds the float32 copies made of a matrix in half precision
+
+
+class EmbeddingSpace:
+    """The raw input-embedding matrix ``E`` and what follows from it.
+
+    Args:
+        E: (V, d_model), before any scaling that the model applies to embeddings; never written.
+    """
+
+    def __init__(self, E: Tensor):
+        if E.ndim != 2:
+            raise ValueError(f"E must be (V, d_model), not {tuple(E.shape)}")
+        self.E = E.detach()
+        self._lock = threading.RLock()
+        self._kept: dict[str, object] = {}
+
+    @property
+    def n_tokens(self) -> int:
+        """V, the number of rows."""
+        return self.E.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        return self.E.shape[1]
+
+    @property
+    def centroid(self) -> Tensor:
+        """``c``, the mean of all rows: (d_model,), float32."""
+        return self._once("centroid", lambda: sum(rows.double().sum(0) for rows in self._chunks()).div(
+            self.n_tokens).float())
+
+    @property
+    def mean_distance(self) -> float:
+        """The mean of ``|E_t - c|`` over all tokens: the scale at which a vector is as far out as a usual token."""
+        return self._once("mean_distance", lambda: float(
+            sum((rows - self.centroid).norm(dim=1).double().sum() for rows in self._chunks()) / self.n_tokens))
+
+    @property
+    def norms(self) -> Tensor:
+        """``|E_t|``: (V,), float32."""
+        return self._once("norms", lambda: torch.cat([rows.norm(dim=1) for rows in self._chunks()]))
+
+    @property
+    def distance_to_centroid(self) -> Tensor:
+        """``1 - cos(c, E_t)``: (V,), float32."""
+        return self._once("distance_to_centroid", lambda: self.cosine_distance(self.centroid))
+
+    @property
+    def components(self) -> Tensor:
+        """The unit principal components of the centred rows, one per row, by falling variance: (d_model, d_model).
+
+        A component's sign is arbitrary; here its entry of largest magnitude is positive.
+        """
+        return self._once("components", lambda: principal_components(self._chunks(), self.centroid))
+
+    def cosine_distance(self, v: Tensor) -> Tensor:
+        """``1 - cos(v, E_t)`` for every token: (V,), float32, at least 0; NaN for a row of zeros."""
+        products = torch.cat([rows @ v for rows in self._chunks()])
+        return (1 - products / (self.norms * v.norm())).clamp(min=0)
+
+    def _chunks(self):
+        if self.E.dtype == torch.float32:
+            return (self.E,)
+        return (rows.float() for rows in self.E.split(_ROWS_AT_ONCE))
+
+    def _once(self, name: str, compute):
+        with self._lock:
+            if name not in self._kept:
+                with torch.inference_mode():
+                    self._kept[name] = compute()
+            return self._kept[name]
+
+
+def principal_components(chunks, centroid: Tensor) -> Tensor:
+    """Unit principal components, one per row, by falling variance, of the rows in ``chunks`` about ``centroid``.
+
+    From the eigenvectors of the (d, d) scatter matrix, so that memory does not grow with the rows.
+    """
+    d = centroid.shape[0]
+    scatter = torch.zeros(d, d, dtype=torch.float64, device=centroid.device)
+    for chunk in chunks:
+        for rows in chunk.split(_ROWS_AT_ONCE):
+            centred = rows - centroid
+            scatter += (centred.T @ centred).double()
+    components = torch.linalg.eigh(scatter).eigenvectors.T.flip(0)
+    largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+    return (components * largest.sign()).float().contiguous()

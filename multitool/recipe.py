@@ -1,0 +1,132 @@
+"""What a user asks for: the settings of a vector, a tree and a token list, checked before any work.
+
+The field names are the command line's options, the API's parameters and the keys of the tree JSON.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from multitool.errors import UserError
+from multitool.vector import DIRECTIONS
+
+DEFAULT_PROMPT = 'A typical definition of "{ghost}" would be "'
+GHOST = "{ghost}"
+MAX_NODES_LIMIT = 20_000
+TOP_LIMIT = 10_000
+TOP_K_LIMIT = 100
+MAX_DEPTH_LIMIT = 200
+
+_CLOSING = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "„": "“", "`": "`"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorRecipe:
+    """How the ghost token's vector is made. Raises UserError for a value that cannot be."""
+
+    sae: str
+    feature: int
+    weights: str = "encoder"
+    encoder_share: float = 0.5
+    centroid: bool = True
+    scale: float | None = None  # None: the model's mean token distance
+    pca: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        if not isinstance(self.sae, str) or not self.sae.strip():
+            raise UserError(f"sae is {self.sae!r}; name one as RELEASE/SAE_ID, e.g. demo/hook_embed.")
+        _keep(self, "feature", whole(self.feature, "feature", 0))
+        if self.weights not in DIRECTIONS:
+            raise UserError(f"weights is {self.weights!r}; valid are {', '.join(DIRECTIONS)}.")
+        _keep(self, "encoder_share", number(self.encoder_share, "encoder_share", "from 0 to 1", lambda x: 0 <= x <= 1))
+        _check_bool(self.centroid, "centroid")
+        if self.scale is not None:
+            _keep(self, "scale", number(self.scale, "scale", "above 0", lambda x: 0 < x <= 1e6))
+        if not isinstance(self.pca, (list, tuple)):
+            raise UserError(f"pca is {self.pca!r}; it must be a list of component weights, e.g. [0.2, 0.1].")
+        _keep(self, "pca", tuple(number(w, "a weight in pca", "within ±1e6", lambda x: abs(x) <= 1e6)
+                                 for w in self.pca))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeRecipe:
+    """How a definition tree is grown. Raises UserError for a value that cannot be."""
+
+    prompt: str = DEFAULT_PROMPT
+    top_k: int = 5
+    cutoff: float = 5e-5
+    max_depth: int = 25
+    max_nodes: int = 2000
+    stop: bool = True
+
+    def __post_init__(self):
+        if not isinstance(self.prompt, str) or self.prompt.count(GHOST) != 1:
+            found = self.prompt.count(GHOST) if isinstance(self.prompt, str) else 0
+            raise UserError(
+                f"prompt is {self.prompt!r} with {GHOST} in it {found} times; it must stand there exactly once, "
+                f"where the unknown token belongs, e.g. {DEFAULT_PROMPT}"
+            )
+        _keep(self, "top_k", whole(self.top_k, "top_k", 1, TOP_K_LIMIT))
+        _keep(self, "cutoff", check_cutoff(self.cutoff))
+        _keep(self, "max_depth", whole(self.max_depth, "max_depth", 1, MAX_DEPTH_LIMIT))
+        _keep(self, "max_nodes", whole(self.max_nodes, "max_nodes", 1, MAX_NODES_LIMIT))
+        _check_bool(self.stop, "stop")
+
+    @property
+    def closing_quote(self) -> str | None:
+        return closing_quote(self.prompt)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListRecipe:
+    """How a token list is ranked. Raises UserError for a value that cannot be."""
+
+    exponent: float = 1.4
+    top: int = 100
+
+    def __post_init__(self):
+        _keep(self, "exponent", number(self.exponent, "exponent", "above 0 and at most 100", lambda x: 0 < x <= 100))
+        _keep(self, "top", whole(self.top, "top", 1, TOP_LIMIT))
+
+
+def closing_quote(prompt: str) -> str | None:
+    """The quote that closes a definition: the partner of the quote that the prompt leaves open at its end."""
+    return _CLOSING.get(prompt.rstrip()[-1:])
+
+
+def check_cutoff(value) -> float:
+    return number(value, "cutoff", "between 0 and 1 (both excluded), e.g. 5e-5", lambda x: 0 < x < 1)
+
+
+def number(value, name: str, valid: str, test: Callable[[float], bool]) -> float:
+    """``value`` as a finite float that passes ``test``.
+
+    Raises:
+        UserError: it is something else; the message names ``name``, the value and ``valid``.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not test(value):
+        raise UserError(f"{name} is {value!r}; it must be a number {valid}.")
+    return float(value)
+
+
+def whole(value, name: str, low: int, high: int | None = None) -> int:
+    """``value`` as an int from ``low`` to ``high``; a float without a fraction will do (JSON has only those).
+
+    Raises:
+        UserError: it is something else.
+    """
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole or value < low or (high is not None and value > high):
+        valid = f"from {low} to {high}" if high is not None else f"from {low} up"
+        raise UserError(f"{name} is {value!r}; it must be a whole number {valid}.")
+    return int(value)
+
+
+def _check_bool(value, name: str) -> None:
+    if not isinstance(value, bool):
+        raise UserError(f"{name} is {value!r}; it must be true or false.")
+
+
+def _keep(recipe, name: str, value) -> None:
+    object.__setattr__(recipe, name, value)

@@ -1,0 +1,52 @@
+"""Token text: what a token adds to a text, and how to show it without it doing anything."""
+
+import re
+import unicodedata
+
+_BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def bytes_to_text(raw: bytes) -> str:
+    r"""UTF-8 text of ``raw``; bytes that are no whole character become escapes (``\xe2\x80``), never lost."""
+    return raw.decode("utf-8", errors="backslashreplace")
+
+
+def join_tokens(tokens) -> str:
+    r"""The text that the tokens spell together: escaped bytes that now make whole characters become those."""
+
+    def whole(match: re.Match) -> str:
+        return bytes_to_text(bytes.fromhex(match.group().replace("\\x", "")))
+
+    return _BYTE_RUN.sub(whole, "".join(tokens))
+
+
+def visible(text: str, *, spaces: bool = False) -> str:
+    """``text`` on one line with nothing hidden: control, format and unassigned characters become escapes.
+
+    With ``spaces``, blanks at either end become ``␣`` (for a single token, where they tell two tokens apart).
+    """
+    shown = "".join(_visible_character(character) for character in text)
+    if not spaces:
+        return shown
+    core = shown.strip(" ")
+    if not core:
+        return "␣" * len(shown)
+    left = len(shown) - len(shown.lstrip(" "))
+    return "␣" * left + core + "␣" * (len(shown) - left - len(core))
+
+
+def _visible_character(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN:
+        # Blanks other than the plain one look like it and are told apart only as an escape.
+        plain = character == " " or unicodedata.category(character) != "Zs"
+        return character if plain else _escape(character)
+    return _SHORT.get(character) or _escape(character)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

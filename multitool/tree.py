@@ -1,0 +1,129 @@
+"""A definition tree as data: the tree itself, its definitions, trimming.
+
+Knows neither model nor torch: a tree read from a file is trimmed and ranked by the same code as a fresh one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from multitool.text import join_tokens
+
+ROOT = -1  # the parent of the first tokens: the prompt
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The nodes below the prompt, in columns of one entry per node.
+
+    Parents stand before their children, and siblings in order of falling probability.
+    """
+
+    parent: np.ndarray  # int64, index of the parent node or ROOT
+    token_id: np.ndarray  # int64
+    token: tuple[str, ...]  # the exact text that the token adds
+    prob: np.ndarray  # float64, of the token given its path
+    cumulative_prob: np.ndarray  # float64, product of prob along the path
+    end: np.ndarray  # bool, the definition ends here
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    @property
+    def depth(self) -> np.ndarray:
+        """Tokens from the prompt to each node, itself included: (n,)."""
+        depth = np.zeros(len(self), dtype=np.int64)
+        for node, parent in enumerate(self.parent):
+            depth[node] = 1 if parent == ROOT else depth[parent] + 1
+        return depth
+
+    @property
+    def is_leaf(self) -> np.ndarray:
+        """True for nodes without children: (n,)."""
+        leaf = np.ones(len(self), dtype=bool)
+        leaf[self.parent[self.parent != ROOT]] = False
+        return leaf
+
+    def children(self) -> list[list[int]]:
+        """Each node's children by falling probability; the last entry holds those of the prompt."""
+        children: list[list[int]] = [[] for _ in range(len(self) + 1)]
+        for node, parent in enumerate(self.parent):
+            children[parent].append(node)
+        return children
+
+    def path(self, node: int) -> list[int]:
+        """The nodes from the prompt down to ``node``, itself included."""
+        path = []
+        while node != ROOT:
+            path.append(node)
+            node = int(self.parent[node])
+        return path[::-1]
+
+    def select(self, keep: np.ndarray) -> "Tree":
+        """The tree of the nodes where ``keep`` is true; a kept node's parent must be kept."""
+        index = np.flatnonzero(keep)
+        new_index = np.full(len(self) + 1, ROOT)
+        new_index[index] = np.arange(len(index))
+        return Tree(
+            parent=new_index[self.parent[index]],
+            token_id=self.token_id[index],
+            token=tuple(self.token[i] for i in index),
+            prob=self.prob[index],
+            cumulative_prob=self.cumulative_prob[index],
+            end=self.end[index],
+        )
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What the model says, as a reader quotes it."""
+
+    text: str  # without the closing quote and blanks around it
+    probability: float  # of all paths that spell it
+    complete: bool  # it came to its end; otherwise its continuations fell below the cutoff
+
+
+def trim(tree: Tree, cutoff: float) -> Tree:
+    """The nodes whose cumulative probability is at least ``cutoff``."""
+    return tree.select(tree.cumulative_prob >= cutoff)
+
+
+def most_probable(cumulative_prob: np.ndarray, n: int) -> np.ndarray:
+    """Mask of the ``n`` most probable nodes; of equals, those that come first.
+
+    A child never outranks its parent and comes after it, so the chosen nodes are again a tree.
+    """
+    mask = np.zeros(len(cumulative_prob), dtype=bool)
+    mask[np.argsort(-cumulative_prob, kind="stable")[:n]] = True
+    return mask
+
+
+def definitions(tree: Tree, n: int | None = None, closing_quote: str | None = '"') -> list[Definition]:
+    """The most probable definitions: complete ones first, then beginnings (leaves that do not end).
+
+    Paths that spell the same text (split into other tokens, or ended by another one) count together.
+
+    Args:
+        n: how many at most; None for all.
+        closing_quote: what ends a definition in this prompt; the text stops before it.
+    """
+    found: dict[tuple[bool, str], float] = {}
+    for leaf in np.flatnonzero(tree.is_leaf | tree.end):
+        key = (bool(tree.end[leaf]), _text(tree, int(leaf), closing_quote))
+        found[key] = found.get(key, 0.0) + float(tree.cumulative_prob[leaf])
+    ranked = sorted(found.items(), key=lambda item: (not item[0][0], -item[1], item[0][1]))
+    return [Definition(text, probability, complete) for (complete, text), probability in ranked[:n]]
+
+
+def _text(tree: Tree, leaf: int, closing_quote: str | None) -> str:
+    tokens = [tree.token[node] for node in tree.path(leaf)]
+    if tree.end[leaf]:
+        tokens[-1] = last_words(tokens[-1], closing_quote)
+    return join_tokens(tokens).strip()
+
+
+def last_words(token: str, closing_quote: str | None) -> str:
+    """What a token that ends a definition adds to it: what stands before the quote, nothing of an end of text."""
+    if closing_quote and closing_quote in token:
+        return token.partition(closing_quote)[0]
+    return ""

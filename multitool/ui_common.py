@@ -1,0 +1,51 @@
+"""What the page and the API share: how errors reach a user, and the files that are handed out."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+
+import gradio as gr
+from gradio import processing_utils, utils
+from gradio.data_classes import FileData
+
+from multitool.errors import UserError
+
+
+def shown_errors(handler: Callable) -> Callable:
+    """The handler with its UserErrors turned into those that Gradio shows; works on generators too."""
+
+    @functools.wraps(handler)
+    def plain(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except UserError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+
+    @functools.wraps(handler)
+    def streaming(*args, **kwargs):
+        try:
+            yield from handler(*args, **kwargs)
+        except UserError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+
+    return streaming if inspect.isgeneratorfunction(handler) else plain
+
+
+def save(content: bytes | str, settings: dict, ending: str) -> str:
+    """Write a result to a file of its own; the path.
+
+    Args:
+        settings: the result's recipe, which gives the file its name.
+        ending: such as ``tree.png``.
+    """
+    stem = f"{settings.get('sae')}-feature-{settings.get('feature')}"
+    # The recipe can come from an uploaded file: nothing of it may act as a path.
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:80] + "-" + ending
+    data = content.encode() if isinstance(content, str) else content
+    return processing_utils.save_bytes_to_cache(data, name, utils.get_upload_folder())
+
+
+def file_data(path: str, mime_type: str) -> dict:
+    """A file as the API returns it: clients fetch it by its URL."""
+    return FileData(path=path, orig_name=path.rpartition("/")[2], mime_type=mime_type).model_dump()
