@@ -4,6 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from html import escape
 
 import gradio as gr
 from gradio import processing_utils, utils
@@ -11,23 +12,33 @@ from gradio.data_classes import FileData
 
 from multitool.errors import UserError
 
+MODEL_QUEUE = "model"  # events that run the model wait in one line
+PRIVATE = {"api_visibility": "private"}  # for events that only serve the page
 
-def shown_errors(handler: Callable) -> Callable:
-    """The handler with its UserErrors turned into those that Gradio shows; works on generators too."""
+
+def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
+    """The handler with its UserErrors turned into those that Gradio shows; works on generators too.
+
+    Args:
+        on_page: the message is shown as HTML, so what a user typed is escaped in it; programs get it as it is.
+    """
+
+    def shown(error: UserError) -> gr.Error:
+        return gr.Error(escape(str(error)) if on_page else str(error), duration=None, print_exception=False)
 
     @functools.wraps(handler)
     def plain(*args, **kwargs):
         try:
             return handler(*args, **kwargs)
         except UserError as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+            raise shown(error) from error
 
     @functools.wraps(handler)
     def streaming(*args, **kwargs):
         try:
             yield from handler(*args, **kwargs)
         except UserError as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from error
+            raise shown(error) from error
 
     return streaming if inspect.isgeneratorfunction(handler) else plain
 

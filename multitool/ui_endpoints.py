@@ -11,7 +11,7 @@ from multitool.draw import render
 from multitool.loading import Library
 from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import saes as find_saes
-from multitool.ui_common import file_data, save, shown_errors
+from multitool.ui_common import MODEL_QUEUE, file_data, save, shown_errors
 
 Weights = Literal["encoder", "decoder", "mix"]
 File = dict  # a file with its url, as gradio_client downloads it
@@ -25,12 +25,11 @@ class Table(TypedDict):
     metadata: None
 
 
-def add_endpoints(library: Library, opening: VectorRecipe, concurrency_id: str) -> None:
+def add_endpoints(library: Library, opening: VectorRecipe) -> None:
     """Add the API to the Blocks that are being built.
 
     Args:
         opening: the SAE and feature that calls without them get.
-        concurrency_id: the queue for what runs the model.
     """
 
     def definition_tree(
@@ -80,7 +79,7 @@ def add_endpoints(library: Library, opening: VectorRecipe, concurrency_id: str) 
                 yield None, document.to_dict()
         yield _picture(document), document.to_dict()
 
-    def trim_tree(tree: dict, cutoff: float) -> tuple[File, dict]:
+    def trim_tree(tree: dict, cutoff: float = 1e-3) -> tuple[File, dict]:
         """Leave out the less probable nodes of a definition tree; needs no model.
 
         Args:
@@ -140,13 +139,13 @@ def add_endpoints(library: Library, opening: VectorRecipe, concurrency_id: str) 
         ]
 
     for endpoint in (definition_tree, token_list):
-        _add(endpoint, concurrency_id=concurrency_id, concurrency_limit=2)
+        _add(endpoint, concurrency_id=MODEL_QUEUE, concurrency_limit=2)
     for endpoint in (trim_tree, saes):
         _add(endpoint)
 
 
 def _add(endpoint: Callable, **queue) -> None:
-    gr.api(shown_errors(endpoint), api_name=endpoint.__name__, api_description=endpoint.__doc__, **queue)
+    gr.api(shown_errors(endpoint, on_page=False), api_name=endpoint.__name__, **queue)
 
 
 def _vector(sae, feature, weights, encoder_share, centroid, scale, pca) -> VectorRecipe:
