@@ -13,7 +13,7 @@ def main() -> None:
         page = build(Library())
     except UserError as error:
         raise SystemExit(f"multitool: {error}") from error
-    page.launch(theme=THEME, css_paths=CSS, show_error=True, ssr_mode=False)
+    page.launch(theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False)
 
 
 if __name__ == "__main__":

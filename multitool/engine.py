@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from multitool import __version__
 from multitool.document import DefinitionTree
 from multitool.growth import grow
-from multitool.loading import Library, Sae
+from multitool.loading import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import find_sae
 from multitool.subject import Subject
@@ -49,10 +49,9 @@ class TokenTable:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A recipe's model, SAE and vector."""
+    """A recipe with its model and its vector."""
 
     subject: Subject
-    sae: Sae
     vector: FeatureVector
     recipe: VectorRecipe
 
@@ -60,7 +59,7 @@ class _Prepared:
     def settings(self) -> dict:
         """The recipe with every default resolved, as results carry it."""
         recipe = asdict(self.recipe) | {"scale": self.vector.scale, "pca": list(self.recipe.pca)}
-        return {"model": self.subject.name, **recipe, "sae": self.sae.entry.name}
+        return {"model": self.subject.name, **recipe}
 
     @property
     def figures(self) -> dict:
@@ -155,4 +154,4 @@ def _prepare(library: Library, recipe: VectorRecipe, model: str | None, allow_fo
         scale=recipe.scale,
         pca=recipe.pca,
     )
-    return _Prepared(subject, sae, vector, recipe)
+    return _Prepared(subject, vector, recipe)

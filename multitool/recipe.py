@@ -35,6 +35,7 @@ class VectorRecipe:
     def __post_init__(self):
         if not isinstance(self.sae, str) or not self.sae.strip():
             raise UserError(f"sae is {self.sae!r}; name one as RELEASE/SAE_ID, e.g. demo/hook_embed.")
+        _keep(self, "sae", self.sae.strip())
         _keep(self, "feature", whole(self.feature, "feature", 0))
         if self.weights not in DIRECTIONS:
             raise UserError(f"weights is {self.weights!r}; valid are {', '.join(DIRECTIONS)}.")

@@ -98,12 +98,12 @@ def find_sae(name: str, *, allow_folder: bool = False) -> SaeEntry:
     Raises:
         UserError: there is none of that name (near matches are listed), or it is not on the residual stream.
     """
-    name = name.strip()
-    if allow_folder and Path(name).is_dir():
+    near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
+    entry = near_by.get(name)
+    if entry is None and allow_folder and Path(name).is_dir():
         entry = folder_sae(Path(name))
-    else:
-        near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
-        entry = near_by.get(name) or registry_saes().get(name)
+    if entry is None:
+        entry = registry_saes().get(name)
     if entry is None:
         raise UserError(_unknown(name, allow_folder))
     if not entry.served:

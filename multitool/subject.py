@@ -53,6 +53,7 @@ class Subject:
         self.tokenizer = tokenizer
         self.name = name
         self.space = EmbeddingSpace(model.get_input_embeddings().weight)
+        self._ends: dict[str | None, np.ndarray] = {}
 
     @property
     def dtype(self) -> str:
@@ -70,11 +71,13 @@ class Subject:
 
     def ends(self, closing_quote: str | None) -> np.ndarray:
         """(V,) bool: tokens that contain the closing quote, and end-of-text tokens."""
-        ends = np.zeros(self.space.n_tokens, dtype=bool)
-        ends[sorted(self._end_of_text_ids)] = True
-        if closing_quote:
-            ends |= np.fromiter((closing_quote in text for text in self.token_texts), bool, len(ends))
-        return ends
+        if closing_quote not in self._ends:
+            ends = np.zeros(self.space.n_tokens, dtype=bool)
+            ends[sorted(self._end_of_text_ids)] = True
+            if closing_quote:
+                ends |= np.fromiter((closing_quote in text for text in self.token_texts), bool, len(ends))
+            self._ends[closing_quote] = ends
+        return self._ends[closing_quote]
 
     @cached_property
     def _end_of_text_ids(self) -> set[int]:

@@ -1,0 +1,163 @@
+"""The Gradio API, called as a program calls it."""
+
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"cutoff": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def client(app_url):
+    return Client(app_url, verbose=False)
+
+
+def without_seconds(tree: dict) -> dict:
+    return tree | {"result": tree["result"] | {"seconds": None}}
+
+
+def test_the_api_has_the_four_documented_endpoints_and_no_other(client):
+    api = client.view_api(return_format="dict", print_info=False)
+    assert set(api["named_endpoints"]) == {"/definition_tree", "/trim_tree", "/token_list", "/saes"}
+    assert not api["unnamed_endpoints"]
+
+
+def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
+    api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    vector = ["sae", "feature", "weights", "encoder_share", "centroid", "scale", "pca"]
+    tree = ["prompt", "top_k", "cutoff", "max_depth", "max_nodes", "stop"]
+    assert _names(api["/definition_tree"]) == vector + tree
+    assert _names(api["/token_list"]) == [*vector, "exponent", "top"]
+    for endpoint in ("/definition_tree", "/token_list", "/saes"):
+        assert all(parameter["parameter_has_default"] for parameter in api[endpoint]["parameters"])
+
+
+def _names(endpoint: dict) -> list[str]:
+    return [parameter["parameter_name"] for parameter in endpoint["parameters"]]
+
+
+def test_a_tree_streams_while_it_grows_and_ends_whole(client):
+    job = client.submit(**SMALL, api_name="/definition_tree")
+    picture, tree = job.result()
+    answers = job.outputs()
+    nodes = [answer[1]["result"]["nodes"] for answer in answers]
+    assert nodes == sorted(nodes)
+    assert len(answers) > 2
+    assert [answer[1]["result"]["complete"] for answer in answers] == [False] * (len(answers) - 1) + [True]
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    assert tree["schema"] == "sae-multitool/definition-tree/1"
+
+
+def test_a_tree_of_one_answer_is_trimmed_by_the_next_call(client):
+    _, tree = client.predict(**SMALL, api_name="/definition_tree")
+    picture, trimmed = client.predict(tree, 5e-2, api_name="/trim_tree")
+    _, grown = client.predict(cutoff=5e-2, api_name="/definition_tree")
+    assert _paths(trimmed["tree"]) == pytest.approx(_paths(grown["tree"]), abs=1e-6)
+    assert len(_paths(trimmed["tree"])) > 3
+    assert trimmed["settings"]["cutoff"] == 5e-3
+    assert trimmed["result"]["effective_cutoff"] == 5e-2
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+def _paths(node: dict, before: tuple = ()) -> dict[tuple, float]:
+    """Cumulative probability by path of token ids."""
+    paths = {}
+    for child in node["children"]:
+        path = (*before, child["token_id"])
+        paths |= {path: child["cumulative_prob"]} | _paths(child, path)
+    return paths
+
+
+def test_a_token_list_is_a_dataframe(client):
+    table = client.predict(top=3, api_name="/token_list")
+    assert table["headers"] == ["rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid"]
+    assert [row[0] for row in table["data"]] == [1, 2, 3]
+    assert table["data"][0][1] == " virus"
+
+
+def test_saes_are_found_by_name_and_by_model(client):
+    found = client.predict("gemma-2b-res-jb", api_name="/saes")
+    assert {sae["layer"] for sae in found} == {0, 6, 10, 12, 17}
+    assert found[1]["neuronpedia_id"] == "gemma-2b/6-res-jb"
+
+
+def test_requests_at_the_same_time_answer_as_those_one_after_the_other(client):
+    requests = [{"feature": 1521, **SMALL}, {"feature": 310, **SMALL}, {"feature": 1521, "scale": 3.0, **SMALL}]
+
+    def ask(request: dict) -> dict:
+        return without_seconds(client.predict(**request, api_name="/definition_tree")[1])
+
+    in_turn = [ask(request) for request in requests]
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        at_once = list(threads.map(ask, requests))
+    assert at_once == in_turn
+    assert in_turn[0]["tree"] != in_turn[2]["tree"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        ({"sae": "demo/hook_embedd"}, ["'demo/hook_embedd'", "hook_embed"]),
+        ({"sae": "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"}, ["MLP", "gpt2-small-res-jb"]),
+        ({"sae": str(ROOT / "multitool" / "demo" / "hook_embed")}, ["no SAE"]),
+        ({"feature": 2048}, ["2048", "0 to 2047"]),
+        ({"feature": "seven"}, ["'seven'", "whole number"]),
+        ({"weights": "both"}, ["'both'", "encoder, decoder, mix"]),
+        ({"scale": 0}, ["scale is 0", "above 0"]),
+        ({"cutoff": 1.0}, ["cutoff is 1.0", "between 0 and 1"]),
+        ({"pca": [0.5, None]}, ["None", "number"]),
+        ({"prompt": "A definition would be"}, ["exactly once"]),
+        ({"prompt": "{ghost} is {ghost}"}, ["2 times", "exactly once"]),
+        ({"prompt": "word " * 9000 + '"{ghost}" is "'}, ["8192", "Shorten"]),
+        ({"max_nodes": 10**9}, ["1000000000", "from 1 to"]),
+        ({"stop": "yes"}, ["'yes'", "true or false"]),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_valid(client, request_, named):
+    with pytest.raises(AppError) as error:
+        client.predict(**request_, api_name="/definition_tree")
+    assert all(part in str(error.value) for part in named), str(error.value)
+
+
+def test_a_foreign_tree_is_refused_and_the_app_goes_on(client):
+    with pytest.raises(AppError, match="not a tree JSON"):
+        client.predict({"name": "package.json"}, 0.1, api_name="/trim_tree")
+    assert client.predict(top=1, api_name="/token_list")["data"]
+
+
+# ── The README's examples ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _blocks(language: str) -> list[str]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", readme, flags=re.M | re.S)
+
+
+def test_the_python_examples_of_the_readme_run(app_url, tmp_path):
+    examples = _blocks("python")
+    assert len(examples) >= 2
+    for example in examples:
+        code = example.replace("http://127.0.0.1:7860", app_url)
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=_environment(), check=True, timeout=120)
+
+
+def test_the_commands_of_the_readme_run(tmp_path):
+    commands = [line for block in _blocks("bash") for line in block.splitlines() if line.startswith("python -m")]
+    assert len(commands) >= 3
+    for command in commands:
+        subprocess.run(
+            command.replace("python", sys.executable, 1), shell=True, cwd=tmp_path, env=_environment(), check=True,
+            timeout=120, stdout=subprocess.DEVNULL,
+        )
+
+
+def _environment() -> dict:
+    return os.environ | {"PYTHONPATH": str(ROOT)}

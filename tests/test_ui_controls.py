@@ -1,0 +1,52 @@
+"""What the controls beside tree and list say of a feature, and what they make of what is typed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from multitool import ui_controls
+from multitool.errors import UserError
+from multitool.registry import demo_saes, find_sae
+from multitool.ui_controls import _evidence, vector_recipe
+
+
+def test_a_feature_on_neuronpedia_has_a_link_and_its_page_embedded():
+    html = _evidence("gemma-2b-res-jb/blocks.6.hook_resid_post", 17)
+    assert 'href="https://neuronpedia.org/gemma-2b/6-res-jb/17"' in html
+    assert 'src="https://neuronpedia.org/gemma-2b/6-res-jb/17?embed=true"' in html
+
+
+def test_a_demo_feature_shows_the_tokens_that_fire_it_most():
+    html = _evidence("demo/hook_embed", 1521)
+    assert "␣virus" in html
+    assert "neuronpedia" not in html
+
+
+def test_contexts_are_text_whatever_they_hold(monkeypatch, tmp_path):
+    hostile = ["<script>", "<b>$x$</b>", "\n\u202e", 1.5]
+    (tmp_path / "contexts.json").write_text(json.dumps({"features": [[hostile]]}))
+    entry = replace(demo_saes()[0], folder=tmp_path, kind="resid_post")
+    monkeypatch.setattr(ui_controls, "find_sae", lambda name: entry)
+    html = _evidence("any", 0)
+    assert "&lt;script&gt;<mark>&lt;b&gt;$x$&lt;/b&gt;</mark>\\n\\u202e" in html
+
+
+@pytest.mark.parametrize("name", ["", "no/such", "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"])
+def test_an_sae_that_cannot_be_had_shows_nothing(name):
+    assert _evidence(name, 0) == ""
+
+
+def test_components_are_typed_as_numbers_separated_by_commas():
+    def pca(first, more):
+        return vector_recipe("demo/hook_embed", 0, "encoder", 0.5, True, 2.0, first, more).pca
+
+    assert pca(0, "") == ()
+    assert pca(0.2, "0.1, -0.05") == (0.2, 0.1, -0.05)
+    assert pca(0, "0.3") == (0.0, 0.3)
+    with pytest.raises(UserError, match="'a lot'"):
+        pca(0, "a lot")
+
+
+def test_the_demo_is_found_by_name():
+    assert find_sae("demo/hook_embed").kind == "embed"
