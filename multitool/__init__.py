@@ -1,3 +1,35 @@
-"""Definition trees and token lists for sparse-autoencoder features, from the weights alone."""
+"""Definition trees and token lists for sparse-autoencoder features, from the weights alone.
 
-__version__ = "0.1.0"
+    from multitool import Library, ListRecipe, TreeRecipe, VectorRecipe, definition_tree, token_table
+
+    library = Library()
+    vector = VectorRecipe(sae="demo/hook_embed", feature=1521)
+    tree = definition_tree(library, vector, TreeRecipe(cutoff=1e-3))
+    print(tree.definitions(5))
+    print(token_table(library, vector, ListRecipe(top=10)).rows)
+"""
+
+from multitool._version import __version__
+from multitool.document import DefinitionTree, read_tree
+from multitool.engine import TokenTable, definition_tree, definition_trees, token_table
+from multitool.errors import UserError
+from multitool.loading import Library
+from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.registry import find_sae, saes
+
+__all__ = [
+    "DefinitionTree",
+    "Library",
+    "ListRecipe",
+    "TokenTable",
+    "TreeRecipe",
+    "UserError",
+    "VectorRecipe",
+    "__version__",
+    "definition_tree",
+    "definition_trees",
+    "find_sae",
+    "read_tree",
+    "saes",
+    "token_table",
+]

@@ -5,8 +5,13 @@ import json
 import sys
 from pathlib import Path
 
+from multitool.document import DefinitionTree
+from multitool.engine import TOKEN_COLUMNS, definition_tree, token_table
 from multitool.errors import UserError
+from multitool.loading import DEVICES, DTYPES, Library
+from multitool.phrases import END, outline
 from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.registry import saes
 from multitool.text import visible
 from multitool.vector import DIRECTIONS
 
@@ -64,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
     tokens.set_defaults(run=_tokens)
 
-    saes = commands.add_parser("saes", help="what can be loaded, and on which model")
-    saes.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
-    saes.set_defaults(run=_saes)
+    listing = commands.add_parser("saes", help="what can be loaded, and on which model")
+    listing.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
+    listing.set_defaults(run=_saes)
     return parser
 
 
@@ -82,9 +87,9 @@ def _add_vector_options(parser: argparse.ArgumentParser) -> None:
     add("--no-centroid", dest="centroid", action="store_false", help="do not start from the centroid of all tokens")
     add("--scale", type=float, metavar="S", help="length of the direction (default: the model's mean token distance)")
     add("--pca", type=float, nargs="+", default=[], metavar="W", help="weights of the first principal components")
-    add("--dtype", choices=("float32", "bfloat16", "float16"),
+    add("--dtype", choices=tuple(DTYPES),
         help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
+    add("--device", choices=DEVICES, default="auto", help="where the model runs (default: auto)")
 
 
 def _tree(options) -> None:
@@ -93,29 +98,25 @@ def _tree(options) -> None:
     if options.image and options.image.suffix.lower() not in _IMAGES:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
     _check_writable(options.json, options.image)
-    from multitool.engine import definition_tree  # torch and transformers take seconds: not for a wrong option
-
     document = definition_tree(_library(options), vector, recipe, model=options.model, allow_folder=True)
     if options.json:
         _write(options.json, document.to_json().encode())
     if options.image:
-        from multitool.draw import render
+        from multitool.draw import render  # matplotlib takes a second: only where a picture is wanted
 
         _write(options.image, render(document, options.image.suffix.lower().removeprefix(".")))
     if not (options.json or options.image):
         _print_tree(document)
 
 
-def _print_tree(document) -> None:
-    from multitool.phrases import outline
-
+def _print_tree(document: DefinitionTree) -> None:
     print(_title(document.settings, document.vector))
     print(f"{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g} in {document.seconds:.1f} s\n")
     print("Most probable definitions (… not ended)")
     for definition in document.definitions(_DEFINITIONS_PRINTED):
         print(f"{definition.probability:8.2%}  {visible(definition.text)}{'' if definition.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
-    print(f"\nTree (■ a definition ends, … +n hidden; the {shown} most probable nodes)")
+    print(f"\nTree ({END} a definition ends, … +n hidden; the {shown} most probable nodes)")
     print(outline(document, _NODES_PRINTED))
 
 
@@ -123,8 +124,6 @@ def _tokens(options) -> None:
     vector = _vector_recipe(options)
     recipe = ListRecipe(exponent=options.exponent, top=options.top)
     _check_writable(options.csv, options.json)
-    from multitool.engine import TOKEN_COLUMNS, token_table
-
     table = token_table(_library(options), vector, recipe, model=options.model, allow_folder=True)
     if options.csv:
         _write(options.csv, table.to_csv().encode())
@@ -138,8 +137,6 @@ def _tokens(options) -> None:
 
 
 def _saes(options) -> None:
-    from multitool.registry import saes
-
     entries = saes(options.search)
     if not entries:
         raise UserError(f"No SAE matches {options.search!r}. Try fewer words, or a model's name.")
@@ -153,9 +150,7 @@ def _vector_recipe(options) -> VectorRecipe:
     return VectorRecipe(**{name: getattr(options, name) for name in VectorRecipe.__dataclass_fields__})
 
 
-def _library(options):
-    from multitool.loading import Library
-
+def _library(options) -> Library:
     return Library(dtype=options.dtype, device=options.device)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from multitool import __version__
+from multitool._version import __version__
 from multitool.document import DefinitionTree
 from multitool.growth import grow
 from multitool.loading import Library
