@@ -3,7 +3,7 @@
     from multitool import Library, ListRecipe, TreeRecipe, VectorRecipe, definition_tree, token_table
 
     library = Library()
-    vector = VectorRecipe(sae="demo/hook_embed", feature=1521)
+    vector = VectorRecipe(sae="demo/hook_embed", feature=927)
     tree = definition_tree(library, vector, TreeRecipe(cutoff=1e-3))
     print(tree.definitions(5))
     print(token_table(library, vector, ListRecipe(top=10)).rows)

@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, like all others."""
 
     def error(self, message: str):
-        raise UserError(f"{message}. See `python -m multitool {self.prog.split()[-1]} --help`.")
+        raise UserError(f"{message}. See `python -m {self.prog} --help`.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,17 +17,11 @@ from multitool.ui_common import MODEL_QUEUE, PRIVATE, save, shown_errors
 from multitool.ui_controls import FeatureControls, control_values, vector_recipe
 
 # A feature of the demo whose tree shows at once what the tool is for. The tree is kept: the page opens on it.
-OPENING = VectorRecipe(sae="demo/hook_embed", feature=1521)
+OPENING = VectorRecipe(sae="demo/hook_embed", feature=927)
 OPENING_TREE = Path(__file__).parent / "demo" / "opening_tree.json"
-EXAMPLES = {
-    "virus": OPENING,
-    "doctor": VectorRecipe(sae="demo/hook_embed", feature=1450),
-    "sports": VectorRecipe(sae="demo/hook_embed", feature=410),
-    "weekdays": VectorRecipe(sae="demo/hook_embed", feature=310),
-    "clothes": VectorRecipe(sae="demo/hook_embed", feature=531),
-    "university": VectorRecipe(sae="demo/hook_embed", feature=1930),
-    "animals": VectorRecipe(sae="demo/hook_embed", feature=1280),
-}
+_EXAMPLE_FEATURES = {"rain": 927, "viruses": 1521, "prison": 648, "stars": 152, "symptoms": 513, "smell": 2006,
+                     "military": 1785}
+EXAMPLES = {name: VectorRecipe(sae=OPENING.sae, feature=feature) for name, feature in _EXAMPLE_FEATURES.items()}
 
 _CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
 _DEFINITIONS_SHOWN = 50

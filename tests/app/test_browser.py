@@ -61,7 +61,7 @@ def definitions(page) -> list[str]:
 
 
 def test_the_page_opens_on_a_tree_that_shows_what_the_tool_is_for(page):
-    assert any("disease caused by a virus" in text for text in definitions(page))
+    assert any("water falling from the sky" in text for text in definitions(page))
     assert page.evaluate("document.querySelector('#tree-picture img').naturalWidth") >= 800
 
 
@@ -91,10 +91,10 @@ def test_growing_trimming_and_downloading_a_tree(page):
 
 def test_an_example_grows_with_one_click(page):
     before = picture(page)
-    page.get_by_role("button", name="weekdays").click()
+    page.get_by_role("button", name="prison").click()
     wait_for_new_picture(page, before)
-    assert page.input_value("#feature input") == "310"
-    assert "Monday" in definitions(page)
+    assert page.input_value("#feature input") == "648"
+    assert any("held" in text for text in definitions(page))
 
 
 def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
@@ -110,10 +110,10 @@ def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
 def test_a_list_of_tokens_and_its_csv(page):
     page.get_by_role("tab", name="Token list").click()
     page.click("#list")
-    page.locator("#tokens [role=gridcell]", has_text="␣virus").first.wait_for()
+    page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
     rows = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
     assert len(rows) == 100
-    assert rows[0]["token"] == " virus"
+    assert rows[0]["token"] == " rain"
 
 
 def test_a_saved_tree_opens_again_and_hostile_tokens_stay_text(page, tmp_path):
@@ -146,7 +146,7 @@ def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
 
 def test_the_next_feature_is_one_click_away(page):
     page.get_by_role("button", name="Next").click()
-    page.wait_for_function("document.querySelector('#feature input').value === '1522'")
+    page.wait_for_function("document.querySelector('#feature input').value === '928'")
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(browser, app_url, page):

@@ -1,0 +1,39 @@
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: no test needs the hub, and none may wait for it
+
+import pytest
+import torch
+from tiny import ARCHITECTURES, byte_level_tokenizer, sentencepiece_tokenizer, tiny_subject
+
+from multitool.loading import Library
+
+# The models are so small that a second thread costs more than it brings.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return byte_level_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def sentencepiece():
+    return sentencepiece_tokenizer()
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def subject(architecture, tokenizer):
+    """A tiny random model of every architecture in turn."""
+    return tiny_subject(architecture, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def demo_library():
+    """The demo model and its SAEs in float32, where results are exact."""
+    return Library(dtype="float32", device="cpu")

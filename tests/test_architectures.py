@@ -1,0 +1,178 @@
+"""Every architecture's tree is the plain recursion's, and nothing of the model changes on the way."""
+
+import threading
+from functools import cache
+from itertools import zip_longest
+
+import numpy as np
+import pytest
+import torch
+from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, most_probable, safe_cut, trimmed
+from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, tiny_subject
+
+from multitool.growth import grow
+from multitool.subject import GhostPrompt, Subject, ghost_embeddings
+
+SHORT_PROMPT = '"{ghost}" "'
+DEPTH = 7
+CUTOFF = 4e-3
+# A quote is rare among random tokens, so for these tests every third token ends a definition.
+ENDS = np.arange(N_ROWS) % 3 == 1
+NO_ENDS = None
+
+
+def ghost_vector(subject: Subject, seed: int = 1) -> torch.Tensor:
+    """A vector in a random direction, as far from the centroid as a usual token."""
+    direction = torch.randn(subject.space.d_model, generator=torch.Generator().manual_seed(seed))
+    return subject.space.centroid + subject.space.mean_distance * direction / direction.norm()
+
+
+def growths(subject: Subject, *, template=PROMPT, seed=1, top_k=5, ends=NO_ENDS, cutoff=CUTOFF, max_nodes=10_000):
+    prompt = subject.ghost_prompt(template, DEPTH)
+    source = subject.next_tokens(prompt, ghost_vector(subject, seed), top_k, DEPTH)
+    return grow(source, cutoff=cutoff, max_depth=DEPTH, max_nodes=max_nodes, token_text=str, ends=ends)
+
+
+def grown(subject: Subject, **settings):
+    *_, last = growths(subject, **settings)
+    assert last.done
+    return last
+
+
+def recursion(subject: Subject, *, template: str = PROMPT, stop: bool = False, cutoff: float = CUTOFF):
+    """The plain recursion's tree, once for all tests that compare with it."""
+    return _recursion(subject, template, stop, cutoff)
+
+
+@cache
+def _recursion(subject: Subject, template: str, stop: bool, cutoff: float):
+    prompt = subject.ghost_prompt(template, DEPTH)
+    plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
+    return plain.tree(top_k=5, cutoff=cutoff, max_depth=DEPTH, ends=np.flatnonzero(ENDS) if stop else ())
+
+
+@pytest.fixture
+def tolerance(architecture):
+    # Qwen3.5's linear layers have one formula for a whole text and another for one more token.
+    return 1e-4 if architecture == "qwen3_5" else 1e-5
+
+
+@pytest.mark.parametrize("stop", [True, False], ids=["stop", "go on"])
+def test_a_tree_is_that_of_the_plain_recursion(subject, stop, tolerance):
+    everything = recursion(subject, stop=stop)
+    n = safe_cut(everything, len(everything) // 2, len(everything) - 1)
+    cutoff = cutoff_after(everything, n)
+    growth = grown(subject, cutoff=cutoff, ends=ENDS if stop else NO_ENDS)
+    assert_same_tree(growth.tree, trimmed(everything, cutoff), tolerance)
+    assert growth.effective_cutoff == cutoff
+    assert growth.tree.end.any() == stop
+    assert max(growth.tree.depth) > 1
+
+
+def test_max_nodes_keeps_exactly_the_most_probable_nodes(subject, tolerance):
+    everything = recursion(subject)
+    n = safe_cut(everything, 8, 16)
+    growth = grown(subject, max_nodes=n)
+    assert len(growth.tree) == n
+    assert_same_tree(growth.tree, most_probable(everything, n), tolerance)
+    assert growth.effective_cutoff == growth.tree.cumulative_prob.min()
+    assert as_paths(grown(subject, cutoff=cutoff_after(everything, n)).tree).keys() == as_paths(growth.tree).keys()
+
+
+@pytest.mark.parametrize("architecture", WITH_WINDOW, indirect=True)
+def test_paths_may_grow_out_of_the_sliding_window(subject, tolerance):
+    length = len(subject.ghost_prompt(SHORT_PROMPT, DEPTH).token_ids)
+    expected = recursion(subject, template=SHORT_PROMPT, cutoff=3e-3)
+    assert length < 8 < length + max(map(len, expected)), "the window is not crossed"
+    assert_same_tree(grown(subject, template=SHORT_PROMPT, cutoff=3e-3).tree, expected, tolerance)
+
+
+def test_the_size_of_batches_changes_nothing(subject, tolerance, monkeypatch):
+    # With two paths at a time, most paths share their parent's cache with paths of other batches.
+    monkeypatch.setattr("multitool.subject._MAX_BATCH", 2)
+    assert_same_tree(grown(subject).tree, recursion(subject), tolerance)
+
+
+def test_a_real_tokens_own_row_as_ghost_is_that_token_bit_for_bit(subject):
+    assert_ghost_is_token(subject, token_id=77)
+
+
+@pytest.mark.parametrize("architecture", [*WITH_SCALE, "llama"])
+def test_a_real_tokens_own_row_as_ghost_is_that_token_in_half_precision_too(architecture, tokenizer):
+    half = tiny_subject(architecture, tokenizer)
+    half.model.to(torch.bfloat16)
+    assert_ghost_is_token(Subject(half.model, tokenizer, "half"), token_id=77)
+
+
+def assert_ghost_is_token(subject: Subject, token_id: int) -> None:
+    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    plain = list(prompt.token_ids)
+    plain[prompt.position] = token_id
+    row = subject.space.E[token_id].float()
+    with torch.inference_mode():
+        expected = subject.model(torch.tensor([plain])).logits
+        logits = subject.model(inputs_embeds=ghost_embeddings(subject.model, prompt, row)).logits
+    assert torch.equal(logits, expected)
+
+
+def test_the_placeholder_is_never_predicted_and_the_others_sum_to_one(subject):
+    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    ids, probs = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS, DEPTH).start()
+    assert sorted(ids[0]) == list(range(N_ROWS))
+    assert probs[0, ids[0] == prompt.placeholder_id] == [0.0]
+    assert probs.sum() == pytest.approx(1, abs=1e-5)
+    assert (np.diff(probs[0]) <= 0).all()
+
+
+def test_the_placeholder_elsewhere_in_the_prompt_stays_what_it_is(subject):
+    prompt = subject.ghost_prompt('OSS "{ghost}" OSS "', DEPTH)
+    places = [i for i, token_id in enumerate(prompt.token_ids) if token_id == prompt.placeholder_id]
+    assert len(places) >= 2
+    with torch.inference_mode():
+        plain = subject.model.get_input_embeddings()(torch.tensor([prompt.token_ids]))
+        embeddings = ghost_embeddings(subject.model, prompt, ghost_vector(subject))
+    changed = (embeddings != plain).any(dim=-1)[0]
+    assert changed.nonzero().flatten().tolist() == [prompt.position]
+
+
+def test_growth_leaves_the_model_as_it_was(subject):
+    before = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
+    grown(subject, seed=2)
+    after = subject.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in subject.model.modules()
+    ), "a hook would reach other requests"
+
+
+def test_two_requests_that_take_turns_do_not_touch_each_other(subject):
+    alone = [grown(subject, seed=seed).tree for seed in (1, 2)]
+    assert as_paths(alone[0]) != as_paths(alone[1])
+    turns = list(zip_longest(growths(subject, seed=1), growths(subject, seed=2)))
+    for i in (0, 1):
+        last = [turn[i] for turn in turns if turn[i] is not None][-1]
+        assert as_paths(last.tree) == as_paths(alone[i])
+
+
+def test_two_requests_at_once_in_two_threads_give_what_they_give_alone(subject):
+    alone = [as_paths(grown(subject, seed=seed).tree) for seed in (1, 2)]
+    together: dict[int, list] = {0: [], 1: []}
+    both_ready = threading.Barrier(2)
+
+    def request(i: int) -> None:
+        both_ready.wait()
+        together[i] += [as_paths(grown(subject, seed=i + 1).tree) for _ in range(2)]
+
+    threads = [threading.Thread(target=request, args=(i,)) for i in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == {i: [alone[i]] * 2 for i in (0, 1)}
+
+
+def test_more_continuations_than_tokens_are_all_of_them(subject):
+    prompt = GhostPrompt((5, 6, 7), 1)
+    ids, _ = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS + 10, DEPTH).start()
+    assert ids.shape == (1, N_ROWS)

@@ -1,0 +1,346 @@
+"""The command line: what it prints and writes, and one clear line for everything that cannot be."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import random_sae, tiny_model, write_model, write_sae
+
+from multitool.__main__ import main
+from multitool.document import read_tree
+from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}  # more threads than free cores would wait for each other
+TREE = ["tree", "--sae", "demo/hook_embed", "--feature", "123"]
+TOKENS = ["tokens", "--sae", "demo/hook_embed", "--feature", "123"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tokenizer):
+    """A tiny model and an SAE on it, as options."""
+    place = tmp_path_factory.mktemp("folders")
+    model = write_model(place / "model", tiny_model("llama"), tokenizer)
+    sae = random_sae(place / "sae", d_model=32, model=str(model))
+    return ["--sae", str(sae), "--device", "cpu"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "multitool", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, encoding="utf-8", check=False, timeout=120
+    )
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must fail: its one line on standard error."""
+
+    def run_it(*arguments: str) -> str:
+        assert main(list(map(str, arguments))) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith("multitool: ")
+        assert shown.err.count("\n") == 1
+        assert shown.err.endswith("\n")
+        assert len(shown.err) < 1500
+        return shown.err
+
+    return run_it
+
+
+# The demo, as a newcomer would start it
+
+
+def test_a_tree_of_the_demo_is_printed_readably():
+    done = run(*TREE, "--cutoff", "0.005")
+    assert (done.returncode, done.stderr) == (0, "")
+    title, summary, *rest = done.stdout.splitlines()
+    assert "demo/hook_embed feature 123 on demo/SmolLM2-135M-Instruct-Q4_1" in title
+    assert re.search(r"\d+ nodes at cutoff 0.005", summary)
+    assert any(line.startswith("Most probable definitions") for line in rest)
+    assert any(line.startswith("Tree") for line in rest)
+    probabilities = [line for line in rest if re.match(r" *\d+\.\d\d%  +\S", line)]
+    assert len(probabilities) > 10
+
+
+def test_a_wrong_model_is_one_line_on_standard_error_whatever_the_libraries_say(folders, tmp_path, tokenizer):
+    # transformers logs tables about weights that do not fit.
+    wrong = write_model(tmp_path / "wrong", tiny_model("llama"), tokenizer)
+    config = json.loads((wrong / "config.json").read_text())
+    (wrong / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
+    done = run("tokens", *folders, "--feature", "1", "--model", str(wrong))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert str(wrong) in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = [sys.executable, "-m", "multitool", "saes"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"SAE")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 0
+
+
+# Results
+
+
+def test_a_tree_is_written_as_json_and_as_a_picture(folders, tmp_path, capsys):
+    json_file, image = tmp_path / "tree.json", tmp_path / "tree.PNG"
+    options = ["--cutoff", "0.01", "--max-depth", "3", "--json", str(json_file), "--image", str(image)]
+    assert main(["tree", *folders, "--feature", "2", *options]) == 0
+    document = read_tree(json_file.read_text(encoding="utf-8"))
+    assert len(document.tree) > 3
+    assert document.settings["cutoff"] == 0.01
+    assert image.read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [f"wrote {json_file}", f"wrote {image}"]
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize(("name", "magic"), [("tree.svg", b"<?xml"), ("tree.pdf", b"%PDF")])
+def test_the_ending_tells_the_format(folders, tmp_path, name, magic):
+    assert main(["tree", *folders, "--feature", "2", "--cutoff", "0.05", "--image", str(tmp_path / name)]) == 0
+    assert (tmp_path / name).read_bytes().startswith(magic)
+
+
+def test_every_option_reaches_the_result(folders, tmp_path):
+    options = {
+        "feature": 3, "weights": "mix", "encoder_share": 0.25, "scale": 7.5, "prompt": 'My "{ghost}" is a "',
+        "top_k": 4, "cutoff": 0.02, "max_depth": 4, "max_nodes": 9, "dtype": "float32",
+    }  # fmt: skip
+    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    file = tmp_path / "tree.json"
+    flags = ["--no-centroid", "--no-stop", "--pca", "0.2", "-0.1"]
+    assert main(["tree", *folders, *arguments, *flags, "--json", str(file)]) == 0
+    data = json.loads(file.read_text())
+    assert data["settings"].items() >= (options | {"centroid": False, "stop": False, "pca": [0.2, -0.1]}).items()
+    assert data["result"]["nodes"] == 9
+    assert data["result"]["effective_cutoff"] > 0.02
+
+
+def test_a_precision_that_was_asked_for_is_used(folders, tmp_path):
+    file = tmp_path / "list.json"
+    assert main(["tokens", *folders, "--feature", "1", "--dtype", "bfloat16", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["settings"]["dtype"] == "bfloat16"
+
+
+def test_another_model_may_be_named(folders, tmp_path, tokenizer):
+    other = write_model(tmp_path / "other", tiny_model("qwen2"), tokenizer)
+    file = tmp_path / "list.json"
+    assert main(["tokens", *folders, "--feature", "1", "--model", str(other), "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["settings"]["model"] == str(other)
+
+
+def test_a_token_list_is_printed_as_a_table(folders, capsys):
+    assert main(["tokens", *folders, "--feature", "2", "--top", "7"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(i for i, line in enumerate(lines) if line.split()[:3] == ["rank", "token", "token_id"])
+    rows = [line.split() for line in lines[heading + 1 :]]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6", "7"]
+    scores = [float(row[-3]) for row in rows]
+    assert scores == sorted(scores)
+
+
+def test_a_token_list_is_written_as_a_table_and_as_json_with_the_same_numbers(folders, tmp_path):
+    table, file = tmp_path / "list.csv", tmp_path / "list.json"
+    # All 304 tokens: quotes, commas, line breaks and escaped bytes are among them.
+    options = ["--top", "304", "--csv", str(table), "--json", str(file)]
+    assert main(["tokens", *folders, "--feature", "2", *options]) == 0
+    with table.open(encoding="utf-8", newline="") as lines:
+        header, *rows = csv.reader(lines)
+    assert header == ["rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid"]
+    listed = json.loads(file.read_text(encoding="utf-8"))
+    assert listed["schema"] == "sae-multitool/token-list/1"
+    assert listed["settings"].items() >= {"feature": 2, "exponent": 1.4, "top": 304}.items()
+    assert listed["vector"].keys() == {"norm", "distance_from_centroid", "mean_token_distance"}
+    assert [[str(token[column]) for column in header] for token in listed["tokens"]] == rows
+    assert len(rows) == 304
+    assert {"\n", "\r", '"', ",", "\\xe2", "<|endoftext|>", "<no token 301>"} <= {row[1] for row in rows}
+
+
+def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert main(["tree", *folders, "--feature", "2", "--cutoff", "0.01"]) == 0
+    assert main(["tokens", *folders, "--feature", "2"]) == 0
+    sys.stdout.flush()
+    assert b"Most probable definitions" in shown.getvalue()
+
+
+def test_saes_are_listed_with_model_and_hook(capsys):
+    assert main(["saes", "--search", "gemma-2b-res-jb"]) == 0
+    heading, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert heading == ["SAE", "MODEL", "HOOK"]
+    assert ["gemma-2b-res-jb/blocks.6.hook_resid_post", "google/gemma-2b", "blocks.6.hook_resid_post"] in rows
+
+
+def test_all_saes_are_listed_and_the_demos_first(capsys):
+    assert main(["saes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("demo/hook_embed ")
+    assert len(lines) > 4_800
+
+
+# Options
+
+
+VECTOR_OPTIONS = {
+    "--sae", "--feature", "--model", "--weights", "--encoder-share", "--no-centroid", "--scale", "--pca", "--dtype",
+    "--device",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        ("tree", {"--prompt", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop", "--json", "--image"}),
+        ("tokens", {"--exponent", "--top", "--csv", "--json"}),
+        ("saes", {"--search"}),
+    ],
+)
+def test_the_options_are_those_of_the_contract(command, own, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown)) - {"--help"}
+    assert options >= own | (VECTOR_OPTIONS if command != "saes" else set())
+    assert options <= own | VECTOR_OPTIONS
+
+
+def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
+    file = tmp_path / "tree.json"
+    assert main(["tree", *folders, "--feature", "0", "--cutoff", "0.05", "--json", str(file)]) == 0
+    settings = json.loads(file.read_text())["settings"]
+    tree, vector = TreeRecipe(cutoff=0.05), VectorRecipe(sae="x", feature=0)
+    assert {name: settings[name] for name in TreeRecipe.__dataclass_fields__} == vars(tree)
+    for name in ("weights", "encoder_share", "centroid"):
+        assert settings[name] == getattr(vector, name)
+    assert main(["tokens", *folders, "--feature", "0", "--json", str(file)]) == 0
+    settings = json.loads(file.read_text())["settings"]
+    assert {name: settings[name] for name in ListRecipe.__dataclass_fields__} == vars(ListRecipe())
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "COMMAND"),
+        (["grow"], "grow"),
+        (["tree"], "--sae"),
+        (["tree", "--sae", "demo/hook_embed"], "--feature"),
+        ([*TREE, "--colour", "red"], "--colour"),
+        ([*TREE, "--cutoff"], "--cutoff"),
+        (["saes", "demo"], "demo"),
+        (["tree", "--sae", "demo/nothing", "--feature", "1"], "There is no SAE 'demo/nothing'"),
+        (["tree", "--sae", "", "--feature", "1"], "sae is ''"),
+        (["tree", "--sae", "/gone/folder", "--feature", "1"], "/gone/folder"),
+        (["tree", "--sae", "x" * 5_000, "--feature", "1"], "There is no SAE 'xxx"),
+        (["tree", "--sae", "gpt2-small-mlp-out-v5-32k/blocks.0.hook_mlp_out", "--feature", "1"], "output of an MLP"),
+        ([*TREE[:3], "--feature", "-1"], "feature is -1"),
+        ([*TREE[:3], "--feature", "1.5"], "1.5"),
+        ([*TREE[:3], "--feature", "seven"], "seven"),
+        ([*TREE, "--weights", "both"], "both"),
+        ([*TREE, "--encoder-share", "1.5"], "encoder_share is 1.5"),
+        ([*TREE, "--scale", "0"], "scale is 0"),
+        ([*TREE, "--scale", "-3"], "scale is -3"),
+        ([*TREE, "--scale", "nan"], "scale is nan"),
+        ([*TREE, "--scale", "inf"], "scale is inf"),
+        ([*TREE, "--scale", "far"], "far"),
+        ([*TREE, "--pca", "x"], "x"),
+        ([*TREE, "--pca", "nan"], "nan"),
+        ([*TREE, "--prompt", "no ghost"], "prompt is 'no ghost'"),
+        ([*TREE, "--prompt", "{ghost}\n{ghost}"], "2 times"),
+        ([*TREE, "--top-k", "0"], "top_k is 0"),
+        ([*TREE, "--top-k", "101"], "top_k is 101"),
+        ([*TREE, "--cutoff", "0"], "cutoff is 0"),
+        ([*TREE, "--cutoff", "1"], "cutoff is 1"),
+        ([*TREE, "--cutoff", "nan"], "cutoff is nan"),
+        ([*TREE, "--max-depth", "0"], "max_depth is 0"),
+        ([*TREE, "--max-nodes", "-5"], "max_nodes is -5"),
+        ([*TREE, "--dtype", "float64"], "float64"),
+        ([*TREE, "--device", "gpu"], "gpu"),
+        ([*TREE, "--image", "tree.gif"], "tree.gif"),
+        ([*TREE, "--image", "tree"], ".png, .svg, .pdf"),
+        ([*TOKENS, "--exponent", "0"], "exponent is 0"),
+        ([*TOKENS, "--top", "0"], "top is 0"),
+        ([*TOKENS, "--top", "20000"], "top is 20000"),
+        (["saes", "--search", "no such words"], "no such words"),
+    ],
+    ids=lambda value: " ".join(value[-2:])[:40] if isinstance(value, list) else None,
+)
+def test_a_wrong_option_is_answered_with_one_line(refused, arguments, named):
+    assert named in refused(*arguments)
+
+
+def test_a_hint_for_a_wrong_option_is_a_command_that_works(refused, capsys):
+    for arguments in ([], ["tree"], ["saes", "--colour"]):
+        hint = re.search(r"`python -m multitool ?(.*)`", refused(*arguments))
+        with pytest.raises(SystemExit) as left:
+            main(hint[1].split())
+        assert left.value.code == 0
+        capsys.readouterr()
+
+
+def test_a_gpu_where_there_is_none_is_one_line(refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "Use cpu or auto" in refused(*TREE, "--device", "cuda")
+
+
+def test_what_only_loading_can_tell_is_one_line_too(refused, folders, tmp_path, tokenizer):
+    model = write_model(tmp_path / "model", tiny_model("llama"), tokenizer)
+    assert "feature is 6" in refused("tree", *folders, "--feature", "6")
+    assert "pca has 33 weights" in refused("tree", *folders, "--feature", "1", "--pca", *["0.01"] * 33)
+    assert "Shorten the prompt" in refused("tree", *folders, "--feature", "1", "--prompt", "dog " * 300 + '"{ghost}" "')
+    assert "no/such-model" in refused("tokens", *folders, "--feature", "1", "--model", "no/such-model")
+    assert "x" * 60 in refused("tokens", *folders, "--feature", "1", "--model", "x" * 300)
+    narrow = random_sae(tmp_path / "narrow", d_model=16)
+    assert "16" in refused("tree", "--sae", narrow, "--feature", "1", "--model", model)
+    assert "--model" in refused("tree", "--sae", random_sae(tmp_path / "nameless", d_model=32), "--feature", "1")
+    dead = write_sae(tmp_path / "dead", W_enc=torch.zeros(32, 2), W_dec=torch.ones(2, 32))
+    assert "dead feature" in refused("tree", "--sae", dead, "--feature", "1", "--model", model)
+    (dead / "sae_weights.safetensors").unlink()
+    assert "missing" in refused("tree", "--sae", dead, "--feature", "1", "--model", model)
+    (dead / "cfg.json").unlink()
+    assert "cfg.json" in refused("tree", "--sae", dead, "--feature", "1", "--model", model)
+    (model / "model.safetensors").write_text("garbage")
+    assert str(model) in refused("tokens", *folders, "--feature", "1", "--model", model)
+
+
+@pytest.mark.parametrize("place", ["gone/{}", "file/{}", "folder.{}", "x" * 300 + ".{}"], ids=lambda place: place[:9])
+@pytest.mark.parametrize(
+    ("command", "option", "ending"),
+    [(TREE, "--json", "json"), (TREE, "--image", "png"), (TOKENS, "--json", "json"), (TOKENS, "--csv", "csv")],
+    ids=["tree json", "image", "tokens json", "csv"],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
+    refused, tmp_path, monkeypatch, command, option, ending, place
+):
+    def work(*arguments, **options):
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr("multitool.loading.Library.load", work)
+    (tmp_path / "file").write_text("I am a file")
+    (tmp_path / f"folder.{ending}").mkdir()
+    path = tmp_path / place.format(ending)
+    assert str(path)[:200] in refused(*command, option, path)
+
+
+def test_a_failed_command_leaves_the_outputs_as_they_were(refused, tmp_path):
+    new, old = tmp_path / "new.json", tmp_path / "old.png"
+    old.write_text("I was here")
+    refused("tree", "--sae", "demo/hook_embed", "--feature", "99999999", "--json", new, "--image", old)
+    assert not new.exists()
+    assert old.read_text() == "I was here"

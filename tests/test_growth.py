@@ -1,0 +1,209 @@
+"""Growing a tree from a hand-made source of next tokens."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from plain_recursion import as_paths, cutoff_after, most_probable
+
+from multitool.growth import grow
+
+
+class WrittenOut:
+    """Next tokens as a table: path → [(token id, probability), …], and a record of what was asked."""
+
+    def __init__(self, table: dict):
+        self.table = table
+        self.asked: list[tuple] = []
+        self.levels = 0
+        self._paths: list[tuple] = []
+
+    def start(self):
+        return self._answer([()])
+
+    def advance(self, rows, token_ids):
+        assert (np.diff(rows) >= 0).all(), "rows must rise"
+        assert len(rows), "nothing to ask"
+        return self._answer([(*self._paths[row], int(t)) for row, t in zip(rows, token_ids, strict=True)])
+
+    def _answer(self, paths):
+        self.levels += 1
+        self.asked += paths
+        self._paths = paths
+        answers = [self.table[path] for path in paths]
+        return np.array([[t for t, _ in answer] for answer in answers]), np.array(
+            [[p for _, p in answer] for answer in answers], dtype=np.float32
+        )
+
+
+# Token 9 ends a definition. All probabilities are sums of powers of two, so that nothing is rounded.
+SMALL = {
+    (): [(1, 0.5), (2, 0.25), (9, 0.125)],
+    (1,): [(2, 0.5), (9, 0.25), (1, 0.125)],
+    (2,): [(9, 0.5), (1, 0.25), (2, 0.125)],
+    (9,): [(1, 0.5), (2, 0.25), (9, 0.25)],
+    (1, 2): [(9, 1.0), (1, 0.0), (2, 0.0)],
+    (1, 9): [(2, 0.5), (1, 0.25), (9, 0.25)],
+    (2, 9): [(1, 0.5), (2, 0.25), (9, 0.25)],
+}
+NINE_ENDS = np.arange(10) == 9
+
+
+def growths(source, **settings):
+    defaults = {"cutoff": 0.1, "max_depth": 10, "max_nodes": 1000, "token_text": "<{}>".format, "ends": NINE_ENDS}
+    return grow(source, **(defaults | settings))
+
+
+def grown(source, **settings):
+    *_, last = growths(source, **settings)
+    return last
+
+
+def paths(growth) -> list[tuple]:
+    return [tuple(int(growth.tree.token_id[i]) for i in growth.tree.path(n)) for n in range(len(growth.tree))]
+
+
+def test_a_node_is_kept_when_its_cumulative_probability_reaches_the_cutoff():
+    growth = grown(WrittenOut(SMALL))
+    assert paths(growth) == [(1,), (2,), (9,), (1, 2), (1, 9), (2, 9), (1, 2, 9)]
+    assert growth.tree.prob.tolist() == [0.5, 0.25, 0.125, 0.5, 0.25, 0.5, 1.0]
+    assert growth.tree.cumulative_prob.tolist() == [0.5, 0.25, 0.125, 0.25, 0.125, 0.125, 0.25]
+    assert growth.tree.token == ("<1>", "<2>", "<9>", "<2>", "<9>", "<9>", "<9>")
+    assert growth.effective_cutoff == 0.1
+
+
+def test_a_node_exactly_at_the_cutoff_is_kept():
+    assert paths(grown(WrittenOut(SMALL), cutoff=0.25)) == [(1,), (2,), (1, 2), (1, 2, 9)]
+
+
+def test_siblings_stand_by_falling_probability_behind_their_parents():
+    tree = grown(WrittenOut(SMALL), cutoff=0.01, ends=None, max_depth=2).tree
+    for siblings in tree.children():
+        assert tree.prob[siblings].tolist() == sorted(tree.prob[siblings], reverse=True)
+    assert all(parent < node for node, parent in enumerate(tree.parent))
+
+
+def test_an_end_token_is_marked_and_not_continued():
+    source = WrittenOut(SMALL)
+    growth = grown(source)
+    assert [path for path, end in zip(paths(growth), growth.tree.end, strict=True) if end] == [
+        (9,), (1, 9), (2, 9), (1, 2, 9)
+    ]
+    assert all(9 not in path for path in source.asked)
+
+
+def test_without_ends_the_tree_goes_on_through_them_and_marks_none():
+    growth = grown(WrittenOut(SMALL), ends=None, max_depth=2, cutoff=0.06)
+    assert (9, 1) in paths(growth)
+    assert not growth.tree.end.any()
+
+
+def test_every_node_is_asked_for_once_and_only_when_a_child_can_be_kept():
+    source = WrittenOut(SMALL)
+    grown(source)
+    assert sorted(source.asked) == sorted(set(source.asked)) == [(), (1,), (1, 2), (2,)]
+
+
+def test_the_deepest_level_is_not_continued():
+    source = WrittenOut(SMALL)
+    growth = grown(source, max_depth=1)
+    assert source.asked == [()]
+    assert paths(growth) == [(1,), (2,), (9,)]
+    assert growth.done
+
+
+def test_there_is_an_answer_after_every_level_and_only_the_last_is_done():
+    steps = list(growths(WrittenOut(SMALL)))
+    assert [(len(step.tree), step.depth, step.done) for step in steps] == [(3, 1, False), (6, 2, False), (7, 3, True)]
+
+
+def test_an_answer_never_changes_after_it_was_given():
+    before = []
+    for step in growths(WrittenOut(SMALL), max_nodes=4):
+        before.append((step, as_paths(step.tree)))
+    assert all(as_paths(step.tree) == nodes for step, nodes in before)
+
+
+def test_who_stops_asking_stops_the_growth():
+    source = WrittenOut(SMALL)
+    steps = growths(source)
+    assert source.levels == 0, "nothing is computed before the first answer is asked for"
+    next(steps)
+    steps.close()
+    assert source.levels == 1
+
+
+def test_nothing_at_the_cutoff_is_an_empty_tree():
+    growth = grown(WrittenOut(SMALL), cutoff=0.9)
+    assert (len(growth.tree), growth.done, growth.effective_cutoff) == (0, True, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("max_nodes", "kept", "effective_cutoff"),
+    [
+        (1, [(1,)], 0.5),
+        (4, [(1,), (2,), (1, 2), (1, 2, 9)], 0.25),  # four nodes at 0.25 or above
+        (7, [(1,), (2,), (9,), (1, 2), (1, 9), (2, 9), (1, 2, 9)], 0.1),  # all there are: the limit does not bite
+        (8, [(1,), (2,), (9,), (1, 2), (1, 9), (2, 9), (1, 2, 9)], 0.1),
+    ],
+)
+def test_max_nodes_keeps_the_most_probable_and_says_which_cutoff_that_is(max_nodes, kept, effective_cutoff):
+    growth = grown(WrittenOut(SMALL), max_nodes=max_nodes)
+    assert sorted(paths(growth)) == sorted(kept)
+    assert growth.effective_cutoff == effective_cutoff
+
+
+def test_among_equals_the_shallow_ones_are_kept_so_that_there_are_exactly_max_nodes():
+    # (2,), (1, 2) and (1, 2, 9) all have 0.25.
+    assert paths(grown(WrittenOut(SMALL), max_nodes=2)) == [(1,), (2,)]
+    assert paths(grown(WrittenOut(SMALL), max_nodes=3)) == [(1,), (2,), (1, 2)]
+
+
+def test_a_node_that_max_nodes_rules_out_is_not_asked_for():
+    source = WrittenOut(SMALL)
+    grown(source, max_nodes=1)
+    assert source.asked == [(), (1,)]
+
+
+def random_table(rng: np.random.Generator, depth: int = 5, top_k: int = 3) -> dict:
+    """Next tokens of every path of tokens 0 to 4; some tables have a dominant token and so long thin trees."""
+    table = {}
+    peak = rng.choice([1.0, 3.0])
+    for length in range(depth):
+        for path in product(range(5), repeat=length):
+            probs = np.sort(rng.dirichlet(np.ones(5)) ** peak)[::-1]
+            probs = (probs / probs.sum()).astype(np.float32)[:top_k]
+            table[path] = list(zip(rng.permutation(5)[:top_k].tolist(), probs.tolist(), strict=True))
+    return table
+
+
+def brute_force(table: dict, cutoff: float, end: int) -> dict:
+    """(probability, cumulative probability) by path, of every node at or above the cutoff."""
+    nodes: dict = {}
+
+    def expand(path, reached):
+        for token_id, prob in table.get(path, ()):
+            if reached * prob >= cutoff:
+                nodes[(*path, token_id)] = (prob, reached * prob)
+                if token_id != end:
+                    expand((*path, token_id), reached * prob)
+
+    expand((), 1.0)
+    return nodes
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_trees_are_those_of_brute_force_for_any_cutoff_and_any_number_of_nodes(seed):
+    table = random_table(np.random.default_rng(seed))
+    everything = brute_force(table, cutoff=1e-3, end=4)
+    settings = {"cutoff": 1e-3, "max_depth": 5, "ends": np.arange(5) == 4}
+    assert as_paths(grown(WrittenOut(table), **settings).tree) == everything
+    for n in (1, 2, 3, 5, 10, 20, len(everything) - 1):
+        source = WrittenOut(table)
+        growth = grown(source, max_nodes=n, **settings)
+        assert as_paths(growth.tree) == most_probable(everything, n)
+        assert growth.effective_cutoff == min(cumulative for _, cumulative in most_probable(everything, n).values())
+        assert len(source.asked) == len(set(source.asked))
+        for cutoff in (growth.effective_cutoff, cutoff_after(everything, n)):
+            again = grown(WrittenOut(table), **settings | {"cutoff": cutoff})
+            assert as_paths(again.tree) == as_paths(growth.tree)

@@ -1,0 +1,231 @@
+"""Every value that cannot be is refused before any work, with its name, itself and what is valid."""
+
+import math
+
+import pytest
+from tiny import tiny_subject
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from multitool.errors import UserError
+from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe, closing_quote
+
+NAN, INF = math.nan, math.inf
+HUGE = 10**400  # a whole number that is no float
+
+
+def vector(**settings) -> VectorRecipe:
+    return VectorRecipe(**({"sae": "demo/hook_embed", "feature": 7} | settings))
+
+
+def refusal(recipe, **settings) -> str:
+    with pytest.raises(UserError) as caught:
+        recipe(**settings)
+    message = str(caught.value)
+    assert len(message) < 1000
+    return message
+
+
+def beginning(value) -> str:
+    """As much of a value as its refusal must at least show."""
+    return repr(value)[:20]
+
+
+def test_the_defaults_are_the_published_recipe():
+    recipe = vector()
+    assert (recipe.weights, recipe.encoder_share, recipe.centroid) == ("encoder", 0.5, True)
+    assert (recipe.scale, recipe.pca) == (None, ())
+    tree = TreeRecipe()
+    assert tree.prompt == 'A typical definition of "{ghost}" would be "'
+    assert (tree.top_k, tree.cutoff, tree.max_depth, tree.max_nodes, tree.stop) == (5, 5e-5, 25, 2000, True)
+    assert (ListRecipe().exponent, ListRecipe().top) == (1.4, 100)
+
+
+def test_good_values_are_kept():
+    recipe = vector(weights="mix", encoder_share=1, centroid=False, scale=2, pca=[0.1, -3])
+    assert (recipe.encoder_share, recipe.centroid, recipe.scale, recipe.pca) == (1.0, False, 2.0, (0.1, -3.0))
+    tree = TreeRecipe(prompt="{ghost}", top_k=1, cutoff=0.999, max_depth=200, max_nodes=20_000, stop=False)
+    assert (tree.top_k, tree.cutoff, tree.max_depth, tree.max_nodes, tree.stop) == (1, 0.999, 200, 20_000, False)
+
+
+def test_whole_numbers_may_come_as_json_has_them():
+    feature = vector(feature=7.0).feature
+    assert (feature, type(feature)) == (7, int)
+    assert TreeRecipe(top_k=3.0).top_k == 3
+
+
+def test_blanks_around_an_saes_name_do_not_matter():
+    assert vector(sae=" demo/hook_embed\n").sae == "demo/hook_embed"
+
+
+def test_a_large_feature_is_left_to_the_sae_that_knows_how_many_it_has():
+    assert vector(feature=10**9).feature == 10**9
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, NAN, INF, "7", None, True, [7], -(10**30)], ids=str)
+def test_a_feature_is_a_whole_number_from_zero(value):
+    message = refusal(vector, feature=value)
+    assert f"feature is {beginning(value)}" in message
+    assert "whole number from 0" in message
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -3.8, NAN, INF, "3.8", True, [], HUGE], ids=lambda v: str(v)[:8])
+def test_a_scale_is_a_number_above_zero(value):
+    message = refusal(vector, scale=value)
+    assert f"scale is {beginning(value)}" in message
+    assert "above 0" in message
+
+
+def test_a_scale_that_is_too_large_is_told_the_limit():
+    # "10000000.0 must be above 0" would leave the reader puzzled.
+    assert any(limit in refusal(vector, scale=1e7) for limit in ("1e6", "1e+06", "1,000,000", "1000000 "))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, NAN, "0.5", None, True, HUGE], ids=lambda v: str(v)[:8])
+def test_an_encoder_share_is_a_number_from_zero_to_one(value):
+    message = refusal(vector, encoder_share=value)
+    assert f"encoder_share is {beginning(value)}" in message
+    assert "from 0 to 1" in message
+
+
+@pytest.mark.parametrize("value", ["Encoder", "", "both", None, 1, ["encoder"], {}], ids=str)
+def test_weights_are_one_of_three(value):
+    message = refusal(vector, weights=value)
+    assert f"weights is {beginning(value)}" in message
+    assert "encoder, decoder, mix" in message
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", None], ids=str)
+def test_centroid_is_true_or_false(value):
+    message = refusal(vector, centroid=value)
+    assert f"centroid is {beginning(value)}" in message
+    assert "true or false" in message
+
+
+@pytest.mark.parametrize("value", [0.2, "0.2", None, {0.2}], ids=str)
+def test_component_weights_are_a_list(value):
+    message = refusal(vector, pca=value)
+    assert f"pca is {beginning(value)}" in message
+    assert "list" in message
+
+
+@pytest.mark.parametrize("value", [NAN, INF, "x", None, True, 1e7, HUGE], ids=lambda v: str(v)[:8])
+def test_a_component_weight_is_a_number(value):
+    message = refusal(vector, pca=[0.1, value])
+    assert "pca" in message
+    assert beginning(value) in message
+
+
+@pytest.mark.parametrize("value", ["", "  ", None, 5, ["demo/hook_embed"]], ids=str)
+def test_an_sae_is_a_name(value):
+    message = refusal(vector, sae=value)
+    assert f"sae is {beginning(value)}" in message
+    assert "RELEASE/SAE_ID" in message
+
+
+@pytest.mark.parametrize("value", [0, 1, -1e-5, 1.5, NAN, INF, "5e-5", None, True, HUGE], ids=lambda v: str(v)[:8])
+def test_a_cutoff_lies_between_zero_and_one(value):
+    message = refusal(TreeRecipe, cutoff=value)
+    assert f"cutoff is {beginning(value)}" in message
+    assert "between 0 and 1" in message
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, NAN, "5", None, True, HUGE], ids=lambda v: str(v)[:8])
+@pytest.mark.parametrize(("name", "most"), [("top_k", 100), ("max_depth", 200), ("max_nodes", 20_000)])
+def test_limits_are_whole_numbers_in_a_range(name, most, value):
+    message = refusal(TreeRecipe, **{name: value})
+    assert f"{name} is {beginning(value)}" in message
+    assert f"from 1 to {most}" in message
+    assert f"{name} is {most + 1}" in refusal(TreeRecipe, **{name: most + 1})
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None], ids=str)
+def test_stop_is_true_or_false(value):
+    message = refusal(TreeRecipe, stop=value)
+    assert f"stop is {beginning(value)}" in message
+    assert "true or false" in message
+
+
+@pytest.mark.parametrize(
+    ("prompt", "times"),
+    [("", 0), ("What is a dog?", 0), ("{Ghost}", 0), ("{ghost} and {ghost}", 2), ("{ghost}" * 3, 3), (None, 0), (5, 0)],
+)
+def test_a_prompt_holds_the_ghost_exactly_once(prompt, times):
+    message = refusal(TreeRecipe, prompt=prompt)
+    assert f"prompt is {beginning(prompt)}" in message
+    assert f"{times} times" in message
+    assert "exactly once" in message
+    assert DEFAULT_PROMPT in message
+
+
+@pytest.mark.parametrize("value", [0, -1, NAN, INF, "1.4", None, 101, True, HUGE], ids=lambda v: str(v)[:8])
+def test_an_exponent_is_a_number_above_zero(value):
+    message = refusal(ListRecipe, exponent=value)
+    assert f"exponent is {beginning(value)}" in message
+    assert "above 0 and at most 100" in message
+
+
+@pytest.mark.parametrize("value", [0, -5, 10_001, 2.5, "100", None, True], ids=str)
+def test_a_lists_length_is_a_whole_number_in_a_range(value):
+    message = refusal(ListRecipe, top=value)
+    assert f"top is {beginning(value)}" in message
+    assert "from 1 to 10000" in message
+
+
+@pytest.mark.parametrize(
+    ("prompt", "quote"),
+    [
+        ('is "', '"'),
+        ('is " ', '"'),
+        ("is '", "'"),
+        ("is “", "”"),
+        ("ist „", "“"),
+        ("est «", "»"),
+        ("は「", "」"),
+        ("is `", "`"),
+        ("is", None),
+        ("is:", None),
+        ("", None),
+    ],
+)
+def test_the_quote_that_closes_is_the_partner_of_the_one_left_open(prompt, quote):
+    assert closing_quote(prompt) == quote
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"), [*((vector, name) for name in ("sae", "weights", "pca", "scale")), (TreeRecipe, "prompt")]
+)
+def test_a_very_long_value_is_not_repeated_whole(recipe, name):
+    value = " " * 100_000 if name == "sae" else "x" * 100_000
+    assert name in refusal(recipe, **{name: value})
+
+
+# What only a model can tell
+
+
+def test_a_prompt_that_leaves_no_room_for_the_tree_is_refused_with_the_numbers(tokenizer):
+    subject = tiny_subject("llama", tokenizer)  # 256 positions
+    words = "dog " * 40
+    length = len(subject.ghost_prompt(words + '"{ghost}" "', 1).token_ids)
+    room = 256 - length
+    assert room > 1
+    subject.ghost_prompt(words + '"{ghost}" "', room)
+    with pytest.raises(UserError, match=f"{length} tokens; with max_depth {room + 1} .* 256 .* Shorten"):
+        subject.ghost_prompt(words + '"{ghost}" "', room + 1)
+
+
+def test_a_ghost_inside_a_word_is_refused_with_the_way_out():
+    # A tokenizer whose tokens are whole words: no word in there is a token by itself.
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "A": 1, "is": 2, '"': 3}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    subject = tiny_subject("llama", PreTrainedTokenizerFast(tokenizer_object=words))
+    assert len(subject.ghost_prompt('A "{ghost}" is "', 5).token_ids) == 6
+    with pytest.raises(UserError, match=r'no single token .* quotes or blanks around it: "\{ghost\}"'):
+        subject.ghost_prompt('A under{ghost}stand is "', 5)
+
+
+def test_a_very_long_prompt_is_refused_without_repeating_it(tokenizer):
+    subject = tiny_subject("llama", tokenizer)
+    with pytest.raises(UserError, match="Shorten the prompt") as caught:
+        subject.ghost_prompt("dog " * 5000 + '"{ghost}" "', 5)
+    assert len(str(caught.value)) < 500

@@ -1,0 +1,94 @@
+"""Token text: exact, and shown so that nothing is hidden."""
+
+import unicodedata
+
+import pytest
+
+from multitool.text import bytes_to_text, join_tokens, visible
+
+
+def test_whole_characters_are_themselves():
+    assert bytes_to_text("naïve “quote” 中".encode()) == "naïve “quote” 中"
+    assert bytes_to_text(b"") == ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [(b"\xe2\x80", "\\xe2\\x80"), (b"a\xff", "a\\xff"), (b"\xa9 b", "\\xa9 b"), (b"\xed\xa0\x80", "\\xed\\xa0\\x80")],
+)
+def test_bytes_that_are_no_whole_character_are_escaped(raw, text):
+    assert bytes_to_text(raw) == text
+
+
+def test_no_two_bytes_look_the_same():
+    assert len({bytes_to_text(bytes([byte])) for byte in range(256)}) == 256
+
+
+def test_tokens_join_to_the_text_that_they_spell():
+    assert join_tokens([" a", " dog", "."]) == " a dog."
+    assert join_tokens([]) == ""
+
+
+@pytest.mark.parametrize("text", ["é", "“", "中", "🙂", "a🙂b中é"])
+def test_a_character_split_over_tokens_is_whole_again(text):
+    assert join_tokens(bytes_to_text(bytes([byte])) for byte in text.encode()) == text
+
+
+def test_pieces_of_several_bytes_join_too():
+    assert join_tokens(["x\\xf0\\x9f", "\\x99\\x82y"]) == "x🙂y"
+
+
+def test_bytes_that_still_make_no_character_stay_escaped():
+    assert join_tokens(["\\xe2\\x80", " x"]) == "\\xe2\\x80 x"
+    assert join_tokens(["\\xc3\\xa9\\xe2", "a"]) == "é\\xe2a"
+
+
+def test_an_escape_of_a_plain_character_is_text_that_somebody_wrote():
+    # Tokens of program code: only bytes from 0x80 up can be parts of a character.
+    assert join_tokens(["\\x41", "\\n", "\\x0a"]) == "\\x41\\n\\x0a"
+
+
+@pytest.mark.parametrize("text", ["plain", "a b", "naïve “quote”", "中文", "اللغة", "$x$ <script>", "\\n", "🙂", ""])
+def test_what_can_be_seen_stays_as_it_is(text):
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb", "a\\nb"),
+        ("\r\n\t", "\\r\\n\\t"),
+        ("\0", "\\x00"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\x7f", "\\x7f"),
+        ("\x85", "\\x85"),
+        ("a\u00a0b", "a\\xa0b"),  # looks like a blank and is none
+        ("\u3000", "\\u3000"),
+        ("\u200b", "\\u200b"),  # no width
+        ("\u202e", "\\u202e"),  # would turn the line around
+        ("\u2066", "\\u2066"),
+        ("\ufeff", "\\ufeff"),
+        ("\u2028\u2029", "\\u2028\\u2029"),
+        ("\ud800", "\\ud800"),
+        ("\ue000", "\\ue000"),  # private use: no font shows it
+        ("\U000e0041", "\\U000e0041"),  # a tag
+    ],
+)
+def test_what_cannot_be_seen_is_escaped(text, shown):
+    assert visible(text) == shown
+
+
+def test_no_character_at_all_breaks_the_line_or_controls_anything():
+    everything = visible("".join(map(chr, range(0x11000))))
+    assert len(everything.splitlines()) == 1
+    assert everything.isprintable()
+    assert everything.encode()
+    assert not {unicodedata.category(character) for character in everything} & {"Cc", "Cf", "Cs"}
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [(" a", "␣a"), ("a", "a"), ("  a b ", "␣␣a b␣"), (" ", "␣"), ("   ", "␣␣␣"), ("", ""), (" \n", "␣\\n")],
+)
+def test_a_single_token_shows_the_blanks_at_its_ends(token, shown):
+    assert visible(token, spaces=True) == shown

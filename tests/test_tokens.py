@@ -1,0 +1,98 @@
+"""Token lists: the published score, on small matrices."""
+
+import numpy as np
+import pytest
+import torch
+
+from multitool.embedding import EmbeddingSpace
+from multitool.tokens import token_list
+
+UP = torch.tensor([0.0, 1.0])
+
+
+def hand_made() -> EmbeddingSpace:
+    """Four tokens with their centroid at (1, 0)."""
+    return EmbeddingSpace(torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0], [3.0, -3.0]]))
+
+
+def random_space() -> EmbeddingSpace:
+    return EmbeddingSpace(torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) + 0.5)
+
+
+def naive(E: np.ndarray, v: np.ndarray, exponent: float) -> list[tuple[int, float]]:
+    """(token id, score), best first, by a plain loop in double precision."""
+
+    def cos(a, b):
+        return a @ b / np.sqrt(a @ a) / np.sqrt(b @ b)
+
+    c = E.mean(axis=0)
+    scores = [(t, (1 - cos(v, row)) ** exponent / (1 - cos(c, row))) for t, row in enumerate(E)]
+    return sorted(scores, key=lambda scored: scored[1])
+
+
+def test_the_list_is_ordered_by_the_published_score():
+    # The vector points up. Token 1 does too; 2 is at a right angle to it and opposite to the centroid; 3 points down.
+    # Token 0 lies in the centroid's direction: it is near to everything, its score is infinite, it is not listed.
+    listed = token_list(hand_made(), UP, exponent=1)
+    assert listed.token_id.tolist() == [1, 2, 3]
+    down, right = 1 + np.sqrt(0.5), 1 - np.sqrt(0.5)
+    assert listed.score == pytest.approx([0 / 1, 1 / 2, down / right], abs=1e-5)
+    assert listed.distance_to_vector == pytest.approx([0, 1, down], abs=1e-6)
+    assert listed.distance_to_centroid == pytest.approx([1, 2, right], abs=1e-6)
+
+
+def test_the_exponent_weighs_the_distance_to_the_vector():
+    squared = token_list(hand_made(), UP, exponent=2)
+    assert squared.score == pytest.approx([0, 1 / 2, (1 + np.sqrt(0.5)) ** 2 / (1 - np.sqrt(0.5))], abs=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.4, 3.0])
+def test_scores_are_those_of_a_plain_loop(exponent):
+    space, v = random_space(), torch.tensor([1.0, -2.0, 0.5, 3.0, 0.0])
+    expected = naive(space.E.double().numpy(), v.double().numpy(), exponent)
+    listed = token_list(space, v, exponent=exponent, top=len(expected))
+    assert listed.score == pytest.approx([score for _, score in expected], rel=1e-4)
+    assert listed.token_id.tolist() == [token_id for token_id, _ in expected]
+
+
+def test_the_default_exponent_is_the_published_one():
+    space, v = random_space(), torch.ones(5)
+    assert token_list(space, v).score.tolist() == token_list(space, v, exponent=1.4).score.tolist()
+
+
+def test_only_the_best_are_listed_and_a_hundred_by_default():
+    space, v = random_space(), torch.ones(5)
+    assert len(token_list(space, v).token_id) == 100
+    three = token_list(space, v, top=3)
+    assert three.token_id.tolist() == token_list(space, v).token_id[:3].tolist()
+
+
+def test_asking_for_more_than_there_are_gives_what_there_is():
+    assert len(token_list(random_space(), torch.ones(5), top=10_000).token_id) == 200
+
+
+def test_rows_of_zeros_have_no_direction_and_are_left_out():
+    rows = torch.cat([random_space().E[:9], torch.zeros(2, 5)])
+    listed = token_list(EmbeddingSpace(rows), torch.ones(5), top=11)
+    assert sorted(listed.token_id.tolist()) == list(range(9))
+    assert np.isfinite(listed.score).all()
+
+
+def test_the_length_of_the_vector_does_not_matter():
+    space, v = random_space(), torch.ones(5)
+    near, far = token_list(space, v), token_list(space, 1000 * v)
+    assert near.token_id.tolist() == far.token_id.tolist()
+    assert near.score == pytest.approx(far.score, rel=1e-4)
+
+
+def test_a_tokens_own_row_finds_that_token_first():
+    space = random_space()
+    assert token_list(space, space.E[42]).token_id[0] == 42
+
+
+def test_a_matrix_in_half_precision_gives_nearly_the_same_scores():
+    space = random_space()
+    exact = token_list(space, torch.ones(5), top=200)
+    half = token_list(EmbeddingSpace(space.E.bfloat16()), torch.ones(5), top=200)
+    by_token = dict(zip(half.token_id.tolist(), half.distance_to_vector.tolist(), strict=True))
+    assert [by_token[t] for t in exact.token_id.tolist()] == pytest.approx(exact.distance_to_vector.tolist(), abs=0.01)
