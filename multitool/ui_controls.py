@@ -15,6 +15,12 @@ from multitool.text import visible
 from multitool.ui_common import PRIVATE, shown_errors
 from multitool.vector import DIRECTIONS
 
+# Measured on the demo's layers; the README's limits say the same.
+_NOT_AMONG_EMBEDDINGS = (
+    "This model's layers write in other directions than its embeddings lie in, so trees and lists of this SAE's "
+    "features say little: here the method ends. What the feature fires on, below, says more."
+)
+
 
 @dataclass(frozen=True)
 class FeatureControls:
@@ -137,6 +143,8 @@ def _evidence(name: str, feature: int | None) -> str:
         return ""
     feature = int(feature or 0)
     parts = []
+    if entry.release == "demo" and entry.kind != "embed":
+        parts.append(f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>')
     contexts = strongest_contexts(entry, feature)
     if contexts:
         title = "Strongest tokens" if entry.kind == "embed" else "Strongest contexts"

@@ -23,6 +23,11 @@ def test_a_demo_feature_shows_the_tokens_that_fire_it_most():
     assert "neuronpedia" not in html
 
 
+def test_a_layer_of_the_demo_says_that_the_method_ends_there():
+    assert "here the method ends" in _evidence("demo/blocks.6.hook_resid_post", 460)
+    assert "here the method ends" not in _evidence("demo/hook_embed", 927)
+
+
 def test_contexts_are_text_whatever_they_hold(monkeypatch, tmp_path):
     hostile = ["<script>", "<b>$x$</b>", "\n\u202e", 1.5]
     (tmp_path / "contexts.json").write_text(json.dumps({"features": [[hostile]]}))
