@@ -22,6 +22,8 @@ _IMAGES = (".png", ".svg", ".pdf")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status is 0, or 2 for anything that a user can put right."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what this terminal cannot show
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
@@ -30,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         sys.stderr.close()
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -167,8 +171,8 @@ def _check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
-        existed = path.exists()
         try:
+            existed = path.exists()
             path.open("ab").close()
         except OSError as error:
             raise _not_written(path, error) from error

@@ -14,6 +14,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from multitool.errors import UserError
 
 DEMO_MODEL = "demo/SmolLM2-135M-Instruct-Q4_1"
@@ -51,9 +53,10 @@ def demo_model_folder() -> Path:
             except OSError:
                 if not target.is_dir():
                     raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"The demo model cannot be stored in {target.parent}: {error.strerror or error}. Make room or "
+            f"The demo model cannot be stored in {target.parent}: {reason}. Make room or "
             "permissions there (about 0.8 GB), or name another folder in SAE_MULTITOOL_CACHE."
         ) from error
     _say(f"the demo model is ready in {target}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from multitool.errors import UserError
-from multitool.recipe import check_cutoff, closing_quote
+from multitool.errors import UserError, shown
+from multitool.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote
 from multitool.tree import ROOT, Definition, Tree, definitions, trim
 
 SCHEMA = "sae-multitool/definition-tree/1"
@@ -107,7 +107,7 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise UserError(
-            f"This is not a tree JSON: its schema is {str(found)[:80]!r}, not {SCHEMA!r}. Use a file that this tool "
+            f"This is not a tree JSON: its schema is {shown(found)}, not {SCHEMA!r}. Use a file that this tool "
             "saved."
         )
     settings, vector, result = (_section(data, name) for name in ("settings", "vector", "result"))
@@ -133,9 +133,9 @@ def _section(data: dict, name: str) -> dict:
         if isinstance(value, list):
             if not all(_is_number(item) for item in value):
                 _foreign(f"{name}.{key}", value, "a list of numbers")
-        elif isinstance(value, float):
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
             _finite(f"{name}.{key}", value)
-        elif isinstance(value, str) and len(value) > _LONGEST_SETTING:
+        elif isinstance(value, str) and not _is_text(value, _LONGEST_SETTING):
             _foreign(f"{name}.{key}", value, f"at most {_LONGEST_SETTING} characters")
         elif not (value is None or isinstance(value, (str, int))):
             _foreign(f"{name}.{key}", value, "a plain value")
@@ -147,8 +147,10 @@ def _flat(root) -> Tree:
     if not isinstance(root, dict):
         _foreign("tree", root, "an object")
     rows: list[tuple] = []  # parent, token_id, token, prob, cumulative_prob, end
-    waiting = [(ROOT, 1.0, root.get("children"), "tree")]
-    for parent, reached, children, where in waiting:
+    waiting = [(ROOT, 1.0, root.get("children"), "tree", 0)]
+    for parent, reached, children, where, depth in waiting:
+        if depth > MAX_DEPTH_LIMIT:
+            raise UserError(f"This tree JSON is damaged: {where} lies deeper than {MAX_DEPTH_LIMIT} tokens.")
         if not isinstance(children, list):
             _foreign(f"{where}.children", children, "a list")
         for child in children:
@@ -156,7 +158,7 @@ def _flat(root) -> Tree:
             rows.append(_row(parent, reached, child, name))
             if len(rows) > _MOST_NODES:
                 raise UserError(f"This tree has more than {_MOST_NODES} nodes; trim it with the tool that made it.")
-            waiting.append((len(rows) - 1, rows[-1][4], child["children"], name))
+            waiting.append((len(rows) - 1, rows[-1][4], child.get("children"), name, depth + 1))
     parent, token_id, token, prob, cumulative, end = zip(*rows, strict=True) if rows else ((),) * 6
     return Tree(
         parent=np.array(parent, dtype=np.int64),
@@ -172,7 +174,7 @@ def _row(parent: int, reached: float, node, name: str) -> tuple:
     if not isinstance(node, dict):
         _foreign(name, node, "an object")
     token, token_id, end = node.get("token"), node.get("token_id"), node.get("end", False)
-    if not isinstance(token, str) or len(token) > _LONGEST_TOKEN:
+    if not isinstance(token, str) or not _is_text(token, _LONGEST_TOKEN):
         _foreign(f"{name}: token", token, f"text of at most {_LONGEST_TOKEN} characters")
     if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < 2**31:
         _foreign(f"{name}: token_id", token_id, "a whole number from 0 up")
@@ -197,9 +199,19 @@ def _finite(where: str, value) -> float:
     return float(value)
 
 
+def _is_text(value: str, longest: int) -> bool:
+    """Of at most that length, and text that can be written: half a surrogate pair cannot."""
+    return len(value) <= longest and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number too large for a float
+        return False
 
 
 def _foreign(where: str, value, valid: str):
-    raise UserError(f"This tree JSON is damaged: {where} is {str(value)[:80]!r}; it must be {valid}.")
+    raise UserError(f"This tree JSON is damaged: {where[:80]} is {shown(value)}; it must be {valid}.")

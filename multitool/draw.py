@@ -8,6 +8,7 @@ import io
 import math
 import textwrap
 import threading
+import warnings
 from dataclasses import dataclass
 
 import matplotlib
@@ -47,13 +48,14 @@ def draw_tree(document: DefinitionTree, max_nodes: int = DEFAULT_NODES) -> Figur
     """A figure of the ``max_nodes`` most probable nodes, as large as they need."""
     figure = Figure(dpi=100, facecolor=_PAPER)
     FigureCanvasAgg(figure)
-    placed = _place(phrases(document, max_nodes), _Ruler(figure))
-    heading = _heading(document)
-    caption = _caption(document, max_nodes)
+    ruler = _Ruler(figure)
+    placed = _place(phrases(document, max_nodes), ruler)
     width = max(8.0, 2 * _MARGIN + max((item.right for item in placed), default=0.0))
-    caption_lines = [line for text in caption for line in textwrap.wrap(text, int(width * 18)) or [""]]
+    heading = _wrap(_heading(document), width - 2 * _MARGIN, ruler, size=12, weight="bold")
+    caption_lines = [line for text in _caption(document, max_nodes)
+                     for line in _wrap(text, width - 2 * _MARGIN, ruler, size=_SMALL)]
     rows = max((item.y for item in placed), default=0.0) + 1
-    top, bottom = 0.55, 0.35 + 0.17 * len(caption_lines)
+    top, bottom = 0.3 + 0.25 * len(heading), 0.35 + 0.17 * len(caption_lines)
     height = top + rows * _ROW + bottom
     figure.set_size_inches(width, height)
 
@@ -64,7 +66,8 @@ def draw_tree(document: DefinitionTree, max_nodes: int = DEFAULT_NODES) -> Figur
         _draw_phrase(figure, item, xy)
     if not placed:
         _text(figure, *xy(0, 0), "No continuation reaches the cutoff. Lower it.", color=_FAINT)
-    _text(figure, _MARGIN / width, 1 - 0.28 / height, heading, color=_INK, size=12, weight="bold")
+    for i, line in enumerate(heading):
+        _text(figure, _MARGIN / width, 1 - (0.28 + 0.25 * i) / height, line, color=_INK, size=12, weight="bold")
     for i, line in enumerate(caption_lines):
         y = (bottom - 0.25 - 0.17 * i) / height
         _text(figure, _MARGIN / width, y, line, color=_FAINT, size=7.5)
@@ -82,7 +85,9 @@ def render(document: DefinitionTree, format: str = "png", *, max_nodes: int = DE
         buffer = io.BytesIO()
         software = f"sae-feature-multitool {document.settings.get('version', '')}".strip()
         metadata = {"png": {"Software": software}, "svg": {"Creator": software}, "pdf": {"Creator": software}}
-        draw_tree(document, max_nodes).savefig(buffer, format=format, dpi=dpi, metadata=metadata[format])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # shown as a box
+            draw_tree(document, max_nodes).savefig(buffer, format=format, dpi=dpi, metadata=metadata[format])
         return buffer.getvalue()
 
 
@@ -110,7 +115,7 @@ class _Placed:
 
 def _place(roots: list[Phrase], ruler: "_Ruler") -> list[_Placed]:
     placed: list[_Placed] = []
-    best = max((phrase.cumulative_prob for phrase in roots), default=1.0)
+    best = max((phrase.cumulative_prob for phrase in roots), default=1.0) or 1.0
 
     def add(phrase: Phrase, x: float, first_row: float, start) -> None:
         # A phrase stands beside the middle of the rows that its leaves take, so no two labels share a place.
@@ -177,9 +182,19 @@ class _Ruler:
         self._figure = figure
         self._renderer = figure.canvas.get_renderer()
 
-    def width(self, text: str, size: float) -> float:
-        artist = Text(0, 0, text, size=size, family=_FONTS, parse_math=False, figure=self._figure)
+    def width(self, text: str, size: float, **style) -> float:
+        artist = Text(0, 0, text, size=size, **style, family=_FONTS, parse_math=False, figure=self._figure)
         return artist.get_window_extent(self._renderer).width / self._figure.dpi
+
+
+def _wrap(text: str, width: float, ruler: _Ruler, *, size: float, **style) -> list[str]:
+    """``text`` in lines of at most ``width`` inches."""
+    characters = int(width * 18)  # more than fit of most texts; those of wide characters take fewer
+    while True:
+        lines = textwrap.wrap(text, characters) or [""]
+        if characters < 8 or all(ruler.width(line, size, **style) <= width for line in lines):
+            return lines
+        characters = int(characters * 0.9)
 
 
 def _heading(document: DefinitionTree) -> str:

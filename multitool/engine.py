@@ -33,7 +33,8 @@ class TokenTable:
     def to_csv(self) -> str:
         """A header line and one line per token; tokens are exact, quoted where they need it."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        # Every text in quotes: before Python 3.13 a lone carriage return would not be quoted and end the line.
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(TOKEN_COLUMNS)
         writer.writerows(self.rows)
         return text.getvalue()

@@ -7,3 +7,12 @@ class UserError(Exception):
     The message is one sentence or two, shown as it is: what was wrong (with the value), what is
     valid, and what to do. The command line exits with status 2, the page shows it, the API returns it.
     """
+
+
+def shown(value) -> str:
+    """``repr`` of a value as a message shows it: shortened, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 200 else text[:200] + "…"

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from multitool.demo_model import DEMO_MODEL, demo_model_folder
-from multitool.errors import UserError
-from multitool.registry import SaeEntry, read_cfg
+from multitool.errors import UserError, shown
+from multitool.registry import SaeEntry, is_folder, read_cfg
 from multitool.subject import Subject
 from multitool.vector import FeatureWeights
 
@@ -140,29 +140,34 @@ def load_subject(name: str, dtype: str, device: str) -> Subject:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    source = demo_model_folder() if name == DEMO_MODEL else Path(name) if Path(name).is_dir() else name
-    local = {"local_files_only": isinstance(source, Path)}
+    source = demo_model_folder() if name == DEMO_MODEL else Path(name) if is_folder(name) else name
+    logging.set_verbosity(logging.CRITICAL)
+    options = {"local_files_only": isinstance(source, Path), "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **local)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], use_safetensors=True, **local)
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options
+        )
+    except Exception as error:  # a damaged folder makes transformers raise nearly anything
         raise UserError(_model_problem(name, source, error)) from error
+    if report["missing_keys"]:
+        raise UserError(_model_problem(name, source, f"its weights lack {sorted(report['missing_keys'])[0]}."))
     if not tokenizer.is_fast:
         raise UserError(f"The tokenizer of {name} has no fast version (tokenizer.json), which the tool needs.")
     model.requires_grad_(False)
     return Subject(model.to(device).eval(), tokenizer, name)
 
 
-def _model_problem(name: str, source, error: Exception) -> str:
-    first_line = str(error).strip().split("\n")[0]
+def _model_problem(name: str, source, error) -> str:
+    first_line = " ".join(str(error).split())[:300]
     if isinstance(source, Path):
         return (
             f"The model in folder {source} cannot be loaded: {first_line} A model folder holds config.json, the "
             "tokenizer's files and *.safetensors, as save_pretrained() writes them."
         )
     return (
-        f"Model {name!r} cannot be loaded: {first_line} It must be a folder on this machine, or the hub id of a model "
-        "that your token may read (HF_TOKEN or `hf auth login`), with a network that reaches the hub."
+        f"Model {shown(name)} cannot be loaded: {first_line} It must be a folder on this machine, or the hub id of a "
+        "model that your token may read (HF_TOKEN or `hf auth login`), with a network that reaches the hub."
     )
 
 
@@ -173,7 +178,7 @@ def load_sae(entry: SaeEntry) -> Sae:
         UserError: they are missing, damaged, or not of an SAE on a residual stream.
     """
     W_enc, W_dec = _read_folder(entry.folder) if entry.folder else _read_hub(entry)
-    if W_enc.ndim != 2 or W_enc.shape != W_dec.T.shape:
+    if W_enc.ndim != 2 or W_enc.shape != W_dec.shape[::-1]:
         raise UserError(
             f"SAE {entry.name} is damaged: W_enc is {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; they must be "
             "(d_model, d_sae) and (d_sae, d_model)."

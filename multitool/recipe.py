@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from multitool.errors import UserError
+from multitool.errors import UserError, shown
 from multitool.vector import DIRECTIONS
 
 DEFAULT_PROMPT = 'A typical definition of "{ghost}" would be "'
@@ -34,17 +34,17 @@ class VectorRecipe:
 
     def __post_init__(self):
         if not isinstance(self.sae, str) or not self.sae.strip():
-            raise UserError(f"sae is {self.sae!r}; name one as RELEASE/SAE_ID, e.g. demo/hook_embed.")
+            raise UserError(f"sae is {shown(self.sae)}; name one as RELEASE/SAE_ID, e.g. demo/hook_embed.")
         _keep(self, "sae", self.sae.strip())
         _keep(self, "feature", whole(self.feature, "feature", 0))
-        if self.weights not in DIRECTIONS:
-            raise UserError(f"weights is {self.weights!r}; valid are {', '.join(DIRECTIONS)}.")
+        if not isinstance(self.weights, str) or self.weights not in DIRECTIONS:
+            raise UserError(f"weights is {shown(self.weights)}; valid are {', '.join(DIRECTIONS)}.")
         _keep(self, "encoder_share", number(self.encoder_share, "encoder_share", "from 0 to 1", lambda x: 0 <= x <= 1))
         _check_bool(self.centroid, "centroid")
         if self.scale is not None:
-            _keep(self, "scale", number(self.scale, "scale", "above 0", lambda x: 0 < x <= 1e6))
+            _keep(self, "scale", number(self.scale, "scale", "above 0 and at most 1e6", lambda x: 0 < x <= 1e6))
         if not isinstance(self.pca, (list, tuple)):
-            raise UserError(f"pca is {self.pca!r}; it must be a list of component weights, e.g. [0.2, 0.1].")
+            raise UserError(f"pca is {shown(self.pca)}; it must be a list of component weights, e.g. [0.2, 0.1].")
         _keep(self, "pca", tuple(number(w, "a weight in pca", "within ±1e6", lambda x: abs(x) <= 1e6)
                                  for w in self.pca))
 
@@ -64,7 +64,7 @@ class TreeRecipe:
         if not isinstance(self.prompt, str) or self.prompt.count(GHOST) != 1:
             found = self.prompt.count(GHOST) if isinstance(self.prompt, str) else 0
             raise UserError(
-                f"prompt is {self.prompt!r} with {GHOST} in it {found} times; it must stand there exactly once, "
+                f"prompt is {shown(self.prompt)} with {GHOST} in it {found} times; it must stand there exactly once, "
                 f"where the unknown token belongs, e.g. {DEFAULT_PROMPT}"
             )
         _keep(self, "top_k", whole(self.top_k, "top_k", 1, TOP_K_LIMIT))
@@ -106,8 +106,8 @@ def number(value, name: str, valid: str, test: Callable[[float], bool]) -> float
         UserError: it is something else; the message names ``name``, the value and ``valid``.
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not test(value):
-        raise UserError(f"{name} is {value!r}; it must be a number {valid}.")
+    if not is_number or (isinstance(value, float) and not math.isfinite(value)) or not test(value):
+        raise UserError(f"{name} is {shown(value)}; it must be a number {valid}.")
     return float(value)
 
 
@@ -120,13 +120,13 @@ def whole(value, name: str, low: int, high: int | None = None) -> int:
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not is_whole or value < low or (high is not None and value > high):
         valid = f"from {low} to {high}" if high is not None else f"from {low} up"
-        raise UserError(f"{name} is {value!r}; it must be a whole number {valid}.")
+        raise UserError(f"{name} is {shown(value)}; it must be a whole number {valid}.")
     return int(value)
 
 
 def _check_bool(value, name: str) -> None:
     if not isinstance(value, bool):
-        raise UserError(f"{name} is {value!r}; it must be true or false.")
+        raise UserError(f"{name} is {shown(value)}; it must be true or false.")
 
 
 def _keep(recipe, name: str, value) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from multitool.demo_model import DEMO_MODEL
-from multitool.errors import UserError
+from multitool.errors import UserError, shown
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 LOCAL_SAES_VARIABLE = "SAE_MULTITOOL_SAES"
@@ -100,7 +100,7 @@ def find_sae(name: str, *, allow_folder: bool = False) -> SaeEntry:
     """
     near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
     entry = near_by.get(name)
-    if entry is None and allow_folder and Path(name).is_dir():
+    if entry is None and allow_folder and is_folder(name):
         entry = folder_sae(Path(name))
     if entry is None:
         entry = registry_saes().get(name)
@@ -121,9 +121,27 @@ def demo_saes() -> tuple[SaeEntry, ...]:
 
 
 def operator_saes() -> tuple[SaeEntry, ...]:
-    """The folders in ``$SAE_MULTITOOL_SAES`` (separated like ``$PATH``), served as ``local/FOLDER_NAME``."""
+    """The folders in ``$SAE_MULTITOOL_SAES`` (separated like ``$PATH``), served as ``local/FOLDER_NAME``.
+
+    Raises:
+        UserError: one of them is no SAE folder, or two have the same name.
+    """
     folders = [Path(part) for part in os.environ.get(LOCAL_SAES_VARIABLE, "").split(os.pathsep) if part]
-    return tuple(folder_sae(folder.resolve()) for folder in folders)
+    entries = tuple(folder_sae(folder.resolve()) for folder in folders)
+    if len({entry.name for entry in entries}) < len(entries):
+        raise UserError(
+            f"Two folders in {LOCAL_SAES_VARIABLE} have the same last name, by which a visitor would choose them. "
+            "Rename one."
+        )
+    return entries
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is such a folder; a name that cannot be a path is none."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def folder_sae(folder: Path, *, release: str = "local", model: str | None = None) -> SaeEntry:
@@ -141,7 +159,7 @@ def folder_sae(folder: Path, *, release: str = "local", model: str | None = None
         kind = "transcoder"
     return SaeEntry(
         release=release,
-        sae_id=folder.name,
+        sae_id=folder.resolve().name,
         model=model or _HUB_IDS.get(trained_on, trained_on),
         kind=kind,
         layer=layer,
@@ -159,7 +177,7 @@ def read_cfg(folder: Path) -> dict:
     path = folder / "cfg.json"
     try:
         cfg = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"{path} cannot be read ({reason}). An SAE folder in sae-lens format holds cfg.json and "
@@ -240,7 +258,7 @@ def _unknown(name: str, allow_folder: bool) -> str:
         near = difflib.get_close_matches(release, releases, n=5, cutoff=0.5) or ["demo", "gemma-2b-res-jb"]
         hint = f"Near releases: {', '.join(near)}"
     folder = ", or a folder in sae-lens format" if allow_folder else ""
-    return f"There is no SAE {name!r}. Name one as RELEASE/SAE_ID{folder}. {hint}; `saes` lists them all."
+    return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}; `saes` lists them all."
 
 
 def _not_served(entry: SaeEntry) -> str:

@@ -208,15 +208,14 @@ class Continuations:
         """Softmax in float32 without the placeholder (no circular definitions), the top_k of it."""
         logits = logits.float()
         logits[:, self._prompt.placeholder_id] = -torch.inf
-        top = logits.topk(self._top_k, dim=-1)
-        probs = (top.values - logits.logsumexp(dim=-1, keepdim=True)).exp()
-        return top.indices.cpu().numpy(), probs.cpu().numpy()
+        top = logits.softmax(dim=-1).topk(self._top_k, dim=-1)
+        return top.indices.cpu().numpy(), top.values.cpu().numpy()
 
     def _batch_size(self, output) -> int:
         length = len(self._prompt.token_ids)
         cache_bytes = sum(tensor.nbytes for tensor in _tensors(output.past_key_values))
         path_bytes = cache_bytes * (length + self._longest) / length
-        logits_bytes = output.logits.shape[-1] * 4 * 3  # as they come, in float32, exponentiated
+        logits_bytes = output.logits.shape[-1] * 4 * 3  # as they come, in float32, as probabilities
         return int(min(_MAX_BATCH, max(1, _BATCH_BYTES // (2 * path_bytes + logits_bytes))))
 
 

@@ -37,11 +37,16 @@ def unit(x: Tensor) -> Tensor:
     return x / x.norm()
 
 
+def _whole(x: Tensor) -> Tensor:
+    """``x``, or zero where it is only what rounding left of two unit vectors that cancel."""
+    return x if x.norm() > 1e-6 else x * 0
+
+
 # The one place where a kind of direction is added: from the weights and the encoder's share to a unit vector.
 DIRECTIONS: dict[str, Callable[[FeatureWeights, float], Tensor]] = {
     "encoder": lambda weights, share: unit(weights.encoder),
     "decoder": lambda weights, share: unit(weights.decoder),
-    "mix": lambda weights, share: unit(share * unit(weights.encoder) + (1 - share) * unit(weights.decoder)),
+    "mix": lambda weights, share: unit(_whole(share * unit(weights.encoder) + (1 - share) * unit(weights.decoder))),
 }
 
 
