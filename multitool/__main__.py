@@ -108,7 +108,8 @@ def _tree(options) -> None:
     if options.image:
         from multitool.draw import render  # matplotlib takes a second: only where a picture is wanted
 
-        _write(options.image, render(document, options.image.suffix.lower().removeprefix(".")))
+        kind = options.image.suffix.lower().removeprefix(".")
+        _write(options.image, render(document, [kind])[kind])
     if not (options.json or options.image):
         _print_tree(document)
 

@@ -9,6 +9,7 @@ import math
 import textwrap
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -74,21 +75,26 @@ def draw_tree(document: DefinitionTree, max_nodes: int = DEFAULT_NODES) -> Figur
     return figure
 
 
-def render(document: DefinitionTree, format: str = "png", *, max_nodes: int = DEFAULT_NODES, dpi: int = 150) -> bytes:
-    """The figure as a file's bytes.
+def render(
+    document: DefinitionTree, formats: Sequence[str] = FORMATS, *, max_nodes: int = DEFAULT_NODES, dpi: int = 150
+) -> dict[str, bytes]:
+    """The figure as files, by format.
 
     Args:
-        format: one of ``FORMATS``.
+        formats: some of ``FORMATS``.
         dpi: pixels per inch of a PNG.
     """
-    with _LOCK:
-        buffer = io.BytesIO()
-        software = f"sae-feature-multitool {document.settings.get('version', '')}".strip()
-        metadata = {"png": {"Software": software}, "svg": {"Creator": software}, "pdf": {"Creator": software}}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # shown as a box
-            draw_tree(document, max_nodes).savefig(buffer, format=format, dpi=dpi, metadata=metadata[format])
-        return buffer.getvalue()
+    software = f"sae-feature-multitool {document.settings.get('version', '')}".strip()
+    files = {}
+    with _LOCK, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # shown as a box
+        figure = draw_tree(document, max_nodes)
+        for name in formats:
+            buffer = io.BytesIO()
+            metadata = {"Software" if name == "png" else "Creator": software}
+            figure.savefig(buffer, format=name, dpi=dpi, metadata=metadata)
+            files[name] = buffer.getvalue()
+    return files
 
 
 @dataclass(frozen=True)

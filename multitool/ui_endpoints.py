@@ -156,4 +156,4 @@ def _vector(sae, feature, weights, encoder_share, centroid, scale, pca) -> Vecto
 
 
 def _picture(document) -> File:
-    return file_data(save(render(document), document.settings, "tree.png"), "image/png")
+    return file_data(save(render(document, ["png"])["png"], document.settings, "tree.png"), "image/png")

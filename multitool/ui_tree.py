@@ -68,14 +68,14 @@ def tree_tab(library: Library, controls: FeatureControls) -> None:
         drawn = gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the picture", elem_id="drawn",
                           info="The most probable ones")
     with gr.Row():
-        downloads = [gr.DownloadButton(name, files[name], size="sm", elem_id=name.lower()) for name in files]
+        downloads = [gr.DownloadButton(kind.upper(), path, size="sm", elem_id=kind) for kind, path in files.items()]
         upload = gr.UploadButton("Open a saved tree (JSON)", size="sm", file_types=[".json"], elem_id="open")
     table = gr.Dataframe(
         rows, headers=["Probability", "Definition", "Complete"], datatype="str", interactive=False, wrap=True,
         label="Most probable definitions", column_widths=["15%", "70%", "15%"], max_height=420, elem_id="definitions",
     )
     with gr.Accordion("JSON", open=False):
-        json_view = gr.JSON(as_json, show_label=False, max_height=500, elem_id="json-view")
+        json_view = gr.JSON(as_json, show_label=False, open=False, max_height=500, elem_id="json-view")
     document = gr.State(opening)
 
     growing = {
@@ -145,16 +145,13 @@ def _shown(document: DefinitionTree, trim: float, drawn: int) -> list:
 
 def _views(document: DefinitionTree, drawn: int) -> tuple[str, str, dict[str, str], list[list], dict]:
     """A tree in words, as a picture, as files by format, as a table of definitions, and as JSON."""
-    files = {kind: render(document, kind.lower(), max_nodes=drawn) for kind in ("PNG", "SVG")}
-    files["JSON"] = document.to_json()
-    paths = {
-        kind: save(content, document.settings, f"tree.{kind.lower()}") for kind, content in files.items()
-    }
+    files = render(document, ["png", "svg"], max_nodes=drawn) | {"json": document.to_json()}
+    paths = {kind: save(content, document.settings, f"tree.{kind}") for kind, content in files.items()}
     rows = [
         [f"{definition.probability:.3%}", visible(definition.text), "yes" if definition.complete else "…"]
         for definition in document.definitions(_DEFINITIONS_SHOWN)
     ]
-    return _summary(document), paths["PNG"], paths, rows, document.to_dict()
+    return _summary(document), paths["png"], paths, rows, document.to_dict()
 
 
 def _summary(document: DefinitionTree) -> str:

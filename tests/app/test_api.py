@@ -58,12 +58,12 @@ def test_a_tree_streams_while_it_grows_and_ends_whole(client):
 
 def test_a_tree_of_one_answer_is_trimmed_by_the_next_call(client):
     _, tree = client.predict(**SMALL, api_name="/definition_tree")
-    picture, trimmed = client.predict(tree, 5e-2, api_name="/trim_tree")
-    _, grown = client.predict(cutoff=5e-2, api_name="/definition_tree")
+    picture, trimmed = client.predict(tree, 1e-2, api_name="/trim_tree")
+    _, grown = client.predict(cutoff=1e-2, api_name="/definition_tree")
     assert _paths(trimmed["tree"]) == pytest.approx(_paths(grown["tree"]), abs=1e-6)
     assert len(_paths(trimmed["tree"])) > 3
     assert trimmed["settings"]["cutoff"] == 5e-3
-    assert trimmed["result"]["effective_cutoff"] == 5e-2
+    assert trimmed["result"]["effective_cutoff"] == 1e-2
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
 
 
