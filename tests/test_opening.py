@@ -1,9 +1,11 @@
 """The tree that the page opens on is what the tool really gives."""
 
+import pytest
+
 from multitool.document import read_tree
 from multitool.engine import definition_tree
 from multitool.recipe import TreeRecipe
-from multitool.ui_tree import EXAMPLES, OPENING, OPENING_TREE
+from multitool.ui_tree import OPENING, OPENING_TREE
 
 
 def test_the_kept_tree_is_the_one_that_grows(demo_library):
@@ -12,12 +14,8 @@ def test_the_kept_tree_is_the_one_that_grows(demo_library):
     trimmed = kept.trimmed(1e-3)
     assert trimmed.tree.token == grown.tree.token
     assert abs(trimmed.tree.cumulative_prob - grown.tree.cumulative_prob).max() < 1e-5
+    # The last digits of sums over the vocabulary differ from machine to machine.
+    assert kept.settings.pop("scale") == pytest.approx(grown.settings.pop("scale"), rel=1e-5)
     assert kept.settings | {"version": ""} == grown.settings | {"cutoff": TreeRecipe().cutoff, "version": ""}
-    assert kept.vector == grown.vector
+    assert kept.vector == pytest.approx(grown.vector, rel=1e-5)
     assert kept.complete
-
-
-def test_every_example_has_a_complete_definition(demo_library):
-    for name, recipe in EXAMPLES.items():
-        tree = definition_tree(demo_library, recipe, TreeRecipe(cutoff=1e-3))
-        assert tree.definitions(1)[0].complete, name
