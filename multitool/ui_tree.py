@@ -100,6 +100,7 @@ def tree_tab(library: Library, controls: FeatureControls) -> None:
         growths.append(fill.then(**growing))
     for growth in growths:
         growth.success(**reset_trim).then(**show)
+        growth.failure(_summary, document, status, show_progress="hidden", **PRIVATE)
     # A stopped tree is shown as far as it has grown.
     stop.click(None, cancels=growths, **PRIVATE).then(**reset_trim).then(**show)
     gr.on([trim.release, drawn.release], trigger_mode="always_last", **show)

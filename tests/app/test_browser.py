@@ -102,7 +102,9 @@ def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
     page.locator("#evidence").wait_for()
     page.click("#grow")
     wait_for_status(page, "2 tokens deep")
+    before = picture(page)
     page.click("#stop")
+    wait_for_new_picture(page, before)
     wait_for_status(page, "Stopped before it was whole")
     assert json.loads(download(page, "#json"))["result"]["complete"] is False
 
@@ -142,6 +144,7 @@ def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
     assert "exactly once" in toast.inner_text()
     assert "<img src=x onerror=alert(1)>" in toast.inner_text()
     assert toast.locator("img").count() == 0
+    wait_for_status(page, "568 nodes at cutoff 5e-05")  # still the tree that is shown
 
 
 def test_the_next_feature_is_one_click_away(page):
