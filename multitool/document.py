@@ -5,13 +5,12 @@ checked before anything is done with it.
 """
 
 import json
-import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from multitool.errors import UserError, shown
-from multitool.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote
+from multitool.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote, is_number
 from multitool.tree import ROOT, Definition, Tree, definitions, trim
 
 SCHEMA = "sae-multitool/definition-tree/1"
@@ -131,7 +130,7 @@ def _section(data: dict, name: str) -> dict:
         _foreign(name, section, "an object")
     for key, value in section.items():
         if isinstance(value, list):
-            if not all(_is_number(item) for item in value):
+            if not all(is_number(item) for item in value):
                 _foreign(f"{name}.{key}", value, "a list of numbers")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             _finite(f"{name}.{key}", value)
@@ -188,13 +187,13 @@ def _row(parent: int, reached: float, node, name: str) -> tuple:
 
 
 def _probability(where: str, value) -> float:
-    if not _is_number(value) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         _foreign(where, value, "a number from 0 to 1")
     return float(value)
 
 
 def _finite(where: str, value) -> float:
-    if not _is_number(value):
+    if not is_number(value):
         _foreign(where, value, "a number")
     return float(value)
 
@@ -202,15 +201,6 @@ def _finite(where: str, value) -> float:
 def _is_text(value: str, longest: int) -> bool:
     """Of at most that length, and text that can be written: half a surrogate pair cannot."""
     return len(value) <= longest and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _is_number(value) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number too large for a float
-        return False
 
 
 def _foreign(where: str, value, valid: str):

@@ -36,6 +36,7 @@ _FONTS = [name for name in _WANTED_FONTS if name in {font.name for font in fontM
 
 _INK, _LINK, _END, _FAINT, _PAPER = "#1b2733", "#7d98b3", "#b3541e", "#8a949e", "#ffffff"
 _SIZE, _SMALL = 10.0, 7.5  # points
+_HEADING = {"size": 12, "weight": "bold"}
 _ROW = 0.235  # inches from one line to the next
 _GAP = 0.42  # inches between a phrase and those that follow it
 _SPACE = 0.07  # between the texts of one phrase
@@ -52,7 +53,7 @@ def draw_tree(document: DefinitionTree, max_nodes: int = DEFAULT_NODES) -> Figur
     ruler = _Ruler(figure)
     placed = _place(phrases(document, max_nodes), ruler)
     width = max(8.0, 2 * _MARGIN + max((item.right for item in placed), default=0.0))
-    heading = _wrap(_heading(document), width - 2 * _MARGIN, ruler, size=12, weight="bold")
+    heading = _wrap(_heading(document), width - 2 * _MARGIN, ruler, **_HEADING)
     caption_lines = [line for text in _caption(document, max_nodes)
                      for line in _wrap(text, width - 2 * _MARGIN, ruler, size=_SMALL)]
     rows = max((item.y for item in placed), default=0.0) + 1
@@ -68,10 +69,10 @@ def draw_tree(document: DefinitionTree, max_nodes: int = DEFAULT_NODES) -> Figur
     if not placed:
         _text(figure, *xy(0, 0), "No continuation reaches the cutoff. Lower it.", color=_FAINT)
     for i, line in enumerate(heading):
-        _text(figure, _MARGIN / width, 1 - (0.28 + 0.25 * i) / height, line, color=_INK, size=12, weight="bold")
+        _text(figure, _MARGIN / width, 1 - (0.28 + 0.25 * i) / height, line, color=_INK, **_HEADING)
     for i, line in enumerate(caption_lines):
         y = (bottom - 0.25 - 0.17 * i) / height
-        _text(figure, _MARGIN / width, y, line, color=_FAINT, size=7.5)
+        _text(figure, _MARGIN / width, y, line, color=_FAINT, size=_SMALL)
     return figure
 
 

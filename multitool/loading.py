@@ -159,14 +159,14 @@ def load_subject(name: str, dtype: str, device: str) -> Subject:
 
 
 def _model_problem(name: str, source, error) -> str:
-    first_line = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:300]
     if isinstance(source, Path):
         return (
-            f"The model in folder {source} cannot be loaded: {first_line} A model folder holds config.json, the "
+            f"The model in folder {source} cannot be loaded: {reason} A model folder holds config.json, the "
             "tokenizer's files and *.safetensors, as save_pretrained() writes them."
         )
     return (
-        f"Model {shown(name)} cannot be loaded: {first_line} It must be a folder on this machine, or the hub id of a "
+        f"Model {shown(name)} cannot be loaded: {reason} It must be a folder on this machine, or the hub id of a "
         "model that your token may read (HF_TOKEN or `hf auth login`), with a network that reaches the hub."
     )
 

@@ -99,14 +99,23 @@ def check_cutoff(value) -> float:
     return number(value, "cutoff", "between 0 and 1 (both excluded), e.g. 5e-5", lambda x: 0 < x < 1)
 
 
+def is_number(value) -> bool:
+    """Whether ``value`` is a number, no truth value, and finite as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number too large for a float
+        return False
+
+
 def number(value, name: str, valid: str, test: Callable[[float], bool]) -> float:
     """``value`` as a finite float that passes ``test``.
 
     Raises:
         UserError: it is something else; the message names ``name``, the value and ``valid``.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or (isinstance(value, float) and not math.isfinite(value)) or not test(value):
+    if not is_number(value) or not test(value):
         raise UserError(f"{name} is {shown(value)}; it must be a number {valid}.")
     return float(value)
 

@@ -12,7 +12,8 @@ from gradio.data_classes import FileData
 
 from multitool.errors import UserError
 
-MODEL_QUEUE = "model"  # events that run the model wait in one line
+# Events that run the model wait in one line, page and API alike.
+ON_MODEL = {"concurrency_id": "model", "concurrency_limit": 2}
 PRIVATE = {"api_visibility": "private"}  # for events that only serve the page
 
 
@@ -23,7 +24,7 @@ def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
         on_page: the message is shown as HTML, so what a user typed is escaped in it; programs get it as it is.
     """
 
-    def shown(error: UserError) -> gr.Error:
+    def for_gradio(error: UserError) -> gr.Error:
         return gr.Error(escape(str(error)) if on_page else str(error), duration=None, print_exception=False)
 
     @functools.wraps(handler)
@@ -31,14 +32,14 @@ def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
         try:
             return handler(*args, **kwargs)
         except UserError as error:
-            raise shown(error) from error
+            raise for_gradio(error) from error
 
     @functools.wraps(handler)
     def streaming(*args, **kwargs):
         try:
             yield from handler(*args, **kwargs)
         except UserError as error:
-            raise shown(error) from error
+            raise for_gradio(error) from error
 
     return streaming if inspect.isgeneratorfunction(handler) else plain
 

@@ -6,7 +6,7 @@ from html import escape
 
 import gradio as gr
 
-from multitool.errors import UserError
+from multitool.errors import UserError, shown
 from multitool.loading import Library, strongest_contexts
 from multitool.recipe import VectorRecipe
 from multitool.registry import demo_saes, find_sae, operator_saes
@@ -64,13 +64,14 @@ def feature_controls(library: Library, opening: VectorRecipe) -> FeatureControls
             list(DIRECTIONS), value=opening.weights, label="Weights", elem_id="weights",
             info="Encoder: what the feature looks for. Decoder: what it writes.",
         )
-        share = gr.Slider(0, 1, 0.5, step=0.05, label="Encoder's share of the mix", visible=False)
+        share = gr.Slider(0, 1, opening.encoder_share, step=0.05, label="Encoder's share of the mix", visible=False)
         scale = gr.Slider(
             0.1, 10, _usual_scale(subject), step=0.01, label="Scale", elem_id="scale",
             info="Distance from the starting point; at first as far out as a usual token",
         )
         centroid = gr.Checkbox(
-            True, label="Start from the centroid", info="The mean of all token embeddings; without it, from zero"
+            opening.centroid, label="Start from the centroid",
+            info="The mean of all token embeddings; without it, from zero",
         )
     with gr.Accordion("Principal components", open=False):
         component = gr.Slider(
@@ -119,7 +120,7 @@ def vector_recipe(sae, feature, weights, encoder_share, centroid, scale, first, 
         further = [float(part) for part in more.replace(";", ",").split(",") if part.strip()]
     except ValueError as error:
         raise UserError(
-            f"Weights of further components are {more!r}; write numbers separated by commas, e.g. 0.1, -0.05."
+            f"Weights of further components are {shown(more)}; write numbers separated by commas, e.g. 0.1, -0.05."
         ) from error
     pca = [first, *further] if first or further else []
     return VectorRecipe(

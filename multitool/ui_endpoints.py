@@ -9,11 +9,12 @@ from multitool import engine
 from multitool.document import read_tree
 from multitool.draw import render
 from multitool.loading import Library
-from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import saes as find_saes
-from multitool.ui_common import MODEL_QUEUE, file_data, save, shown_errors
+from multitool.ui_common import ON_MODEL, file_data, save, shown_errors
+from multitool.vector import DIRECTIONS
 
-Weights = Literal["encoder", "decoder", "mix"]
+Weights = Literal[tuple(DIRECTIONS)]
 File = dict  # a file with its url, as gradio_client downloads it
 
 
@@ -35,17 +36,17 @@ def add_endpoints(library: Library, opening: VectorRecipe) -> None:
     def definition_tree(
         sae: str = opening.sae,
         feature: int = opening.feature,
-        weights: Weights = "encoder",
-        encoder_share: float = 0.5,
-        centroid: bool = True,
-        scale: float | None = None,
+        weights: Weights = VectorRecipe.weights,
+        encoder_share: float = VectorRecipe.encoder_share,
+        centroid: bool = VectorRecipe.centroid,
+        scale: float | None = VectorRecipe.scale,
         pca: list[float] | None = None,
-        prompt: str = DEFAULT_PROMPT,
-        top_k: int = 5,
-        cutoff: float = 5e-5,
-        max_depth: int = 25,
-        max_nodes: int = 2000,
-        stop: bool = True,
+        prompt: str = TreeRecipe.prompt,
+        top_k: int = TreeRecipe.top_k,
+        cutoff: float = TreeRecipe.cutoff,
+        max_depth: int = TreeRecipe.max_depth,
+        max_nodes: int = TreeRecipe.max_nodes,
+        stop: bool = TreeRecipe.stop,
     ) -> tuple[File, dict]:
         """Grow a definition tree: what the model says a token with this feature's vector means.
 
@@ -73,7 +74,6 @@ def add_endpoints(library: Library, opening: VectorRecipe) -> None:
         recipe = TreeRecipe(
             prompt=prompt, top_k=top_k, cutoff=cutoff, max_depth=max_depth, max_nodes=max_nodes, stop=stop
         )
-        document = None
         for document in engine.definition_trees(library, vector, recipe):
             if not document.complete:
                 yield None, document.to_dict()
@@ -95,13 +95,13 @@ def add_endpoints(library: Library, opening: VectorRecipe) -> None:
     def token_list(
         sae: str = opening.sae,
         feature: int = opening.feature,
-        weights: Weights = "encoder",
-        encoder_share: float = 0.5,
-        centroid: bool = True,
-        scale: float | None = None,
+        weights: Weights = VectorRecipe.weights,
+        encoder_share: float = VectorRecipe.encoder_share,
+        centroid: bool = VectorRecipe.centroid,
+        scale: float | None = VectorRecipe.scale,
         pca: list[float] | None = None,
-        exponent: float = 1.4,
-        top: int = 100,
+        exponent: float = ListRecipe.exponent,
+        top: int = ListRecipe.top,
     ) -> Table:
         """List the tokens nearest to a feature's vector, discounting those near to everything.
 
@@ -139,7 +139,7 @@ def add_endpoints(library: Library, opening: VectorRecipe) -> None:
         ]
 
     for endpoint in (definition_tree, token_list):
-        _add(endpoint, concurrency_id=MODEL_QUEUE, concurrency_limit=2)
+        _add(endpoint, **ON_MODEL)
     for endpoint in (trim_tree, saes):
         _add(endpoint)
 

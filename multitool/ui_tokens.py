@@ -8,7 +8,7 @@ from multitool import engine
 from multitool.loading import Library
 from multitool.recipe import ListRecipe
 from multitool.text import visible
-from multitool.ui_common import MODEL_QUEUE, PRIVATE, save, shown_errors
+from multitool.ui_common import ON_MODEL, PRIVATE, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
 
 
@@ -16,10 +16,10 @@ def tokens_tab(library: Library, controls: FeatureControls) -> None:
     """Build the tab and wire it to the controls."""
     with gr.Row():
         exponent = gr.Slider(
-            0.1, 5, 1.4, step=0.1, label="Exponent",
+            0.1, 5, ListRecipe.exponent, step=0.1, label="Exponent",
             info="Larger: nearer to the vector. Smaller: farther from the centroid, which is near to everything.",
         )
-        top = gr.Slider(10, 1000, 100, step=10, label="Tokens")
+        top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens")
     make = gr.Button("List tokens", variant="primary", elem_id="list")
     status = gr.Textbox("", show_label=False, placeholder="No list yet.", interactive=False, container=False)
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
@@ -30,7 +30,7 @@ def tokens_tab(library: Library, controls: FeatureControls) -> None:
     )
     make.click(
         shown_errors(partial(_listed, library)), [*controls.all(), exponent, top],
-        [status, table, csv_file], concurrency_limit=2, concurrency_id=MODEL_QUEUE, **PRIVATE,
+        [status, table, csv_file], **ON_MODEL, **PRIVATE,
     )
 
 

@@ -11,9 +11,9 @@ from multitool import engine
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES, render
 from multitool.loading import Library
-from multitool.recipe import DEFAULT_PROMPT, MAX_NODES_LIMIT, TreeRecipe, VectorRecipe
+from multitool.recipe import MAX_NODES_LIMIT, TreeRecipe, VectorRecipe
 from multitool.text import visible
-from multitool.ui_common import MODEL_QUEUE, PRIVATE, save, shown_errors
+from multitool.ui_common import ON_MODEL, PRIVATE, save, shown_errors
 from multitool.ui_controls import FeatureControls, control_values, vector_recipe
 
 # A feature of the demo whose tree shows at once what the tool is for. The tree is kept: the page opens on it.
@@ -37,7 +37,7 @@ def tree_tab(library: Library, controls: FeatureControls) -> None:
         examples = {name: gr.Button(name, size="sm", min_width=60) for name in EXAMPLES}
     with gr.Accordion("Prompt and growth", open=False):
         prompt = gr.Textbox(
-            DEFAULT_PROMPT, label="Prompt", max_lines=3, elem_id="prompt",
+            TreeRecipe.prompt, label="Prompt", max_lines=3, elem_id="prompt",
             info="{ghost} stands where the unknown token goes. A definition closes the quote left open at the end.",
         )
         with gr.Row():
@@ -45,12 +45,14 @@ def tree_tab(library: Library, controls: FeatureControls) -> None:
                 _CUTOFFS, value="5e-5", label="Cutoff", allow_custom_value=True, elem_id="cutoff",
                 info="Smallest probability of a path; smaller grows a larger tree",
             )
-            max_nodes = gr.Number(2000, label="Most nodes", precision=0, minimum=1, maximum=MAX_NODES_LIMIT,
-                                  info="If there are more, the most probable are kept")
+            max_nodes = gr.Number(
+                TreeRecipe.max_nodes, label="Most nodes", precision=0, minimum=1, maximum=MAX_NODES_LIMIT,
+                info="If there are more, the most probable are kept",
+            )
         with gr.Row():
-            top_k = gr.Slider(1, 20, 5, step=1, label="Continuations per node (top_k)")
-            max_depth = gr.Slider(1, 50, 25, step=1, label="Longest path in tokens")
-        stop_at_quote = gr.Checkbox(True, label="Stop at the closing quote or the end of the text")
+            top_k = gr.Slider(1, 20, TreeRecipe.top_k, step=1, label="Continuations per node (top_k)")
+            max_depth = gr.Slider(1, 50, TreeRecipe.max_depth, step=1, label="Longest path in tokens")
+        stop_at_quote = gr.Checkbox(TreeRecipe.stop, label="Stop at the closing quote or the end of the text")
     with gr.Row():
         grow = gr.Button("Grow tree", variant="primary", scale=3, elem_id="grow")
         stop = gr.Button("Stop", scale=1, elem_id="stop")
@@ -81,8 +83,7 @@ def tree_tab(library: Library, controls: FeatureControls) -> None:
     growing = {
         "fn": shown_errors(partial(_grow, library)),
         "inputs": [*controls.all(), prompt, top_k, cutoff, max_depth, max_nodes, stop_at_quote],
-        "outputs": [document, status], "concurrency_limit": 2, "concurrency_id": MODEL_QUEUE,
-        "show_progress": "hidden", **PRIVATE,
+        "outputs": [document, status], "show_progress": "hidden", **ON_MODEL, **PRIVATE,
     }
     reset_trim = {
         "fn": lambda document: gr.update(minimum=_untrimmed(document), value=_untrimmed(document)),
