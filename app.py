@@ -1,19 +1,41 @@
 """The Space's entry, and the way to run the page on one's own machine: ``python app.py``."""
 
+import os
+
+# ZeroGPU moves the default model to the GPU and would then delete its files from the cache, to be fetched again.
+os.environ.setdefault("ZEROGPU_MMAP_AUTOPRUNE_PATTERN", "nothing")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked for ZeroGPU
+
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
+from multitool.defaults import choose_opening
 from multitool.errors import UserError
 from multitool.loading import Library
+from multitool.settings import read_settings
 from multitool.ui import CSS, THEME, build
+from multitool.ui_endpoints import offer_json_tools
 
 
 def main() -> None:
-    """Load the default SAE and its model, build the page and serve it."""
+    """Load the model that the page opens with (on ZeroGPU: on "cuda", before the launch), build the page, serve it."""
     try:
-        page = build(Library())
+        settings = read_settings()
+        library = Library(
+            dtype=settings.dtype,
+            device=settings.device,
+            patterns=settings.allow,
+            max_models=settings.models,
+            max_model_bytes=settings.max_model_bytes,
+            bars=False,
+        )
+        page = build(library, settings, choose_opening(library, settings))
     except UserError as error:
         raise SystemExit(f"multitool: {error}") from error
-    page.launch(theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False)
+    page.launch(
+        theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True
+    )
+    offer_json_tools(page)
+    page.block_thread()
 
 
 if __name__ == "__main__":

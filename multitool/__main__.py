@@ -102,7 +102,7 @@ def _tree(options) -> None:
     if options.image and options.image.suffix.lower() not in _IMAGES:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
     _check_writable(options.json, options.image)
-    document = definition_tree(_library(options), vector, recipe, model=options.model, allow_folder=True)
+    document = definition_tree(_library(options), vector, recipe, model=options.model)
     if options.json:
         _write(options.json, document.to_json().encode())
     if options.image:
@@ -129,7 +129,7 @@ def _tokens(options) -> None:
     vector = _vector_recipe(options)
     recipe = ListRecipe(exponent=options.exponent, top=options.top)
     _check_writable(options.csv, options.json)
-    table = token_table(_library(options), vector, recipe, model=options.model, allow_folder=True)
+    table = token_table(_library(options), vector, recipe, model=options.model)
     if options.csv:
         _write(options.csv, table.to_csv().encode())
     if options.json:
@@ -156,7 +156,7 @@ def _vector_recipe(options) -> VectorRecipe:
 
 
 def _library(options) -> Library:
-    return Library(dtype=options.dtype, device=options.device)
+    return Library(dtype=options.dtype, device=options.device, allow_folder=True)
 
 
 def _title(settings: dict, vector: dict) -> str:

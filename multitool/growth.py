@@ -1,6 +1,7 @@
 """Growing a definition tree, level by level, from anything that continues tokens."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,8 +13,9 @@ from multitool.tree import ROOT, Tree, most_probable
 class NextTokens(Protocol):
     """The most probable next tokens, for many paths at once. Rows are numbered as in the last answer."""
 
-    def start(self) -> tuple[np.ndarray, np.ndarray]:
-        """(token ids, probabilities) after the prompt: each (1, top_k), by falling probability."""
+    def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(token ids, probabilities), by falling probability: each (1, top_k) after the prompt, or
+        (n, top_k) after the prompt and each of ``paths``, (n, k) token ids."""
 
     def advance(self, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same after each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,):
@@ -22,12 +24,13 @@ class NextTokens(Protocol):
 
 @dataclass(frozen=True)
 class Growth:
-    """A tree as far as it has grown."""
+    """A tree as far as it has grown. Its tokens are known by their ids; ``Tree.spelled`` adds their texts."""
 
     tree: Tree
     depth: int  # levels grown so far
     effective_cutoff: float  # the cutoff that gives this tree
-    done: bool
+    done: bool  # False: there is more to grow
+    seconds: float  # since the growth began
 
 
 def grow(
@@ -36,8 +39,9 @@ def grow(
     cutoff: float,
     max_depth: int,
     max_nodes: int,
-    token_text: Callable[[int], str],
     ends: np.ndarray | None = None,
+    begun: Tree | None = None,
+    seconds: float | None = None,
 ) -> Iterator[Growth]:
     """Grow the tree of all nodes with a cumulative probability of at least ``cutoff``; yield after every level.
 
@@ -47,61 +51,68 @@ def grow(
 
     Args:
         ends: (V,) bool, tokens that end a definition and are not continued; None lets every token go on.
+        begun: a tree that these settings gave before it was stopped; it is grown on.
+        seconds: start no level that would end after this time if it took as long as the last one.
     """
+    started = level_started = time.perf_counter()
     columns = _Columns()
-    ids, probs = source.start()
-    paths, reached = np.array([ROOT]), np.array([1.0])  # nodes that ``ids`` continues, and their probability
-    threshold, bitten = cutoff, False
-    for depth in range(1, max_depth + 1):
-        cumulative = reached[:, None] * probs.astype(np.float64)
+    if begun is None:
+        paths, grown, bitten, threshold = np.array([ROOT]), 0, False, cutoff
+        ids, probs = source.start()
+    else:
+        columns.append(begun)
+        bitten, threshold = len(begun) >= max_nodes, max(cutoff, columns.nth_best(max_nodes))
+        depths = begun.depth
+        grown = int(depths.max())
+        paths = np.flatnonzero((depths == grown) & ~begun.end & (begun.cumulative_prob >= threshold))
+        if grown >= max_depth or not len(paths):  # it was whole
+            yield Growth(begun, grown, float(begun.cumulative_prob.min()) if bitten else cutoff, True, 0.0)
+            return
+        ids, probs = source.start(np.array([begun.token_id[begun.path(node)] for node in paths]))
+    for depth in range(grown + 1, max_depth + 1):
+        cumulative = columns.cumulative_prob(paths)[:, None] * probs.astype(np.float64)
         row, rank = np.nonzero(cumulative >= threshold)
         bitten |= len(row) < np.count_nonzero(cumulative >= cutoff)
-        level = _Level(
+        level = Tree(
             parent=paths[row],
             token_id=ids[row, rank].astype(np.int64),
+            token=("",) * len(row),
             prob=probs[row, rank].astype(np.float64),
             cumulative_prob=cumulative[row, rank],
             end=np.zeros(len(row), dtype=bool) if ends is None else ends[ids[row, rank]],
         )
-        first = columns.append(level, token_text)
+        first = columns.append(level)
         threshold = max(cutoff, columns.nth_best(max_nodes))
         open_ = np.flatnonzero(~level.end & (level.cumulative_prob >= threshold))
         done = depth == max_depth or not len(open_)
         tree = columns.tree(max_nodes)
         bitten |= columns.count > len(tree)
-        yield Growth(tree, depth, float(tree.cumulative_prob.min()) if bitten else cutoff, done)
-        if done:
+        now = time.perf_counter()
+        yield Growth(tree, depth, float(tree.cumulative_prob.min()) if bitten else cutoff, done, now - started)
+        if done or (seconds is not None and (now - started) + (now - level_started) > seconds):
             return
+        level_started = time.perf_counter()
         ids, probs = source.advance(row[open_], level.token_id[open_])
-        paths, reached = first + open_, level.cumulative_prob[open_]
-
-
-@dataclass(frozen=True)
-class _Level:
-    parent: np.ndarray
-    token_id: np.ndarray
-    prob: np.ndarray
-    cumulative_prob: np.ndarray
-    end: np.ndarray
+        paths = first + open_
 
 
 class _Columns:
     """All nodes found so far, level after level."""
 
     def __init__(self):
-        self._levels: list[_Level] = []
-        self._tokens: list[str] = []
+        self._levels: list[Tree] = []
+        self.count = 0
 
-    @property
-    def count(self) -> int:
-        return len(self._tokens)
-
-    def append(self, level: _Level, token_text: Callable[[int], str]) -> int:
-        """Add a level; the index of its first node."""
+    def append(self, level: Tree) -> int:
+        """Add nodes whose parents are here already; the index of the first of them."""
         first = self.count
         self._levels.append(level)
-        self._tokens += [token_text(int(token_id)) for token_id in level.token_id]
+        self.count += len(level)
         return first
+
+    def cumulative_prob(self, nodes: np.ndarray) -> np.ndarray:
+        """Of these nodes; the root's is 1."""
+        return np.append(self._column("cumulative_prob"), 1.0)[nodes] if self.count else np.ones(len(nodes))
 
     def nth_best(self, n: int) -> float:
         """The ``n``-th highest cumulative probability, or 0 while there are fewer nodes."""
@@ -111,7 +122,7 @@ class _Columns:
 
     def tree(self, max_nodes: int) -> Tree:
         names = ("parent", "token_id", "prob", "cumulative_prob", "end")
-        whole = Tree(token=tuple(self._tokens), **{name: self._column(name) for name in names})
+        whole = Tree(token=("",) * self.count, **{name: self._column(name) for name in names})
         return whole.select(most_probable(whole.cumulative_prob, max_nodes)) if self.count > max_nodes else whole
 
     def _column(self, name: str) -> np.ndarray:

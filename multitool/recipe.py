@@ -90,6 +90,22 @@ class ListRecipe:
         _keep(self, "top", whole(self.top, "top", 1, TOP_LIMIT))
 
 
+def recipes(settings: dict) -> tuple[VectorRecipe, TreeRecipe]:
+    """The recipe in the settings of a definition tree.
+
+    Raises:
+        UserError: they lack something, or a value cannot be.
+    """
+    vector, tree = (
+        {name: settings[name] for name in kind.__dataclass_fields__ if name in settings}
+        for kind in (VectorRecipe, TreeRecipe)
+    )
+    missing = {"sae", "feature"} - vector.keys()
+    if missing:
+        raise UserError(f"This tree's settings do not tell its {' and '.join(sorted(missing))}, so it cannot be grown.")
+    return VectorRecipe(**vector), TreeRecipe(**tree)
+
+
 def closing_quote(prompt: str) -> str | None:
     """The quote that closes a definition: the partner of the quote that the prompt leaves open at its end."""
     return _CLOSING.get(prompt.rstrip()[-1:])

@@ -5,12 +5,14 @@ ships (read as a file: importing sae-lens takes seconds). Nothing is downloaded 
 """
 
 import difflib
+import glob
 import json
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from fnmatch import fnmatchcase
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,6 +51,102 @@ _HUB_IDS = {
     "qwen3-8b": "Qwen/Qwen3-8B",
     "qwen3-14b": "Qwen/Qwen3-14B",
 }
+# Where the registry names another model than the repository and sae-lens' own loader do.
+_CORRECTED_MODELS = {"gemma-scope-9b-it-res": "gemma-2-9b-it"}
+
+# The models on the hub, and whether one must accept a licence there before they can be downloaded.
+_NEEDS_LICENCE = {
+    **dict.fromkeys(
+        (
+            "google/gemma-2b",
+            "google/gemma-2b-it",
+            "google/gemma-2-2b",
+            "google/gemma-2-9b",
+            "google/gemma-2-9b-it",
+            "google/gemma-2-27b",
+            "google/gemma-3-270m",
+            "google/gemma-3-270m-it",
+            "google/gemma-3-1b-pt",
+            "google/gemma-3-1b-it",
+            "google/gemma-3-4b-pt",
+            "google/gemma-3-4b-it",
+            "google/gemma-3-12b-pt",
+            "google/gemma-3-12b-it",
+            "google/gemma-3-27b-pt",
+            "google/gemma-3-27b-it",
+            "meta-llama/Llama-3.1-8B",
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "meta-llama/Llama-3.3-70B-Instruct",
+            "meta-llama/Meta-Llama-3-8B-Instruct",
+            "mistralai/Mistral-7B-v0.1",
+        ),
+        True,
+    ),
+    **dict.fromkeys(
+        (
+            "EleutherAI/pythia-70m-deduped",
+            "Qwen/Qwen2.5-7B-Instruct",
+            "Qwen/Qwen3-1.7B-Base",
+            "Qwen/Qwen3-30B-A3B-Base",
+            "Qwen/Qwen3-8B-Base",
+            "Qwen/Qwen3.5-27B",
+            "Qwen/Qwen3.5-2B-Base",
+            "Qwen/Qwen3.5-35B-A3B-Base",
+            "Qwen/Qwen3.5-9B-Base",
+            "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+            "openai-community/gpt2",
+            "openai/gpt-oss-20b",
+        ),
+        False,
+    ),
+}
+
+# What each of sae-lens' loaders of residual-stream SAEs downloads, {} being the path that the registry gives. The
+# key is the registry's conversion_func; None is sae-lens' own format, whose sparsity file may be missing.
+_LOADER_FILES = {
+    None: ("{}/cfg.json", "{}/sae_weights.safetensors", "{}/sparsity.safetensors"),
+    "deepseek_r1": ("{}",),
+    "dictionary_learning_1": ("{}/config.json", "{}/ae.pt"),
+    "gemma_2": ("{}/params.npz",),
+    "gemma_3": ("{}/config.json", "{}/params.safetensors"),
+    "goodfire": ("{}",),
+    "llama_scope": ("{}/hyperparams.json", "{}/checkpoints/final.safetensors"),
+    "llama_scope_r1_distill": ("{}/config.json", "{}/sae_weights.safetensors"),
+    "qwen_scope": ("{}",),
+    "temporal": ("{}/conf.yaml", "{}/latest_ckpt.safetensors"),
+}
+# The loaders that call torch.load.
+_PICKLE_LOADERS = frozenset({"connor_rob_hook_z", "deepseek_r1", "dictionary_learning_1", "goodfire", "qwen_scope"})
+
+# The exact number of features behind the rounded numbers in names, as in sae-lens' loader of Gemma Scope.
+_ROUNDED_WIDTHS = {
+    "4k": 4_096,
+    "16k": 16_384,
+    "32k": 32_768,
+    "65k": 65_536,
+    "128k": 131_072,
+    "131k": 131_072,
+    "262k": 262_144,
+    "524k": 524_288,
+    "1m": 1_048_576,
+}
+# Widths that no name tells: from the releases' configurations and sae-lens' loaders.
+_RELEASE_WIDTHS = {
+    "goodfire-llama-3.1-8b-instruct": 65_536,
+    "goodfire-llama-3.3-70b-instruct": 65_536,
+    "gpt2-small-res-jb": 24_576,
+    "gpt2-small-res_sce-ajt": 46_080,
+    "gpt2-small-res_scefr-ajt": 46_080,
+    "gpt2-small-res_scl-ajt": 46_080,
+    "gpt2-small-res_sle-ajt": 46_080,
+    "gpt2-small-res_slefr-ajt": 46_080,
+    "gpt2-small-res_sll-ajt": 46_080,
+    "llama-3-8b-it-res-jh": 65_536,
+    "llama-3.1-8b-instruct-andyrdt": 131_072,
+    "mistral-7b-res-wg": 65_536,
+    "pythia-70m-deduped-res-sm": 32_768,
+    "qwen2.5-7b-instruct-andyrdt": 131_072,
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +160,10 @@ class SaeEntry:
     layer: int | None  # None for the embedding
     neuronpedia_id: str | None = None  # as in https://neuronpedia.org/{neuronpedia_id}/{feature}
     folder: Path | None = None  # where it lies on this machine; None: on the hub
+    d_sae: int | None = None  # number of features; None: only the weights tell
+    repo_id: str | None = None  # of the hub's repository that holds it
+    path: str | None = None  # of its folder or file in that repository
+    loader: str | None = None  # sae-lens' conversion_func; None: sae-lens' own format
 
     @property
     def name(self) -> str:
@@ -76,27 +178,98 @@ class SaeEntry:
         """The hook in TransformerLens' naming."""
         return "hook_embed" if self.kind == "embed" else f"blocks.{self.layer}.hook_{self.kind}"
 
+    @property
+    def gated(self) -> bool:
+        """Whether the model's licence must be accepted on the hub before the model can be downloaded."""
+        return _NEEDS_LICENCE.get(self.model, False)
 
-def saes(search: str = "") -> list[SaeEntry]:
+    @property
+    def licence_page(self) -> str | None:
+        """Where the model's licence is accepted; None where there is no need."""
+        return f"https://huggingface.co/{self.model}" if self.gated else None
+
+    @property
+    def pickled(self) -> bool:
+        """Whether its weights come as a Python pickle, a kind of file that can run code when it is read."""
+        return self.loader in _PICKLE_LOADERS
+
+    @property
+    def hub_files(self) -> tuple[str, ...]:
+        """Patterns (huggingface_hub's ``allow_patterns``) of exactly the files in ``repo_id`` that sae-lens asks for.
+
+        Empty for what is not served from the hub.
+        """
+        if self.path is None or not self.served:
+            return ()
+        return tuple(file.format(glob.escape(self.path)) for file in _LOADER_FILES[self.loader])
+
+    def facts(self) -> dict:
+        """What a list of SAEs says about it, as plain JSON values."""
+        return {
+            "sae": self.name,
+            "model": self.model,
+            "hook": self.hook,
+            "layer": self.layer,
+            "d_sae": self.d_sae,
+            "gated": self.gated,
+            "neuronpedia_id": self.neuronpedia_id,
+        }
+
+
+def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
     """The SAEs that can be served: the demo's, the operator's, the registry's.
 
     Args:
-        search: words that must all occur in the SAE's name or its model's, in any case.
+        search: words that must all occur in the SAE's name, its model's or its hook's, in any case.
+        patterns: the operator's limit, see ``allowed``.
     """
     words = search.lower().split()
-    entries = [*demo_saes(), *operator_saes(), *(entry for entry in registry_saes().values() if entry.served)]
-    return [entry for entry in entries if all(word in f"{entry.name} {entry.model}".lower() for word in words)]
+    entries = (*demo_saes(), *operator_saes(), *(entry for entry in registry_saes().values() if entry.served))
+    return [entry for entry in entries if allowed(entry, patterns) and _mentions(entry, words)]
 
 
-def find_sae(name: str, *, allow_folder: bool = False) -> SaeEntry:
+def _mentions(entry: SaeEntry, words: list[str]) -> bool:
+    text = f"{entry.name} {entry.model} {entry.hook}".lower()
+    return all(word in text for word in words)
+
+
+def models(patterns: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The models that have SAEs to serve: the demo's, then the others by name.
+
+    Args:
+        patterns: the operator's limit, see ``allowed``.
+    """
+    others = {entry.model for entry in saes(patterns=patterns)} - {"", DEMO_MODEL}
+    return (DEMO_MODEL, *sorted(others, key=str.lower))
+
+
+def allowed(entry: SaeEntry, patterns: tuple[str, ...]) -> bool:
+    """Whether an operator who serves only ``patterns`` serves this SAE. Those on this machine always are.
+
+    Args:
+        patterns: each a release, a name, a pattern of names (``gemma-scope-2b-*/layer_1[0-9]/*``), or ``model:`` and
+            the same of the model's hub id (``model:google/gemma-2b``). None at all allows everything.
+    """
+    return not patterns or entry.folder is not None or any(_matches(entry, pattern) for pattern in patterns)
+
+
+def _matches(entry: SaeEntry, pattern: str) -> bool:
+    if pattern.startswith("model:"):
+        return fnmatchcase(entry.model, pattern.removeprefix("model:"))
+    return pattern in (entry.release, entry.name) or fnmatchcase(entry.name, pattern)
+
+
+def find_sae(name: str, *, allow_folder: bool = False, patterns: tuple[str, ...] = ()) -> SaeEntry:
     """The SAE of that name.
 
     Args:
         name: ``RELEASE/SAE_ID``.
         allow_folder: whether ``name`` may be a folder on this machine (never for what comes from a web page).
+        patterns: the operator's limit, see ``allowed``.
 
     Raises:
-        UserError: there is none of that name (near matches are listed), or it is not on the residual stream.
+        UserError: there is none of that name (near matches are listed), it is not on the residual stream, or it is
+            not among what the operator serves.
     """
     near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
     entry = near_by.get(name)
@@ -105,9 +278,11 @@ def find_sae(name: str, *, allow_folder: bool = False) -> SaeEntry:
     if entry is None:
         entry = registry_saes().get(name)
     if entry is None:
-        raise UserError(_unknown(name, allow_folder))
+        raise UserError(_unknown(name, allow_folder, patterns))
     if not entry.served:
-        raise UserError(_not_served(entry))
+        raise UserError(_not_served(entry, patterns))
+    if not allowed(entry, patterns):
+        raise UserError(_not_allowed(entry, patterns))
     return entry
 
 
@@ -127,13 +302,27 @@ def operator_saes() -> tuple[SaeEntry, ...]:
         UserError: one of them is no SAE folder, or two have the same name.
     """
     folders = [Path(part) for part in os.environ.get(LOCAL_SAES_VARIABLE, "").split(os.pathsep) if part]
-    entries = tuple(folder_sae(folder.resolve()) for folder in folders)
+    entries = tuple(_operator_sae(folder.resolve()) for folder in folders)
     if len({entry.name for entry in entries}) < len(entries):
         raise UserError(
             f"Two folders in {LOCAL_SAES_VARIABLE} have the same last name, by which a visitor would choose them. "
             "Rename one."
         )
     return entries
+
+
+def _operator_sae(folder: Path) -> SaeEntry:
+    try:
+        file = (folder / "cfg.json").stat()
+    except OSError:
+        return folder_sae(folder)  # says what is missing
+    return _operator_sae_as_of(folder, file.st_mtime_ns, file.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _operator_sae_as_of(folder: Path, changed: int, size: int) -> SaeEntry:
+    """The folder's SAE, read again only where its ``cfg.json`` has changed: every list of SAEs asks for it."""
+    return folder_sae(folder)
 
 
 def is_folder(name: str) -> bool:
@@ -157,14 +346,17 @@ def folder_sae(folder: Path, *, release: str = "local", model: str | None = None
     kind, layer = _parse_hook(hook)
     if "transcoder" in str(cfg.get("architecture", "")):
         kind = "transcoder"
+    neuronpedia_id = metadata.get("neuronpedia_id") or cfg.get("neuronpedia_id")
+    width = cfg.get("d_sae")
     return SaeEntry(
         release=release,
         sae_id=folder.resolve().name,
         model=model or _HUB_IDS.get(trained_on, trained_on),
         kind=kind,
         layer=layer,
-        neuronpedia_id=metadata.get("neuronpedia_id") or cfg.get("neuronpedia_id"),
+        neuronpedia_id=neuronpedia_id if isinstance(neuronpedia_id, str) else None,
         folder=folder,
+        d_sae=width if type(width) is int else None,
     )
 
 
@@ -199,11 +391,42 @@ def registry_saes() -> dict[str, SaeEntry]:
 
 
 def _release_entries(release: str, listed: dict) -> Iterable[SaeEntry]:
-    model = listed["model"]
+    model = _CORRECTED_MODELS.get(release, listed["model"])
+    loader, repo_id = listed.get("conversion_func"), listed["repo_id"]
     for sae in listed["saes"]:
-        sae_id, path = str(sae["id"]), str(sae["path"])
-        kind, layer = _parse_registry_id(listed.get("conversion_func"), listed["repo_id"], sae_id, path)
-        yield SaeEntry(release, sae_id, _HUB_IDS.get(model, model), kind, layer, sae.get("neuronpedia"))
+        sae_id, path, neuronpedia_id = str(sae["id"]), str(sae["path"]), sae.get("neuronpedia")
+        kind, layer = _parse_registry_id(loader, repo_id, sae_id, path)
+        yield SaeEntry(
+            release=release,
+            sae_id=sae_id,
+            model=_HUB_IDS.get(model, model),
+            kind=kind,
+            layer=layer,
+            neuronpedia_id=neuronpedia_id,
+            d_sae=_width(release, f"{repo_id}/{path}", neuronpedia_id) if kind in SERVED_KINDS else None,
+            repo_id=repo_id,
+            path=path,
+            loader=loader,
+        )
+
+
+def _width(release: str, place: str, neuronpedia_id: str | None) -> int | None:
+    """Number of features of an SAE on the residual stream, as far as names tell it.
+
+    Args:
+        place: repository and path on the hub.
+    """
+    names = f"{place} {neuronpedia_id or ''}"
+    # width_16k, w-32k and v5_128k in places; -res-65k in Neuronpedia's ids.
+    if match := re.search(r"(?:width_|w-|v5_|-res-)(\d+[km])(?![a-z0-9])", names):
+        return _ROUNDED_WIDTHS.get(match[1])
+    if match := re.search(r"width-2pow(\d+)_", place):
+        return 2 ** int(match[1])
+    if match := re.search(r"-W(\d+)K-L0_", place):  # Qwen Scope
+        return int(match[1]) * 1024
+    if match := re.search(r"hook_resid_(?:pre|post)_(\d+)", place):
+        return int(match[1])
+    return _RELEASE_WIDTHS.get(release)
 
 
 def _parse_registry_id(loader: str | None, repo_id: str, sae_id: str, path: str) -> tuple[str, int | None]:
@@ -245,9 +468,9 @@ def _parse_hook(hook: str) -> tuple[str, int | None]:
     return {"z": "attn_z"}.get(match[2], match[2]), int(match[1])
 
 
-def _unknown(name: str, allow_folder: bool) -> str:
+def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
     release, _, sae_id = name.partition("/")
-    everything = [entry.name for entry in saes()]
+    everything = [entry.name for entry in saes(patterns=patterns)]
     same_release = [other for other in everything if other.startswith(release + "/")] if release else []
     if same_release:
         ids = {other: other.partition("/")[2] for other in same_release}
@@ -255,18 +478,30 @@ def _unknown(name: str, allow_folder: bool) -> str:
         hint = f"Release {release} has {', '.join(near)}" + (" and others" if len(ids) > len(near) else "")
     else:
         releases = sorted({other.partition("/")[0] for other in everything})
-        near = difflib.get_close_matches(release, releases, n=5, cutoff=0.5) or ["demo", "gemma-2b-res-jb"]
+        near = difflib.get_close_matches(release, releases, n=5, cutoff=0.5)
+        near = near or [some for some in ("demo", "gemma-2b-res-jb") if some in releases]
         hint = f"Near releases: {', '.join(near)}"
     folder = ", or a folder in sae-lens format" if allow_folder else ""
     return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}; `saes` lists them all."
 
 
-def _not_served(entry: SaeEntry) -> str:
+def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
     reason = _KIND_IN_WORDS.get(entry.kind, entry.kind)
-    same_model = sorted({other.release for other in saes() if other.model == entry.model})
-    more = f" and {len(same_model) - 8} more" if len(same_model) > 8 else ""
-    instead = f" Residual releases for {entry.model}: {', '.join(same_model[:8])}{more}." if same_model else ""
+    same_model = sorted({other.release for other in saes(patterns=patterns) if other.model == entry.model})
+    instead = f" Residual releases for {entry.model}: {_some(same_model)}." if same_model else ""
     return (
         f"SAE {entry.name} was trained on {reason}, not on the residual stream of {entry.model or 'a model'}, so its "
         f"features' directions say nothing about token embeddings.{instead}"
     )
+
+
+def _not_allowed(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
+    return (
+        f"SAE {entry.name} is not served here: besides the demo, this server serves only {_some(patterns)}. A copy of "
+        "this tool on your own machine serves them all."
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    names = tuple(names)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

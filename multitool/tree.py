@@ -3,7 +3,8 @@
 Knows neither model nor torch: a tree read from a file is trimmed and ranked by the same code as a fresh one.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,6 +59,10 @@ class Tree:
             path.append(node)
             node = int(self.parent[node])
         return path[::-1]
+
+    def spelled(self, texts: Sequence[str]) -> "Tree":
+        """The same with each token's text, from the texts of all tokens by id."""
+        return replace(self, token=tuple(texts[token_id] for token_id in self.token_id.tolist()))
 
     def select(self, keep: np.ndarray) -> "Tree":
         """The tree of the nodes where ``keep`` is true; a kept node's parent must be kept."""

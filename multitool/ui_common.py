@@ -11,10 +11,14 @@ from gradio import processing_utils, utils
 from gradio.data_classes import FileData
 
 from multitool.errors import UserError
+from multitool.settings import Settings
 
-# Events that run the model wait in one line, page and API alike.
-ON_MODEL = {"concurrency_id": "model", "concurrency_limit": 2}
 PRIVATE = {"api_visibility": "private"}  # for events that only serve the page
+
+
+def on_model(settings: Settings) -> dict:
+    """For events that run the model: they wait in one line, page and API alike."""
+    return {"concurrency_id": "model", "concurrency_limit": settings.concurrency}
 
 
 def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:

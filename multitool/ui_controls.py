@@ -2,17 +2,19 @@
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 
 import gradio as gr
 
+from multitool.defaults import Opening
 from multitool.errors import UserError, shown
 from multitool.loading import Library, strongest_contexts
 from multitool.recipe import VectorRecipe
-from multitool.registry import demo_saes, find_sae, operator_saes
-from multitool.subject import Subject
+from multitool.registry import SaeEntry, models, saes
 from multitool.text import visible
 from multitool.ui_common import PRIVATE, shown_errors
+from multitool.ui_service import Service
 from multitool.vector import DIRECTIONS
 
 # Measured on the demo's layers; the README's limits say the same.
@@ -31,6 +33,7 @@ class FeatureControls:
     weights: gr.Radio
     encoder_share: gr.Slider
     centroid: gr.Checkbox
+    usual_scale: gr.Checkbox
     scale: gr.Slider
     first_component: gr.Slider
     more_components: gr.Textbox
@@ -39,17 +42,20 @@ class FeatureControls:
         return list(vars(self).values())
 
 
-def feature_controls(library: Library, opening: VectorRecipe) -> FeatureControls:
+def feature_controls(service: Service, opening: Opening) -> FeatureControls:
     """Build the controls, set to ``opening``, and what is known of the feature beside them."""
-    sae, subject = library.load(find_sae(opening.sae))
-    names = [entry.name for entry in (*demo_saes(), *operator_saes())]
+    library, recipe, entry = service.library, opening.recipe, opening.entry
     with gr.Group():
+        model_box = gr.Dropdown(
+            models(library.patterns), value=entry.model, label="Model", elem_id="model",
+            info="Fetched when a tree or a list first needs it",
+        )
         sae_box = gr.Dropdown(
-            names, value=opening.sae, label="SAE", allow_custom_value=True, filterable=True, elem_id="sae",
-            info="RELEASE/SAE_ID; type any residual-stream SAE of sae-lens' registry",
+            _names(service, entry.model), value=recipe.sae, label="SAE", allow_custom_value=True, filterable=True,
+            elem_id="sae", info="RELEASE/SAE_ID as in sae-lens; type to search",
         )
         feature = gr.Number(
-            opening.feature, label="Feature", precision=0, minimum=0, elem_id="feature", info=_range(sae.d_sae),
+            recipe.feature, label="Feature", precision=0, minimum=0, elem_id="feature", info=_range(entry),
         )
     with gr.Row():
         steps = {
@@ -58,19 +64,23 @@ def feature_controls(library: Library, opening: VectorRecipe) -> FeatureControls
             "Next ▶": lambda feature, d_sae: (feature + 1) % d_sae,
         }
         step_buttons = {name: gr.Button(name, size="sm", min_width=60) for name in steps}
-    evidence = gr.HTML(_evidence(opening.sae, opening.feature), elem_id="evidence")
+    evidence = gr.HTML(_evidence(entry, recipe.feature), elem_id="evidence")
     with gr.Group():
         weights = gr.Radio(
-            list(DIRECTIONS), value=opening.weights, label="Weights", elem_id="weights",
+            list(DIRECTIONS), value=recipe.weights, label="Weights", elem_id="weights",
             info="Encoder: what the feature looks for. Decoder: what it writes.",
         )
-        share = gr.Slider(0, 1, opening.encoder_share, step=0.05, label="Encoder's share of the mix", visible=False)
+        share = gr.Slider(0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=False)
+        usual_scale = gr.Checkbox(
+            True, label="As far out as a usual token", elem_id="usual-scale",
+            info="The scale is the mean distance of the model's tokens from their centroid",
+        )
         scale = gr.Slider(
-            0.1, 10, _usual_scale(subject), step=0.01, label="Scale", elem_id="scale",
-            info="Distance from the starting point; at first as far out as a usual token",
+            0.1, 10, _mean_distance(service, entry, 1.0), step=0.01, label="Scale", visible=False, elem_id="scale",
+            info="Distance from the starting point",
         )
         centroid = gr.Checkbox(
-            opening.centroid, label="Start from the centroid",
+            recipe.centroid, label="Start from the centroid",
             info="The mean of all token embeddings; without it, from zero",
         )
     with gr.Accordion("Principal components", open=False):
@@ -82,35 +92,46 @@ def feature_controls(library: Library, opening: VectorRecipe) -> FeatureControls
 
     def step(name: str):
         def handler(sae_name: str, feature: int | None) -> int:
-            sae, _ = library.load(find_sae(sae_name))
-            return steps[name](int(feature or 0), sae.d_sae)
+            entry = library.find(sae_name)
+            # Few registry entries do not tell their width; then the SAE itself does.
+            return steps[name](int(feature or 0), entry.d_sae or library.sae(entry).d_sae)
 
         return shown_errors(handler)
 
-    def switch(name: str):
-        """Load another SAE and its model; the feature's range and the scale follow."""
-        sae, subject = library.load(find_sae(name))
-        return gr.update(info=_range(sae.d_sae)), _usual_scale(subject)
+    def of_model(model: str):
+        """The SAEs of another model, the first of them chosen."""
+        names = _names(service, model)
+        return gr.update(choices=names, value=names[0])
+
+    def of_sae(name: str):
+        """The model and the range of another SAE."""
+        entry = library.find(name)
+        return entry.model, gr.update(info=_range(entry))
+
+    def own_scale(usual: bool, sae_name: str, scale: float):
+        mean = _mean_distance(service, library.find(sae_name), scale) if library.offers(sae_name or "") else scale
+        return gr.update(visible=not usual, value=mean)
 
     weights.change(lambda kind: gr.update(visible=kind == "mix"), weights, share, queue=False, **PRIVATE)
-    sae_box.change(shown_errors(switch), sae_box, [feature, scale], show_progress_on=sae_box, **PRIVATE)
-    gr.on([sae_box.change, feature.change], _evidence, [sae_box, feature], evidence, queue=False,
+    usual_scale.input(own_scale, [usual_scale, sae_box, scale], scale, queue=False, show_progress="hidden", **PRIVATE)
+    model_box.input(of_model, model_box, sae_box, queue=False, show_progress="hidden", **PRIVATE)
+    sae_box.change(shown_errors(of_sae), sae_box, [model_box, feature], queue=False, show_progress="hidden", **PRIVATE)
+    gr.on([sae_box.change, feature.change], partial(_told, library), [sae_box, feature], evidence, queue=False,
           show_progress="hidden", **PRIVATE)
     for name, button in step_buttons.items():
-        button.click(step(name), [sae_box, feature], feature, show_progress="hidden", **PRIVATE)
-    return FeatureControls(sae_box, feature, weights, share, centroid, scale, component, more)
+        button.click(step(name), [sae_box, feature], feature, show_progress_on=feature, **PRIVATE)
+    return FeatureControls(sae_box, feature, weights, share, centroid, usual_scale, scale, component, more)
 
 
-def control_values(library: Library, recipe: VectorRecipe) -> list:
+def control_values(recipe: VectorRecipe) -> list:
     """What the controls show for a recipe, in their order."""
-    _, subject = library.load(find_sae(recipe.sae))
-    scale = _usual_scale(subject) if recipe.scale is None else recipe.scale
     first, *more = recipe.pca or (0.0,)
-    return [recipe.sae, recipe.feature, recipe.weights, recipe.encoder_share, recipe.centroid, scale, first,
-            ", ".join(map(str, more))]
+    scale = gr.skip() if recipe.scale is None else recipe.scale
+    return [recipe.sae, recipe.feature, recipe.weights, recipe.encoder_share, recipe.centroid, recipe.scale is None,
+            scale, first, ", ".join(map(str, more))]
 
 
-def vector_recipe(sae, feature, weights, encoder_share, centroid, scale, first, more) -> VectorRecipe:
+def vector_recipe(sae, feature, weights, encoder_share, centroid, usual_scale, scale, first, more) -> VectorRecipe:
     """The recipe that the controls show, from their values in their order.
 
     Raises:
@@ -124,26 +145,30 @@ def vector_recipe(sae, feature, weights, encoder_share, centroid, scale, first, 
         ) from error
     pca = [first, *further] if first or further else []
     return VectorRecipe(
-        sae=sae, feature=feature, weights=weights, encoder_share=encoder_share, centroid=centroid, scale=scale, pca=pca
+        sae=sae, feature=feature, weights=weights, encoder_share=encoder_share, centroid=centroid,
+        scale=None if usual_scale else scale, pca=pca,
     )
 
 
-def _usual_scale(subject: Subject) -> float:
-    return round(subject.space.mean_distance, 2)
+def _names(service: Service, model: str) -> list[str]:
+    """The SAEs of a model that visitors may load."""
+    return [entry.name for entry in saes(patterns=service.library.patterns) if entry.model == model]
 
 
-def _range(d_sae: int) -> str:
-    return f"0 to {d_sae - 1}"
+def _mean_distance(service: Service, entry: SaeEntry, otherwise: float) -> float:
+    """The usual scale of a model whose embeddings are in memory."""
+    if not service.library.has(entry):
+        return otherwise
+    return round(service.library.subject(entry.model).space.mean_distance, 2)
 
 
-def _evidence(name: str, feature: int | None) -> str:
-    """What is known of a feature besides its weights: where it fired, and its page on Neuronpedia."""
-    try:
-        entry = find_sae(name or "")
-    except UserError:
-        return ""
-    feature = int(feature or 0)
-    parts = []
+def _range(entry: SaeEntry) -> str:
+    return f"0 to {entry.d_sae - 1:,}" if entry.d_sae else "from 0 up"
+
+
+def _evidence(entry: SaeEntry, feature: int) -> str:
+    """What is known of a feature besides its weights: its SAE, where it fired, its page on Neuronpedia."""
+    parts = [f'<p class="about">{_about(entry)}</p>']
     if entry.release == "demo" and entry.kind != "embed":
         parts.append(f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>')
     contexts = strongest_contexts(entry, feature)
@@ -163,6 +188,20 @@ def _evidence(name: str, feature: int | None) -> str:
             f'</a><iframe src="{url}?embed=true" title="Neuronpedia" loading="lazy"></iframe></div>'
         )
     return "".join(parts)
+
+
+def _told(library: Library, name: str | None, feature: int | None) -> str:
+    """The same for what the controls show, which may be no SAE at all."""
+    return _evidence(library.find(name), int(feature or 0)) if library.offers(name or "") else ""
+
+
+def _about(entry: SaeEntry) -> str:
+    where = "token embeddings" if entry.kind == "embed" else f"layer {entry.layer}"
+    about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>)."
+    if entry.gated:
+        page = escape(entry.licence_page, quote=True)
+        about += f' Its <a href="{page}" target="_blank" rel="noopener">licence</a> must be accepted first.'
+    return about
 
 
 def _text(text: str, *, spaces: bool = False) -> str:

@@ -1,5 +1,12 @@
-"""The Gradio API: named, typed endpoints for programs. They answer with plain JSON and files."""
+"""The Gradio API: named, typed endpoints for programs. They answer with plain JSON and files.
 
+Each endpoint has a twin that answers with one JSON text, ``/definition_tree_json`` and so on: what agents get as tools
+of the app's MCP server, where any other answer would arrive as Python writes it.
+"""
+
+import functools
+import inspect
+import json
 from collections.abc import Callable
 from typing import Literal, TypedDict
 
@@ -8,10 +15,10 @@ import gradio as gr
 from multitool import engine
 from multitool.document import read_tree
 from multitool.draw import render
-from multitool.loading import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import saes as find_saes
-from multitool.ui_common import ON_MODEL, file_data, save, shown_errors
+from multitool.ui_common import file_data, on_model, save, shown_errors
+from multitool.ui_service import Service
 from multitool.vector import DIRECTIONS
 
 Weights = Literal[tuple(DIRECTIONS)]
@@ -26,7 +33,7 @@ class Table(TypedDict):
     metadata: None
 
 
-def add_endpoints(library: Library, opening: VectorRecipe) -> None:
+def add_endpoints(service: Service, opening: VectorRecipe) -> None:
     """Add the API to the Blocks that are being built.
 
     Args:
@@ -74,10 +81,20 @@ def add_endpoints(library: Library, opening: VectorRecipe) -> None:
         recipe = TreeRecipe(
             prompt=prompt, top_k=top_k, cutoff=cutoff, max_depth=max_depth, max_nodes=max_nodes, stop=stop
         )
-        for document in engine.definition_trees(library, vector, recipe):
-            if not document.complete:
-                yield None, document.to_dict()
-        yield _picture(document), document.to_dict()
+        yield from _streamed(service.trees(vector, recipe))
+
+    def continue_tree(tree: dict) -> tuple[File, dict]:
+        """Grow the rest of a definition tree that came back incomplete ("complete": false): its time was up.
+
+        Streams while it grows, as /definition_tree does; what there is of the tree is not computed again.
+
+        Args:
+            tree: a tree JSON as /definition_tree returns it.
+
+        Returns:
+            The picture (PNG file) and the tree as JSON.
+        """
+        yield from _streamed(service.continued(read_tree(tree)))
 
     def trim_tree(tree: dict, cutoff: float = 1e-3) -> tuple[File, dict]:
         """Leave out the less probable nodes of a definition tree; needs no model.
@@ -120,7 +137,7 @@ def add_endpoints(library: Library, opening: VectorRecipe) -> None:
             A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid.
         """
         vector = _vector(sae, feature, weights, encoder_share, centroid, scale, pca)
-        table = engine.token_table(library, vector, ListRecipe(exponent=exponent, top=top))
+        *_, table = service.table(vector, ListRecipe(exponent=exponent, top=top))
         return {"headers": list(engine.TOKEN_COLUMNS), "data": table.rows, "metadata": None}
 
     def saes(search: str = "") -> list[dict]:
@@ -130,22 +147,72 @@ def add_endpoints(library: Library, opening: VectorRecipe) -> None:
             search: words that must all occur in the SAE's name or its model's.
 
         Returns:
-            One object per SAE: sae, model, hook, layer, neuronpedia_id.
+            One object per SAE: sae, model, hook, layer, d_sae, gated, neuronpedia_id.
         """
-        return [
-            {"sae": entry.name, "model": entry.model, "hook": entry.hook, "layer": entry.layer,
-             "neuronpedia_id": entry.neuronpedia_id}
-            for entry in find_saes(search)
-        ]
+        return [entry.facts() for entry in find_saes(search, service.library.patterns)]
 
-    for endpoint in (definition_tree, token_list):
-        _add(endpoint, **ON_MODEL)
-    for endpoint in (trim_tree, saes):
-        _add(endpoint)
+    for endpoint in (definition_tree, continue_tree):
+        _add(endpoint, answer="The tree as JSON (schema sae-multitool/definition-tree/1).", **on_model(service.settings))
+    _add(trim_tree, answer="The trimmed tree as JSON.")
+    _add(token_list, answer="JSON: headers and data, one list per token.")
+    _add(saes, answer="JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.")
 
 
-def _add(endpoint: Callable, **queue) -> None:
+def _add(endpoint: Callable, answer: str, **queue) -> None:
+    """Add an endpoint and its twin.
+
+    Args:
+        answer: what the twin's JSON is.
+    """
     gr.api(shown_errors(endpoint, on_page=False), api_name=endpoint.__name__, **queue)
+    twin = _as_json(endpoint, answer)
+    gr.api(shown_errors(twin, on_page=False), api_name=twin.__name__, **queue)
+
+
+_TWIN = "_json"
+
+
+def _as_json(endpoint: Callable, answer: str) -> Callable:
+    """The endpoint with its last answer as a JSON text; of a picture and a tree, the tree."""
+
+    @functools.wraps(endpoint)
+    def twin(*args, **kwargs):
+        result = endpoint(*args, **kwargs)
+        if inspect.isgenerator(result):
+            *_, result = result
+        value = result[1] if isinstance(result, tuple) else result
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    twin.__name__ = endpoint.__name__ + _TWIN
+    twin.__doc__ = endpoint.__doc__.partition("Returns:")[0] + f"Returns:\n            {answer}\n"
+    # Gradio reads the parameters off the signature, and the return type too.
+    twin.__signature__ = inspect.signature(endpoint).replace(return_annotation=str)
+    return twin
+
+
+def offer_json_tools(page: gr.Blocks) -> None:
+    """Leave the twins alone as tools of a launched page's MCP server, by the plain names of the endpoints.
+
+    Gradio has no switch for it: all public endpoints are tools.
+    """
+    server = page.mcp_server_obj
+    if server is not None:
+        server.tool_to_endpoint = {
+            tool.removesuffix(_TWIN): endpoint
+            for tool, endpoint in server.tool_to_endpoint.items()
+            if endpoint.endswith(_TWIN)
+        }
+
+
+def _streamed(answers):
+    """A tree as it grows, without a picture; in the end with it."""
+    for answer in answers:
+        if isinstance(answer, str):  # what is being waited for
+            continue
+        document = answer
+        if not document.complete:
+            yield None, document.to_dict()
+    yield _picture(document), document.to_dict()
 
 
 def _vector(sae, feature, weights, encoder_share, centroid, scale, pca) -> VectorRecipe:

@@ -5,14 +5,14 @@ from functools import partial
 import gradio as gr
 
 from multitool import engine
-from multitool.loading import Library
 from multitool.recipe import ListRecipe
 from multitool.text import visible
-from multitool.ui_common import ON_MODEL, PRIVATE, save, shown_errors
+from multitool.ui_common import PRIVATE, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
+from multitool.ui_service import Service
 
 
-def tokens_tab(library: Library, controls: FeatureControls) -> None:
+def tokens_tab(service: Service, controls: FeatureControls) -> None:
     """Build the tab and wire it to the controls."""
     with gr.Row():
         exponent = gr.Slider(
@@ -29,14 +29,17 @@ def tokens_tab(library: Library, controls: FeatureControls) -> None:
         label="Nearest tokens (␣ is a blank)",
     )
     make.click(
-        shown_errors(partial(_listed, library)), [*controls.all(), exponent, top],
-        [status, table, csv_file], **ON_MODEL, **PRIVATE,
+        shown_errors(partial(_listed, service)), [*controls.all(), exponent, top],
+        [status, table, csv_file], show_progress_on=table, concurrency_limit=8, **PRIVATE,
     )
 
 
-def _listed(library: Library, *values) -> list:
+def _listed(service: Service, *values):
+    """List the tokens; until the model's embeddings are there, in words what is being waited for."""
     *vector_values, exponent, top = values
-    table = engine.token_table(library, vector_recipe(*vector_values), ListRecipe(exponent=exponent, top=top))
+    for table in service.table(vector_recipe(*vector_values), ListRecipe(exponent=exponent, top=top)):
+        if isinstance(table, str):
+            yield [table, gr.skip(), gr.skip()]
     rows = [
         [rank, visible(token, spaces=True), token_id, *(round(number, 4) for number in numbers)]
         for rank, token, token_id, *numbers in table.rows
@@ -45,4 +48,4 @@ def _listed(library: Library, *values) -> list:
         f"{table.settings['sae']} feature {table.settings['feature']}: distance from the centroid "
         f"{table.vector['distance_from_centroid']:.3g} (tokens: {table.vector['mean_token_distance']:.3g} on average)"
     )
-    return [visible(status), rows, save(table.to_csv(), table.settings, "tokens.csv")]
+    yield [visible(status), rows, save(table.to_csv(), table.settings, "tokens.csv")]

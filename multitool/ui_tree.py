@@ -7,37 +7,55 @@ from pathlib import Path
 
 import gradio as gr
 
-from multitool import engine
+from multitool.defaults import DEMO, Opening
+from multitool.demo_model import DEMO_MODEL
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES, render
-from multitool.loading import Library
-from multitool.recipe import MAX_NODES_LIMIT, TreeRecipe, VectorRecipe
+from multitool.errors import UserError
+from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.text import visible
-from multitool.ui_common import ON_MODEL, PRIVATE, save, shown_errors
+from multitool.ui_common import PRIVATE, on_model, save, shown_errors
 from multitool.ui_controls import FeatureControls, control_values, vector_recipe
+from multitool.ui_service import Service
 
-# A feature of the demo whose tree shows at once what the tool is for. The tree is kept: the page opens on it.
-OPENING = VectorRecipe(sae="demo/hook_embed", feature=927)
-OPENING_TREE = Path(__file__).parent / "demo" / "opening_tree.json"
-_EXAMPLE_FEATURES = {"rain": 927, "viruses": 1521, "prison": 648, "stars": 152, "symptoms": 513, "smell": 2006,
-                     "military": 1785}
-EXAMPLES = {name: VectorRecipe(sae=OPENING.sae, feature=feature) for name, feature in _EXAMPLE_FEATURES.items()}
+# The tree of the demo's opening feature is kept, so that the page opens on it.
+DEMO_TREE = Path(__file__).parent / "demo" / "opening_tree.json"
+_DEMO_FEATURES = {"rain": 927, "viruses": 1521, "prison": 648, "stars": 152, "symptoms": 513, "smell": 2006,
+                  "military": 1785}
+_GEMMA_FEATURES = ((12, 121), (6, 17), (0, 0), (0, 7), (10, 777))
+# By model: features whose trees are worth a look, by the text of a button.
+EXAMPLES = {
+    DEMO_MODEL: {name: VectorRecipe(sae=DEMO.sae, feature=feature) for name, feature in _DEMO_FEATURES.items()},
+    "google/gemma-2b": {
+        f"layer {layer}: {feature}": VectorRecipe(
+            sae=f"gemma-2b-res-jb/blocks.{layer}.hook_resid_post", feature=feature
+        )
+        for layer, feature in _GEMMA_FEATURES
+    },
+}
 
 _CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
 _DEFINITIONS_SHOWN = 50
 _LIKELIEST_SHOWN = 4
+# What is shown before the first tree: in words, and nothing as picture, files, definitions, JSON.
+_NO_VIEWS = ("No tree yet. Choose a feature and press “Grow tree”.", None, dict.fromkeys(("png", "svg", "json")), [],
+             None)
 
 
-def tree_tab(library: Library, controls: FeatureControls) -> None:
+def tree_tab(service: Service, controls: FeatureControls, opening: Opening) -> None:
     """Build the tab and wire it to the controls."""
-    opening = read_tree(OPENING_TREE.read_bytes())
-    summary, image, files, rows, as_json = _views(opening, DEFAULT_NODES)
-    with gr.Row(elem_id="examples"):
+    document = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
+    views = _views(document, DEFAULT_NODES) if document else _NO_VIEWS
+    recipes = {
+        name: recipe
+        for name, recipe in EXAMPLES.get(opening.entry.model, {}).items() if service.library.offers(recipe.sae)
+    }
+    with gr.Row(elem_id="examples", visible=bool(recipes)):
         gr.Markdown("Examples")
-        examples = {name: gr.Button(name, size="sm", min_width=60) for name in EXAMPLES}
+        examples = {name: gr.Button(name, size="sm", min_width=60) for name in recipes}
     with gr.Accordion("Prompt and growth", open=False):
         prompt = gr.Textbox(
-            TreeRecipe.prompt, label="Prompt", max_lines=3, elem_id="prompt",
+            TreeRecipe.prompt, label="Prompt", max_lines=3, max_length=service.settings.max_prompt, elem_id="prompt",
             info="{ghost} stands where the unknown token goes. A definition closes the quote left open at the end.",
         )
         with gr.Row():
@@ -46,7 +64,8 @@ def tree_tab(library: Library, controls: FeatureControls) -> None:
                 info="Smallest probability of a path; smaller grows a larger tree",
             )
             max_nodes = gr.Number(
-                TreeRecipe.max_nodes, label="Most nodes", precision=0, minimum=1, maximum=MAX_NODES_LIMIT,
+                min(TreeRecipe.max_nodes, service.settings.max_nodes), label="Most nodes", precision=0, minimum=1,
+                maximum=service.settings.max_nodes,
                 info="If there are more, the most probable are kept",
             )
         with gr.Row():
@@ -56,15 +75,18 @@ def tree_tab(library: Library, controls: FeatureControls) -> None:
     with gr.Row():
         grow = gr.Button("Grow tree", variant="primary", scale=3, elem_id="grow")
         stop = gr.Button("Stop", scale=1, elem_id="stop")
+        go_on = gr.Button("Go on", scale=1, visible=False, elem_id="go-on")
+    summary, image, files, rows, as_json = views
     status = gr.Textbox(summary, show_label=False, container=False, lines=1, max_lines=8, interactive=False,
                         elem_id="status")
     picture = gr.Image(
         image, type="filepath", format="png", interactive=False, show_label=False, label="Definition tree",
         buttons=["download", "fullscreen"], elem_id="tree-picture",
     )
+    untrimmed = _untrimmed(document)
     with gr.Row():
         trim = gr.Slider(
-            _untrimmed(opening), 0, _untrimmed(opening), step=0.05, elem_id="trim",
+            untrimmed, 0, untrimmed, step=0.05, elem_id="trim",
             label="Trim: least probability (10^x)", info="Redraws without growing again; larger shows less",
         )
         drawn = gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the picture", elem_id="drawn",
@@ -78,37 +100,37 @@ def tree_tab(library: Library, controls: FeatureControls) -> None:
     )
     with gr.Accordion("JSON", open=False):
         json_view = gr.JSON(as_json, show_label=False, open=False, max_height=500, elem_id="json-view")
-    document = gr.State(opening)
+    document = gr.State(document)
 
     growing = {
-        "fn": shown_errors(partial(_grow, library)),
+        "fn": shown_errors(partial(_grow, service)),
         "inputs": [*controls.all(), prompt, top_k, cutoff, max_depth, max_nodes, stop_at_quote],
-        "outputs": [document, status], "show_progress": "hidden", **ON_MODEL, **PRIVATE,
+        "outputs": [document, status], "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
     }
+    going_on = growing | {"fn": shown_errors(partial(_go_on, service)), "inputs": document}
     reset_trim = {
         "fn": lambda document: gr.update(minimum=_untrimmed(document), value=_untrimmed(document)),
         "inputs": document, "outputs": trim, "show_progress": "hidden", **PRIVATE,
     }
     show = {
         "fn": shown_errors(_shown), "inputs": [document, trim, drawn],
-        "outputs": [status, picture, *downloads, table, json_view], "show_progress_on": picture, **PRIVATE,
+        "outputs": [status, go_on, picture, *downloads, table, json_view], "show_progress_on": picture, **PRIVATE,
     }
-    growths = [grow.click(**growing)]
-    for name, example in EXAMPLES.items():
+    growths = [grow.click(**growing), go_on.click(**going_on)]
+    for name, recipe in recipes.items():
         fill = examples[name].click(
-            lambda example=example: control_values(library, example), None, controls.all(), queue=False, **PRIVATE
+            lambda recipe=recipe: control_values(recipe), None, controls.all(), queue=False, **PRIVATE
         )
         growths.append(fill.then(**growing))
     for growth in growths:
-        growth.success(**reset_trim).then(**show)
-        growth.failure(_summary, document, status, show_progress="hidden", **PRIVATE)
-    # A stopped tree is shown as far as it has grown.
+        # A tree whose growth broke off is shown as far as it has grown, as a stopped one is.
+        growth.then(**reset_trim).then(**show)
     stop.click(None, cancels=growths, **PRIVATE).then(**reset_trim).then(**show)
     gr.on([trim.release, drawn.release], trigger_mode="always_last", **show)
     upload.upload(shown_errors(_opened), upload, document, **PRIVATE).success(**reset_trim).then(**show)
 
 
-def _grow(library: Library, *values):
+def _grow(service: Service, *values):
     """Grow a tree; after every level the tree so far, and in words how far it is."""
     *vector_values, prompt, top_k, cutoff, max_depth, max_nodes, stop = values
     with contextlib.suppress(TypeError, ValueError):  # the recipe says what is wrong with it
@@ -117,32 +139,53 @@ def _grow(library: Library, *values):
     recipe = TreeRecipe(
         prompt=prompt, top_k=top_k, cutoff=cutoff, max_depth=max_depth, max_nodes=max_nodes, stop=stop
     )
+    yield from _progress(service.trees(vector, recipe))
+
+
+def _go_on(service: Service, document: DefinitionTree | None):
+    """Grow on a tree whose growth was stopped."""
+    if document is None:
+        raise UserError("There is no tree to go on with. Grow one first.")
+    yield from _progress(service.continued(document))
+
+
+def _progress(answers):
+    """For the document and the status: the tree so far, and in words how far it is or what it waits for."""
     yield gr.skip(), "Starting …"
-    for document in engine.definition_trees(library, vector, recipe):
+    for answer in answers:
+        if isinstance(answer, str):
+            yield gr.skip(), answer
+            continue
         likeliest = "\n".join(
             f"{definition.probability:.1%}  {visible(definition.text)}{'' if definition.complete else ' …'}"
-            for definition in document.definitions(_LIKELIEST_SHOWN)
+            for definition in answer.definitions(_LIKELIEST_SHOWN)
         )
-        progress = f"Growing: {document.depth_grown} tokens deep, {len(document.tree)} nodes, {document.seconds:.1f} s"
-        yield document, f"{progress}\n{likeliest}"
+        progress = f"Growing: {answer.depth_grown} tokens deep, {len(answer.tree)} nodes, {answer.seconds:.1f} s"
+        yield answer, f"{progress}\n{likeliest}"
 
 
 def _opened(path: str) -> DefinitionTree:
     return read_tree(Path(path).read_bytes())
 
 
-def _untrimmed(document: DefinitionTree) -> float:
+def _untrimmed(document: DefinitionTree | None) -> float:
     """The trim slider's position that trims nothing: its step at or below the tree's own cutoff."""
+    if document is None:
+        return -8
     return math.floor(math.log10(max(document.effective_cutoff, 1e-8)) * 20) / 20
 
 
-def _shown(document: DefinitionTree, trim: float, drawn: int) -> list:
+def _shown(document: DefinitionTree | None, trim: float, drawn: int) -> list:
     """The views of a tree, trimmed, for the outputs of the tab."""
+    if document is None:
+        summary, _, files, *_ = _NO_VIEWS
+        return [summary, *(gr.skip() for _ in range(4 + len(files)))]
+    may_go_on = gr.update(visible=not document.complete)
     cutoff = min(10**trim, 0.999)
     if cutoff > document.effective_cutoff:
         document = document.trimmed(cutoff)
     summary, image, files, rows, as_json = _views(document, drawn)
-    return [summary, image, *files.values(), rows, as_json]
+    return [summary, may_go_on, image, *files.values(), rows, as_json]
 
 
 def _views(document: DefinitionTree, drawn: int) -> tuple[str, str, dict[str, str], list[list], dict]:
@@ -157,7 +200,7 @@ def _views(document: DefinitionTree, drawn: int) -> tuple[str, str, dict[str, st
 
 
 def _summary(document: DefinitionTree) -> str:
-    state = "" if document.complete else "Stopped before it was whole. "
+    state = "" if document.complete else "Not whole: it was stopped, or its time was up. “Go on” grows the rest. "
     ended = float(document.tree.cumulative_prob[document.tree.end].sum())
     return visible(
         f"{state}{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g}, grown in "

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, most_probable, safe_cut, trimmed
-from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, tiny_subject
+from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_subject
 
+from multitool.continuations import ghost_embeddings
 from multitool.growth import grow
-from multitool.subject import GhostPrompt, Subject, ghost_embeddings
+from multitool.subject import GhostPrompt
 
 SHORT_PROMPT = '"{ghost}" "'
 DEPTH = 7
@@ -21,31 +22,31 @@ ENDS = np.arange(N_ROWS) % 3 == 1
 NO_ENDS = None
 
 
-def ghost_vector(subject: Subject, seed: int = 1) -> torch.Tensor:
+def ghost_vector(subject: RunningSubject, seed: int = 1) -> torch.Tensor:
     """A vector in a random direction, as far from the centroid as a usual token."""
     direction = torch.randn(subject.space.d_model, generator=torch.Generator().manual_seed(seed))
     return subject.space.centroid + subject.space.mean_distance * direction / direction.norm()
 
 
-def growths(subject: Subject, *, template=PROMPT, seed=1, top_k=5, ends=NO_ENDS, cutoff=CUTOFF, max_nodes=10_000):
+def growths(subject: RunningSubject, *, template=PROMPT, seed=1, top_k=5, ends=NO_ENDS, cutoff=CUTOFF, max_nodes=10_000, **more):
     prompt = subject.ghost_prompt(template, DEPTH)
     source = subject.next_tokens(prompt, ghost_vector(subject, seed), top_k, DEPTH)
-    return grow(source, cutoff=cutoff, max_depth=DEPTH, max_nodes=max_nodes, token_text=str, ends=ends)
+    return grow(source, cutoff=cutoff, max_depth=DEPTH, max_nodes=max_nodes, ends=ends, **more)
 
 
-def grown(subject: Subject, **settings):
+def grown(subject: RunningSubject, **settings):
     *_, last = growths(subject, **settings)
     assert last.done
     return last
 
 
-def recursion(subject: Subject, *, template: str = PROMPT, stop: bool = False, cutoff: float = CUTOFF):
+def recursion(subject: RunningSubject, *, template: str = PROMPT, stop: bool = False, cutoff: float = CUTOFF):
     """The plain recursion's tree, once for all tests that compare with it."""
     return _recursion(subject, template, stop, cutoff)
 
 
 @cache
-def _recursion(subject: Subject, template: str, stop: bool, cutoff: float):
+def _recursion(subject: RunningSubject, template: str, stop: bool, cutoff: float):
     prompt = subject.ghost_prompt(template, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
     return plain.tree(top_k=5, cutoff=cutoff, max_depth=DEPTH, ends=np.flatnonzero(ENDS) if stop else ())
@@ -89,7 +90,7 @@ def test_paths_may_grow_out_of_the_sliding_window(subject, tolerance):
 
 def test_the_size_of_batches_changes_nothing(subject, tolerance, monkeypatch):
     # With two paths at a time, most paths share their parent's cache with paths of other batches.
-    monkeypatch.setattr("multitool.subject._MAX_BATCH", 2)
+    monkeypatch.setattr("multitool.continuations._MAX_BATCH", 2)
     assert_same_tree(grown(subject).tree, recursion(subject), tolerance)
 
 
@@ -101,10 +102,10 @@ def test_a_real_tokens_own_row_as_ghost_is_that_token_bit_for_bit(subject):
 def test_a_real_tokens_own_row_as_ghost_is_that_token_in_half_precision_too(architecture, tokenizer):
     half = tiny_subject(architecture, tokenizer)
     half.model.to(torch.bfloat16)
-    assert_ghost_is_token(Subject(half.model, tokenizer, "half"), token_id=77)
+    assert_ghost_is_token(RunningSubject(half.model, tokenizer, "half"), token_id=77)
 
 
-def assert_ghost_is_token(subject: Subject, token_id: int) -> None:
+def assert_ghost_is_token(subject: RunningSubject, token_id: int) -> None:
     prompt = subject.ghost_prompt(PROMPT, DEPTH)
     plain = list(prompt.token_ids)
     plain[prompt.position] = token_id
@@ -176,3 +177,10 @@ def test_more_continuations_than_tokens_are_all_of_them(subject):
     prompt = GhostPrompt((5, 6, 7), 1)
     ids, _ = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS + 10, DEPTH).start()
     assert ids.shape == (1, N_ROWS)
+
+
+@pytest.mark.parametrize("stop", [True, False], ids=["stop", "go on"])
+def test_a_tree_that_was_stopped_grows_on_to_the_tree_of_the_plain_recursion(subject, stop, tolerance):
+    ends = ENDS if stop else NO_ENDS
+    begun = [step.tree for step in growths(subject, ends=ends)][2]
+    assert_same_tree(grown(subject, ends=ends, begun=begun).tree, recursion(subject, stop=stop), tolerance)

@@ -129,8 +129,9 @@ def test_every_option_reaches_the_result(folders, tmp_path):
 
 
 def test_a_precision_that_was_asked_for_is_used(folders, tmp_path):
-    file = tmp_path / "list.json"
-    assert main(["tokens", *folders, "--feature", "1", "--dtype", "bfloat16", "--json", str(file)]) == 0
+    file = tmp_path / "tree.json"
+    options = ["--cutoff", "0.1", "--dtype", "bfloat16", "--json", str(file)]
+    assert main(["tree", *folders, "--feature", "1", *options]) == 0
     assert json.loads(file.read_text())["settings"]["dtype"] == "bfloat16"
 
 

@@ -17,7 +17,7 @@ from tiny import N_ROWS, N_TOKENS, tiny_model
 from multitool import demo_model
 from multitool.demo_model import cache_folder, demo_model_folder
 from multitool.errors import UserError
-from multitool.loading import load_subject
+from multitool.loading import load_model, load_subject
 
 
 @pytest.fixture
@@ -206,10 +206,11 @@ def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_and_tokens(
     write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
     write_wheel(small_wheel, (tmp_path / "tiny.gguf").read_bytes())
     monkeypatch.setattr(demo_model, "_WHEEL_SHA256", hashlib.sha256(small_wheel.read_bytes()).hexdigest())
-    subject = load_subject(str(demo_model_folder()), "float32", "cpu")
+    subject = load_subject(str(demo_model_folder()))
+    converted = load_model(subject.name, subject.folder, "float32", "cpu")
     expected = model.state_dict()
-    assert subject.model.state_dict().keys() == expected.keys()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in subject.model.state_dict().items())
+    assert converted.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in converted.state_dict().items())
     text = 'A "OSS" dog — naïve.'
     assert subject.tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
 

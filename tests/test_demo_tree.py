@@ -6,11 +6,11 @@ import pytest
 import torch
 from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, most_probable, safe_cut
 
+from multitool.continuations import ghost_embeddings
 from multitool.document import read_tree
 from multitool.engine import definition_tree, definition_trees, token_table
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import find_sae
-from multitool.subject import ghost_embeddings
 
 RECIPE = VectorRecipe(sae="demo/hook_embed", feature=123)
 
@@ -18,6 +18,11 @@ RECIPE = VectorRecipe(sae="demo/hook_embed", feature=123)
 @pytest.fixture(scope="module")
 def subject(demo_library):
     return demo_library.load(find_sae("demo/hook_embed"))[1]
+
+
+@pytest.fixture(scope="module")
+def model(demo_library, subject):
+    return demo_library.run(subject.name, subject.folder)
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +42,16 @@ class EndsByDecoding:
         return '"' in text or text in ("<|endoftext|>", "<|im_end|>")
 
 
-def v_by_hand(demo_library) -> torch.Tensor:
+def v_by_hand(demo_library, model) -> torch.Tensor:
     """Centroid plus mean distance times the unit encoder weights, in the plainest words."""
-    sae, subject = demo_library.load(find_sae("demo/hook_embed"))
-    E = subject.model.get_input_embeddings().weight.double()
+    sae, _ = demo_library.load(find_sae("demo/hook_embed"))
+    E = model.get_input_embeddings().weight.double()
     c = E.mean(dim=0)
     w = sae.W_enc[:, 123].double()
     return (c + (E - c).norm(dim=1).mean() * w / w.norm()).float()
 
 
-def test_the_demos_tree_is_that_of_the_plain_recursion(demo_library, subject, large):
+def test_the_demos_tree_is_that_of_the_plain_recursion(demo_library, subject, model, large):
     n = safe_cut(as_paths(large.tree), 18, 25)
     cutoff = cutoff_after(as_paths(large.tree), n)
     document = definition_tree(demo_library, RECIPE, TreeRecipe(cutoff=cutoff))
@@ -54,7 +59,7 @@ def test_the_demos_tree_is_that_of_the_plain_recursion(demo_library, subject, la
     prompt = 'A typical definition of "OSS" would be "'
     ids = subject.tokenizer(prompt)["input_ids"]
     position = [subject.tokenizer.decode([token_id]) for token_id in ids].index("OSS")
-    plain = PlainRecursion(subject.model, ids, position, v_by_hand(demo_library))
+    plain = PlainRecursion(model, ids, position, v_by_hand(demo_library, model))
     expected = plain.tree(top_k=5, cutoff=cutoff, max_depth=25, ends=EndsByDecoding(subject.tokenizer))
 
     assert_same_tree(document.tree, expected)
@@ -108,14 +113,14 @@ def test_the_token_texts_of_a_path_are_what_the_tokenizer_says(subject, large):
         assert "".join(large.tree.token[i] for i in path) == text
 
 
-def test_a_real_tokens_row_as_ghost_is_that_token(subject):
+def test_a_real_tokens_row_as_ghost_is_that_token(subject, model):
     prompt = subject.ghost_prompt('A typical definition of "{ghost}" would be "', 25)
     dog = subject.tokenizer(" dog")["input_ids"][0]
     plain = list(prompt.token_ids)
     plain[prompt.position] = dog
     with torch.inference_mode():
-        expected = subject.model(torch.tensor([plain])).logits
-        ghost = subject.model(inputs_embeds=ghost_embeddings(subject.model, prompt, subject.space.E[dog])).logits
+        expected = model(torch.tensor([plain])).logits
+        ghost = model(inputs_embeds=ghost_embeddings(model, prompt, subject.space.E[dog])).logits
     assert torch.equal(ghost, expected)
 
 

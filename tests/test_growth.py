@@ -18,8 +18,8 @@ class WrittenOut:
         self.levels = 0
         self._paths: list[tuple] = []
 
-    def start(self):
-        return self._answer([()])
+    def start(self, paths=None):
+        return self._answer([()] if paths is None else [tuple(path.tolist()) for path in paths])
 
     def advance(self, rows, token_ids):
         assert (np.diff(rows) >= 0).all(), "rows must rise"
@@ -50,7 +50,7 @@ NINE_ENDS = np.arange(10) == 9
 
 
 def growths(source, **settings):
-    defaults = {"cutoff": 0.1, "max_depth": 10, "max_nodes": 1000, "token_text": "<{}>".format, "ends": NINE_ENDS}
+    defaults = {"cutoff": 0.1, "max_depth": 10, "max_nodes": 1000, "ends": NINE_ENDS}
     return grow(source, **(defaults | settings))
 
 
@@ -68,7 +68,6 @@ def test_a_node_is_kept_when_its_cumulative_probability_reaches_the_cutoff():
     assert paths(growth) == [(1,), (2,), (9,), (1, 2), (1, 9), (2, 9), (1, 2, 9)]
     assert growth.tree.prob.tolist() == [0.5, 0.25, 0.125, 0.5, 0.25, 0.5, 1.0]
     assert growth.tree.cumulative_prob.tolist() == [0.5, 0.25, 0.125, 0.25, 0.125, 0.125, 0.25]
-    assert growth.tree.token == ("<1>", "<2>", "<9>", "<2>", "<9>", "<9>", "<9>")
     assert growth.effective_cutoff == 0.1
 
 
@@ -207,3 +206,37 @@ def test_random_trees_are_those_of_brute_force_for_any_cutoff_and_any_number_of_
         for cutoff in (growth.effective_cutoff, cutoff_after(everything, n)):
             again = grown(WrittenOut(table), **settings | {"cutoff": cutoff})
             assert as_paths(again.tree) == as_paths(growth.tree)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tree_that_was_stopped_after_any_level_grows_on_to_the_same_tree(seed):
+    table = random_table(np.random.default_rng(seed))
+    settings = {"cutoff": 1e-3, "max_depth": 5, "ends": np.arange(5) == 4}
+    for max_nodes in (1000, 10, 3):
+        steps = list(growths(WrittenOut(table), max_nodes=max_nodes, **settings))
+        for step in steps[:-1]:
+            source = WrittenOut(table)
+            rest = list(growths(source, max_nodes=max_nodes, begun=step.tree, **settings))
+            assert as_paths(rest[-1].tree) == as_paths(steps[-1].tree)
+            assert rest[-1].effective_cutoff == steps[-1].effective_cutoff
+            assert [again.depth for again in rest] == [later.depth for later in steps[step.depth :]]
+            assert all(len(path) >= step.depth for path in source.asked), "what was known is not asked again"
+
+
+def test_going_on_with_a_whole_tree_gives_it_back():
+    whole = grown(WrittenOut(SMALL))
+    source = WrittenOut(SMALL)
+    (again,) = growths(source, begun=whole.tree)
+    assert (again.done, source.asked, as_paths(again.tree)) == (True, [], as_paths(whole.tree))
+
+
+def test_no_level_is_begun_that_would_end_after_the_time_given(monkeypatch):
+    clock = iter([0.0, 10.0, 10.0, 21.0, 21.0, 32.0])  # started; each level's end and the next one's beginning
+    monkeypatch.setattr("multitool.growth.time.perf_counter", lambda: next(clock))
+    steps = list(growths(WrittenOut(SMALL), seconds=30))
+    assert [(step.depth, step.seconds, step.done) for step in steps] == [(1, 10, False), (2, 21, False)]
+
+
+def test_tokens_are_spelled_from_their_texts():
+    tree = grown(WrittenOut(SMALL)).tree.spelled([f"<{i}>" for i in range(10)])
+    assert tree.token == ("<1>", "<2>", "<9>", "<2>", "<9>", "<9>", "<9>")

@@ -4,6 +4,8 @@ import builtins
 import json
 import shutil
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, writ
 from multitool.demo_model import DEMO_MODEL
 from multitool.engine import definition_tree, token_table
 from multitool.errors import UserError
-from multitool.loading import Library, load_sae, load_subject, strongest_contexts
+from multitool.loading import Library, _Kept, load_model, load_sae, load_subject, strongest_contexts
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import demo_saes, find_sae, folder_sae
 
@@ -44,6 +46,12 @@ def library(**options) -> Library:
 
 def loaded(folder):
     return load_sae(folder_sae(folder))
+
+
+def load_whole(name, dtype="float32"):
+    """A model's embeddings and tokens, and the model itself."""
+    subject = load_subject(str(name))
+    return subject, load_model(subject.name, subject.folder, dtype, "cpu")
 
 
 def refusal(call, *args, **options) -> str:
@@ -199,33 +207,58 @@ def test_without_contexts_there_are_none(sae_folder):
 
 
 def test_a_model_folder_gives_the_model_that_was_written(model_folder):
-    subject = load_subject(str(model_folder), "float32", "cpu")
+    subject, model = load_whole(model_folder)
     expected = tiny_model("llama").state_dict()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in subject.model.state_dict().items())
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
     assert subject.name == str(model_folder)
-    assert not subject.model.training
-    assert not any(parameter.requires_grad for parameter in subject.model.parameters())
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
     assert subject.tokenizer("dog")["input_ids"] == byte_level_tokenizer()("dog")["input_ids"]
 
 
-def test_a_folder_of_every_architecture_is_loaded_whole(subject, tokenizer, tmp_path):
-    again = load_subject(str(write_model(tmp_path, subject.model, tokenizer)), "float32", "cpu")
-    expected = subject.model.state_dict()
-    assert type(again.model) is type(subject.model)
-    assert again.model.state_dict().keys() == expected.keys()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.model.state_dict().items())
+def assert_same_weights(model, expected):
+    assert type(model) is type(expected)
+    assert model.state_dict().keys() == expected.state_dict().keys()
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_folder_of_every_architecture_is_loaded_whole_and_its_embeddings_alone(subject, tokenizer, tmp_path):
+    again, model = load_whole(write_model(tmp_path, subject.model, tokenizer))
+    assert_same_weights(model, subject.model)
+    assert torch.equal(again.space.E, subject.space.E)
+    assert (again.max_length, again.n_layers) == (256, subject.n_layers)
+
+
+def test_a_folder_in_many_files_is_loaded_whole(tokenizer, tmp_path):
+    expected = tiny_model("llama")
+    expected.save_pretrained(tmp_path, max_shard_size="20kB")
+    tokenizer.save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 3
+    subject, model = load_whole(tmp_path)
+    assert_same_weights(model, expected)
+    assert torch.equal(subject.space.E, expected.get_input_embeddings().weight)
+
+
+def test_an_index_that_names_a_file_outside_of_the_folder_is_refused(copied_model, tmp_path):
+    shutil.move(copied_model / "model.safetensors", tmp_path / "elsewhere.safetensors")
+    index = {"weight_map": {"model.embed_tokens.weight": "../elsewhere.safetensors"}}
+    (copied_model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "outside" in refusal(load_subject, str(copied_model))
 
 
 def test_a_folder_without_the_output_matrix_that_is_the_embedding_is_whole(tokenizer, tmp_path):
     # So is GPT-2 kept on the hub: the inner model alone.
-    model = tiny_model("gpt2")
-    again = load_subject(str(write_model(tmp_path, model.base_model, tokenizer)), "float32", "cpu")
-    assert torch.equal(again.model.lm_head.weight, model.lm_head.weight)
+    expected = tiny_model("gpt2")
+    subject, model = load_whole(write_model(tmp_path, expected.base_model, tokenizer))
+    assert torch.equal(model.lm_head.weight, expected.lm_head.weight)
+    assert torch.equal(subject.space.E, expected.lm_head.weight)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_model_is_loaded_in_the_precision_that_was_asked_for(model_folder, dtype):
-    assert load_subject(str(model_folder), dtype, "cpu").dtype == dtype
+def test_a_model_runs_in_the_precision_that_was_asked_for_and_its_embeddings_stay_as_stored(model_folder, dtype):
+    subject, model = load_whole(model_folder, dtype)
+    assert str(model.dtype) == f"torch.{dtype}"
+    assert subject.space.E.dtype == torch.float32
 
 
 def test_the_demo_model_is_what_its_saes_were_trained_on(demo_library):
@@ -296,7 +329,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_model_folder_is_refused_with_its_path(copied_model, damage):
     damage(copied_model)
-    assert str(copied_model) in refusal(load_subject, str(copied_model), "float32", "cpu")
+    assert str(copied_model) in refusal(load_whole, copied_model)
 
 
 def test_pickled_weights_are_not_read(copied_model):
@@ -306,7 +339,7 @@ def test_pickled_weights_are_not_read(copied_model):
 
     torch.save({"model.embed_tokens.weight": Payload()}, copied_model / "pytorch_model.bin")
     (copied_model / "model.safetensors").unlink()
-    assert "safetensors" in refusal(load_subject, str(copied_model), "float32", "cpu")
+    assert "safetensors" in refusal(load_whole, copied_model)
 
 
 @pytest.mark.parametrize("part", ["model", "tokenizer"])
@@ -323,7 +356,7 @@ def test_code_that_comes_with_a_model_is_not_run_whatever_the_user_answers(copie
         path.write_text(json.dumps(json.loads(path.read_text()) | theirs))
     asked = []
     monkeypatch.setattr(builtins, "input", lambda *question: asked.append(question) or "y")
-    refusal(load_subject, str(copied_model), "float32", "cpu")
+    refusal(load_whole, copied_model)
     assert not trace.exists()
     assert asked == []
 
@@ -332,15 +365,23 @@ def test_a_tokenizer_without_a_fast_version_is_refused(copied_model):
     (copied_model / "tokenizer.json").unlink()
     path = copied_model / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "ByT5Tokenizer"}))
-    assert "no fast version" in refusal(load_subject, str(copied_model), "float32", "cpu")
+    assert "no fast version" in refusal(load_whole, copied_model)
 
 
-@pytest.mark.parametrize("name", ["no/such-model", "no such model", "/gone/folder", "./gone", "demo/other", "x" * 300])
+@pytest.mark.parametrize("name", ["no such model", "/gone/folder", "./gone", "../x", "a/b/c", "x" * 300])
 def test_a_model_that_is_nowhere_is_refused_by_name_with_what_could_be_there(name):
-    message = refusal(load_subject, name, "float32", "cpu")
+    message = refusal(load_subject, name)
     assert name[:60] in message
     assert "hub id" in message
     assert "folder" in message
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "demo/other", "gpt2"])
+def test_a_model_of_the_hub_needs_a_network_the_first_time(name):
+    message = refusal(load_subject, name)
+    assert name in message
+    assert "hub cannot be reached" in message
+    assert "HF_HUB_OFFLINE is set" in message
 
 
 # The library
@@ -408,13 +449,71 @@ def test_the_sae_that_was_not_used_for_longest_is_dropped(saes):
     assert kept.load(b)[0] is not first_b
 
 
-def test_one_model_is_kept_at_a_time_unless_more_are_asked_for(saes, copied_model):
-    other = str(copied_model)
+def test_one_model_is_kept_at_a_time_unless_more_are_asked_for(model_folder, copied_model):
     one, two = library(), library(max_models=2)
-    first = one.load(saes[0])[1], two.load(saes[0])[1]
-    assert one.load(saes[0], other)[1].name == two.load(saes[0], other)[1].name == other
-    assert one.load(saes[0])[1] is not first[0]
-    assert two.load(saes[0])[1] is first[1]
+    first = one.run("a", model_folder), two.run("a", model_folder)
+    dropped = weakref.ref(first[0])
+    one.run("b", copied_model), two.run("b", copied_model)
+    assert two.run("a", model_folder) is first[1]
+    del first
+    assert dropped() is None, "its memory is given back"
+    assert one.run("a", model_folder) is one.run("a", model_folder)
+
+
+def test_lists_and_vectors_run_no_model(saes, monkeypatch):
+    monkeypatch.setattr("multitool.loading.load_model", None)
+    token_table(library(allow_folder=True), VectorRecipe(sae=str(saes[0].folder), feature=0), ListRecipe())
+
+
+def test_what_two_ask_for_at_once_is_made_once_and_a_failure_is_told_to_both():
+    kept, made, both = _Kept(2), [], threading.Barrier(2)
+
+    def make():
+        made.append(1)
+        time.sleep(0.05)
+        raise UserError("no")
+
+    def ask(answers):
+        both.wait()
+        with pytest.raises(UserError) as caught:
+            kept.get("key", make)
+        answers.append(str(caught.value))
+
+    answers = []
+    threads = [threading.Thread(target=ask, args=(answers,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (made, answers) == ([1], ["no", "no"])
+    assert kept.get("key", lambda: "now it works") == "now it works"
+
+
+def test_a_slow_load_does_not_hold_up_what_is_there_already(saes):
+    kept, waiting, go_on = _Kept(2), threading.Event(), threading.Event()
+    kept.get("there", lambda: 1)
+    slow = threading.Thread(target=kept.get, args=("slow", lambda: (waiting.set(), go_on.wait(10))))
+    slow.start()
+    waiting.wait(10)
+    assert kept.get("there", lambda: 2) == 1
+    assert "there" in kept
+    assert "slow" not in kept
+    go_on.set()
+    slow.join()
+
+
+def test_memory_that_does_not_suffice_is_said(model_folder, saes, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    kept = library(allow_folder=True)
+    recipe = VectorRecipe(sae=str(saes[0].folder), feature=0)
+    monkeypatch.setattr("multitool.continuations.Continuations.start", full)
+    assert "fewer nodes" in refusal(definition_tree, kept, recipe, TreeRecipe())
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    message = refusal(load_model, "big", model_folder, "float32", "cpu")
+    assert "does not fit into the memory" in message
+    assert "bfloat16" in message
 
 
 def test_requests_at_the_same_time_share_one_model(saes):
@@ -444,6 +543,13 @@ def test_an_sae_and_a_model_of_different_width_are_refused_with_both_widths(tmp_
     assert "google/gemma-2b" in message
 
 
+def test_an_sae_of_a_layer_that_the_model_does_not_have_is_refused(tmp_path, model_folder):
+    deep = folder_sae(random_sae(tmp_path / "deep", d_model=32, hook="blocks.3.hook_resid_post"))
+    message = refusal(library().load, deep, str(model_folder))
+    assert "blocks.3.hook_resid_post" in message
+    assert "0 to 2" in message
+
+
 def test_an_sae_that_does_not_name_its_model_needs_one_named(tmp_path, model_folder):
     nameless = folder_sae(random_sae(tmp_path / "nameless", d_model=32))
     assert "--model" in refusal(library().load, nameless)
@@ -455,9 +561,9 @@ def test_an_sae_that_does_not_name_its_model_needs_one_named(tmp_path, model_fol
 
 def test_a_tree_and_a_list_come_from_two_local_folders(tmp_path, model_folder):
     folder = random_sae(tmp_path / "mine", d_model=32)
-    kept = library()
+    kept = library(allow_folder=True)
     recipe = VectorRecipe(sae=str(folder), feature=3)
-    options = {"model": str(model_folder), "allow_folder": True}
+    options = {"model": str(model_folder)}
     document = definition_tree(kept, recipe, TreeRecipe(cutoff=0.01, max_depth=3), **options)
     assert document.complete
     assert len(document.tree) > 3

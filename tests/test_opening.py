@@ -2,15 +2,16 @@
 
 import pytest
 
+from multitool.defaults import DEMO
 from multitool.document import read_tree
 from multitool.engine import definition_tree
 from multitool.recipe import TreeRecipe
-from multitool.ui_tree import OPENING, OPENING_TREE
+from multitool.ui_tree import DEMO_TREE
 
 
 def test_the_kept_tree_is_the_one_that_grows(demo_library):
-    kept = read_tree(OPENING_TREE.read_bytes())
-    grown = definition_tree(demo_library, OPENING, TreeRecipe(cutoff=1e-3))
+    kept = read_tree(DEMO_TREE.read_bytes())
+    grown = definition_tree(demo_library, DEMO, TreeRecipe(cutoff=1e-3))
     trimmed = kept.trimmed(1e-3)
     assert trimmed.tree.token == grown.tree.token
     assert abs(trimmed.tree.cumulative_prob - grown.tree.cumulative_prob).max() < 1e-5

@@ -5,52 +5,64 @@ from dataclasses import replace
 
 import pytest
 
-from multitool import ui_controls
 from multitool.errors import UserError
+from multitool.loading import Library
 from multitool.registry import demo_saes, find_sae
-from multitool.ui_controls import _evidence, vector_recipe
+from multitool.ui_controls import _evidence, _told, vector_recipe
 
 
 def test_a_feature_on_neuronpedia_has_a_link_and_its_page_embedded():
-    html = _evidence("gemma-2b-res-jb/blocks.6.hook_resid_post", 17)
+    html = _evidence(find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post"), 17)
     assert 'href="https://neuronpedia.org/gemma-2b/6-res-jb/17"' in html
     assert 'src="https://neuronpedia.org/gemma-2b/6-res-jb/17?embed=true"' in html
 
 
 def test_a_demo_feature_shows_the_tokens_that_fire_it_most():
-    html = _evidence("demo/hook_embed", 927)
+    html = _evidence(find_sae("demo/hook_embed"), 927)
     assert "␣rain" in html
     assert "neuronpedia" not in html
 
 
 def test_a_layer_of_the_demo_says_that_the_method_ends_there():
-    assert "here the method ends" in _evidence("demo/blocks.6.hook_resid_post", 460)
-    assert "here the method ends" not in _evidence("demo/hook_embed", 927)
+    assert "here the method ends" in _evidence(find_sae("demo/blocks.6.hook_resid_post"), 460)
+    assert "here the method ends" not in _evidence(find_sae("demo/hook_embed"), 927)
 
 
-def test_contexts_are_text_whatever_they_hold(monkeypatch, tmp_path):
+def test_contexts_are_text_whatever_they_hold(tmp_path):
     hostile = ["<script>", "<b>$x$</b>", "\n\u202e", 1.5]
     (tmp_path / "contexts.json").write_text(json.dumps({"features": [[hostile]]}))
     entry = replace(demo_saes()[0], folder=tmp_path, kind="resid_post")
-    monkeypatch.setattr(ui_controls, "find_sae", lambda name: entry)
-    html = _evidence("any", 0)
+    html = _evidence(entry, 0)
     assert "&lt;script&gt;<mark>&lt;b&gt;$x$&lt;/b&gt;</mark>\\n\\u202e" in html
 
 
 @pytest.mark.parametrize("name", ["", "no/such", "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"])
 def test_an_sae_that_cannot_be_had_shows_nothing(name):
-    assert _evidence(name, 0) == ""
+    assert _told(Library(), name, 0) == ""
+    assert _told(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post", 0) == ""
+
+
+def test_an_sae_tells_where_it_was_trained_and_whether_its_model_is_gated():
+    html = _evidence(find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post"), 17)
+    assert "layer 6 of google/gemma-2b (<code>blocks.6.hook_resid_post</code>)" in html
+    assert 'href="https://huggingface.co/google/gemma-2b"' in html
+    assert "licence" not in _evidence(find_sae("gpt2-small-res-jb/blocks.0.hook_resid_pre"), 0)
 
 
 def test_components_are_typed_as_numbers_separated_by_commas():
     def pca(first, more):
-        return vector_recipe("demo/hook_embed", 0, "encoder", 0.5, True, 2.0, first, more).pca
+        return vector_recipe("demo/hook_embed", 0, "encoder", 0.5, True, False, 2.0, first, more).pca
 
     assert pca(0, "") == ()
     assert pca(0.2, "0.1, -0.05") == (0.2, 0.1, -0.05)
     assert pca(0, "0.3") == (0.0, 0.3)
     with pytest.raises(UserError, match="'a lot'"):
         pca(0, "a lot")
+
+
+@pytest.mark.parametrize(("usual", "scale"), [(True, None), (False, 2.0)])
+def test_the_usual_scale_is_left_to_the_model(usual, scale):
+    assert vector_recipe("demo/hook_embed", 0, "encoder", 0.5, True, usual, 2.0, 0, "").scale == scale
 
 
 def test_the_demo_is_found_by_name():

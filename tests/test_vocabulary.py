@@ -7,6 +7,7 @@ from tiny import (
     END_OF_TEXT,
     N_ROWS,
     N_TOKENS,
+    RunningSubject,
     byte_level_tokenizer,
     sentencepiece_tokenizer,
     tiny_model,
@@ -16,7 +17,6 @@ from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 
 from multitool.registry import find_sae
-from multitool.subject import Subject
 from multitool.text import join_tokens
 from multitool.vocabulary import token_texts
 
@@ -127,20 +127,20 @@ def test_every_end_of_text_that_the_model_or_its_tokenizer_names_counts(tokenize
     model = tiny_model("llama")
     model.config.eos_token_id = [3, 4]
     model.generation_config.eos_token_id = 5
-    assert np.flatnonzero(Subject(model, tokenizer, "").ends(None)).tolist() == [END_OF_TEXT, 3, 4, 5]
+    assert np.flatnonzero(RunningSubject(model, tokenizer, "").ends(None)).tolist() == [END_OF_TEXT, 3, 4, 5]
 
 
 def test_an_end_of_text_beyond_the_models_rows_or_none_at_all_is_no_harm(tokenizer):
     model = tiny_model("llama")
     model.config.eos_token_id = None
     model.generation_config.eos_token_id = [N_ROWS + 7, 6]
-    assert np.flatnonzero(Subject(model, tokenizer, "").ends(None)).tolist() == [END_OF_TEXT, 6]
+    assert np.flatnonzero(RunningSubject(model, tokenizer, "").ends(None)).tolist() == [END_OF_TEXT, 6]
 
 
 def test_a_turns_end_counts_though_no_configuration_lists_it():
     tokenizer = byte_level_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
-    ends = Subject(tiny_model("llama"), tokenizer, "").ends(None)
+    ends = RunningSubject(tiny_model("llama"), tokenizer, "").ends(None)
     assert np.flatnonzero(ends).tolist() == [END_OF_TEXT, N_TOKENS]
 
 
@@ -173,8 +173,8 @@ def test_a_beginning_of_text_that_the_tokenizer_adds_is_part_of_the_prompt():
 def test_the_ghosts_vector_is_read_in_the_models_own_precision(tokenizer):
     subject = tiny_subject("gemma", tokenizer)
     subject.model.to(torch.bfloat16)
-    half = Subject(subject.model, tokenizer, "half")
-    assert half.dtype == "bfloat16"
+    half = RunningSubject(subject.model, tokenizer, "half")
+    assert half.space.E.dtype == torch.bfloat16
     prompt = half.ghost_prompt('"{ghost}" "', 5)
     ids, probs = half.next_tokens(prompt, half.space.centroid, 5, 5).start()
     assert probs.dtype == np.float32

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from multitool.subject import Subject
+from multitool.continuations import Continuations
+from multitool.subject import GhostPrompt, Subject
 
 SENTENCES = [
     'A typical definition of "OSS" would be "a small brown dog that barks."',
@@ -133,8 +134,20 @@ def tiny_model(architecture: str, seed: int = 0):
     return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
 
 
-def tiny_subject(architecture: str, tokenizer: PreTrainedTokenizerFast) -> Subject:
-    return Subject(tiny_model(architecture), tokenizer, f"tiny/{architecture}")
+class RunningSubject(Subject):
+    """A subject together with its model."""
+
+    def __init__(self, model, tokenizer: PreTrainedTokenizerFast, name: str):
+        E = model.get_input_embeddings().weight.detach()
+        super().__init__(E, tokenizer, model.config, name, generation_config=model.generation_config)
+        self.model = model
+
+    def next_tokens(self, prompt: GhostPrompt, v: torch.Tensor, top_k: int, longest: int) -> Continuations:
+        return Continuations(self.model, prompt, v, top_k, longest)
+
+
+def tiny_subject(architecture: str, tokenizer: PreTrainedTokenizerFast) -> RunningSubject:
+    return RunningSubject(tiny_model(architecture), tokenizer, f"tiny/{architecture}")
 
 
 def write_model(folder: Path, model, tokenizer) -> Path:

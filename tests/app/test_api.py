@@ -26,7 +26,7 @@ def without_seconds(tree: dict) -> dict:
 
 def test_the_api_has_the_four_documented_endpoints_and_no_other(client):
     api = client.view_api(return_format="dict", print_info=False)
-    assert set(api["named_endpoints"]) == {"/definition_tree", "/trim_tree", "/token_list", "/saes"}
+    assert set(api["named_endpoints"]) == {"/definition_tree", "/continue_tree", "/trim_tree", "/token_list", "/saes"}
     assert not api["unnamed_endpoints"]
 
 

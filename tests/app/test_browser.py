@@ -105,7 +105,7 @@ def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
     before = picture(page)
     page.click("#stop")
     wait_for_new_picture(page, before)
-    wait_for_status(page, "Stopped before it was whole")
+    wait_for_status(page, "Not whole: it was stopped")
     assert json.loads(download(page, "#json"))["result"]["complete"] is False
 
 

@@ -1,0 +1,64 @@
+"""Which SAE the page opens with, where nobody has said so."""
+
+from dataclasses import dataclass
+
+from multitool.errors import UserError
+from multitool.loading import Library
+from multitool.loading_hub import may_read
+from multitool.recipe import VectorRecipe
+from multitool.registry import SaeEntry
+from multitool.settings import PREFIX, Settings
+
+DEMO = VectorRecipe(sae="demo/hook_embed", feature=927)
+GEMMA = VectorRecipe(sae="gemma-2b-res-jb/blocks.6.hook_resid_post", feature=17)
+GPT2 = VectorRecipe(sae="gpt2-small-res-jb/blocks.0.hook_resid_pre", feature=0)
+
+_HOW_TO_GET_GEMMA = (
+    "This Space has no access to Gemma-2B, the model that the tool was made for. Its owner gets it by accepting the "
+    "licence at [google/gemma-2b](https://huggingface.co/google/gemma-2b) and setting a token that may read it as the "
+    "secret `HF_TOKEN` (Settings → Variables and secrets)."
+)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the page opens with. Its SAE and its model are loaded."""
+
+    recipe: VectorRecipe
+    entry: SaeEntry
+    notice: str = ""  # Markdown: what the page tells of how it came to it
+
+
+def choose_opening(library: Library, settings: Settings) -> Opening:
+    """The operator's choice; else on a Space Gemma-2B if it may be read, or GPT-2; else, or if all fails, the demo.
+
+    Raises:
+        UserError: the operator's choice, or the demo, cannot be loaded.
+    """
+    if settings.sae:
+        try:
+            return _loaded(library, VectorRecipe(sae=settings.sae, feature=settings.feature))
+        except UserError as error:
+            raise UserError(f"{PREFIX}SAE and {PREFIX}FEATURE name what the page opens with. {error}") from error
+    if not settings.on_space:
+        return _loaded(library, DEMO)
+    notices = []
+    for recipe in (GEMMA, GPT2):
+        if not library.offers(recipe.sae):
+            continue
+        if recipe is GEMMA and not may_read(library.find(recipe.sae).model):
+            notices.append(_HOW_TO_GET_GEMMA)
+            continue
+        try:
+            return _loaded(library, recipe, " ".join(notices))
+        except UserError as error:
+            notices.append(f"{recipe.sae} could not be loaded: {error}")
+    return _loaded(library, DEMO, " ".join(notices))
+
+
+def _loaded(library: Library, recipe: VectorRecipe, notice: str = "") -> Opening:
+    entry = library.find(recipe.sae)
+    sae, subject = library.load(entry)
+    sae.feature(recipe.feature)
+    library.run(subject.name, subject.folder)
+    return Opening(recipe, entry, notice)

@@ -1,0 +1,122 @@
+"""Growing trees where the GPU is: the one function that ZeroGPU lends a GPU to.
+
+On ZeroGPU the function runs in another process, forked for it, and only plain data goes in and comes out: a
+``GrowthTask`` and one ``Growth`` per level. Anywhere else ``spaces.GPU`` leaves it as it is.
+"""
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import gradio as gr
+import spaces
+
+from multitool.errors import UserError
+from multitool.growth import Growth
+from multitool.loading import Library
+from multitool.settings import Settings
+from multitool.task import GrowthTask
+
+Grower = Callable[[GrowthTask], Iterator[Growth]]
+
+# What a tree is assumed to take of a GPU, to ask for enough and not for more: the rank in ZeroGPU's queue and what
+# visitors have left a day both depend on what is asked for.
+_START_SECONDS = 8  # a new process, and the default model from disk to the GPU
+_BYTES_PER_SECOND = 0.5e9  # another model from disk to the GPU
+_SECONDS_PER_LEVEL = 0.1
+_SECONDS_PER_NODE = 0.005
+_LEAST_SECONDS = 12
+_SHARE_USED = 0.85  # of the time asked for; then the tree comes back as it is, before the process is ended
+
+_PROCESS = {"forked_at": None}  # in a process forked for a GPU: when, until its first task
+
+
+def _note_fork() -> None:
+    _PROCESS["forked_at"] = time.monotonic()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def gpu_grower(library: Library, settings: Settings, resident: str) -> Grower:
+    """A function that grows trees on the GPU, or on whatever the library's device is where there is no ZeroGPU.
+
+    Args:
+        library: has the model ``resident`` loaded on "cuda" before the app is launched.
+        settings: with the longest time for one tree.
+        resident: the model that every new process has from the start.
+    """
+
+    @spaces.GPU(duration=lambda task: task.seconds)
+    def grow_on_gpu(task: GrowthTask) -> Iterator[Growth | str]:
+        """Answers with a text instead of raising: an exception would end the process and lose its message."""
+        try:
+            if settings.zero_gpu:
+                task = replace(task, seconds=_SHARE_USED * task.seconds - _seconds_since_fork())
+            yield from library.grow(task)
+        except UserError as error:
+            yield str(error)
+
+    def grow(task: GrowthTask) -> Iterator[Growth]:
+        seconds = settings.seconds
+        if settings.zero_gpu:
+            seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
+        try:
+            for answer in grow_on_gpu(replace(task, seconds=seconds)):
+                if isinstance(answer, str):
+                    raise UserError(answer)
+                yield answer
+        except gr.Error as error:
+            raise UserError(zero_gpu_problem(error.title, error.message)) from error
+
+    return grow
+
+
+def seconds_to_ask_for(task: GrowthTask, most: int, *, loaded: bool) -> int:
+    """The GPU time to ask for, in whole seconds: enough for a usual tree of these settings, ``most`` at most.
+
+    Args:
+        loaded: whether the process has the model from its start.
+    """
+    # So many nodes have usual trees: 1 / cutoff to a power that trees of the demo and of GPT-2 stay below.
+    nodes = min(task.max_nodes, task.cutoff**-0.75)
+    weights = 0 if loaded else sum(file.stat().st_size for file in task.folder.glob("*.safetensors"))
+    seconds = _START_SECONDS + weights / _BYTES_PER_SECOND + task.max_depth * _SECONDS_PER_LEVEL
+    return min(most, max(_LEAST_SECONDS, math.ceil(seconds + nodes * _SECONDS_PER_NODE)))
+
+
+def _seconds_since_fork() -> float:
+    """What this process spent on getting ready, on the visitor's clock; nothing if it was ready already."""
+    forked_at, _PROCESS["forked_at"] = _PROCESS["forked_at"], None
+    return 0.0 if forked_at is None else time.monotonic() - forked_at
+
+
+def zero_gpu_problem(title: str, message: str) -> str:
+    """A refusal of ZeroGPU for a person: what happened and what to do."""
+    said = " ".join(re.sub(r"<[^>]*>", " ", str(message)).split())
+    without = "Token lists, saved trees and trimming need no GPU and go on working."
+    match title:
+        case "ZeroGPU quota exceeded":
+            return (
+                f"There is no GPU time left for you now: {said} {without} For more trees: log in to Hugging Face (an "
+                "account has more GPU time a day than a visitor), ask for less (a larger cutoff, fewer nodes), or "
+                "duplicate this Space."
+            )
+        case "ZeroGPU illegal duration":
+            return (
+                f"This tree asks for more GPU time than your account may use at once: {said} Ask for a smaller one (a "
+                f"larger cutoff, fewer nodes), or log in to Hugging Face. {without}"
+            )
+        case "ZeroGPU queue timeout" | "ZeroGPU client error" | "ZeroGPU pending credits exceeded":
+            return f"No GPU is to be had at the moment: {said} Try again in a minute. {without}"
+        case "ZeroGPU worker error" if "aborted" in said:
+            return (
+                "The GPU was taken away before the tree was whole: its time was up, or its process ended. What had "
+                "grown by then is kept; go on from there, or ask for a smaller tree (a larger cutoff, fewer nodes)."
+            )
+        case "ZeroGPU worker error":
+            return f"The growth failed on the GPU ({said}). Try again; if it stays so, report it with the settings."
+    return said
