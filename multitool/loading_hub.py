@@ -188,7 +188,8 @@ def problem(error: Exception, repo_id: str, purpose: str = "") -> UserError:
     offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
     return UserError(
         f"{name} could not be fetched: the hub cannot be reached, or the connection broke off{offline}. Check the "
-        f"network and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. [{_words(error)}]"
+        "network and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. "
+        f"[{_words(error)}]"
     )
 
 

@@ -27,7 +27,7 @@ class Settings:
     max_prompt: int = 100_000  # longest prompt, in characters
     seconds: int | None = None  # longest time for one tree, which then comes back as far as it got
     queue: int = 32  # requests that may wait; further ones are turned away
-    concurrency: int = 2  # trees that grow at the same time
+    concurrency: int = 1  # trees that grow at the same time; on one CPU or GPU more only slow each other down
 
     @property
     def max_model_bytes(self) -> int | None:

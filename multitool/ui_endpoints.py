@@ -152,10 +152,10 @@ def add_endpoints(service: Service, opening: VectorRecipe) -> None:
         return [entry.facts() for entry in find_saes(search, service.library.patterns)]
 
     for endpoint in (definition_tree, continue_tree):
-        _add(endpoint, answer="The tree as JSON (schema sae-multitool/definition-tree/1).", **on_model(service.settings))
-    _add(trim_tree, answer="The trimmed tree as JSON.")
-    _add(token_list, answer="JSON: headers and data, one list per token.")
-    _add(saes, answer="JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.")
+        _add(endpoint, "The tree as JSON (schema sae-multitool/definition-tree/1).", **on_model(service.settings))
+    _add(trim_tree, "The trimmed tree as JSON.")
+    _add(token_list, "JSON: headers and data, one list per token.")
+    _add(saes, "JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.")
 
 
 def _add(endpoint: Callable, answer: str, **queue) -> None:
@@ -173,16 +173,20 @@ _TWIN = "_json"
 
 
 def _as_json(endpoint: Callable, answer: str) -> Callable:
-    """The endpoint with its last answer as a JSON text; of a picture and a tree, the tree."""
+    """The endpoint with its answers as JSON texts; of a picture and a tree, the tree."""
+
+    def text(result) -> str:
+        return json.dumps(result[1] if isinstance(result, tuple) else result, ensure_ascii=False, allow_nan=False)
 
     @functools.wraps(endpoint)
-    def twin(*args, **kwargs):
-        result = endpoint(*args, **kwargs)
-        if inspect.isgenerator(result):
-            *_, result = result
-        value = result[1] if isinstance(result, tuple) else result
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    def plain(*args, **kwargs):
+        return text(endpoint(*args, **kwargs))
 
+    @functools.wraps(endpoint)
+    def streaming(*args, **kwargs):
+        yield from map(text, endpoint(*args, **kwargs))
+
+    twin = streaming if inspect.isgeneratorfunction(endpoint) else plain
     twin.__name__ = endpoint.__name__ + _TWIN
     twin.__doc__ = endpoint.__doc__.partition("Returns:")[0] + f"Returns:\n            {answer}\n"
     # Gradio reads the parameters off the signature, and the return type too.

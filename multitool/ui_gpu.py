@@ -100,18 +100,20 @@ def zero_gpu_problem(title: str, message: str) -> str:
     without = "Token lists, saved trees and trimming need no GPU and go on working."
     match title:
         case "ZeroGPU quota exceeded":
+            figures = re.search(r"\((\d+)s requested vs\. (-?\d+)s left\)\. Try again in ([\w:, ]+)", said)
+            left = " ({} s asked for, {} s left; more in {})".format(*figures.groups()) if figures else ""
             return (
-                f"There is no GPU time left for you now: {said} {without} For more trees: log in to Hugging Face (an "
-                "account has more GPU time a day than a visitor), ask for less (a larger cutoff, fewer nodes), or "
-                "duplicate this Space."
+                f"Your GPU time is used up for now{left}. {without} For more trees: ask for less (a larger cutoff, "
+                "fewer nodes), log in to Hugging Face or pass a token (accounts have more GPU time a day than "
+                "visitors), or duplicate this Space."
             )
         case "ZeroGPU illegal duration":
             return (
-                f"This tree asks for more GPU time than your account may use at once: {said} Ask for a smaller one (a "
-                f"larger cutoff, fewer nodes), or log in to Hugging Face. {without}"
+                f"This tree asks for more GPU time than you may use at once. Ask for less (a larger cutoff, fewer "
+                f"nodes), or log in to Hugging Face. {without}"
             )
         case "ZeroGPU queue timeout" | "ZeroGPU client error" | "ZeroGPU pending credits exceeded":
-            return f"No GPU is to be had at the moment: {said} Try again in a minute. {without}"
+            return f"No GPU is to be had at the moment. Try again in a minute. {without}"
         case "ZeroGPU worker error" if "aborted" in said:
             return (
                 "The GPU was taken away before the tree was whole: its time was up, or its process ended. What had "

@@ -28,7 +28,9 @@ def ghost_vector(subject: RunningSubject, seed: int = 1) -> torch.Tensor:
     return subject.space.centroid + subject.space.mean_distance * direction / direction.norm()
 
 
-def growths(subject: RunningSubject, *, template=PROMPT, seed=1, top_k=5, ends=NO_ENDS, cutoff=CUTOFF, max_nodes=10_000, **more):
+def growths(
+    subject: RunningSubject, *, template=PROMPT, seed=1, top_k=5, ends=NO_ENDS, cutoff=CUTOFF, max_nodes=10_000, **more
+):
     prompt = subject.ghost_prompt(template, DEPTH)
     source = subject.next_tokens(prompt, ghost_vector(subject, seed), top_k, DEPTH)
     return grow(source, cutoff=cutoff, max_depth=DEPTH, max_nodes=max_nodes, ends=ends, **more)

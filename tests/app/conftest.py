@@ -17,8 +17,8 @@ START_LIMIT = 180  # seconds; the first start on a fresh machine fetches and con
 
 
 @pytest.fixture(scope="session")
-def app_url(tmp_path_factory):
-    """The address of ``python app.py``, started as the README says."""
+def app_server(tmp_path_factory):
+    """The address and the process id of ``python app.py``, started as the README says."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -29,10 +29,15 @@ def app_url(tmp_path_factory):
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_for(url, server, log)
-        yield url
+        yield url, server.pid
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.fixture(scope="session")
+def app_url(app_server):
+    return app_server[0]
 
 
 def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:

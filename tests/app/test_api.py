@@ -1,6 +1,7 @@
 """The Gradio API, called as a program calls it."""
 
 import concurrent.futures
+import json
 import os
 import re
 import subprocess
@@ -20,14 +21,20 @@ def client(app_url):
     return Client(app_url, verbose=False)
 
 
-def without_seconds(tree: dict) -> dict:
-    return tree | {"result": tree["result"] | {"seconds": None}}
+ENDPOINTS = {"/definition_tree", "/continue_tree", "/trim_tree", "/token_list", "/saes"}
 
 
-def test_the_api_has_the_four_documented_endpoints_and_no_other(client):
+def test_the_api_has_the_documented_endpoints_with_their_twins_and_no_other(client):
     api = client.view_api(return_format="dict", print_info=False)
-    assert set(api["named_endpoints"]) == {"/definition_tree", "/continue_tree", "/trim_tree", "/token_list", "/saes"}
+    assert set(api["named_endpoints"]) == ENDPOINTS | {f"{endpoint}_json" for endpoint in ENDPOINTS}
     assert not api["unnamed_endpoints"]
+
+
+def test_a_twin_answers_with_the_same_as_one_json_text(client):
+    _, tree = client.predict(**SMALL, api_name="/definition_tree")
+    assert json.loads(client.predict(**SMALL, api_name="/definition_tree_json")) == tree
+    _, trimmed = client.predict(tree, 1e-2, api_name="/trim_tree")
+    assert json.loads(client.predict(tree, 1e-2, api_name="/trim_tree_json")) == trimmed
 
 
 def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
@@ -45,7 +52,7 @@ def _names(endpoint: dict) -> list[str]:
 
 
 def test_a_tree_streams_while_it_grows_and_ends_whole(client):
-    job = client.submit(**SMALL, api_name="/definition_tree")
+    job = client.submit(cutoff=4e-3, api_name="/definition_tree")
     picture, tree = job.result()
     answers = job.outputs()
     nodes = [answer[1]["result"]["nodes"] for answer in answers]
@@ -93,13 +100,54 @@ def test_requests_at_the_same_time_answer_as_those_one_after_the_other(client):
     requests = [{"feature": 927, **SMALL}, {"feature": 648, **SMALL}, {"feature": 927, "scale": 3.0, **SMALL}]
 
     def ask(request: dict) -> dict:
-        return without_seconds(client.predict(**request, api_name="/definition_tree")[1])
+        return client.predict(**request, api_name="/definition_tree")[1]["tree"]
 
     in_turn = [ask(request) for request in requests]
     with concurrent.futures.ThreadPoolExecutor(3) as threads:
-        at_once = list(threads.map(ask, requests))
+        # With another longest path, which none reaches: the same request again would be answered from memory.
+        at_once = list(threads.map(ask, [request | {"max_depth": 26} for request in requests]))
     assert at_once == in_turn
-    assert in_turn[0]["tree"] != in_turn[2]["tree"]
+    assert in_turn[0] != in_turn[2]
+
+
+def test_the_same_request_again_is_answered_from_memory(client):
+    first = client.predict(feature=5, cutoff=2e-2, api_name="/definition_tree")[1]
+    job = client.submit(feature=5, cutoff=2e-2, api_name="/definition_tree")
+    assert job.result()[1] == first, "the seconds too"
+    assert len(job.outputs()) == 1
+
+
+@pytest.fixture(scope="module")
+def begun_and_whole(client):
+    """A tree after its first level, and the whole of it."""
+    job = client.submit(feature=152, cutoff=1e-2, api_name="/definition_tree")
+    job.result()
+    begun, *_, whole = [tree for _, tree in job.outputs()]
+    assert not begun["result"]["complete"]
+    return begun, whole
+
+
+def test_a_tree_that_was_stopped_is_grown_on(client, begun_and_whole):
+    begun, whole = begun_and_whole
+    picture, tree = client.predict(begun, api_name="/continue_tree")
+    assert _paths(tree["tree"]) == pytest.approx(_paths(whole["tree"]), abs=1e-5)
+    assert tree["settings"] == whole["settings"]
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(AppError, match="This tree is whole"):
+        client.predict(whole, api_name="/continue_tree")
+
+
+def test_a_tree_from_elsewhere_is_grown_on_only_where_its_recipe_may_be_grown(client, begun_and_whole):
+    begun, _ = begun_and_whole
+
+    def refusal(**settings) -> str:
+        with pytest.raises(AppError) as error:
+            client.predict(begun | {"settings": begun["settings"] | settings}, api_name="/continue_tree")
+        return str(error.value)
+
+    assert "own model" in refusal(model="somebody/else")
+    assert "There is no SAE" in refusal(sae="/etc")
+    assert "exactly once" in refusal(prompt="no place for it")
 
 
 @pytest.mark.parametrize(

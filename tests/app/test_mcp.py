@@ -1,0 +1,70 @@
+"""The app as an MCP server, used by a real MCP client: what an agent sees of it."""
+
+import asyncio
+import json
+
+import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+
+
+@pytest.fixture(scope="module")
+def call(app_url):
+    """Call a tool: (whether it failed, its answer's texts). Without a name: the tools that there are."""
+
+    async def talk(name, arguments):
+        address = f"{app_url}/gradio_api/mcp/"
+        async with streamable_http_client(address) as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            if name is None:
+                return {tool.name: tool for tool in (await session.list_tools()).tools}
+            result = await session.call_tool(name, arguments)
+            return bool(result.isError), [content.text for content in result.content]
+
+    return lambda name=None, **arguments: asyncio.run(talk(name, arguments))
+
+
+def answer(call, name, **arguments):
+    """The single JSON that a tool must answer with."""
+    failed, texts = call(name, **arguments)
+    assert not failed, texts
+    (text,) = texts
+    return json.loads(text)
+
+
+def test_the_tools_are_the_endpoints_and_read_as_documentation(call):
+    tools = call()
+    assert set(tools) == {"definition_tree", "continue_tree", "trim_tree", "token_list", "saes"}
+    tree = tools["definition_tree"]
+    assert tree.description.startswith("Grow a definition tree: what the model says")
+    assert "picture" not in tree.description.lower().partition("returns:")[2]
+    described = tree.inputSchema["properties"]
+    assert described["cutoff"]["description"] == "smallest cumulative probability of a node, between 0 and 1."
+    assert described["cutoff"]["default"] == 5e-5
+    assert all(parameter.get("description") for tool in tools.values()
+               for parameter in tool.inputSchema["properties"].values())
+
+
+def test_a_tree_is_grown_and_trimmed(call):
+    tree = answer(call, "definition_tree", feature=648, cutoff=2e-2)
+    assert tree["schema"] == "sae-multitool/definition-tree/1"
+    assert tree["result"]["complete"]
+    trimmed = answer(call, "trim_tree", tree=tree, cutoff=5e-2)
+    assert trimmed["result"]["nodes"] < tree["result"]["nodes"]
+
+
+def test_tokens_are_listed_and_saes_found(call):
+    table = answer(call, "token_list", top=3)
+    assert [row[:2] for row in table["data"]][0] == [1, " rain"]
+    (found,) = answer(call, "saes", search="gemma-2b-res-jb blocks.6.")
+    assert found == {
+        "sae": "gemma-2b-res-jb/blocks.6.hook_resid_post", "model": "google/gemma-2b",
+        "hook": "blocks.6.hook_resid_post", "layer": 6, "d_sae": 16384, "gated": True,
+        "neuronpedia_id": "gemma-2b/6-res-jb",
+    }  # fmt: skip
+
+
+def test_an_error_says_what_is_valid(call):
+    failed, texts = call("token_list", feature=10**6)
+    assert failed
+    assert "0 to 2047" in texts[0]
