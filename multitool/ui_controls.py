@@ -64,7 +64,7 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
             "Next ▶": lambda feature, d_sae: (feature + 1) % d_sae,
         }
         step_buttons = {name: gr.Button(name, size="sm", min_width=60) for name in steps}
-    evidence = gr.HTML(_evidence(entry, recipe.feature), elem_id="evidence")
+    evidence = gr.HTML(_told(library, recipe.sae, recipe.feature), elem_id="evidence")
     with gr.Group():
         weights = gr.Radio(
             list(DIRECTIONS), value=recipe.weights, label="Weights", elem_id="weights",
@@ -167,8 +167,8 @@ def _range(entry: SaeEntry) -> str:
 
 
 def _evidence(entry: SaeEntry, feature: int) -> str:
-    """What is known of a feature besides its weights: its SAE, where it fired, its page on Neuronpedia."""
-    parts = [f'<p class="about">{_about(entry)}</p>']
+    """What is known of a feature besides its weights: where it fired, its page on Neuronpedia."""
+    parts = []
     if entry.release == "demo" and entry.kind != "embed":
         parts.append(f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>')
     contexts = strongest_contexts(entry, feature)
@@ -191,14 +191,18 @@ def _evidence(entry: SaeEntry, feature: int) -> str:
 
 
 def _told(library: Library, name: str | None, feature: int | None) -> str:
-    """The same for what the controls show, which may be no SAE at all."""
-    return _evidence(library.find(name), int(feature or 0)) if library.offers(name or "") else ""
+    """The SAE and what is known of its feature, for what the controls show; nothing if that is no SAE."""
+    if not library.offers(name or ""):
+        return ""
+    entry = library.find(name)
+    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + _evidence(entry, int(feature or 0))
 
 
-def _about(entry: SaeEntry) -> str:
+def _about(entry: SaeEntry, here: bool) -> str:
+    """Where an SAE was trained, and what loading its model takes unless it is here already."""
     where = "token embeddings" if entry.kind == "embed" else f"layer {entry.layer}"
     about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>)."
-    if entry.gated:
+    if entry.gated and not here:
         page = escape(entry.licence_page, quote=True)
         about += f' Its <a href="{page}" target="_blank" rel="noopener">licence</a> must be accepted first.'
     return about

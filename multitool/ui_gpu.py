@@ -81,7 +81,7 @@ def seconds_to_ask_for(task: GrowthTask, most: int, *, loaded: bool) -> int:
     Args:
         loaded: whether the process has the model from its start.
     """
-    # So many nodes have usual trees: 1 / cutoff to a power that trees of the demo and of GPT-2 stay below.
+    # So many nodes have large trees of the demo.
     nodes = min(task.max_nodes, task.cutoff**-0.75)
     weights = 0 if loaded else sum(file.stat().st_size for file in task.folder.glob("*.safetensors"))
     seconds = _START_SECONDS + weights / _BYTES_PER_SECOND + task.max_depth * _SECONDS_PER_LEVEL

@@ -43,10 +43,10 @@ def test_an_sae_that_cannot_be_had_shows_nothing(name):
 
 
 def test_an_sae_tells_where_it_was_trained_and_whether_its_model_is_gated():
-    html = _evidence(find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post"), 17)
+    html = _told(Library(), "gemma-2b-res-jb/blocks.6.hook_resid_post", 17)
     assert "layer 6 of google/gemma-2b (<code>blocks.6.hook_resid_post</code>)" in html
     assert 'href="https://huggingface.co/google/gemma-2b"' in html
-    assert "licence" not in _evidence(find_sae("gpt2-small-res-jb/blocks.0.hook_resid_pre"), 0)
+    assert "licence" not in _told(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre", 0)
 
 
 def test_components_are_typed_as_numbers_separated_by_commas():
