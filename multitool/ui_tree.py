@@ -123,8 +123,9 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening) -> N
         )
         growths.append(fill.then(**growing))
     for growth in growths:
-        # A tree whose growth broke off is shown as far as it has grown, as a stopped one is.
-        growth.then(**reset_trim).then(**show)
+        # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
+        growth.success(**reset_trim).then(**show)
+        growth.failure(**reset_trim).then(**show)
     stop.click(None, cancels=growths, **PRIVATE).then(**reset_trim).then(**show)
     gr.on([trim.release, drawn.release], trigger_mode="always_last", **show)
     upload.upload(shown_errors(_opened), upload, document, **PRIVATE).success(**reset_trim).then(**show)

@@ -156,3 +156,60 @@ def test_a_phone_shows_everything_without_scrolling_sideways(browser, app_url, p
     page.set_viewport_size({"width": 390, "height": 844})
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def choose(page, box: str, text: str) -> None:
+    field = page.locator(f"{box} input")
+    field.fill(text)
+    field.press("Enter")
+
+
+def test_another_model_lists_its_saes_and_says_what_it_takes_without_fetching_anything(page):
+    choose(page, "#model", "google/gemma-2b")
+    page.wait_for_function("document.querySelector('#sae input').value.startsWith('gemma-2b-res-jb/blocks.')")
+    page.get_by_text("0 to 16,383").wait_for()
+    page.get_by_text("must be accepted first").wait_for()
+    assert page.locator("#evidence a", has_text="licence").get_attribute("href").endswith("/google/gemma-2b")
+
+    # Typed from another model's list, an SAE brings its model with it.
+    choose(page, "#sae", "gpt2-small-res-jb/blocks.3.hook_resid_pre")
+    page.wait_for_function("document.querySelector('#model input').value === 'openai-community/gpt2'")
+    page.get_by_text("0 to 24,575").wait_for()
+
+
+def test_a_model_that_cannot_be_had_is_told_and_the_page_goes_on(page):
+    before = picture(page)
+    choose(page, "#sae", "gemma-2b-res-jb/blocks.6.hook_resid_post")
+    page.wait_for_function("document.querySelector('#model input').value === 'google/gemma-2b'")
+    page.click("#grow")
+    toast = page.locator(".toast-body", has_text="hub cannot be reached")
+    toast.wait_for()
+    assert "gemma-2b-res-jb/blocks.6.hook_resid_post" in toast.inner_text()
+    page.get_by_role("button", name="prison").click()
+    wait_for_new_picture(page, before)
+
+
+def test_a_scale_of_ones_own(page):
+    page.locator("#usual-scale input").uncheck()
+    number = page.locator("#scale input[type=number]")
+    number.wait_for()
+    assert number.input_value() == "2.39"
+    number.fill("3.5")
+    number.press("Tab")
+    grow(page, "2e-2")
+    assert json.loads(download(page, "#json"))["settings"]["scale"] == 3.5
+
+
+def test_a_stopped_tree_is_grown_on(page):
+    set_cutoff(page, "2e-4")
+    page.click("#grow")
+    wait_for_status(page, "2 tokens deep")
+    before = picture(page)
+    page.click("#stop")
+    wait_for_new_picture(page, before)
+    before = picture(page)
+    page.click("#go-on")
+    wait_for_new_picture(page, before)
+    wait_for_status(page, "at cutoff 0.0002")
+    assert json.loads(download(page, "#json"))["result"]["complete"] is True
+    assert not page.locator("#go-on").is_visible()
