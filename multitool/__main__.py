@@ -11,7 +11,7 @@ from multitool.errors import UserError
 from multitool.loading import DEVICES, DTYPES, Library
 from multitool.phrases import END, outline
 from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe
-from multitool.registry import saes
+from multitool.registry import SaeEntry, saes
 from multitool.text import visible
 from multitool.vector import DIRECTIONS
 
@@ -102,7 +102,9 @@ def _tree(options) -> None:
     if options.image and options.image.suffix.lower() not in _IMAGES:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
     _check_writable(options.json, options.image)
-    document = definition_tree(_library(options), vector, recipe, model=options.model)
+    library = _library(options)
+    document = definition_tree(library, vector, recipe, model=options.model)
+    _note_other_model(options.model, library.find(vector.sae))
     if options.json:
         _write(options.json, document.to_json().encode())
     if options.image:
@@ -129,7 +131,9 @@ def _tokens(options) -> None:
     vector = _vector_recipe(options)
     recipe = ListRecipe(exponent=options.exponent, top=options.top)
     _check_writable(options.csv, options.json)
-    table = token_table(_library(options), vector, recipe, model=options.model)
+    library = _library(options)
+    table = token_table(library, vector, recipe, model=options.model)
+    _note_other_model(options.model, library.find(vector.sae))
     if options.csv:
         _write(options.csv, table.to_csv().encode())
     if options.json:
@@ -145,10 +149,13 @@ def _saes(options) -> None:
     entries = saes(options.search)
     if not entries:
         raise UserError(f"No SAE matches {options.search!r}. Try fewer words, or a model's name.")
-    rows = [("SAE", "MODEL", "HOOK"), *((entry.name, entry.model, entry.hook) for entry in entries)]
-    wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for name, model, hook in rows:
-        print(f"{name:{wide[0]}}  {model:{wide[1]}}  {hook}")
+    rows = [("SAE", "MODEL", "HOOK", "FEATURES", "NEURONPEDIA")]
+    for entry in entries:
+        model = entry.model + (" (gated)" if entry.gated else "")
+        rows.append((entry.name, model, entry.hook, str(entry.d_sae or "?"), entry.neuronpedia_id or ""))
+    wide = [max(len(row[column]) for row in rows) for column in range(4)]
+    for name, model, hook, d_sae, neuronpedia in rows:
+        print(f"{name:{wide[0]}}  {model:{wide[1]}}  {hook:{wide[2]}}  {d_sae:>{wide[3]}}  {neuronpedia}".rstrip())
 
 
 def _vector_recipe(options) -> VectorRecipe:
@@ -157,6 +164,12 @@ def _vector_recipe(options) -> VectorRecipe:
 
 def _library(options) -> Library:
     return Library(dtype=options.dtype, device=options.device, allow_folder=True)
+
+
+def _note_other_model(model: str | None, entry: SaeEntry) -> None:
+    """An SAE may be read on another model of the same width; whoever does so should know it."""
+    if model and entry.model and Path(model).name.lower() != Path(entry.model).name.lower():
+        sys.stderr.write(f"multitool: note: {entry.name} was trained on {entry.model}, not on {model}.\n")
 
 
 def _title(settings: dict, vector: dict) -> str:

@@ -42,18 +42,18 @@ def choose_opening(library: Library, settings: Settings) -> Opening:
             raise UserError(f"{PREFIX}SAE and {PREFIX}FEATURE name what the page opens with. {error}") from error
     if not settings.on_space:
         return _loaded(library, DEMO)
-    notices = []
+    notice = ""
     for recipe in (GEMMA, GPT2):
         if not library.offers(recipe.sae):
             continue
         if recipe is GEMMA and not may_read(library.find(recipe.sae).model):
-            notices.append(_HOW_TO_GET_GEMMA)
+            notice = _HOW_TO_GET_GEMMA
             continue
         try:
-            return _loaded(library, recipe, " ".join(notices))
+            return _loaded(library, recipe, notice)
         except UserError as error:
-            notices.append(f"{recipe.sae} could not be loaded: {error}")
-    return _loaded(library, DEMO, " ".join(notices))
+            notice = f"The Space opens with the demo, since {recipe.sae} could not be loaded. {error}"
+    return _loaded(library, DEMO, notice)
 
 
 def _loaded(library: Library, recipe: VectorRecipe, notice: str = "") -> Opening:

@@ -31,7 +31,8 @@ matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 matplotlib.rcParams["pdf.fonttype"] = 42
 # matplotlib ships the first; the others are used for the characters that it lacks, where they are installed.
 _WANTED_FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic",
-                 "Noto Sans Devanagari", "Noto Emoji")
+                 "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Thai",
+                 "Noto Emoji", "Symbola")
 _FONTS = [name for name in _WANTED_FONTS if name in {font.name for font in fontManager.ttflist}]
 
 _INK, _LINK, _END, _FAINT, _PAPER = "#1b2733", "#7d98b3", "#b3541e", "#8a949e", "#ffffff"

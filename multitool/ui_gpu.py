@@ -7,6 +7,7 @@ On ZeroGPU the function runs in another process, forked for it, and only plain d
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -64,11 +65,16 @@ def gpu_grower(library: Library, settings: Settings, resident: str) -> Grower:
         seconds = settings.seconds
         if settings.zero_gpu:
             seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
+        answers = grow_on_gpu(replace(task, seconds=seconds))
         try:
-            for answer in grow_on_gpu(replace(task, seconds=seconds)):
+            for answer in answers:
                 if isinstance(answer, str):
                     raise UserError(answer)
                 yield answer
+        except GeneratorExit:
+            # Closing waits for the level that is being computed, and the one who closes us serves all visitors.
+            threading.Thread(target=answers.close, daemon=True).start()
+            raise
         except gr.Error as error:
             raise UserError(zero_gpu_problem(error.title, error.message)) from error
 

@@ -142,6 +142,17 @@ def test_another_model_may_be_named(folders, tmp_path, tokenizer):
     assert json.loads(file.read_text())["settings"]["model"] == str(other)
 
 
+def test_an_sae_on_another_model_than_its_own_is_noted(tmp_path, tokenizer, capsys):
+    model = write_model(tmp_path / "other", tiny_model("qwen2"), tokenizer)
+    sae = random_sae(tmp_path / "sae", d_model=32, model="gemma-2b")
+    options = ["--sae", str(sae), "--feature", "1", "--top", "3", "--device", "cpu"]
+    assert main(["tokens", *options, "--model", str(model)]) == 0
+    assert f"local/sae was trained on google/gemma-2b, not on {model}" in capsys.readouterr().err
+    copy = write_model(tmp_path / "gemma-2b", tiny_model("qwen2"), tokenizer)  # a folder of that name
+    assert main(["tokens", *options, "--model", str(copy)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_token_list_is_printed_as_a_table(folders, capsys):
     assert main(["tokens", *folders, "--feature", "2", "--top", "7"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -178,11 +189,14 @@ def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
     assert b"Most probable definitions" in shown.getvalue()
 
 
-def test_saes_are_listed_with_model_and_hook(capsys):
+def test_saes_are_listed_with_all_that_is_known_without_a_download(capsys):
     assert main(["saes", "--search", "gemma-2b-res-jb"]) == 0
     heading, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert heading == ["SAE", "MODEL", "HOOK"]
-    assert ["gemma-2b-res-jb/blocks.6.hook_resid_post", "google/gemma-2b", "blocks.6.hook_resid_post"] in rows
+    assert heading == ["SAE", "MODEL", "HOOK", "FEATURES", "NEURONPEDIA"]
+    assert [
+        "gemma-2b-res-jb/blocks.6.hook_resid_post", "google/gemma-2b", "(gated)", "blocks.6.hook_resid_post", "16384",
+        "gemma-2b/6-res-jb",
+    ] in rows  # fmt: skip
 
 
 def test_all_saes_are_listed_and_the_demos_first(capsys):

@@ -1,0 +1,79 @@
+"""What an operator sets in the environment, and what holds where nothing is set."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from multitool.errors import UserError
+from multitool.settings import Settings, read_settings
+
+SPACE = {"SPACE_ID": "me/space"}
+ZEROGPU = SPACE | {"SPACES_ZERO_GPU": "true"}
+
+
+def test_on_a_persons_own_machine_nothing_is_limited_but_what_the_machine_can_bear():
+    settings = read_settings({})
+    assert settings == Settings()
+    assert (settings.on_space, settings.zero_gpu) == (False, False)
+    assert (settings.seconds, settings.max_model_bytes, settings.allow) == (None, None, ())
+
+
+def test_a_space_is_bounded():
+    settings = read_settings(SPACE)
+    assert settings.on_space
+    assert (settings.max_nodes, settings.max_prompt, settings.max_model_bytes) == (5000, 1000, 12_000_000_000)
+
+
+@pytest.mark.parametrize("value", ["true", "1", "T", "True"])
+def test_zerogpu_has_a_queue_of_more_than_one_and_a_time_that_every_visitor_has(value):
+    settings = read_settings(SPACE | {"SPACES_ZERO_GPU": value})
+    assert settings.zero_gpu
+    assert settings.queue > 1
+    # A visitor without an account has 120 seconds a day, and a second counts as up to one and a half.
+    assert settings.seconds * 1.5 <= 120
+
+
+def test_every_variable_is_read():
+    values = {
+        "SAE": "demo/hook_embed", "FEATURE": "7", "ALLOW": "gemma-2b-res-jb, model:openai-community/gpt2",
+        "MAX_MODEL_GB": "2.5", "MODELS": "3", "DTYPE": "bfloat16", "DEVICE": "cpu", "MAX_NODES": "99",
+        "MAX_PROMPT": "50", "SECONDS": "9", "QUEUE": "4", "CONCURRENCY": "5",
+    }  # fmt: skip
+    settings = read_settings(ZEROGPU | {f"SAE_MULTITOOL_{name}": value for name, value in values.items()})
+    assert settings == Settings(
+        on_space=True, zero_gpu=True, sae="demo/hook_embed", feature=7,
+        allow=("gemma-2b-res-jb", "model:openai-community/gpt2"), max_model_gb=2.5, models=3, dtype="bfloat16",
+        device="cpu", max_nodes=99, max_prompt=50, seconds=9, queue=4, concurrency=5,
+    )
+    assert {name.lower() for name in values} == {field.name for field in fields(Settings)} - {"on_space", "zero_gpu"}
+
+
+def test_an_empty_variable_is_none():
+    assert read_settings({"SAE_MULTITOOL_QUEUE": " ", "SAE_MULTITOOL_SAE": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "valid"),
+    [
+        ("QUEUE", "0", "from 1"),
+        ("QUEUE", "many", "a whole number"),
+        ("MAX_NODES", "20001", "to 20000"),
+        ("MAX_MODEL_GB", "-1", "above 0"),
+        ("MAX_MODEL_GB", "nan", "above 0"),
+        ("FEATURE", "-1", "from 0"),
+        ("SECONDS", "1.5", "a whole number"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_variable_and_what_is_valid(name, value, valid):
+    with pytest.raises(UserError) as error:
+        read_settings({f"SAE_MULTITOOL_{name}": value})
+    assert f"SAE_MULTITOOL_{name} is '{value}'" in str(error.value)
+    assert valid in str(error.value)
+
+
+def test_every_variable_is_documented():
+    guide = (Path(__file__).parents[1] / "docs" / "deploying.md").read_text(encoding="utf-8")
+    for field in fields(Settings):
+        if field.name not in ("on_space", "zero_gpu"):
+            assert f"`SAE_MULTITOOL_{field.name.upper()}`" in guide
