@@ -44,5 +44,5 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
                     tree_tab(service, controls, opening)
                 with gr.Tab("Token list"):
                     tokens_tab(service, controls)
-        add_endpoints(service, opening.recipe)
+        add_endpoints(page, service, opening.recipe)
     return page.queue(max_size=settings.queue, default_concurrency_limit=4)

@@ -33,8 +33,8 @@ class Table(TypedDict):
     metadata: None
 
 
-def add_endpoints(service: Service, opening: VectorRecipe) -> None:
-    """Add the API to the Blocks that are being built.
+def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> None:
+    """Add the API to the page that is being built.
 
     Args:
         opening: the SAE and feature that calls without them get.
@@ -151,22 +151,30 @@ def add_endpoints(service: Service, opening: VectorRecipe) -> None:
         """
         return [entry.facts() for entry in find_saes(search, service.library.patterns)]
 
+    add = functools.partial(_add, page)
     for endpoint in (definition_tree, continue_tree):
-        _add(endpoint, "The tree as JSON (schema sae-multitool/definition-tree/1).", **on_model(service.settings))
-    _add(trim_tree, "The trimmed tree as JSON.")
-    _add(token_list, "JSON: headers and data, one list per token.")
-    _add(saes, "JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.")
+        add(endpoint, ["picture", "tree"], "The tree as JSON (schema sae-multitool/definition-tree/1).",
+            **on_model(service.settings))
+    add(trim_tree, ["picture", "tree"], "The trimmed tree as JSON.")
+    add(token_list, ["table"], "JSON: headers and data, one list per token.")
+    add(saes, ["saes"], "JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.")
 
 
-def _add(endpoint: Callable, answer: str, **queue) -> None:
+def _add(page: gr.Blocks, endpoint: Callable, answers: list[str], as_json: str, **queue) -> None:
     """Add an endpoint and its twin.
 
     Args:
-        answer: what the twin's JSON is.
+        answers: what the documentation calls the endpoint's answers.
+        as_json: what the twin's JSON is.
     """
-    gr.api(shown_errors(endpoint, on_page=False), api_name=endpoint.__name__, **queue)
-    twin = _as_json(endpoint, answer)
-    gr.api(shown_errors(twin, on_page=False), api_name=twin.__name__, **queue)
+    for function, names in ((endpoint, answers), (_as_json(endpoint, as_json), ["json"])):
+        added = gr.api(shown_errors(function, on_page=False), api_name=function.__name__, **queue)
+        event = page.fns[added["id"]]
+        # Gradio would call them 1st, 2nd, …
+        for part, name in zip(event.inputs, inspect.signature(function).parameters, strict=True):
+            part.label = name
+        for part, name in zip(event.outputs, names, strict=True):
+            part.label = name
 
 
 _TWIN = "_json"

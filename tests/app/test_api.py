@@ -43,6 +43,7 @@ def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     tree = ["prompt", "top_k", "cutoff", "max_depth", "max_nodes", "stop"]
     assert _names(api["/definition_tree"]) == vector + tree
     assert _names(api["/token_list"]) == [*vector, "exponent", "top"]
+    assert [answer["label"] for answer in api["/definition_tree"]["returns"]] == ["picture", "tree"]
     for endpoint in ("/definition_tree", "/token_list", "/saes"):
         assert all(parameter["parameter_has_default"] for parameter in api[endpoint]["parameters"])
 
