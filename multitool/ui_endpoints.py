@@ -52,7 +52,7 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         top_k: int = TreeRecipe.top_k,
         cutoff: float = TreeRecipe.cutoff,
         max_depth: int = TreeRecipe.max_depth,
-        max_nodes: int = TreeRecipe.max_nodes,
+        max_nodes: int = min(TreeRecipe.max_nodes, service.settings.max_nodes),
         stop: bool = TreeRecipe.stop,
     ) -> tuple[File, dict]:
         """Grow a definition tree: what the model says a token with this feature's vector means.
