@@ -10,6 +10,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -172,7 +173,8 @@ class Library:
 
     def run(self, name: str, folder: Path):
         """A model ready to run. Raises UserError if it cannot be loaded."""
-        return self._models.get(name, lambda: load_model(name, folder, self.dtype, self.device))
+        # A newer revision of a model on the hub lies in another folder.
+        return self._models.get((name, folder), lambda: load_model(name, folder, self.dtype, self.device))
 
     def grow(self, task: GrowthTask) -> Iterator[Growth]:
         """The tree of a task as it grows.
@@ -180,17 +182,18 @@ class Library:
         Raises:
             UserError: the model cannot be loaded, or the memory does not suffice.
         """
+        started = time.perf_counter()
+        model = self.run(task.model, task.folder)
+        loading = time.perf_counter() - started
         try:
             yield from grow(
-                Continuations(
-                    self.run(task.model, task.folder), task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth
-                ),
+                Continuations(model, task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth),
                 cutoff=task.cutoff,
                 max_depth=task.max_depth,
                 max_nodes=task.max_nodes,
                 ends=task.ends,
                 begun=task.begun,
-                seconds=task.seconds,
+                seconds=None if task.seconds is None else task.seconds - loading,
             )
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
