@@ -19,6 +19,7 @@ from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.subject import Subject
 from multitool.task import GrowthTask
 from multitool.tokens import token_list
+from multitool.tree import NO_TREE
 from multitool.vector import FeatureVector, feature_vector
 
 TOKEN_COLUMNS = ("rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid")
@@ -59,6 +60,12 @@ class PreparedTree:
     figures: dict  # of the vector
     token_texts: Sequence[str]
     seconds_before: float = 0.0  # what growing ``task.begun`` took
+
+    @property
+    def begun(self) -> DefinitionTree:
+        """What there is of the tree before anything grows."""
+        tree = self.task.begun or NO_TREE
+        return self.document(Growth(tree, int(tree.depth.max(initial=0)), self.task.cutoff, False, 0.0))
 
     def document(self, growth: Growth) -> DefinitionTree:
         """The tree as far as it has grown, with its recipe."""

@@ -79,6 +79,12 @@ class Tree:
         )
 
 
+NO_TREE = Tree(
+    parent=np.empty(0, dtype=np.int64), token_id=np.empty(0, dtype=np.int64), token=(), prob=np.empty(0),
+    cumulative_prob=np.empty(0), end=np.empty(0, dtype=bool),
+)
+
+
 @dataclass(frozen=True)
 class Definition:
     """What the model says, as a reader quotes it."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import gradio as gr
+import httpx
 import spaces
 
 from multitool.errors import UserError
@@ -31,6 +32,9 @@ _SECONDS_PER_LEVEL = 0.1
 _SECONDS_PER_NODE = 0.005
 _LEAST_SECONDS = 12
 _SHARE_USED = 0.85  # of the time asked for; then the tree comes back as it is, before the process is ended
+
+_NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
+_WITHOUT_GPU = "Token lists, saved trees and trimming need no GPU and go on working."
 
 _PROCESS = {"forked_at": None}  # in a process forked for a GPU: when, until its first task
 
@@ -77,6 +81,10 @@ def gpu_grower(library: Library, settings: Settings, resident: str) -> Grower:
             raise
         except gr.Error as error:
             raise UserError(zero_gpu_problem(error.title, error.message)) from error
+        except (RuntimeError, httpx.HTTPError) as error:
+            if not settings.zero_gpu:
+                raise
+            raise UserError(f"{_NO_GPU} {_WITHOUT_GPU}") from error  # ZeroGPU's own service is out of order
 
     return grow
 
@@ -103,23 +111,31 @@ def _seconds_since_fork() -> float:
 def zero_gpu_problem(title: str, message: str) -> str:
     """A refusal of ZeroGPU for a person: what happened and what to do."""
     said = " ".join(re.sub(r"<[^>]*>", " ", str(message)).split())
-    without = "Token lists, saved trees and trimming need no GPU and go on working."
     match title:
+        case "ZeroGPU client error" if "Expired" in said:
+            return f"The page has been open for too long to be given a GPU. Reload the page. {_WITHOUT_GPU}"
+        case "ZeroGPU quota exceeded" if "runs limit" in said:
+            return (
+                "You have started as many runs on a GPU as you may for now. Try again later, log in to Hugging Face, "
+                f"or duplicate this Space. {_WITHOUT_GPU}"
+            )
+        case _ if "No GPU was available" in said:  # the title can be that of a used-up quota
+            return f"{_NO_GPU} {_WITHOUT_GPU}"
         case "ZeroGPU quota exceeded":
             figures = re.search(r"\((\d+)s requested vs\. (-?\d+)s left\)\. Try again in ([\w:, ]+)", said)
             left = " ({} s asked for, {} s left; more in {})".format(*figures.groups()) if figures else ""
             return (
-                f"Your GPU time is used up for now{left}. {without} For more trees: ask for less (a larger cutoff, "
-                "fewer nodes), log in to Hugging Face or pass a token (accounts have more GPU time a day than "
-                "visitors), or duplicate this Space."
+                f"Your GPU time is used up for now{left}. {_WITHOUT_GPU} For more trees: ask for less (a larger "
+                "cutoff, fewer nodes), log in to Hugging Face or pass a token (accounts have more GPU time a day "
+                "than visitors), or duplicate this Space."
             )
         case "ZeroGPU illegal duration":
             return (
                 f"This tree asks for more GPU time than you may use at once. Ask for less (a larger cutoff, fewer "
-                f"nodes), or log in to Hugging Face. {without}"
+                f"nodes), or log in to Hugging Face. {_WITHOUT_GPU}"
             )
         case "ZeroGPU queue timeout" | "ZeroGPU client error" | "ZeroGPU pending credits exceeded":
-            return f"No GPU is to be had at the moment. Try again in a minute. {without}"
+            return f"{_NO_GPU} {_WITHOUT_GPU}"
         case "ZeroGPU worker error" if "aborted" in said:
             return (
                 "The GPU was taken away before the tree was whole: its time was up, or its process ended. What had "

@@ -73,6 +73,8 @@ class Service:
 
     def _grown(self, prepared: PreparedTree) -> Iterator[str | DefinitionTree]:
         yield "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"
+        # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
+        yield prepared.begun
         for growth in self._grow(prepared.task):
             yield prepared.document(growth)
 

@@ -157,6 +157,8 @@ def _progress(answers):
         if isinstance(answer, str):
             yield gr.skip(), answer
             continue
+        if not len(answer.tree):  # the tree that is shown stays until there is something to show
+            continue
         likeliest = "\n".join(
             f"{definition.probability:.1%}  {visible(definition.text)}{'' if definition.complete else ' …'}"
             for definition in answer.definitions(_LIKELIEST_SHOWN)
