@@ -10,7 +10,7 @@ import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may t
 
 from multitool.defaults import choose_opening
 from multitool.errors import UserError
-from multitool.loading import Library
+from multitool.library import Library
 from multitool.settings import read_settings
 from multitool.ui import CSS, THEME, build
 from multitool.ui_endpoints import offer_json_tools

@@ -13,7 +13,7 @@ from multitool._version import __version__
 from multitool.document import DefinitionTree, read_tree
 from multitool.engine import TokenTable, definition_tree, definition_trees, token_table
 from multitool.errors import UserError
-from multitool.loading import Library
+from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import find_sae, saes
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from multitool.document import DefinitionTree
 from multitool.engine import TOKEN_COLUMNS, definition_tree, token_table
 from multitool.errors import UserError
-from multitool.loading import DEVICES, DTYPES, Library
+from multitool.library import Library
+from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
 from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import SaeEntry, saes

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from multitool.errors import UserError
-from multitool.loading import Library
+from multitool.library import Library
 from multitool.loading_hub import may_read
 from multitool.recipe import VectorRecipe
 from multitool.registry import SaeEntry
@@ -52,7 +52,7 @@ def choose_opening(library: Library, settings: Settings) -> Opening:
         try:
             return _loaded(library, recipe, notice)
         except UserError as error:
-            notice = f"The Space opens with the demo, since {recipe.sae} could not be loaded. {error}"
+            notice = f"{recipe.sae} could not be loaded. {error}"
     return _loaded(library, DEMO, notice)
 
 

@@ -14,7 +14,7 @@ from multitool._version import __version__
 from multitool.document import DefinitionTree
 from multitool.errors import UserError, shown
 from multitool.growth import Growth
-from multitool.loading import Library
+from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.subject import Subject
 from multitool.task import GrowthTask

@@ -5,36 +5,29 @@ safetensors and bring no code of their own, SAEs from safetensors, npz without p
 """
 
 import errno
-import gc
 import json
 import os
 import re
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from multitool.continuations import Continuations
 from multitool.demo_model import DEMO_MODEL, demo_model_folder
 from multitool.errors import UserError, shown
-from multitool.growth import Growth, grow
 from multitool.loading_hub import Report, fetch_model, fetch_sae_files, problem
-from multitool.registry import SaeEntry, find_sae, is_folder, read_cfg
+from multitool.registry import SaeEntry, is_folder, read_cfg
 from multitool.subject import Subject
-from multitool.task import GrowthTask
 from multitool.vector import FeatureWeights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda")
+_OWN_FORMAT = ("cfg.json", "sae_weights.safetensors")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
@@ -77,206 +70,10 @@ class Context:
     activation: float
 
 
-class Library:
-    """Models and SAEs by name, the most recently used ones kept in memory. Safe to share between threads.
-
-    A model comes in two parts: its ``Subject`` (embeddings and tokens, always on the CPU, enough for token lists and
-    vectors) and the running model, which only the growth of a tree needs.
-
-    Args:
-        dtype: of the running model, a key of ``DTYPES``; None for float32 on a CPU and bfloat16 on a GPU.
-        device: of the running model, one of ``DEVICES``.
-        allow_folder: whether an SAE may be named by a folder of this machine (never for what comes from a web page).
-        patterns: which SAEs of the registry are to be had, as in ``registry.allowed``; none: all.
-        max_models: how many running models to keep.
-        max_saes: how many SAEs to keep.
-        max_model_bytes: refuse to fetch larger models.
-        bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
-
-    Raises:
-        UserError: the dtype or device does not exist here.
-    """
-
-    def __init__(
-        self,
-        *,
-        dtype: str | None = None,
-        device: str = "auto",
-        allow_folder: bool = False,
-        patterns: tuple[str, ...] = (),
-        max_models: int = 1,
-        max_saes: int = 8,
-        max_model_bytes: int | None = None,
-        bars: bool = True,
-    ):
-        if device not in DEVICES:
-            raise UserError(f"device is {device!r}; valid are {', '.join(DEVICES)}.")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device is 'cuda', but PyTorch finds no CUDA GPU here. Use cpu or auto.")
-        if dtype is not None and dtype not in DTYPES:
-            raise UserError(f"dtype is {dtype!r}; valid are {', '.join(DTYPES)}.")
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.dtype = dtype or ("bfloat16" if self.device == "cuda" else "float32")
-        self.patterns = patterns
-        self._allow_folder = allow_folder
-        self._max_model_bytes = max_model_bytes
-        self._bars = bars
-        self._models = _Kept(max_models)
-        self._subjects = _Kept(max_models + 2)
-        self._saes = _Kept(max_saes)
-        self._fetching: dict[str, str] = {}
-
-    def find(self, name: str) -> SaeEntry:
-        """The SAE of that name among those to be had here. Raises UserError if there is none."""
-        return find_sae(name, allow_folder=self._allow_folder, patterns=self.patterns)
-
-    def offers(self, name: str) -> bool:
-        """Whether ``find`` would find it."""
-        try:
-            self.find(name)
-        except UserError:
-            return False
-        return True
-
-    def load(self, entry: SaeEntry, model: str | None = None) -> tuple[Sae, Subject]:
-        """An SAE and the model it belongs to, fetched or as kept. The model does not run yet.
-
-        Args:
-            model: another model than the SAE names: a hub id or a folder.
-
-        Raises:
-            UserError: something cannot be had, or the two do not fit.
-        """
-        name = model or entry.model
-        if not name:
-            raise UserError(f"SAE {entry.name} does not say which model it was trained on; name it with --model.")
-        sae, subject = self.sae(entry), self.subject(name)
-        _check_fit(sae, subject)
-        return sae, subject
-
-    def sae(self, entry: SaeEntry) -> Sae:
-        """An SAE's weights. Raises UserError if they cannot be had."""
-        return self._saes.get(entry, lambda: load_sae(entry, self._reporter(entry.name)))
-
-    def subject(self, name: str) -> Subject:
-        """A model's embeddings and tokens. Raises UserError if they cannot be had."""
-        make = lambda: load_subject(name, self._reporter(name), self._max_model_bytes)  # noqa: E731
-        return self._subjects.get(name, make)
-
-    def has(self, entry: SaeEntry) -> bool:
-        """Whether an SAE and its model's embeddings are in memory: no wait for them."""
-        return entry in self._saes and entry.model in self._subjects
-
-    def progress(self, entry: SaeEntry) -> str:
-        """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""
-        return self._fetching.get(entry.name) or self._fetching.get(entry.model) or ""
-
-    def run(self, name: str, folder: Path):
-        """A model ready to run. Raises UserError if it cannot be loaded."""
-        # A newer revision of a model on the hub lies in another folder.
-        return self._models.get((name, folder), lambda: load_model(name, folder, self.dtype, self.device))
-
-    def grow(self, task: GrowthTask) -> Iterator[Growth]:
-        """The tree of a task as it grows.
-
-        Raises:
-            UserError: the model cannot be loaded, or the memory does not suffice.
-        """
-        started = time.perf_counter()
-        model = self.run(task.model, task.folder)
-        loading = time.perf_counter() - started
-        try:
-            yield from grow(
-                Continuations(model, task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth),
-                cutoff=task.cutoff,
-                max_depth=task.max_depth,
-                max_nodes=task.max_nodes,
-                ends=task.ends,
-                begun=task.begun,
-                seconds=None if task.seconds is None else task.seconds - loading,
-            )
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            _give_memory_back()
-            raise UserError(
-                f"Out of memory while the tree grew on {task.model} ({self.device}). Ask for fewer nodes (max_nodes), "
-                "a larger cutoff, or a smaller model."
-            ) from error
-
-    def _reporter(self, name: str) -> Report | None:
-        if self._bars:
-            return None
-
-        def report(there: int, total: int) -> None:
-            if there < total:
-                self._fetching[name] = f"Fetching {name}: {there / 1e6:,.0f} of {total / 1e6:,.0f} MB"
-            else:
-                self._fetching.pop(name, None)
-
-        return report
-
-
-class _Kept:
-    """Things by key, the most recently used ones kept; each is made once, however many ask for it at a time."""
-
-    def __init__(self, size: int):
-        self._size = size
-        self._lock = threading.Lock()  # held for moments only: a forked process must not inherit it taken
-        self._items: OrderedDict[object, Future] = OrderedDict()
-
-    def __contains__(self, key) -> bool:
-        with self._lock:
-            item = self._items.get(key)
-            return item is not None and item.done()
-
-    def get(self, key, make: Callable):
-        with self._lock:
-            item, mine = self._items.get(key), False
-            if item is None:
-                mine, dropped = True, False
-                item = self._items[key] = Future()
-                while len(self._items) > self._size:  # before the new one takes memory
-                    self._items.popitem(last=False)
-                    dropped = True
-            self._items.move_to_end(key)
-        if not mine:
-            return item.result()
-        if dropped:
-            _give_memory_back()
-        try:
-            item.set_result(make())
-        except BaseException as error:
-            with self._lock:
-                self._items.pop(key, None)
-            item.set_exception(error)
-        return item.result()
-
-
-def _give_memory_back() -> None:
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory does not suffice, as PyTorch and the system say it."""
     allocator = "allocate memory" in str(error) or "out of memory" in str(error)
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
-
-
-def _check_fit(sae: Sae, subject: Subject) -> None:
-    entry = sae.entry
-    trained_on = f"The SAE was trained on {entry.model or 'another model'}."
-    if sae.d_model != subject.space.d_model:
-        raise UserError(
-            f"SAE {entry.name} and model {subject.name} do not fit: the SAE's directions have {sae.d_model} entries, "
-            f"the model's embeddings {subject.space.d_model}. {trained_on}"
-        )
-    if entry.layer is not None and subject.n_layers is not None and entry.layer >= subject.n_layers:
-        raise UserError(
-            f"SAE {entry.name} and model {subject.name} do not fit: the SAE reads {entry.hook}, and the model's "
-            f"{subject.n_layers} layers are numbered 0 to {subject.n_layers - 1}. {trained_on}"
-        )
 
 
 def load_subject(name: str, report: Report | None = None, max_bytes: int | None = None) -> Subject:
@@ -303,6 +100,10 @@ def load_subject(name: str, report: Report | None = None, max_bytes: int | None 
         except UserError:
             raise
         except Exception as error:  # a damaged folder makes transformers raise nearly anything
+            if out_of_memory(error):
+                raise UserError(
+                    f"Model {shown(name)} does not fit into the memory. Choose a smaller model."
+                ) from error
             raise _damaged(name, folder, error) from error
     if not tokenizer.is_fast:
         raise UserError(f"The tokenizer of {name} has no fast version (tokenizer.json), which the tool needs.")
@@ -389,7 +190,7 @@ def load_model(name: str, folder: Path, dtype: str, device: str):
                 raise ValueError(f"its weights lack {sorted(report['missing_keys'])[0]}.")
             model = model.requires_grad_(False).eval().to(device)
         except Exception as error:  # a damaged folder makes transformers raise nearly anything
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 raise UserError(
                     f"Model {shown(name)} does not fit into the memory ({device}, {dtype}). Choose a smaller model, or "
                     "load it in half precision (--dtype bfloat16, SAE_MULTITOOL_DTYPE=bfloat16)."
@@ -414,11 +215,18 @@ def _quiet_transformers():
 
 def _damaged(name: str, folder: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]
-    where = f"in folder {folder}" if is_folder(name) else shown(name)
-    return UserError(
-        f"The model {where} cannot be loaded: {reason} A model folder holds config.json, the "
-        "tokenizer's files and *.safetensors, as save_pretrained() writes them."
-    )
+    if is_folder(name):
+        return UserError(
+            f"The model in folder {folder} cannot be loaded: {reason} A model folder holds config.json, the "
+            "tokenizer's files and *.safetensors, as save_pretrained() writes them."
+        )
+    return UserError(f"The model {shown(name)} cannot be loaded: {reason} {_fetch_again(name, folder)}")
+
+
+def _fetch_again(name: str, folder: Path) -> str:
+    # The folder has links to the files, which lie beside it in the cache: without them they would be linked again.
+    kept = folder if name == DEMO_MODEL else folder.parents[1]
+    return f"A file may be damaged; delete {kept} to have it fetched again."
 
 
 def load_sae(entry: SaeEntry, report: Report | None = None) -> Sae:
@@ -430,7 +238,16 @@ def load_sae(entry: SaeEntry, report: Report | None = None) -> Sae:
     Raises:
         UserError: they are missing, damaged, or not of an SAE on a residual stream.
     """
-    W_enc, W_dec = _read_folder(entry.folder) if entry.folder else _read_hub(entry, report)
+    try:
+        W_enc, W_dec = _read_folder(entry.folder) if entry.folder else _read_hub(entry, report)
+    except UserError:
+        raise
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(
+            f"SAE {entry.folder or entry.name} does not fit into the memory. Choose a smaller one."
+        ) from error
     if W_enc.ndim != 2 or W_enc.shape != W_dec.shape[::-1]:
         raise UserError(
             f"SAE {entry.name} is damaged: W_enc is {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; they must be "
@@ -449,6 +266,8 @@ def _read_folder(folder: Path) -> tuple[Tensor, Tensor]:
                 raise UserError(f"{path} has no {' and no '.join(sorted(missing))}; its features have no directions.")
             return weights.get_tensor("W_enc"), weights.get_tensor("W_dec")
     except (OSError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         raise UserError(
             f"{path} cannot be read ({error}). It is missing, cut short or damaged; copy or write it again."
         ) from error
@@ -462,20 +281,36 @@ def _read_hub(entry: SaeEntry, report: Report | None) -> tuple[Tensor, Tensor]:
         )
     folder = fetch_sae_files(entry.repo_id, entry.hub_files, entry.name, report)
     if entry.loader is None:  # sae-lens' own format, which needs none of its loaders
-        return _read_folder(folder / entry.path)
+        missing = [name for name in _OWN_FORMAT if not (folder / entry.path / name).is_file()]
+        if missing:
+            raise UserError(
+                f"The hub's repository {entry.repo_id} has no {missing[0]} for SAE {entry.name}. Use another SAE."
+            )
+        try:
+            return _read_folder(folder / entry.path)
+        except UserError as error:
+            raise UserError(
+                f"SAE {entry.name} was fetched, but its sae_weights.safetensors or cfg.json cannot be read. "
+                f"{_fetch_again(entry.name, folder)}"
+            ) from error
     from sae_lens import SAE  # seconds to import, so only where one of its loaders is needed
 
     try:
         sae = SAE.from_pretrained(entry.release, entry.sae_id, device="cpu")
     except Exception as error:  # each loader raises in its own way
-        if _out_of_memory(error):
-            raise UserError(f"SAE {entry.name} does not fit into the memory. Choose a smaller one.") from error
+        if out_of_memory(error):
+            raise
+        if isinstance(error, UnpicklingError):
+            raise UserError(
+                f"SAE {entry.name} is kept in a pickle that is damaged or holds more than plain weights, and was not "
+                f"read: such a file can run code. Use another SAE, or delete {folder.parents[1]} to have it fetched "
+                "again."
+            ) from error
         if isinstance(error, OSError) and error.errno != errno.ENOENT:
             raise problem(error, entry.repo_id) from error
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
-            f"SAE {entry.name} was fetched, but sae-lens cannot read it: {reason} The file may be damaged; delete "
-            f"{folder} to have it fetched again."
+            f"SAE {entry.name} was fetched, but sae-lens cannot read it: {reason} {_fetch_again(entry.name, folder)}"
         ) from error
     W_dec = sae.W_dec.detach()
     W_enc = getattr(sae, "W_enc", None)

@@ -147,11 +147,14 @@ def problem(error: Exception, repo_id: str, purpose: str = "") -> UserError:
         IncompleteSnapshotError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
+        RevisionResolutionError,
     )
 
     name = shown(repo_id) + purpose
+    if isinstance(error, RevisionResolutionError) and error.__cause__ is not None:
+        error = error.__cause__  # why the hub could not be asked
     status = getattr(getattr(error, "response", None), "status_code", None)
-    own_copy = "In a Space the token is the secret HF_TOKEN; elsewhere the variable HF_TOKEN or `hf auth login`."
+    own_copy = "In a Space its owner sets the token as the secret HF_TOKEN; elsewhere use HF_TOKEN or `hf auth login`."
     if isinstance(error, GatedRepoError):
         page = f"{_HUB}/{repo_id}"
         if get_token() is None:
@@ -163,7 +166,8 @@ def problem(error: Exception, repo_id: str, purpose: str = "") -> UserError:
             f"{name} is gated, and the token that is set may not read it. Accept the licence at {page} with the "
             f"token's account; a fine-grained token also needs the right to read gated repositories. {own_copy}"
         )
-    if status == 401 and get_token() is not None:
+    # Tokens go into a header, which holds ASCII only.
+    if (status == 401 and get_token() is not None) or isinstance(error, UnicodeEncodeError):
         return UserError(
             f"The hub refuses the token that is set, or there is no {name}. Make a new token at "
             f"{_HUB}/settings/tokens, or correct the name. {own_copy}"
@@ -176,13 +180,18 @@ def problem(error: Exception, repo_id: str, purpose: str = "") -> UserError:
             "again."
         )
     if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        return UserError(f"A file that {name} must have is not in its repository: {_words(error)}")
+        found = re.search(r"/resolve/[^/]+/([^?]+)", str(getattr(error, "response", None) and error.response.url))
+        file = found[1] if found else "A file that is needed"
+        return UserError(f"{file} of {name} is not in its repository on the hub. Use another one, or tell its owner.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"The disk is full: {name} could not be stored. Make room, or name a folder on a larger disk in HF_HOME."
         )
-    if isinstance(error, PermissionError):
-        return UserError(f"{name} could not be stored: {_words(error)} Name a folder that you may write to in HF_HOME.")
+    if isinstance(error, OSError) and error.filename is not None:  # ours: the network's errors name no file
+        return UserError(
+            f"{name} could not be stored: {error.strerror}: {error.filename}. Name a folder that you may write to in "
+            "HF_HOME."
+        )
     if isinstance(error, HfHubHTTPError) and status is not None:
         return UserError(f"The hub answered {status} for {name}. Try again in a while; if it stays, see {_HUB}/status.")
     offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""

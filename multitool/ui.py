@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 from multitool.defaults import Opening
-from multitool.loading import Library
+from multitool.library import Library
 from multitool.settings import Settings
 from multitool.ui_controls import feature_controls
 from multitool.ui_endpoints import add_endpoints

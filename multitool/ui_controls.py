@@ -9,7 +9,8 @@ import gradio as gr
 
 from multitool.defaults import Opening
 from multitool.errors import UserError, shown
-from multitool.loading import Library, strongest_contexts
+from multitool.library import Library
+from multitool.loading import strongest_contexts
 from multitool.recipe import VectorRecipe
 from multitool.registry import SaeEntry, models, saes
 from multitool.text import visible

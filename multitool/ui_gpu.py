@@ -18,7 +18,7 @@ import spaces
 
 from multitool.errors import UserError
 from multitool.growth import Growth
-from multitool.loading import Library
+from multitool.library import Library
 from multitool.settings import Settings
 from multitool.task import GrowthTask
 
@@ -71,10 +71,14 @@ def gpu_grower(library: Library, settings: Settings, resident: str) -> Grower:
             seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
         answers = grow_on_gpu(replace(task, seconds=seconds))
         try:
+            problem = None
             for answer in answers:
                 if isinstance(answer, str):
-                    raise UserError(answer)
-                yield answer
+                    problem = answer  # not raised yet: left halfway, ``answers`` would stop its process' next task
+                else:
+                    yield answer
+            if problem:
+                raise UserError(problem)
         except GeneratorExit:
             # Closing waits for the level that is being computed, and the one who closes us serves all visitors.
             threading.Thread(target=answers.close, daemon=True).start()

@@ -9,7 +9,7 @@ from multitool import engine
 from multitool.document import DefinitionTree
 from multitool.engine import PreparedTree, TokenTable
 from multitool.errors import UserError
-from multitool.loading import Library
+from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.settings import Settings
 from multitool.ui_gpu import Grower

@@ -2,11 +2,14 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: no test needs the hub, and none may wait for it
 
+import shutil
+
 import pytest
 import torch
+from playwright.sync_api import sync_playwright
 from tiny import ARCHITECTURES, byte_level_tokenizer, sentencepiece_tokenizer, tiny_subject
 
-from multitool.loading import Library
+from multitool.library import Library
 
 # The models are so small that a second thread costs more than it brings.
 torch.set_num_threads(1)
@@ -37,3 +40,16 @@ def subject(architecture, tokenizer):
 def demo_library():
     """The demo model and its SAEs in float32, where results are exact."""
     return Library(dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    assert executable, "the browser tests need Chromium (Debian's package chromium)"
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu", *quiet]
+        )
+        yield chromium
+        chromium.close()

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 _LFS_SUFFIXES = {".bin", ".gguf", ".h5", ".npz", ".pt", ".pth", ".safetensors"}
 _API = re.compile(
-    r"/api/models/(?P<repo>[^/]+/[^/]+)"
+    r"/api/models/(?P<repo>[^/]+(?:/[^/]+)?)"  # without an owner there is none here
     r"(?:/(?P<what>auth-check|paths-info|revision|tree)(?:/(?P<revision>[^/]+)(?:/(?P<folder>.+))?)?)?"
 )
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")

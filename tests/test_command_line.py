@@ -346,7 +346,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     def work(*arguments, **options):
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr("multitool.loading.Library.load", work)
+    monkeypatch.setattr("multitool.library.Library.load", work)
     (tmp_path / "file").write_text("I am a file")
     (tmp_path / f"folder.{ending}").mkdir()
     path = tmp_path / place.format(ending)

@@ -16,7 +16,8 @@ from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, writ
 from multitool.demo_model import DEMO_MODEL
 from multitool.engine import definition_tree, token_table
 from multitool.errors import UserError
-from multitool.loading import Library, _Kept, load_model, load_sae, load_subject, strongest_contexts
+from multitool.library import Library, _Kept
+from multitool.loading import load_model, load_sae, load_subject, strongest_contexts
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import demo_saes, find_sae, folder_sae
 
@@ -461,7 +462,7 @@ def test_one_model_is_kept_at_a_time_unless_more_are_asked_for(model_folder, cop
 
 
 def test_lists_and_vectors_run_no_model(saes, monkeypatch):
-    monkeypatch.setattr("multitool.loading.load_model", None)
+    monkeypatch.setattr("multitool.library.load_model", None)
     token_table(library(allow_folder=True), VectorRecipe(sae=str(saes[0].folder), feature=0), ListRecipe())
 
 

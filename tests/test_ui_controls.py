@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from multitool.errors import UserError
-from multitool.loading import Library
+from multitool.library import Library
 from multitool.registry import demo_saes, find_sae
 from multitool.ui_controls import _evidence, _told, vector_recipe
 

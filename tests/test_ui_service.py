@@ -76,7 +76,10 @@ def test_only_so_many_trees_are_kept(grown, monkeypatch):
 
 @pytest.mark.parametrize(
     ("tree", "limit"),
-    [(TreeRecipe(max_nodes=101), "at most 100"), (TreeRecipe(prompt='"{ghost}"' + "x" * 50, max_nodes=9), "at most 50")],
+    [
+        (TreeRecipe(max_nodes=101), "at most 100"),
+        (TreeRecipe(prompt='"{ghost}"' + "x" * 50, max_nodes=9), "at most 50"),
+    ],
 )
 def test_a_limit_is_checked_before_anything_is_loaded(tree, limit):
     service = Service(None, Settings(max_nodes=100, max_prompt=50), None)

@@ -1,7 +1,6 @@
 """The app as a user runs it: one server process for all tests here, and a real browser."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 START_LIMIT = 180  # seconds; the first start on a fresh machine fetches and converts the demo's model
@@ -50,19 +48,6 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
         except OSError:
             time.sleep(0.3)
     raise AssertionError(f"app.py did not answer within {START_LIMIT} s:\n{log.read_text()}")
-
-
-@pytest.fixture(scope="session")
-def browser():
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    assert executable, "the browser tests need Chromium (Debian's package chromium)"
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu", *quiet]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

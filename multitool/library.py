@@ -1,0 +1,233 @@
+"""Models and SAEs by name, the most recently used ones kept in memory, and trees grown on them."""
+
+import gc
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from multitool.continuations import Continuations
+from multitool.errors import UserError
+from multitool.growth import Growth, grow
+from multitool.loading import DEVICES, DTYPES, Sae, load_model, load_sae, load_subject, out_of_memory
+from multitool.registry import SaeEntry, find_sae
+from multitool.subject import Subject
+from multitool.task import GrowthTask
+
+
+class Library:
+    """Models and SAEs by name, the most recently used ones kept in memory. Safe to share between threads.
+
+    A model comes in two parts: its ``Subject`` (embeddings and tokens, always on the CPU, enough for token lists and
+    vectors) and the running model, which only the growth of a tree needs.
+
+    Args:
+        dtype: of the running model, a key of ``DTYPES``; None for float32 on a CPU and bfloat16 on a GPU.
+        device: of the running model, one of ``DEVICES``.
+        allow_folder: whether an SAE may be named by a folder of this machine (never for what comes from a web page).
+        patterns: which SAEs of the registry are to be had, as in ``registry.allowed``; none: all.
+        max_models: how many running models to keep.
+        max_saes: how many SAEs to keep.
+        max_model_bytes: refuse to fetch larger models.
+        bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
+
+    Raises:
+        UserError: the dtype or device does not exist here.
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: str | None = None,
+        device: str = "auto",
+        allow_folder: bool = False,
+        patterns: tuple[str, ...] = (),
+        max_models: int = 1,
+        max_saes: int = 8,
+        max_model_bytes: int | None = None,
+        bars: bool = True,
+    ):
+        if device not in DEVICES:
+            raise UserError(f"device is {device!r}; valid are {', '.join(DEVICES)}.")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device is 'cuda', but PyTorch finds no CUDA GPU here. Use cpu or auto.")
+        if dtype is not None and dtype not in DTYPES:
+            raise UserError(f"dtype is {dtype!r}; valid are {', '.join(DTYPES)}.")
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.dtype = dtype or ("bfloat16" if self.device == "cuda" else "float32")
+        self.patterns = patterns
+        self._allow_folder = allow_folder
+        self._max_model_bytes = max_model_bytes
+        self._bars = bars
+        self._models = _Kept(max_models)
+        self._subjects = _Kept(max_models + 2)
+        self._saes = _Kept(max_saes)
+        self._fetching: dict[str, str] = {}
+
+    def find(self, name: str) -> SaeEntry:
+        """The SAE of that name among those to be had here. Raises UserError if there is none."""
+        return find_sae(name, allow_folder=self._allow_folder, patterns=self.patterns)
+
+    def offers(self, name: str) -> bool:
+        """Whether ``find`` would find it."""
+        try:
+            self.find(name)
+        except UserError:
+            return False
+        return True
+
+    def load(self, entry: SaeEntry, model: str | None = None) -> tuple[Sae, Subject]:
+        """An SAE and the model it belongs to, fetched or as kept. The model does not run yet.
+
+        Args:
+            model: another model than the SAE names: a hub id or a folder.
+
+        Raises:
+            UserError: something cannot be had, or the two do not fit.
+        """
+        name = model or entry.model
+        if not name:
+            raise UserError(f"SAE {entry.name} does not say which model it was trained on; name it with --model.")
+        sae, subject = self.sae(entry), self.subject(name)
+        _check_fit(sae, subject)
+        return sae, subject
+
+    def sae(self, entry: SaeEntry) -> Sae:
+        """An SAE's weights. Raises UserError if they cannot be had."""
+        return self._saes.get(entry, lambda: self._reported(entry.name, partial(load_sae, entry)))
+
+    def subject(self, name: str) -> Subject:
+        """A model's embeddings and tokens. Raises UserError if they cannot be had."""
+        make = lambda: self._reported(name, partial(load_subject, name, max_bytes=self._max_model_bytes))  # noqa: E731
+        subject = self._subjects.get(name, make)
+        if subject.folder.is_dir():
+            return subject
+        # Its files had to make room for another model's; without them it could not run.
+        self._subjects.drop(name, subject)
+        return self._subjects.get(name, make)
+
+    def has(self, entry: SaeEntry) -> bool:
+        """Whether an SAE and its model's embeddings are in memory: no wait for them."""
+        return entry in self._saes and entry.model in self._subjects
+
+    def progress(self, entry: SaeEntry) -> str:
+        """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""
+        return self._fetching.get(entry.name) or self._fetching.get(entry.model) or ""
+
+    def run(self, name: str, folder: Path):
+        """A model ready to run. Raises UserError if it cannot be loaded."""
+        # A newer revision of a model on the hub lies in another folder.
+        return self._models.get((name, folder), lambda: load_model(name, folder, self.dtype, self.device))
+
+    def grow(self, task: GrowthTask) -> Iterator[Growth]:
+        """The tree of a task as it grows.
+
+        Raises:
+            UserError: the model cannot be loaded, or the memory does not suffice.
+        """
+        started = time.perf_counter()
+        model = self.run(task.model, task.folder)
+        loading = time.perf_counter() - started
+        try:
+            yield from grow(
+                Continuations(model, task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth),
+                cutoff=task.cutoff,
+                max_depth=task.max_depth,
+                max_nodes=task.max_nodes,
+                ends=task.ends,
+                begun=task.begun,
+                seconds=None if task.seconds is None else task.seconds - loading,
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            _give_memory_back()
+            raise UserError(
+                f"Out of memory while the tree grew on {task.model} ({self.device}). Ask for fewer nodes (max_nodes), "
+                "a larger cutoff, or a smaller model."
+            ) from error
+
+    def _reported(self, name: str, load: Callable):
+        """What ``load`` gives, while ``progress`` tells how far it is."""
+        if self._bars:
+            return load()
+
+        def report(there: int, total: int) -> None:
+            if there < total:
+                self._fetching[name] = f"Fetching {name}: {there / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+            else:
+                self._fetching.pop(name, None)
+
+        try:
+            return load(report=report)
+        finally:
+            self._fetching.pop(name, None)
+
+
+class _Kept:
+    """Things by key, the most recently used ones kept; each is made once, however many ask for it at a time."""
+
+    def __init__(self, size: int):
+        self._size = size
+        self._lock = threading.Lock()  # held for moments only: a forked process must not inherit it taken
+        self._items: OrderedDict[object, Future] = OrderedDict()
+
+    def __contains__(self, key) -> bool:
+        with self._lock:
+            item = self._items.get(key)
+            return item is not None and item.done()
+
+    def drop(self, key, value) -> None:
+        """Forget a thing, unless another one has taken its place."""
+        with self._lock:
+            item = self._items.get(key)
+            if item is not None and item.done() and item.result() is value:
+                del self._items[key]
+
+    def get(self, key, make: Callable):
+        with self._lock:
+            item, mine = self._items.get(key), False
+            if item is None:
+                mine, dropped = True, False
+                item = self._items[key] = Future()
+                while len(self._items) > self._size:  # before the new one takes memory
+                    self._items.popitem(last=False)
+                    dropped = True
+            self._items.move_to_end(key)
+        if not mine:
+            return item.result()
+        if dropped:
+            _give_memory_back()
+        try:
+            item.set_result(make())
+        except BaseException as error:
+            with self._lock:
+                self._items.pop(key, None)
+            item.set_exception(error)
+        return item.result()
+
+
+def _check_fit(sae: Sae, subject: Subject) -> None:
+    entry = sae.entry
+    trained_on = f"The SAE was trained on {entry.model or 'another model'}."
+    if sae.d_model != subject.space.d_model:
+        raise UserError(
+            f"SAE {entry.name} and model {subject.name} do not fit: the SAE's directions have {sae.d_model} entries, "
+            f"the model's embeddings {subject.space.d_model}. {trained_on}"
+        )
+    if entry.layer is not None and subject.n_layers is not None and entry.layer >= subject.n_layers:
+        raise UserError(
+            f"SAE {entry.name} and model {subject.name} do not fit: the SAE reads {entry.hook}, and the model's "
+            f"{subject.n_layers} layers are numbered 0 to {subject.n_layers - 1}. {trained_on}"
+        )
+
+
+def _give_memory_back() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

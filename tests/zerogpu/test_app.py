@@ -1,0 +1,692 @@
+"""The app as on ZeroGPU: from a visitor's request to the GPU and back, in the forked mode of ``spaces``."""
+
+import ast
+import contextlib
+import itertools
+import os
+import re
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from device_service import DeviceService, visitor_token
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from running import start_app
+from tiny import PROMPT, byte_level_tokenizer, random_sae, tiny_model, write_model
+
+from multitool import engine
+from multitool.errors import UserError
+from multitool.library import Library
+from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.settings import Settings, read_settings
+from multitool.subject import GhostPrompt
+from multitool.task import GrowthTask
+from multitool.ui_gpu import gpu_grower, seconds_to_ask_for, zero_gpu_problem
+
+ROOT = Path(__file__).parents[2]
+DEMO = "demo/hook_embed"
+# The prompt goes on for ever with the same token, so its tree is one path: many levels that take little each.
+SONG = '"{ghost}"' + " la" * 20
+PATH = {"prompt": SONG, "top_k": 1, "cutoff": 1e-100, "max_depth": 200}
+ONE_LEVEL = {"cutoff": 1e-2, "max_depth": 1}
+SOME = {"prompt": PROMPT, "cutoff": 1e-3}  # for the tiny models: 150 nodes or so
+FRESH = itertools.count(100)  # features of which there is no tree yet
+FACTOR = 1.5  # what spaces puts on a declared duration
+ANONYMOUS_SECONDS = 120  # what a visitor without an account has a day, and the most that one may ask for at once
+
+
+@contextlib.contextmanager
+def running(environment: dict[str, str], **service):
+    with DeviceService(**service) as devices, start_app(ROOT / "app.py", devices, environment) as app:
+        yield app, devices
+
+
+@pytest.fixture(scope="module")
+def saes(tmp_path_factory):
+    """Two SAE folders, each with a model of its own beside it."""
+    folder = tmp_path_factory.mktemp("models")
+    models = {
+        name: write_model(folder / f"{name}-model", tiny_model(name), byte_level_tokenizer())
+        for name in ("llama", "gpt2")
+    }
+    return {name: random_sae(folder / name, d_model=32, model=str(model)) for name, model in models.items()}
+
+
+@pytest.fixture(scope="module")
+def started(saes):
+    with running({"SAE_MULTITOOL_SAES": ":".join(map(str, saes.values()))}) as started:
+        yield started
+
+
+@pytest.fixture
+def app(started):
+    return started[0]
+
+
+@pytest.fixture
+def service(started):
+    """The device service of the running app, with its usual settings and no task at work."""
+    return at_rest(started[1])
+
+
+def at_rest(service: DeviceService) -> DeviceService:
+    assert service.released(timeout=30)
+    service.mode, service.warm, service.gpus, service.kills, service.queue_limit = "ok", True, 1, False, 30.0
+    return service
+
+
+@pytest.fixture
+def client(app, service):
+    return Client(app.url, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def library():
+    """Without ZeroGPU, in the precision that running models have there."""
+    return Library(dtype="bfloat16", device="cpu", allow_folder=True)
+
+
+def trees(client, endpoint="/definition_tree", **request) -> list[dict]:
+    """What a request for a tree answers with, one after the other."""
+    job = client.submit(**request, api_name=endpoint)
+    job.result(timeout=120)
+    return [tree for _, tree in job.outputs()]
+
+
+def refusal(client, **request) -> str:
+    with pytest.raises(AppError) as error:
+        trees(client, **request)
+    return str(error.value)
+
+
+def growing(client, levels: int = 3, **request):
+    """A request for a tree that has grown so many levels, and that tree."""
+    job = client.submit(**request, api_name="/definition_tree")
+    return job, next(tree for _, tree in job if tree["result"]["depth"] >= levels)
+
+
+def paths(tree: dict) -> dict[tuple, float]:
+    """Cumulative probability by path of token ids."""
+    found, waiting = {}, [((), tree["tree"])]
+    for path, node in waiting:
+        for child in node["children"]:
+            longer = (*path, child["token_id"])
+            found[longer] = child["cumulative_prob"]
+            waiting.append((longer, child))
+    return found
+
+
+def plainly(library, sae=DEMO, feature=927, **recipe) -> dict[tuple, float]:
+    """The same of the tree that the library grows in this process."""
+    tree = engine.definition_tree(library, VectorRecipe(sae=str(sae), feature=feature), TreeRecipe(**recipe))
+    return paths(tree.to_dict())
+
+
+# ── Without a GPU ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("vector", [{"feature": 927}, {"feature": 648, "weights": "mix", "pca": [0.1, 0.2]}])
+def test_a_list_right_after_the_launch_is_that_of_the_plain_library(client, service, demo_library, vector):
+    table = client.predict(**vector, top=50, api_name="/token_list")
+    expected = engine.token_table(demo_library, VectorRecipe(sae=DEMO, **vector), ListRecipe(top=50)).rows
+    assert [row[:3] for row in table["data"]] == [row[:3] for row in expected]
+    numbers, expected_numbers = (np.array([row[3:] for row in rows]) for rows in (table["data"], expected))
+    np.testing.assert_allclose(numbers, expected_numbers, rtol=1e-4)
+    assert service.scheduled == []
+
+
+def test_trimming_and_asking_again_need_no_gpu(client, app, service):
+    tree = trees(client, **ONE_LEVEL)[-1]
+    before = len(service.scheduled)
+    trimmed = client.predict(tree, 0.04, api_name="/trim_tree")[1]
+    assert 0 < trimmed["result"]["nodes"] < tree["result"]["nodes"]
+    somebody_else = Client(app.url, verbose=False)
+    assert trees(somebody_else, **ONE_LEVEL) == [tree]
+    assert len(service.scheduled) == before
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"feature": 2048}, "0 to 2047"),
+        ({"sae": "demo/hook_embedd"}, "There is no SAE"),
+        ({"prompt": "no place"}, "exactly once"),
+        ({"prompt": "word " * 9000 + "{ghost}"}, "Shorten the prompt"),
+        ({"max_nodes": 10**6}, "max_nodes is 1000000"),
+        ({"cutoff": 0}, "cutoff is 0"),
+    ],
+)
+def test_what_cannot_be_grown_never_asks_for_a_gpu(client, service, request_, said):
+    before = len(service.scheduled)
+    assert said in refusal(client, **request_)
+    assert len(service.scheduled) == before
+
+
+def test_a_whole_tree_is_not_grown_on(client, service):
+    tree = trees(client, **ONE_LEVEL)[-1]
+    before = len(service.scheduled)
+    with pytest.raises(AppError, match="This tree is whole"):
+        client.predict(tree, api_name="/continue_tree")
+    assert len(service.scheduled) == before
+
+
+# ── A tree ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_tree_streams_and_is_the_one_that_grows_in_one_process(client, library):
+    job = client.submit(cutoff=8e-3, api_name="/definition_tree")
+    picture, whole = job.result(timeout=60)
+    *parts, _ = (tree for _, tree in job.outputs())
+    depths = [part["result"]["depth"] for part in parts]
+    assert depths == sorted(depths) and {1, 2} <= set(depths)
+    assert whole["result"]["complete"] and not any(part["result"]["complete"] for part in parts)
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    assert whole["settings"]["dtype"] == "bfloat16"
+    assert paths(whole) == pytest.approx(plainly(library, cutoff=8e-3), rel=0.05)
+
+
+def test_a_warm_worker_grows_the_next_tree_and_a_cold_one_another(client, service, library):
+    trees(client, feature=152, **ONE_LEVEL)
+    workers = service.workers
+    warm = trees(client, feature=513, **ONE_LEVEL)[-1]
+    assert service.workers == workers
+    service.warm = False
+    cold = trees(client, feature=648, **ONE_LEVEL)[-1]
+    assert len(service.workers - workers) == 1
+    assert paths(warm) == pytest.approx(plainly(library, feature=513, **ONE_LEVEL), rel=0.05)
+    assert paths(cold) == pytest.approx(plainly(library, feature=648, **ONE_LEVEL), rel=0.05)
+
+
+# ── Visitors who leave ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def pace(client) -> float:
+    """Seconds that a level takes at the moment."""
+    tree = trees(client, feature=next(FRESH), **PATH | {"max_depth": 3})[-1]
+    return max(0.2, tree["result"]["seconds"] / 3)
+
+
+def test_a_cancelled_request_frees_the_gpu_at_the_next_level_and_its_worker_lives_on(client, service, pace):
+    job, _ = growing(client, **PATH)
+    workers = service.workers
+    job.cancel()
+    assert service.released(timeout=20 * pace)  # of 200
+    assert service.calls[-1].query["fail"] == "false"
+    trees(client, feature=31, **ONE_LEVEL)
+    assert service.workers == workers
+
+
+@pytest.mark.parametrize("at", ["in the queue", "with a new worker"])
+def test_a_request_that_is_cancelled_before_its_first_level_uses_no_gpu_up(client, service, pace, at):
+    service.warm, service.gpus, service.queue_limit = False, 0 if at == "in the queue" else 1, 5.0
+    before = len(service.scheduled)
+    job = client.submit(feature=32, **PATH, api_name="/definition_tree")
+    wait_until(lambda: len(service.scheduled) > before and service.running == service.gpus)
+    threading.Thread(target=job.cancel).start()  # it returns when the request has come to its end
+    service.gpus = 1
+    wait_until(lambda: service.running, service.queue_limit, must=False)
+    assert service.released(timeout=40 * pace)  # of 200
+
+
+def wait_until(condition, timeout: float = 30, *, must: bool = True) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition() or not must
+
+
+def test_a_broken_connection_frees_the_gpu(app, service, pace):
+    event = httpx.post(f"{app.url}/gradio_api/call/v2/definition_tree", json={"feature": 33, **PATH}).json()["event_id"]
+    with httpx.stream("GET", f"{app.url}/gradio_api/call/definition_tree/{event}", timeout=60) as stream:
+        next(line for line in stream.iter_lines() if re.search('"depth": ?3', line))
+    assert service.released(timeout=20 * pace)
+    assert service.calls[-1].query["fail"] == "false"
+
+
+def test_who_leaves_keeps_nobody_waiting():
+    """The GPU is free only after the level that is being computed; the server must not wait for it."""
+
+    class Computing:
+        def grow(self, task):
+            try:
+                yield None
+            finally:
+                computed.wait(30)
+
+    computed = threading.Event()
+    growth = gpu_grower(Computing(), Settings(), resident="a model")(task(Path(), max_depth=1))
+    next(growth)
+    with ThreadPoolExecutor() as server:
+        server.submit(growth.close).result(timeout=10)
+        computed.set()
+
+
+# ── Refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
+USED_UP = "Your GPU time is used up for now"
+
+
+@pytest.mark.parametrize(
+    ("mode", "user", "said"),
+    [
+        ("quota", None, [USED_UP]),
+        ("quota", "anonymous", [USED_UP, "18 s asked for, 3 s left; more in 1:00:00", "log in to Hugging Face"]),
+        ("quota", "somebody", [USED_UP, "18 s asked for, 3 s left; more in 1:00:00", "a larger cutoff"]),
+        ("illegal duration", "somebody", ["more GPU time than you may use at once", "a larger cutoff"]),
+        ("pending credits", "somebody", [NO_GPU]),
+        ("no gpu", None, [NO_GPU]),
+        ("queue timeout", None, [NO_GPU]),
+        ("queue timeout", "somebody", [NO_GPU]),
+    ],
+)
+def test_a_refusal_says_what_to_do(app, service, mode, user, said):
+    token = visitor_token(None if user == "anonymous" else user) if user else None
+    visitor = Client(app.url, verbose=False, headers={"X-IP-Token": token} if token else {})
+    service.mode, service.queue_limit = mode, 0.3
+    message = refusal(visitor, feature=40, **ONE_LEVEL)
+    assert service.scheduled[-1].token == token
+    assert all(part in message for part in said), message
+    assert "Token lists" in message
+    assert not re.search("[<>]|https?:|ZeroGPU", message)
+    assert visitor.predict(top=1, api_name="/token_list")["data"][0][1] == " rain"
+
+
+def test_a_broken_device_service_says_what_to_do(client, service, monkeypatch):
+    monkeypatch.setattr(service, "acquire", lambda *_: 1 / 0)  # it hangs up without an answer
+    assert NO_GPU in refusal(client, feature=40, **ONE_LEVEL)
+
+
+def test_a_limit_of_runs_is_not_called_one_of_time():
+    said = "You have exceeded your ZeroGPU runs limit. Subscribe to Hugging Face PRO - https://huggingface.co/pro"
+    message = zero_gpu_problem("ZeroGPU quota exceeded", said)
+    assert "runs" in message and USED_UP not in message and "https" not in message
+
+
+def test_an_outdated_page_is_to_be_loaded_again():
+    assert "Reload the page" in zero_gpu_problem("ZeroGPU client error", "Expired ZeroGPU proxy token")
+
+
+# ── A worker that is killed ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_killed_worker_leaves_a_part_to_go_on_with(client, service, library):
+    recipe = PATH | {"max_depth": 12}
+    job, _ = growing(client, **recipe)
+    workers = service.workers
+    service.kill_workers()
+    with pytest.raises(AppError, match="What had grown by then is kept; go on from there"):
+        job.result(timeout=60)
+    part = job.outputs()[-1][1]
+    assert part["result"]["depth"] >= 3 and not part["result"]["complete"]
+    whole = trees(client, "/continue_tree", tree=part)[-1]
+    assert whole["result"]["complete"] and whole["result"]["depth"] == 12
+    assert len(service.workers - workers) == 1
+    assert paths(part).items() <= paths(whole).items()
+    assert paths(whole) == pytest.approx(plainly(library, **recipe), rel=0.1)
+
+
+def test_a_problem_in_the_worker_is_told_when_its_task_has_ended(monkeypatch):
+    """Whoever leaves a task of ``spaces`` before its end stops what its worker does by then: somebody else's tree."""
+    ended = []
+
+    def lend_gpu(duration):
+        def decorate(function):
+            def run(task):
+                yield from function(task)
+                ended.append(task)
+
+            return run
+
+        return decorate
+
+    monkeypatch.setattr("multitool.ui_gpu.spaces.GPU", lend_gpu)
+    grow = gpu_grower(Library(device="cpu"), Settings(), resident="a model")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        next(grow(task(Path("nowhere"), max_depth=1)))
+    assert ended
+
+
+# ── Several visitors ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_visitors_at_once_have_a_worker_each_and_get_their_own_trees(app, service, library):
+    service.gpus, service.warm = 2, False
+    workers = service.workers
+    with ThreadPoolExecutor() as visitors:
+        visit = lambda feature: trees(Client(app.url, verbose=False), feature=feature, cutoff=1e-2)[-1]  # noqa: E731
+        found = list(visitors.map(visit, [152, 513]))
+    assert len(service.workers - workers) == 2
+    assert paths(found[0]) == pytest.approx(plainly(library, feature=152, cutoff=1e-2), rel=0.05)
+    assert paths(found[1]) == pytest.approx(plainly(library, feature=513, cutoff=1e-2), rel=0.05)
+
+
+def test_visitors_who_wait_in_line_are_not_turned_away(client, service):
+    service.gpus = 0
+    at_once = read_settings({"SPACES_ZERO_GPU": "true"}).concurrency
+    before = len(service.scheduled)
+    scales = [1.0 + visitor for visitor in range(at_once + 8)]
+    jobs = [
+        client.submit(sae="local/llama", feature=0, scale=scale, **SOME | {"max_depth": 1}, api_name="/definition_tree")
+        for scale in scales
+    ]
+    wait_until(lambda: len(service.scheduled) == before + at_once)  # the others wait in the app's own line
+    service.gpus = 1
+    assert [job.result(timeout=60)[1]["settings"]["scale"] for job in jobs] == scales
+
+
+# ── Other models ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_another_model_is_loaded_in_the_worker_and_kept_there(client, service, library, saes):
+    first = trees(client, sae="local/llama", feature=1, **SOME)[-1]
+    workers = service.workers
+    with moved_away(saes["llama"].with_name("llama-model")) as folder:
+        assert first["settings"]["model"] == str(folder)
+        kept = trees(client, sae="local/llama", feature=2, **SOME)[-1]
+        assert service.workers == workers
+        service.warm = False
+        assert f"{folder}' cannot be loaded" in refusal(client, sae="local/llama", feature=3, **SOME)
+    service.warm, workers = True, service.workers
+    again = trees(client, sae="local/llama", feature=3, **SOME)[-1]
+    assert service.workers == workers  # what could not be loaded did not end the worker, nor does it end its next tree
+    for feature, tree in enumerate((first, kept, again), 1):
+        assert paths(tree) == pytest.approx(plainly(library, saes["llama"], feature, **SOME), rel=0.05)
+
+
+@contextlib.contextmanager
+def moved_away(folder: Path):
+    elsewhere = folder.rename(folder.with_name("elsewhere"))
+    try:
+        yield folder
+    finally:
+        elsewhere.rename(folder)
+
+
+def test_the_first_model_is_right_again_after_two_others(client, service, library, saes):
+    trees(client, feature=50, **ONE_LEVEL)
+    workers = service.workers
+    for name, sae in saes.items():
+        tree = trees(client, sae=f"local/{name}", feature=4, **SOME)[-1]
+        assert paths(tree) == pytest.approx(plainly(library, sae, 4, **SOME), rel=0.05)
+    tree = trees(client, feature=51, **ONE_LEVEL)[-1]
+    assert paths(tree) == pytest.approx(plainly(library, feature=51, **ONE_LEVEL), rel=0.05)
+    assert service.workers == workers
+
+
+def test_a_list_of_another_model_needs_no_gpu(client, service, library, saes):
+    before = len(service.scheduled)
+    table = client.predict(sae="local/gpt2", feature=5, top=20, api_name="/token_list")
+    expected = engine.token_table(library, VectorRecipe(sae=str(saes["gpt2"]), feature=5), ListRecipe(top=20)).rows
+    assert [row[2] for row in table["data"]] == [row[2] for row in expected]
+    assert len(service.scheduled) == before
+
+
+# ── Time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def hurried():
+    """The app with four seconds for a tree at most, and a device service that ends what takes longer than asked for."""
+    with running({"SAE_MULTITOOL_SECONDS": "4"}) as started:
+        yield started
+
+
+@pytest.fixture
+def strict(hurried):
+    service = at_rest(hurried[1])
+    service.kills = True
+    return service
+
+
+def test_a_tree_that_runs_out_of_time_is_a_part_to_go_on_with(hurried, strict):
+    client = Client(hurried[0].url, verbose=False)
+    part = trees(client, **PATH)[-1]
+    assert strict.scheduled[-1].duration == 4 * FACTOR
+    assert part["result"]["nodes"] > 0 and not part["result"]["complete"]
+    answers = trees(client, "/continue_tree", tree=part)
+    assert all(paths(part).items() <= paths(answer).items() for answer in answers)
+    assert answers[-1]["result"]["depth"] > part["result"]["depth"]
+    assert all(call.query["fail"] == "false" for call in strict.calls if call.path == "/release")
+
+
+def test_loading_another_model_counts_as_time(saes, library):
+    """Not under the harness: there a model of this size loads at once."""
+
+    class SlowLibrary(Library):
+        def run(self, name, folder):
+            if not self.loaded:
+                time.sleep(1.5)
+                self.loaded = True
+            return super().run(name, folder)
+
+    slow = SlowLibrary(dtype="float32", device="cpu", allow_folder=True)
+    slow.loaded = False
+    grow = gpu_grower(slow, Settings(zero_gpu=True, seconds=1), resident="another")
+    prepared = engine.prepare_tree(
+        slow, VectorRecipe(sae=str(saes["llama"]), feature=0), TreeRecipe(prompt=PROMPT, cutoff=1e-9, stop=False)
+    )
+    assert [growth.depth for growth in grow(prepared.task)] == [1]  # the time is up before there is anything
+    assert len(list(grow(prepared.task))) > 1
+
+
+def task(folder: Path, **recipe) -> GrowthTask:
+    recipe = TreeRecipe(**recipe)
+    return GrowthTask(
+        model="a model", folder=folder, n_tokens=10, prompt=GhostPrompt((0,), 0), v=np.zeros(1), top_k=recipe.top_k,
+        cutoff=recipe.cutoff, max_depth=recipe.max_depth, max_nodes=recipe.max_nodes, end_ids=None,
+    )
+
+
+def test_the_time_asked_for_grows_with_what_is_asked_for(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+
+    def seconds(size: float = 0, **recipe) -> int:
+        os.truncate(tmp_path / "model.safetensors", int(size))  # takes no room
+        return seconds_to_ask_for(task(tmp_path, **recipe), 1000, loaded=not size)
+
+    for rising in (
+        [seconds(cutoff=cutoff) for cutoff in (0.9, 1e-2, 1e-3, 1e-4, 1e-5, 5e-324)],
+        [seconds(cutoff=1e-6, max_nodes=nodes) for nodes in (1, 500, 2000, 20_000)],
+        [seconds(cutoff=1e-3, max_depth=depth) for depth in (1, 25, 200)],
+        [seconds(size) for size in (0, 1e6, 5e9, 20e9)],
+    ):
+        assert rising == sorted(rising) and rising[0] < rising[-1]
+        assert all(isinstance(seconds, int) for seconds in rising)
+    assert seconds(20e9) - seconds(0) >= 20  # no disk reads more than a gigabyte a second
+
+
+def test_no_tree_asks_for_more_time_than_an_anonymous_visitor_has(tmp_path):
+    most = read_settings({"SPACES_ZERO_GPU": "true", "SPACE_ID": "somebody/space"}).seconds
+    (tmp_path / "model.safetensors").touch()
+    os.truncate(tmp_path / "model.safetensors", 24_000_000_000)
+    greedy = task(tmp_path, cutoff=1e-12, max_nodes=20_000, max_depth=200)
+    assert seconds_to_ask_for(greedy, most, loaded=False) * FACTOR <= ANONYMOUS_SECONDS
+    # Several usual ones can be had.
+    assert seconds_to_ask_for(task(tmp_path), most, loaded=True) * FACTOR <= ANONYMOUS_SECONDS / 3
+
+
+def test_a_request_asks_for_its_own_time(client, service):
+    service.mode = "no gpu"
+    asked = []
+    for recipe in ({}, {"cutoff": 1e-2}, {"cutoff": 1e-12, "max_nodes": 20_000, "max_depth": 200}):
+        refusal(client, feature=60, **recipe)
+        asked.append(service.scheduled[-1].duration)
+        assert service.scheduled[-1].size is None  # half a card, at the usual price
+    assert asked[1] < asked[0] < asked[2] <= ANONYMOUS_SECONDS
+
+
+# ── In the browser ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def opened(browser, url: str):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    page.wait_for_selector("#tree-picture img")
+    try:
+        yield page
+    finally:
+        context.close()
+    assert not errors
+
+
+@pytest.fixture
+def page(browser, app, service):
+    with opened(browser, app.url) as page:
+        yield page
+
+
+def start_growing(page) -> None:
+    """A tree of fifty levels that take little each."""
+    page.get_by_text("Prompt and growth").click()
+    page.fill("#prompt textarea", SONG)
+    page.fill("#cutoff input", "1e-8")
+    page.press("#cutoff input", "Enter")
+    page.get_by_label("number input for Continuations per node (top_k)").fill("1")
+    page.get_by_label("number input for Longest path in tokens").fill("50")
+    page.click("#grow")
+
+
+def wait_for_status(page, pattern: str) -> str:
+    """Until the status line matches; what it says."""
+    found = page.wait_for_function(
+        "pattern => { const said = document.querySelector('#status textarea').value;"
+        "             return said.match(pattern) && said }", arg=pattern,
+    )
+    return found.json_value()
+
+
+def wait_for_levels(page, levels: int) -> None:
+    page.wait_for_function(
+        "levels => document.querySelector('#status textarea').value.match(/Growing: ([0-9]+)/)?.[1] >= levels",
+        arg=levels,
+    )
+
+
+def nodes_shown(page) -> int:
+    return int(re.search(r"(\d+) nodes", wait_for_status(page, "nodes at cutoff"))[1])
+
+
+def test_stop_frees_the_gpu_and_shows_what_has_grown(page, service, pace):
+    start_growing(page)
+    wait_for_levels(page, 3)
+    page.click("#stop")
+    assert service.released(timeout=15 * pace)
+    wait_for_status(page, "Not whole")
+    assert 3 <= nodes_shown(page) < 50
+    assert page.locator("#go-on").is_visible()
+
+
+def test_stop_works_while_waiting_for_a_gpu(page, service, pace):
+    service.gpus, service.queue_limit = 0, 5.0
+    start_growing(page)
+    wait_until(lambda: service.calls[-1].path == "/schedule")
+    wait_for_status(page, "Waiting for a GPU")
+    page.click("#stop")
+    wait_for_status(page, "568 nodes at cutoff 5e-05")  # the tree that was there before
+    service.gpus = 1
+    wait_until(lambda: service.running, service.queue_limit, must=False)
+    assert service.released(timeout=15 * pace)
+
+
+def test_a_closed_tab_frees_the_gpu(browser, app, service, pace):
+    with opened(browser, app.url) as page:
+        start_growing(page)
+        wait_for_levels(page, 3)
+    assert service.released(timeout=15 * pace)
+    assert service.calls[-1].query["fail"] == "false"
+
+
+def test_a_tab_that_is_closed_in_the_queue_never_gets_a_gpu(browser, app, service):
+    service.gpus, service.queue_limit, service.warm = 0, 3.0, False
+    before = len(service.calls)
+    with opened(browser, app.url) as page:
+        start_growing(page)
+        wait_until(lambda: service.calls[-1].path == "/schedule")
+        wait_for_status(page, "Waiting for a GPU")
+    service.gpus = 1
+    wait_until(lambda: service.running, service.queue_limit, must=False)
+    assert service.released(timeout=20)
+    assert "/allow" not in [call.path for call in service.calls[before:]]  # no worker has begun
+
+
+def test_a_tree_that_runs_out_of_time_goes_on_at_a_click(browser, hurried):
+    at_rest(hurried[1])
+    with opened(browser, hurried[0].url) as page:
+        start_growing(page)
+        wait_for_status(page, "Not whole: it was stopped, or its time was up")
+        levels = nodes_shown(page)
+        assert 0 < levels < 50
+        page.click("#go-on")
+        wait_for_levels(page, levels + 1)
+        assert nodes_shown(page) > levels
+
+
+def test_a_tree_whose_worker_was_killed_goes_on_at_a_click(page, service):
+    start_growing(page)
+    wait_for_levels(page, 3)
+    service.kill_workers()
+    toast = page.locator(".toast-body", has_text="The GPU was taken away")
+    toast.wait_for()
+    assert "What had grown by then is kept" in toast.inner_text()
+    wait_for_status(page, "Not whole")
+    levels = nodes_shown(page)
+    assert 3 <= levels < 50
+    page.click("#go-on")
+    wait_for_levels(page, levels + 1)
+    page.click("#stop")
+    assert nodes_shown(page) > levels
+
+
+def test_a_refusal_is_told_on_the_page_and_lists_go_on(page, service):
+    service.mode = "quota"
+    start_growing(page)
+    toast = page.locator(".toast-body", has_text=USED_UP)
+    toast.wait_for()
+    assert "a larger cutoff" in toast.inner_text() and "<" not in toast.inner_text()
+    wait_for_status(page, "568 nodes at cutoff 5e-05")  # still the tree that is shown
+    page.get_by_role("tab", name="Token list").click()
+    page.click("#list")
+    page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
+
+
+# ── The source ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_spaces_is_imported_before_all_other_packages():
+    imported = []
+    for node in ast.walk(ast.parse((ROOT / "app.py").read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                imported += [alias.name.partition(".")[0] for alias in node.names]
+            case ast.ImportFrom():
+                imported.append(node.module.partition(".")[0])
+    packages = [name for name in imported if name not in sys.stdlib_module_names]
+    assert packages[0] == "spaces"
+
+
+def test_one_function_runs_on_the_gpu_and_it_can_be_stopped():
+    """Each would have workers of its own. Only a generator ends when its visitor leaves."""
+    files = [ROOT / "app.py", *(ROOT / "multitool").glob("*.py")]
+    functions = [
+        node
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and any("GPU" in ast.unparse(decorator) for decorator in node.decorator_list)
+    ]
+    assert len(functions) == 1
+    assert any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in ast.walk(functions[0]))
+    assert sum(file.read_text(encoding="utf-8").count("spaces.GPU(") for file in files) == 1
