@@ -61,4 +61,5 @@ def _loaded(library: Library, recipe: VectorRecipe, notice: str = "") -> Opening
     sae, subject = library.load(entry)
     sae.feature(recipe.feature)
     library.run(subject.name, subject.folder)
+    library.pin(entry)
     return Opening(recipe, entry, notice)

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from multitool.continuations import Continuations
 from multitool.errors import UserError
 from multitool.growth import Growth, grow
 from multitool.loading import DEVICES, DTYPES, Sae, load_model, load_sae, load_subject, out_of_memory
+from multitool.loading_hub import Terms
 from multitool.registry import SaeEntry, find_sae
 from multitool.subject import Subject
 from multitool.task import GrowthTask
@@ -62,7 +64,7 @@ class Library:
         self.dtype = dtype or ("bfloat16" if self.device == "cuda" else "float32")
         self.patterns = patterns
         self._allow_folder = allow_folder
-        self._max_model_bytes = max_model_bytes
+        self._terms = Terms(max_bytes=max_model_bytes)
         self._bars = bars
         self._models = _Kept(max_models)
         self._subjects = _Kept(max_models + 2)
@@ -101,9 +103,13 @@ class Library:
         """An SAE's weights. Raises UserError if they cannot be had."""
         return self._saes.get(entry, lambda: self._reported(entry.name, partial(load_sae, entry)))
 
+    def pin(self, entry: SaeEntry) -> None:
+        """From now on, delete neither this SAE nor its model to make room on a Space's disk."""
+        self._terms = replace(self._terms, keep=frozenset({entry.model, entry.repo_id} - {None}))
+
     def subject(self, name: str) -> Subject:
         """A model's embeddings and tokens. Raises UserError if they cannot be had."""
-        make = lambda: self._reported(name, partial(load_subject, name, max_bytes=self._max_model_bytes))  # noqa: E731
+        make = lambda: self._reported(name, partial(load_subject, name))  # noqa: E731
         subject = self._subjects.get(name, make)
         if subject.folder.is_dir():
             return subject
@@ -155,7 +161,7 @@ class Library:
     def _reported(self, name: str, load: Callable):
         """What ``load`` gives, while ``progress`` tells how far it is."""
         if self._bars:
-            return load()
+            return load(self._terms)
 
         def report(there: int, total: int) -> None:
             if there < total:
@@ -164,7 +170,7 @@ class Library:
                 self._fetching.pop(name, None)
 
         try:
-            return load(report=report)
+            return load(replace(self._terms, report=report))
         finally:
             self._fetching.pop(name, None)
 

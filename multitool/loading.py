@@ -20,7 +20,7 @@ from torch import Tensor
 
 from multitool.demo_model import DEMO_MODEL, demo_model_folder
 from multitool.errors import UserError, shown
-from multitool.loading_hub import Report, fetch_model, fetch_sae_files, problem
+from multitool.loading_hub import ANY_TERMS, Terms, fetch_model, fetch_sae_files, problem
 from multitool.registry import SaeEntry, is_folder, read_cfg
 from multitool.subject import Subject
 from multitool.vector import FeatureWeights
@@ -76,19 +76,18 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
 
 
-def load_subject(name: str, report: Report | None = None, max_bytes: int | None = None) -> Subject:
+def load_subject(name: str, terms: Terms = ANY_TERMS) -> Subject:
     """The embeddings and tokens of the model ``name``: the demo's, a folder in Hugging Face format, or a hub id.
 
     Args:
-        report: told of the progress of a download.
-        max_bytes: refuse to fetch more.
+        terms: of a download.
 
     Raises:
         UserError: they cannot be had.
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    folder = _model_folder(name, report, max_bytes)
+    folder = _model_folder(name, terms)
     options = {"local_files_only": True, "trust_remote_code": False}
     with _quiet_transformers():
         try:
@@ -110,7 +109,7 @@ def load_subject(name: str, report: Report | None = None, max_bytes: int | None 
     return Subject(E, tokenizer, config, name, folder, generation_config)
 
 
-def _model_folder(name: str, report: Report | None, max_bytes: int | None) -> Path:
+def _model_folder(name: str, terms: Terms) -> Path:
     if name == DEMO_MODEL:
         return demo_model_folder()
     if is_folder(name):
@@ -120,7 +119,7 @@ def _model_folder(name: str, report: Report | None, max_bytes: int | None) -> Pa
             f"There is no model {shown(name)}: it is neither a folder on this machine nor a hub id (OWNER/NAME, e.g. "
             "google/gemma-2b)."
         )
-    return fetch_model(name, report, max_bytes)
+    return fetch_model(name, terms)
 
 
 def embedding_matrix(folder: Path, config) -> Tensor:
@@ -229,17 +228,17 @@ def _fetch_again(name: str, folder: Path) -> str:
     return f"A file may be damaged; delete {kept} to have it fetched again."
 
 
-def load_sae(entry: SaeEntry, report: Report | None = None) -> Sae:
+def load_sae(entry: SaeEntry, terms: Terms = ANY_TERMS) -> Sae:
     """The weights of an SAE.
 
     Args:
-        report: told of the progress of a download.
+        terms: of a download.
 
     Raises:
         UserError: they are missing, damaged, or not of an SAE on a residual stream.
     """
     try:
-        W_enc, W_dec = _read_folder(entry.folder) if entry.folder else _read_hub(entry, report)
+        W_enc, W_dec = _read_folder(entry.folder) if entry.folder else _read_hub(entry, terms)
     except UserError:
         raise
     except Exception as error:
@@ -273,13 +272,13 @@ def _read_folder(folder: Path) -> tuple[Tensor, Tensor]:
         ) from error
 
 
-def _read_hub(entry: SaeEntry, report: Report | None) -> tuple[Tensor, Tensor]:
+def _read_hub(entry: SaeEntry, terms: Terms) -> tuple[Tensor, Tensor]:
     if entry.pickled and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true"):
         raise UserError(
             f"SAE {entry.name} is kept in a pickle, which is read as plain weights only; "
             "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD would run what is in it. Unset that variable."
         )
-    folder = fetch_sae_files(entry.repo_id, entry.hub_files, entry.name, report)
+    folder = fetch_sae_files(entry.repo_id, entry.hub_files, entry.name, terms)
     if entry.loader is None:  # sae-lens' own format, which needs none of its loaders
         missing = [name for name in _OWN_FORMAT if not (folder / entry.path / name).is_file()]
         if missing:

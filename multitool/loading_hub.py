@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multitool.errors import UserError, shown
@@ -23,13 +24,25 @@ _IN_FOLDERS = ("*/*",)
 _HUB = "https://huggingface.co"
 
 
-def fetch_model(hub_id: str, report: Report | None = None, max_bytes: int | None = None) -> Path:
+@dataclass(frozen=True)
+class Terms:
+    """On which terms something is fetched."""
+
+    report: Report | None = None  # told of the progress; None: the hub's own bars on standard error
+    max_bytes: int | None = None  # refuse a model with more
+    keep: frozenset[str] = frozenset()  # repositories that are not deleted to make room (see ``_make_room``)
+
+
+ANY_TERMS = Terms()
+
+
+def fetch_model(hub_id: str, terms: Terms = ANY_TERMS) -> Path:
     """The folder with a model's files, as fetched now or kept from before.
 
     Raises:
         UserError: it cannot be had; the message tells why and what to do.
     """
-    folder = _fetch(hub_id, MODEL_FILES, _IN_FOLDERS, report, max_bytes)
+    folder = _fetch(hub_id, MODEL_FILES, _IN_FOLDERS, terms)
     if not any(folder.glob("model*.safetensors")):
         raise UserError(
             f"The hub's repository {shown(hub_id)} has no weights in safetensors format; other formats can hold code "
@@ -38,7 +51,7 @@ def fetch_model(hub_id: str, report: Report | None = None, max_bytes: int | None
     return folder
 
 
-def fetch_sae_files(repo_id: str, files: Sequence[str], sae: str, report: Report | None = None) -> Path:
+def fetch_sae_files(repo_id: str, files: Sequence[str], sae: str, terms: Terms = ANY_TERMS) -> Path:
     """The folder of a repository in the cache, with the files that match ``files`` in it.
 
     Args:
@@ -47,7 +60,7 @@ def fetch_sae_files(repo_id: str, files: Sequence[str], sae: str, report: Report
     Raises:
         UserError: they cannot be had; the message tells why and what to do.
     """
-    return _fetch(repo_id, files, (), report, None, f" (for SAE {sae})")
+    return _fetch(repo_id, files, (), replace(terms, max_bytes=None), f" (for SAE {sae})")
 
 
 def may_read(hub_id: str) -> bool:
@@ -61,14 +74,7 @@ def may_read(hub_id: str) -> bool:
     return True
 
 
-def _fetch(
-    repo_id: str,
-    files: Sequence[str],
-    not_files: Sequence[str],
-    report: Report | None,
-    max_bytes: int | None,
-    purpose: str = "",
-) -> Path:
+def _fetch(repo_id: str, files: Sequence[str], not_files: Sequence[str], terms: Terms, purpose: str = "") -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings are said in our messages
@@ -76,9 +82,8 @@ def _fetch(
     try:
         options["revision"] = HfApi().resolve_revision(repo_id)
         wanted = snapshot_download(repo_id, **options, dry_run=True, tqdm_class=_silent())
-        _check_sizes(repo_id, wanted, max_bytes)
-        # On a person's terminal the hub's own bars tell how far it is.
-        bars = {"tqdm_class": _reporting(report)} if report else {}
+        _check_sizes(repo_id, wanted, terms)
+        bars = {"tqdm_class": _reporting(terms.report)} if terms.report else {}
         folder = Path(snapshot_download(repo_id, **options, **bars))
     except UserError:
         raise
@@ -89,19 +94,19 @@ def _fetch(
     return folder
 
 
-def _check_sizes(repo_id: str, wanted: list, max_bytes: int | None) -> None:
+def _check_sizes(repo_id: str, wanted: list, terms: Terms) -> None:
     """Before a byte is fetched: is it allowed to be so large, and is there room?"""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     size = sum(file.file_size or 0 for file in wanted)
-    if max_bytes is not None and size > max_bytes:
+    if terms.max_bytes is not None and size > terms.max_bytes:
         raise UserError(
-            f"{repo_id} is {_gb(size)}; this server loads at most {_gb(max_bytes)} (SAE_MULTITOOL_MAX_MODEL_GB). "
+            f"{repo_id} is {_gb(size)}; this server loads at most {_gb(terms.max_bytes)} (SAE_MULTITOOL_MAX_MODEL_GB). "
             "Choose an SAE of a smaller model, or run your own copy."
         )
     missing = sum(file.file_size or 0 for file in wanted if file.will_download)
     if missing and on_a_space():
-        _make_room(missing, keep=repo_id)
+        _make_room(missing, terms.keep | {repo_id})
     free = _free(HF_HUB_CACHE)
     if missing > free:
         raise UserError(
@@ -115,7 +120,7 @@ def on_a_space() -> bool:
     return bool(os.environ.get("SPACE_ID"))
 
 
-def _make_room(n_bytes: int, keep: str) -> None:
+def _make_room(n_bytes: int, keep: frozenset[str]) -> None:
     """Delete from the cache what was used longest ago, until ``n_bytes`` fit."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -126,7 +131,7 @@ def _make_room(n_bytes: int, keep: str) -> None:
         for repo in sorted(cache.repos, key=lambda repo: repo.last_accessed):
             if _free(HF_HUB_CACHE) >= n_bytes:
                 return
-            if repo.repo_id != keep:
+            if repo.repo_id not in keep:
                 cache.delete_revisions(*(revision.commit_hash for revision in repo.revisions)).execute()
 
 

@@ -155,6 +155,24 @@ def test_a_space_never_deletes_what_is_wanted_and_says_when_there_is_no_room(too
     assert still_there == [GPT2_SAES]
 
 
+def test_a_space_never_deletes_what_it_opens_with(tool):
+    assert tool.python(
+        f"""{BEGIN}{DISK}
+    library = new_library()
+    entry = find_sae("gpt2-small-res-jb/blocks.0.hook_resid_pre")
+    library.load(entry)
+    library.pin(entry)
+    fetch_model("{PYTHIA}")
+    used_at("{GPT2}", 1e8)
+    used_at("{GPT2_SAES}", 2e8)
+    with disk(2_000_000):
+        library.subject("{GEMMA}")
+    answer = kept()
+        """,
+        token=READER, **SPACE,
+    ) == sorted([GEMMA, GPT2, GPT2_SAES])
+
+
 def test_elsewhere_nothing_is_deleted(tool):
     message, still_there = tool.python(
         f"""{BEGIN}{DISK}
