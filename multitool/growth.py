@@ -9,6 +9,8 @@ import numpy as np
 
 from multitool.tree import ROOT, Tree, most_probable
 
+_SMALL_BATCH = 32  # so many paths take hardly longer than one
+
 
 class NextTokens(Protocol):
     """The most probable next tokens, for many paths at once. Rows are numbered as in the last answer."""
@@ -52,7 +54,7 @@ def grow(
     Args:
         ends: (V,) bool, tokens that end a definition and are not continued; None lets every token go on.
         begun: a tree that these settings gave before it was stopped; it is grown on.
-        seconds: start no level that would end after this time if it took as long as the last one.
+        seconds: start no level that is expected to end after this time.
     """
     started = level_started = time.perf_counter()
     columns = _Columns()
@@ -89,7 +91,9 @@ def grow(
         bitten |= columns.count > len(tree)
         now = time.perf_counter()
         yield Growth(tree, depth, float(tree.cumulative_prob.min()) if bitten else cutoff, done, now - started)
-        if done or (seconds is not None and (now - started) + (now - level_started) > seconds):
+        # The next level takes as much longer as it has more paths, unless both fit into one small batch.
+        expected = (now - level_started) * max(1.0, len(open_) / max(len(paths), _SMALL_BATCH))
+        if done or (seconds is not None and (now - started) + expected > seconds):
             return
         level_started = time.perf_counter()
         ids, probs = source.advance(row[open_], level.token_id[open_])

@@ -214,7 +214,7 @@ def _quiet_transformers():
 
 def _damaged(name: str, folder: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]
-    if is_folder(name):
+    if Path(name) == folder:
         return UserError(
             f"The model in folder {folder} cannot be loaded: {reason} A model folder holds config.json, the "
             "tokenizer's files and *.safetensors, as save_pretrained() writes them."

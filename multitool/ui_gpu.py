@@ -4,6 +4,7 @@ On ZeroGPU the function runs in another process, forked for it, and only plain d
 ``GrowthTask`` and one ``Growth`` per level. Anywhere else ``spaces.GPU`` leaves it as it is.
 """
 
+import logging
 import math
 import os
 import re
@@ -21,6 +22,8 @@ from multitool.growth import Growth
 from multitool.library import Library
 from multitool.settings import Settings
 from multitool.task import GrowthTask
+
+_LOG = logging.getLogger(__name__)
 
 Grower = Callable[[GrowthTask], Iterator[Growth]]
 
@@ -88,7 +91,8 @@ def gpu_grower(library: Library, settings: Settings, resident: str) -> Grower:
         except (RuntimeError, httpx.HTTPError) as error:
             if not settings.zero_gpu:
                 raise
-            raise UserError(f"{_NO_GPU} {_WITHOUT_GPU}") from error  # ZeroGPU's own service is out of order
+            _LOG.exception("ZeroGPU's own service is out of order, or we are")
+            raise UserError(f"{_NO_GPU} {_WITHOUT_GPU}") from error
 
     return grow
 

@@ -175,7 +175,7 @@ def _untrimmed(document: DefinitionTree | None) -> float:
     """The trim slider's position that trims nothing: its step at or below the tree's own cutoff."""
     if document is None:
         return -8
-    return math.floor(math.log10(max(document.effective_cutoff, 1e-8)) * 20) / 20
+    return math.floor(math.log10(max(document.effective_cutoff, 1e-300)) * 20) / 20
 
 
 def _shown(document: DefinitionTree | None, trim: float, drawn: int) -> list:

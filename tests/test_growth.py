@@ -1,5 +1,6 @@
 """Growing a tree from a hand-made source of next tokens."""
 
+from collections import defaultdict
 from itertools import product
 
 import numpy as np
@@ -240,3 +241,18 @@ def test_no_level_is_begun_that_would_end_after_the_time_given(monkeypatch):
 def test_tokens_are_spelled_from_their_texts():
     tree = grown(WrittenOut(SMALL)).tree.spelled([f"<{i}>" for i in range(10)])
     assert tree.token == ("<1>", "<2>", "<9>", "<2>", "<9>", "<9>", "<9>")
+
+
+def test_a_level_with_many_more_paths_is_expected_to_take_as_much_longer(monkeypatch):
+    # 1 path, then 64, then 4,096: if the second level takes 1 s, the third is expected to take 64.
+    def source():
+        return WrittenOut(defaultdict(lambda: [(token, 1 / 64) for token in range(64)]))
+
+    def seconds_at_each_look():
+        yield from (0.0, 0.0, 0.0, 1.0, 1.0, 2.0)
+
+    for seconds, depth in ((60, 2), (70, 3)):
+        clock = seconds_at_each_look()
+        monkeypatch.setattr("multitool.growth.time.perf_counter", lambda clock=clock: next(clock))
+        *_, last = growths(source(), cutoff=1e-9, max_depth=3, max_nodes=10**6, ends=None, seconds=seconds)
+        assert last.depth == depth

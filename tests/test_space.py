@@ -95,7 +95,7 @@ def test_the_space_can_be_built(card, tmp_path):
     )
     resolution = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "compile", wanted, "--no-annotate", "--no-header", "--no-python-downloads",
-         "--python-version", card["python_version"], "--python-platform", "x86_64-manylinux_2_28"],
+         "--python-version", card["python_version"], "--python-platform", "x86_64-manylinux_2_28", "--system-certs"],
         capture_output=True, text=True, timeout=300,
     )
     assert resolution.returncode == 0, resolution.stderr

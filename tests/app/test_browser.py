@@ -34,8 +34,14 @@ def wait_for_new_picture(page, old: str) -> None:
     page.wait_for_function("old => document.querySelector('#tree-picture img')?.src !== old", arg=old)
 
 
-def set_cutoff(page, cutoff: str) -> None:
+def open_growth(page) -> None:
     page.get_by_text("Prompt and growth").click()
+    page.locator("#prompt textarea").wait_for()
+    page.wait_for_timeout(500)  # a control that has just appeared is still given its first value
+
+
+def set_cutoff(page, cutoff: str) -> None:
+    open_growth(page)
     box = page.locator("#cutoff input")
     box.fill(cutoff)
     box.press("Enter")
@@ -135,7 +141,7 @@ def test_a_saved_tree_opens_again_and_hostile_tokens_stay_text(page, tmp_path):
 
 
 def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
-    page.get_by_text("Prompt and growth").click()
+    open_growth(page)
     page.fill("#prompt textarea", "<img src=x onerror=alert(1)> no place")
     page.on("dialog", lambda dialog: pytest.fail(f"a prompt ran as a script: {dialog.message}"))
     page.click("#grow")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mcp import ClientSession
@@ -21,7 +22,9 @@ def call(app_url):
             result = await session.call_tool(name, arguments)
             return bool(result.isError), [content.text for content in result.content]
 
-    return lambda name=None, **arguments: asyncio.run(talk(name, arguments))
+    # In a thread of its own: the browser of other tests keeps an event loop in this one.
+    with ThreadPoolExecutor(1) as thread:
+        yield lambda name=None, **arguments: thread.submit(asyncio.run, talk(name, arguments)).result()
 
 
 def answer(call, name, **arguments):

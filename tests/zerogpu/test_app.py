@@ -335,6 +335,11 @@ def test_a_killed_worker_leaves_a_part_to_go_on_with(client, service, library):
 
 def test_a_problem_in_the_worker_is_told_when_its_task_has_ended(monkeypatch):
     """Whoever leaves a task of ``spaces`` before its end stops what its worker does by then: somebody else's tree."""
+
+    class Full:
+        def grow(self, task):
+            raise UserError("Out of memory.")
+
     ended = []
 
     def lend_gpu(duration):
@@ -348,8 +353,8 @@ def test_a_problem_in_the_worker_is_told_when_its_task_has_ended(monkeypatch):
         return decorate
 
     monkeypatch.setattr("multitool.ui_gpu.spaces.GPU", lend_gpu)
-    grow = gpu_grower(Library(device="cpu"), Settings(), resident="a model")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    grow = gpu_grower(Full(), Settings(), resident="a model")
+    with pytest.raises(UserError, match="Out of memory"):
         next(grow(task(Path("nowhere"), max_depth=1)))
     assert ended
 
@@ -386,14 +391,15 @@ def test_visitors_who_wait_in_line_are_not_turned_away(client, service):
 
 
 def test_another_model_is_loaded_in_the_worker_and_kept_there(client, service, library, saes):
+    folder = saes["llama"].with_name("llama-model")
     first = trees(client, sae="local/llama", feature=1, **SOME)[-1]
+    assert first["settings"]["model"] == str(folder)
     workers = service.workers
-    with moved_away(saes["llama"].with_name("llama-model")) as folder:
-        assert first["settings"]["model"] == str(folder)
+    with moved_away(folder / "model.safetensors"):
         kept = trees(client, sae="local/llama", feature=2, **SOME)[-1]
         assert service.workers == workers
         service.warm = False
-        assert f"{folder}' cannot be loaded" in refusal(client, sae="local/llama", feature=3, **SOME)
+        assert f"{folder} cannot be loaded" in refusal(client, sae="local/llama", feature=3, **SOME)
     service.warm, workers = True, service.workers
     again = trees(client, sae="local/llama", feature=3, **SOME)[-1]
     assert service.workers == workers  # what could not be loaded did not end the worker, nor does it end its next tree
@@ -402,12 +408,12 @@ def test_another_model_is_loaded_in_the_worker_and_kept_there(client, service, l
 
 
 @contextlib.contextmanager
-def moved_away(folder: Path):
-    elsewhere = folder.rename(folder.with_name("elsewhere"))
+def moved_away(file: Path):
+    elsewhere = file.rename(file.with_name("elsewhere"))
     try:
-        yield folder
+        yield
     finally:
-        elsewhere.rename(folder)
+        elsewhere.rename(file)
 
 
 def test_the_first_model_is_right_again_after_two_others(client, service, library, saes):
@@ -610,12 +616,13 @@ def test_a_closed_tab_frees_the_gpu(browser, app, service, pace):
 
 
 def test_a_tab_that_is_closed_in_the_queue_never_gets_a_gpu(browser, app, service):
-    service.gpus, service.queue_limit, service.warm = 0, 3.0, False
+    service.gpus, service.queue_limit, service.warm = 0, 10.0, False
     before = len(service.calls)
     with opened(browser, app.url) as page:
         start_growing(page)
         wait_until(lambda: service.calls[-1].path == "/schedule")
         wait_for_status(page, "Waiting for a GPU")
+    time.sleep(2)  # until the server has seen that the tab is gone
     service.gpus = 1
     wait_until(lambda: service.running, service.queue_limit, must=False)
     assert service.released(timeout=20)
