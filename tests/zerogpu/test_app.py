@@ -557,6 +557,8 @@ def page(browser, app, service):
 def start_growing(page) -> None:
     """A tree of fifty levels that take little each."""
     page.get_by_text("Prompt and growth").click()
+    page.locator("#prompt textarea").wait_for()
+    page.wait_for_timeout(500)  # a control that has just appeared is still given its first value
     page.fill("#prompt textarea", SONG)
     page.fill("#cutoff input", "1e-8")
     page.press("#cutoff input", "Enter")
