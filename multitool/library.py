@@ -101,7 +101,7 @@ class Library:
 
     def sae(self, entry: SaeEntry) -> Sae:
         """An SAE's weights. Raises UserError if they cannot be had."""
-        return self._saes.get(entry, lambda: self._reported(entry.name, partial(load_sae, entry)))
+        return self._saes.get(entry, partial(self._reported, entry.name, partial(load_sae, entry)))
 
     def pin(self, entry: SaeEntry) -> None:
         """From now on, delete neither this SAE nor its model to make room on a Space's disk."""
@@ -109,7 +109,7 @@ class Library:
 
     def subject(self, name: str) -> Subject:
         """A model's embeddings and tokens. Raises UserError if they cannot be had."""
-        make = lambda: self._reported(name, partial(load_subject, name))  # noqa: E731
+        make = partial(self._reported, name, partial(load_subject, name))
         subject = self._subjects.get(name, make)
         if subject.folder.is_dir():
             return subject

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,9 +115,9 @@ def _check_sizes(repo_id: str, wanted: list, terms: Terms) -> None:
         )
 
 
-def on_a_space() -> bool:
+def on_a_space(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this runs as a Space on the hub, whose disk is its own and is emptied at every start."""
-    return bool(os.environ.get("SPACE_ID"))
+    return bool(environment.get("SPACE_ID"))
 
 
 def _make_room(n_bytes: int, keep: frozenset[str]) -> None:

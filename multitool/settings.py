@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from multitool.errors import UserError, shown
+from multitool.loading_hub import on_a_space
 from multitool.recipe import MAX_NODES_LIMIT
 
 PREFIX = "SAE_MULTITOOL_"
@@ -40,7 +41,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         UserError: a variable's value cannot be.
     """
-    on_space = bool(environment.get("SPACE_ID"))
+    on_space = on_a_space(environment)
     # As spaces and Gradio read it.
     zero_gpu = environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
     values: dict = {"on_space": on_space, "zero_gpu": zero_gpu}

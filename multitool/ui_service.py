@@ -50,8 +50,8 @@ class Service:
         if known:
             yield known
             return
-        prepare = lambda: engine.prepare_tree(self.library, vector, tree)  # noqa: E731
-        for answer in self._grown((yield from self._waiting(vector.sae, prepare))):
+        prepared = yield from self._waiting(vector.sae, engine.prepare_tree, vector, tree)
+        for answer in self._grown(prepared):
             if isinstance(answer, DefinitionTree) and answer.complete:
                 self._keep(key, answer)
             yield answer
@@ -63,13 +63,11 @@ class Service:
         """
         vector, tree = recipes(document.settings)
         self._check(tree)
-        prepare = lambda: engine.prepare_continuation(self.library, document)  # noqa: E731
-        yield from self._grown((yield from self._waiting(vector.sae, prepare)))
+        yield from self._grown((yield from self._waiting(vector.sae, engine.prepare_continuation, document)))
 
     def table(self, vector: VectorRecipe, recipe: ListRecipe) -> Iterator[str | TokenTable]:
         """The token list; before it, in words, what it waits for. Raises UserError if it cannot be made."""
-        make = lambda: engine.token_table(self.library, vector, recipe)  # noqa: E731
-        yield (yield from self._waiting(vector.sae, make))
+        yield (yield from self._waiting(vector.sae, engine.token_table, vector, recipe))
 
     def _grown(self, prepared: PreparedTree) -> Iterator[str | DefinitionTree]:
         yield "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"
@@ -84,13 +82,14 @@ class Service:
             if len(self._trees) > _TREES_KEPT:
                 self._trees.popitem(last=False)
 
-    def _waiting(self, sae: str, work: Callable):
-        """The result of ``work``, done in a thread of its own; until then, in words, what it waits for.
+    def _waiting(self, sae: str, work: Callable, *recipes):
+        """What ``work`` makes of the recipes with the library, in a thread of its own; until then, in words, what it
+        waits for.
 
         Who leaves does not stop the work: others may wait for the same download.
         """
         entry = self.library.find(sae)
-        future = self._loading.submit(work)
+        future = self._loading.submit(work, self.library, *recipes)
         while not wait([future], timeout=_POLL_SECONDS).done:
             yield self.library.progress(entry) or f"Loading {entry.name} and {entry.model} …"
         return future.result()

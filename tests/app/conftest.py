@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from visit import opened
 
 ROOT = Path(__file__).parents[2]
 START_LIMIT = 180  # seconds; the first start on a fresh machine fetches and converts the demo's model
@@ -53,13 +54,5 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
 @pytest.fixture
 def page(browser, app_url):
     """The app's page, freshly opened; a test fails on an error in the page's own scripts."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(app_url)
-    page.wait_for_selector("#tree-picture img")
-    yield page
-    context.close()
-    assert not errors
+    with opened(browser, app_url) as page:
+        yield page

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from visit import open_growth
 
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
 
@@ -32,12 +33,6 @@ def wait_for_status(page, text: str) -> None:
 
 def wait_for_new_picture(page, old: str) -> None:
     page.wait_for_function("old => document.querySelector('#tree-picture img')?.src !== old", arg=old)
-
-
-def open_growth(page) -> None:
-    page.get_by_text("Prompt and growth").click()
-    page.locator("#prompt textarea").wait_for()
-    page.wait_for_timeout(500)  # a control that has just appeared is still given its first value
 
 
 def set_cutoff(page, cutoff: str) -> None:

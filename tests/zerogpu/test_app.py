@@ -19,6 +19,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from running import start_app
 from tiny import PROMPT, byte_level_tokenizer, random_sae, tiny_model, write_model
+from visit import open_growth, opened
 
 from multitool import engine
 from multitool.errors import UserError
@@ -532,22 +533,6 @@ def test_a_request_asks_for_its_own_time(client, service):
 # ── In the browser ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@contextlib.contextmanager
-def opened(browser, url: str):
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(url)
-    page.wait_for_selector("#tree-picture img")
-    try:
-        yield page
-    finally:
-        context.close()
-    assert not errors
-
-
 @pytest.fixture
 def page(browser, app, service):
     with opened(browser, app.url) as page:
@@ -556,9 +541,7 @@ def page(browser, app, service):
 
 def start_growing(page) -> None:
     """A tree of fifty levels that take little each."""
-    page.get_by_text("Prompt and growth").click()
-    page.locator("#prompt textarea").wait_for()
-    page.wait_for_timeout(500)  # a control that has just appeared is still given its first value
+    open_growth(page)
     page.fill("#prompt textarea", SONG)
     page.fill("#cutoff input", "1e-8")
     page.press("#cutoff input", "Enter")

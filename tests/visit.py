@@ -1,0 +1,27 @@
+"""The app's page in a real browser, as a visitor opens it."""
+
+import contextlib
+
+
+@contextlib.contextmanager
+def opened(browser, url: str):
+    """The page, freshly opened until the context ends; fails on an error in the page's own scripts."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    page.wait_for_selector("#tree-picture img")
+    try:
+        yield page
+    finally:
+        context.close()
+    assert not errors
+
+
+def open_growth(page) -> None:
+    """Unfold the controls of prompt and growth."""
+    page.get_by_text("Prompt and growth").click()
+    page.locator("#prompt textarea").wait_for()
+    page.wait_for_timeout(500)  # a control that has just appeared is still given its first value
