@@ -5,7 +5,7 @@ pass, so that any number of requests can share a model without touching each oth
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,105 +18,142 @@ _MAX_BATCH = 256  # beyond this a larger batch no longer makes a path cheaper
 
 
 def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
-    """The input embeddings of ``prompt`` with ``v`` in the ghost's place: (1, length, d_model).
+    """The input embeddings of ``prompt`` with ``v`` in the ghost's place.
 
     Some models (Gemma) multiply the rows inside their embedding module; the ghost's row gets the same factor, in
     the weights' own precision, so that a real token's row as ghost gives exactly that token.
+
+    Args:
+        v: (d_model,), or (n, d_model) for as many ghosts.
+
+    Returns:
+        (1, length, d_model), or (n, length, d_model).
     """
     module = model.get_input_embeddings()
     E = module.weight
     ids = torch.tensor([prompt.token_ids], device=E.device)
-    row = v.to(E)
+    rows = torch.atleast_2d(v).to(E)
     factor = getattr(module, "embed_scale", None)
     if factor is not None:
-        row = row * torch.as_tensor(factor).to(E)
-    embeddings = module(ids).clone()
-    embeddings[0, prompt.position] = row
+        rows = rows * torch.as_tensor(factor).to(E)
+    embeddings = module(ids).repeat(len(rows), 1, 1)
+    embeddings[:, prompt.position] = rows
     return embeddings
 
 
-class Continuations:
-    """Next tokens for many paths at once, each path's past kept in a key-value cache (a ``growth.NextTokens``).
+# Given the logits of one batch, (n, V) in float32, and which rows of the whole answer they belong to: some arrays.
+Read = Callable[[Tensor, slice], tuple[np.ndarray, ...]]
+
+
+class Passes:
+    """Many paths through the model at once, each path's past kept in a key-value cache.
 
     A level's paths lie in chunks, one cache each. A path continues on a copy of its parent's row of the cache.
+    A function reads what is wanted off each batch's logits, so that those of a whole level never lie in memory;
+    what it answers is joined over the batches. The placeholder's logit is -inf (no circular definitions).
     """
+
+    def __init__(self, model, prompt: GhostPrompt, v: Tensor, longest: int):
+        """
+        Args:
+            model: a transformers causal LM in eval mode.
+            v: the ghost's embedding row, (d_model,), or of several ghosts, (n, d_model).
+            longest: how many tokens a path can have, to size the batches.
+        """
+        self._model = model
+        self._prompt = prompt
+        self._v = torch.atleast_2d(v)
+        self._longest = longest
+        self._chunks: list[tuple[int, object]] = []  # (paths, cache) of the last answer, in order
+        self._batch = 1
+
+    @torch.inference_mode()
+    def start(self, read: Read, paths: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+        """After the prompt with each of the ghosts; or after the prompt and each of ``paths``, (n, k) token ids."""
+        v = self._v if paths is None else self._v.expand(len(paths), -1)
+        paths = np.empty((len(v), 0), dtype=np.int64) if paths is None else paths
+        # The first row alone, to see how much memory one takes. Then all over again if there are more: it would lie
+        # alone in its chunk, and cost a batch of its own on every level.
+        answers = [self._begin(read, v, paths, slice(0, 1))]
+        if len(v) > 1:
+            self._chunks.clear()
+            firsts = range(0, len(v), self._batch)
+            answers = [self._begin(read, v, paths, slice(i, min(i + self._batch, len(v)))) for i in firsts]
+        return _joined(answers)
+
+    def _begin(self, read: Read, v: Tensor, paths: np.ndarray, rows: slice) -> tuple[np.ndarray, ...]:
+        """The prompt and what follows it in one pass."""
+        embeddings = ghost_embeddings(self._model, self._prompt, v[rows])
+        module = self._model.get_input_embeddings()
+        followers = module(torch.from_numpy(paths[rows]).to(embeddings.device))
+        embeddings = torch.cat([embeddings, followers], dim=1)
+        output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
+        if not self._chunks:
+            self._batch = self._batch_size(output, n_tokens=embeddings.shape[0] * embeddings.shape[1])
+        self._chunks.append((len(embeddings), output.past_key_values))
+        return read(self._masked(output), rows)
+
+    @torch.inference_mode()
+    def advance(self, read: Read, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, ...]:
+        """After each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,)."""
+        device = self._model.get_input_embeddings().weight.device
+        answers, chunks, first, done = [], [], 0, 0
+        for n_paths, cache in self._chunks:
+            inside = np.flatnonzero((first <= rows) & (rows < first + n_paths))
+            for part in np.split(inside, range(self._batch, len(inside), self._batch)):
+                if not len(part):
+                    continue
+                grown = fork(cache)
+                grown.reorder_cache(torch.from_numpy(rows[part] - first).to(device))
+                ids = torch.from_numpy(token_ids[part])[:, None].to(device)
+                output = self._model(input_ids=ids, past_key_values=grown, use_cache=True)
+                answers.append(read(self._masked(output), slice(done, done + len(part))))
+                chunks.append((len(part), output.past_key_values))
+                done += len(part)
+            first += n_paths
+        self._chunks = chunks
+        return _joined(answers)
+
+    def _masked(self, output) -> Tensor:
+        logits = output.logits[:, -1].float()
+        logits[:, self._prompt.placeholder_id] = -torch.inf
+        return logits
+
+    def _batch_size(self, output, n_tokens: int) -> int:
+        """How many paths at most, judging by a pass over ``n_tokens`` tokens (of all its rows)."""
+        cache_bytes = sum(tensor.nbytes for tensor in _tensors(output.past_key_values))
+        path_bytes = cache_bytes * (len(self._prompt.token_ids) + self._longest) / n_tokens
+        logits_bytes = output.logits.shape[-1] * 4 * 3  # as they come, in float32, as probabilities
+        return int(min(_MAX_BATCH, max(1, _BATCH_BYTES // (2 * path_bytes + logits_bytes))))
+
+
+class Continuations:
+    """The most probable next tokens for many paths at once (a ``growth.NextTokens``)."""
 
     def __init__(self, model, prompt: GhostPrompt, v: Tensor, top_k: int, longest: int):
         """
         Args:
             model: a transformers causal LM in eval mode.
-            v: the ghost's embedding row, (d_model,), in the units of the raw embedding matrix.
+            v: the ghost's embedding row, (d_model,), in the units of the raw embedding matrix; or (n, d_model),
+                the rows of the ghosts of ``n`` trees (``growth.grow_forest``).
             longest: how many tokens a path can have, to size the batches.
         """
-        self._model = model
-        self._prompt = prompt
-        self._v = v
-        self._longest = longest
+        self._passes = Passes(model, prompt, v, longest)
         self._top_k = min(top_k, model.get_input_embeddings().weight.shape[0])
-        self._chunks: list[tuple[int, object]] = []  # (paths, cache) of the last answer, in order
-        self._batch = 1
 
-    @torch.inference_mode()
     def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        paths = np.empty((1, 0), dtype=np.int64) if paths is None else paths
-        # The first path alone, to see how much memory one takes.
-        answers = [self._read(paths[:1])]
-        for first in range(1, len(paths), self._batch):
-            answers.append(self._read(paths[first : first + self._batch]))
-        return _joined(answers)
+        return self._passes.start(self._most_probable, paths)
 
-    def _read(self, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The prompt and what follows it, (n, k) tokens, in one pass."""
-        embeddings = ghost_embeddings(self._model, self._prompt, self._v)
-        module = self._model.get_input_embeddings()
-        followers = module(torch.from_numpy(paths).to(embeddings.device))
-        embeddings = torch.cat([embeddings.expand(len(paths), -1, -1), followers], dim=1)
-        output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
-        if not self._chunks:
-            self._batch = self._batch_size(output, embeddings.shape[1])
-        self._chunks.append((len(paths), output.past_key_values))
-        return self._most_probable(output.logits[:, -1])
-
-    @torch.inference_mode()
     def advance(self, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        answers, chunks, first = [], [], 0
-        for n_paths, cache in self._chunks:
-            inside = np.flatnonzero((first <= rows) & (rows < first + n_paths))
-            for part in np.split(inside, range(self._batch, len(inside), self._batch)):
-                if len(part):
-                    answer, grown = self._continue(cache, rows[part] - first, token_ids[part])
-                    answers.append(answer)
-                    chunks.append((len(part), grown))
-            first += n_paths
-        self._chunks = chunks
-        return _joined(answers)
+        return self._passes.advance(self._most_probable, rows, token_ids)
 
-    def _continue(self, cache, rows: np.ndarray, token_ids: np.ndarray):
-        device = self._model.get_input_embeddings().weight.device
-        cache = fork(cache)
-        cache.reorder_cache(torch.from_numpy(rows).to(device))
-        output = self._model(
-            input_ids=torch.from_numpy(token_ids)[:, None].to(device), past_key_values=cache, use_cache=True
-        )
-        return self._most_probable(output.logits[:, -1]), output.past_key_values
-
-    def _most_probable(self, logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Softmax in float32 without the placeholder (no circular definitions), the top_k of it."""
-        logits = logits.float()
-        logits[:, self._prompt.placeholder_id] = -torch.inf
+    def _most_probable(self, logits: Tensor, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         top = logits.softmax(dim=-1).topk(self._top_k, dim=-1)
         return top.indices.cpu().numpy(), top.values.cpu().numpy()
 
-    def _batch_size(self, output, length: int) -> int:
-        cache_bytes = sum(tensor.nbytes for tensor in _tensors(output.past_key_values))
-        path_bytes = cache_bytes * (len(self._prompt.token_ids) + self._longest) / length
-        logits_bytes = output.logits.shape[-1] * 4 * 3  # as they come, in float32, as probabilities
-        return int(min(_MAX_BATCH, max(1, _BATCH_BYTES // (2 * path_bytes + logits_bytes))))
 
-
-def _joined(answers: list) -> tuple[np.ndarray, np.ndarray]:
-    ids, probs = zip(*answers, strict=True)
-    return np.concatenate(ids), np.concatenate(probs)
+def _joined(answers: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(arrays) for arrays in zip(*answers, strict=True))
 
 
 def fork(cache):

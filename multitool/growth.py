@@ -1,4 +1,4 @@
-"""Growing a definition tree, level by level, from anything that continues tokens."""
+"""Growing definition trees, level by level, from anything that continues tokens: one tree, or many at once."""
 
 import time
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ class NextTokens(Protocol):
     """The most probable next tokens, for many paths at once. Rows are numbered as in the last answer."""
 
     def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(token ids, probabilities), by falling probability: each (1, top_k) after the prompt, or
-        (n, top_k) after the prompt and each of ``paths``, (n, k) token ids."""
+        """(token ids, probabilities), by falling probability: each (1, top_k) after the prompt (for a forest
+        (n_trees, top_k)), or (n, top_k) after the prompt and each of ``paths``, (n, k) token ids."""
 
     def advance(self, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same after each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,):
@@ -56,48 +56,128 @@ def grow(
         begun: a tree that these settings gave before it was stopped; it is grown on.
         seconds: start no level that is expected to end after this time.
     """
-    started = level_started = time.perf_counter()
-    columns = _Columns()
-    if begun is None:
-        paths, grown, bitten, threshold = np.array([ROOT]), 0, False, cutoff
-        ids, probs = source.start()
-    else:
-        columns.append(begun)
-        bitten, threshold = len(begun) >= max_nodes, max(cutoff, columns.nth_best(max_nodes))
-        depths = begun.depth
-        grown = int(depths.max())
-        paths = np.flatnonzero((depths == grown) & ~begun.end & (begun.cumulative_prob >= threshold))
-        if grown >= max_depth or not len(paths):  # it was whole
-            yield Growth(begun, grown, float(begun.cumulative_prob.min()) if bitten else cutoff, True, 0.0)
+    growing = _Growing(cutoff, max_depth, max_nodes, ends, begun)
+    if not len(growing.paths):  # ``begun`` was whole
+        yield growing.growth
+        return
+    level_began = 0.0
+    known = None if begun is None else np.array([begun.token_id[begun.path(node)] for node in growing.paths])
+    ids, probs = source.start(known)
+    while True:
+        n_paths = len(growing.paths)
+        growth = growing.take(ids, probs)
+        yield growth
+        # The next level takes as much longer as it has more paths, unless both fit into one small batch.
+        expected = (growth.seconds - level_began) * max(1.0, len(growing.paths) / max(n_paths, _SMALL_BATCH))
+        if growth.done or (seconds is not None and growth.seconds + expected > seconds):
             return
-        ids, probs = source.start(np.array([begun.token_id[begun.path(node)] for node in paths]))
-    for depth in range(grown + 1, max_depth + 1):
-        cumulative = columns.cumulative_prob(paths)[:, None] * probs.astype(np.float64)
-        row, rank = np.nonzero(cumulative >= threshold)
-        bitten |= len(row) < np.count_nonzero(cumulative >= cutoff)
+        level_began = growing.seconds
+        ids, probs = source.advance(growing.rows, growing.token_ids)
+
+
+def grow_forest(
+    source: NextTokens,
+    n_trees: int,
+    *,
+    cutoff: float,
+    max_depth: int,
+    max_nodes: int,
+    ends: np.ndarray | None = None,
+) -> list[Growth]:
+    """Grow many trees at once, the paths of all of them in the same batches; each is what ``grow`` gives alone.
+
+    Args:
+        source: its ``start`` answers (n_trees, top_k), one row per tree.
+        cutoff, max_depth, max_nodes, ends: of each tree, as for ``grow``.
+
+    Returns:
+        The whole trees, in the order of those rows. Their ``seconds`` are since the growth of all began.
+    """
+    if not n_trees:
+        return []
+    trees = [_Growing(cutoff, max_depth, max_nodes, ends) for _ in range(n_trees)]
+    ids, probs = source.start()
+    while True:
+        # Each tree's paths follow those of the trees before it.
+        bounds = np.cumsum([0] + [len(tree.paths) for tree in trees])
+        rows = []
+        for tree, first, last in zip(trees, bounds[:-1], bounds[1:], strict=True):
+            if first < last:
+                tree.take(ids[first:last], probs[first:last])
+                rows.append(first + tree.rows)
+        if not sum(map(len, rows)):
+            return [tree.growth for tree in trees]
+        ids, probs = source.advance(np.concatenate(rows), np.concatenate([tree.token_ids for tree in trees]))
+
+
+class _Growing:
+    """A tree on its way: which paths' next tokens it wants, and what comes of them. It asks nobody itself.
+
+    Attributes:
+        paths: nodes whose next tokens are wanted, (n,); none when the tree is whole.
+        rows: where the parents of ``paths`` stood among the paths before, (n,), rising.
+        token_ids: the tokens of ``paths``, (n,).
+        growth: the tree so far; None at first.
+    """
+
+    def __init__(
+        self, cutoff: float, max_depth: int, max_nodes: int, ends: np.ndarray | None, begun: Tree | None = None
+    ):
+        self._started = time.perf_counter()
+        self._cutoff, self._max_depth, self._max_nodes, self._ends = cutoff, max_depth, max_nodes, ends
+        self._columns = _Columns()
+        self._depth, self._bitten, self._threshold = 0, False, cutoff
+        self.paths, self.growth = np.array([ROOT]), None
+        if begun is not None:
+            self._go_on_from(begun)
+
+    @property
+    def seconds(self) -> float:
+        """Since the growth began."""
+        return time.perf_counter() - self._started
+
+    def take(self, ids: np.ndarray, probs: np.ndarray) -> Growth:
+        """Grow by a level: the next tokens of ``paths`` and their probabilities, each (n, top_k)."""
+        cumulative = self._columns.cumulative_prob(self.paths)[:, None] * probs.astype(np.float64)
+        row, rank = np.nonzero(cumulative >= self._threshold)
+        self._bitten |= len(row) < np.count_nonzero(cumulative >= self._cutoff)
         level = Tree(
-            parent=paths[row],
+            parent=self.paths[row],
             token_id=ids[row, rank].astype(np.int64),
             token=("",) * len(row),
             prob=probs[row, rank].astype(np.float64),
             cumulative_prob=cumulative[row, rank],
-            end=np.zeros(len(row), dtype=bool) if ends is None else ends[ids[row, rank]],
+            end=np.zeros(len(row), dtype=bool) if self._ends is None else self._ends[ids[row, rank]],
         )
-        first = columns.append(level)
-        threshold = max(cutoff, columns.nth_best(max_nodes))
-        open_ = np.flatnonzero(~level.end & (level.cumulative_prob >= threshold))
-        done = depth == max_depth or not len(open_)
-        tree = columns.tree(max_nodes)
-        bitten |= columns.count > len(tree)
-        now = time.perf_counter()
-        yield Growth(tree, depth, float(tree.cumulative_prob.min()) if bitten else cutoff, done, now - started)
-        # The next level takes as much longer as it has more paths, unless both fit into one small batch.
-        expected = (now - level_started) * max(1.0, len(open_) / max(len(paths), _SMALL_BATCH))
-        if done or (seconds is not None and (now - started) + expected > seconds):
-            return
-        level_started = time.perf_counter()
-        ids, probs = source.advance(row[open_], level.token_id[open_])
-        paths = first + open_
+        first = self._columns.append(level)
+        self._depth += 1
+        self._threshold = max(self._cutoff, self._columns.nth_best(self._max_nodes))
+        open_ = self._open(level)
+        self.paths, self.rows, self.token_ids = first + open_, row[open_], level.token_id[open_]
+        tree = self._columns.tree(self._max_nodes)
+        self._bitten |= self._columns.count > len(tree)
+        self.growth = self._so_far(tree, self.seconds)
+        return self.growth
+
+    def _go_on_from(self, begun: Tree) -> None:
+        self._columns.append(begun)
+        self._bitten = len(begun) >= self._max_nodes
+        self._threshold = max(self._cutoff, self._columns.nth_best(self._max_nodes))
+        depths = begun.depth
+        self._depth = int(depths.max())
+        open_ = self._open(begun)
+        self.paths = open_[depths[open_] == self._depth]
+        self.growth = self._so_far(begun, 0.0)
+
+    def _open(self, level: Tree) -> np.ndarray:
+        """The nodes that may have children worth keeping."""
+        if self._depth >= self._max_depth:
+            return np.empty(0, dtype=np.int64)
+        return np.flatnonzero(~level.end & (level.cumulative_prob >= self._threshold))
+
+    def _so_far(self, tree: Tree, seconds: float) -> Growth:
+        effective_cutoff = float(tree.cumulative_prob.min()) if self._bitten else self._cutoff
+        return Growth(tree, self._depth, effective_cutoff, not len(self.paths), seconds)
 
 
 class _Columns:

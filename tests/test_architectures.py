@@ -11,7 +11,7 @@ from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_a
 from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_subject
 
 from multitool.continuations import ghost_embeddings
-from multitool.growth import grow
+from multitool.growth import grow, grow_forest
 from multitool.subject import GhostPrompt
 
 SHORT_PROMPT = '"{ghost}" "'
@@ -186,3 +186,25 @@ def test_a_tree_that_was_stopped_grows_on_to_the_tree_of_the_plain_recursion(sub
     ends = ENDS if stop else NO_ENDS
     begun = [step.tree for step in growths(subject, ends=ends)][2]
     assert_same_tree(grown(subject, ends=ends, begun=begun).tree, recursion(subject, stop=stop), tolerance)
+
+
+@pytest.mark.parametrize("max_batch", [256, 2])
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama", "gpt_oss", "qwen3_5"], indirect=True)
+def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, monkeypatch, max_batch):
+    alone = [grown(subject, seed=seed, ends=ENDS) for seed in (1, 2, 3)]
+    monkeypatch.setattr("multitool.continuations._MAX_BATCH", max_batch)
+    vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])
+    source = subject.next_tokens(subject.ghost_prompt(PROMPT, DEPTH), vs, 5, DEPTH)
+    together = grow_forest(source, 3, cutoff=CUTOFF, max_depth=DEPTH, max_nodes=10_000, ends=ENDS)
+    for one, of_forest in zip(alone, together, strict=True):
+        assert_same_tree(of_forest.tree, as_paths(one.tree), tolerance)
+        assert (of_forest.depth, of_forest.done) == (one.depth, True)
+
+
+def test_several_ghosts_stand_each_in_their_own_row(subject):
+    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])
+    together = ghost_embeddings(subject.model, prompt, vs)
+    assert together.shape == (3, len(prompt.token_ids), subject.space.d_model)
+    alone = torch.cat([ghost_embeddings(subject.model, prompt, v) for v in vs])
+    assert torch.equal(together, alone)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from plain_recursion import as_paths, cutoff_after, most_probable
 
-from multitool.growth import grow
+from multitool.growth import grow, grow_forest
 
 
 class WrittenOut:
@@ -256,3 +256,59 @@ def test_a_level_with_many_more_paths_is_expected_to_take_as_much_longer(monkeyp
         monkeypatch.setattr("multitool.growth.time.perf_counter", lambda clock=clock: next(clock))
         *_, last = growths(source(), cutoff=1e-9, max_depth=3, max_nodes=10**6, ends=None, seconds=seconds)
         assert last.depth == depth
+
+
+class Forest(WrittenOut):
+    """A table per tree; a path begins with the number of its tree."""
+
+    def __init__(self, tables: list[dict]):
+        super().__init__({(i, *path): answer for i, table in enumerate(tables) for path, answer in table.items()})
+        self._n_trees = len(tables)
+
+    def start(self, paths=None):
+        assert paths is None
+        return self._answer([(i,) for i in range(self._n_trees)])
+
+
+def forest(tables, **settings):
+    defaults = {"cutoff": 0.1, "max_depth": 10, "max_nodes": 1000, "ends": NINE_ENDS}
+    source = Forest(tables)
+    return grow_forest(source, len(tables), **(defaults | settings)), source
+
+
+def as_told(growth) -> tuple:
+    """Everything but the time, every column in its order."""
+    tree = growth.tree
+    columns = [tree.parent, tree.token_id, tree.prob, tree.cumulative_prob, tree.end]
+    return [column.tolist() for column in columns], growth.depth, growth.effective_cutoff, growth.done
+
+
+@pytest.mark.parametrize("ends", [np.arange(5) == 4, None], ids=["ends", "no ends"])
+@pytest.mark.parametrize("max_nodes", [1, 3, 10, 1000])
+def test_each_tree_of_a_forest_is_what_it_is_alone(max_nodes, ends):
+    tables = [random_table(np.random.default_rng(seed)) for seed in range(12)]
+    settings = {"cutoff": 5e-2, "max_depth": 5, "max_nodes": max_nodes, "ends": ends}
+    together, source = forest(tables, **settings)
+    alone = [grown(WrittenOut(table), **settings) for table in tables]
+    assert [as_told(growth) for growth in together] == [as_told(growth) for growth in alone]
+    assert source.levels == max(growth.depth for growth in alone), "one answer per level for all trees"
+    assert len(source.asked) == len(set(source.asked))
+    if max_nodes >= 10:
+        assert len({growth.depth for growth in alone}) > 1, "trees should end at different depths"
+
+
+def test_a_forest_may_have_trees_without_a_node():
+    flat = {(): [(token, 1 / 64) for token in (1, 2, 9)]}
+    short = {(): [(9, 0.5), (1, 0.0625), (2, 0.0625)]}
+    together, source = forest([flat, SMALL, flat, short, SMALL, flat])
+    assert [len(growth.tree) for growth in together] == [0, 7, 0, 1, 7, 0]
+    assert all(growth.done for growth in together)
+    assert [as_told(together[i]) for i in (1, 4)] == [as_told(grown(WrittenOut(SMALL)))] * 2
+    assert source.levels == 3
+
+
+def test_a_forest_of_trees_without_nodes_asks_once_and_one_of_no_trees_not_at_all():
+    together, source = forest([SMALL, SMALL], cutoff=0.9)
+    assert ([len(growth.tree) for growth in together], source.levels) == ([0, 0], 1)
+    together, source = forest([])
+    assert (together, source.levels) == ([], 0)
