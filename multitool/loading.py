@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,16 +48,20 @@ class Sae:
     def d_sae(self) -> int:
         return self.W_dec.shape[0]
 
+    def check(self, index: int) -> None:
+        """Raises UserError if there is no such feature."""
+        if not 0 <= index < self.d_sae:
+            raise UserError(
+                f"feature is {index}; {self.entry.name} has {self.d_sae} features, numbered 0 to {self.d_sae - 1}."
+            )
+
     def feature(self, index: int) -> FeatureWeights:
         """The weights of one feature.
 
         Raises:
             UserError: there is no such feature.
         """
-        if not 0 <= index < self.d_sae:
-            raise UserError(
-                f"feature is {index}; {self.entry.name} has {self.d_sae} features, numbered 0 to {self.d_sae - 1}."
-            )
+        self.check(index)
         return FeatureWeights(encoder=self.W_enc[:, index].float(), decoder=self.W_dec[index].float())
 
 
@@ -237,16 +242,8 @@ def load_sae(entry: SaeEntry, terms: Terms = ANY_TERMS) -> Sae:
     Raises:
         UserError: they are missing, damaged, or not of an SAE on a residual stream.
     """
-    try:
-        W_enc, W_dec = _read_folder(entry.folder) if entry.folder else _read_hub(entry, terms)
-    except UserError:
-        raise
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        raise UserError(
-            f"SAE {entry.folder or entry.name} does not fit into the memory. Choose a smaller one."
-        ) from error
+    with enough_memory_for(entry):
+        W_enc, W_dec = read_folder(entry.folder) if entry.folder else _read_hub(entry, terms)
     if W_enc.ndim != 2 or W_enc.shape != W_dec.shape[::-1]:
         raise UserError(
             f"SAE {entry.name} is damaged: W_enc is {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; they must be "
@@ -255,7 +252,27 @@ def load_sae(entry: SaeEntry, terms: Terms = ANY_TERMS) -> Sae:
     return Sae(entry, W_enc, W_dec)
 
 
-def _read_folder(folder: Path) -> tuple[Tensor, Tensor]:
+@contextmanager
+def enough_memory_for(entry: SaeEntry) -> Iterator[None]:
+    """Too little memory for an SAE, said to the user."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(
+            f"SAE {entry.folder or entry.name} does not fit into the memory. Choose a smaller one."
+        ) from error
+
+
+def read_folder(folder: Path) -> tuple[Tensor, Tensor]:
+    """W_enc and W_dec of an SAE folder in sae-lens' own format, as stored.
+
+    Raises:
+        UserError: something is missing or damaged.
+    """
     path = folder / "sae_weights.safetensors"
     read_cfg(folder)
     try:
@@ -273,32 +290,82 @@ def _read_folder(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def _read_hub(entry: SaeEntry, terms: Terms) -> tuple[Tensor, Tensor]:
+    folder = fetch_sae(entry, terms)
+    if entry.loader is None:  # sae-lens' own format, which needs none of its loaders
+        return read_fetched(entry, folder)
+    sae = read_by_sae_lens(entry, folder)
+    W_dec = sae.W_dec.detach()
+    W_enc = getattr(sae, "W_enc", None)
+    # An SAE with tied weights has only the decoder's.
+    return (W_dec.T if W_enc is None else W_enc.detach()), W_dec
+
+
+def fetch_sae(entry: SaeEntry, terms: Terms) -> Path:
+    """The folder of an SAE's repository in the hub's cache, with the SAE's files in it.
+
+    Raises:
+        UserError: they cannot be had, or would be read in a way that could run code.
+    """
     if entry.pickled and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true"):
         raise UserError(
             f"SAE {entry.name} is kept in a pickle, which is read as plain weights only; "
             "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD would run what is in it. Unset that variable."
         )
-    folder = fetch_sae_files(entry.repo_id, entry.hub_files, entry.name, terms)
-    if entry.loader is None:  # sae-lens' own format, which needs none of its loaders
-        missing = [name for name in _OWN_FORMAT if not (folder / entry.path / name).is_file()]
-        if missing:
-            raise UserError(
-                f"The hub's repository {entry.repo_id} has no {missing[0]} for SAE {entry.name}. Use another SAE."
-            )
-        try:
-            return _read_folder(folder / entry.path)
-        except UserError as error:
-            raise UserError(
-                f"SAE {entry.name} was fetched, but its sae_weights.safetensors or cfg.json cannot be read. "
-                f"{_fetch_again(entry.name, folder)}"
-            ) from error
+    return fetch_sae_files(entry.repo_id, entry.hub_files, entry.name, terms)
+
+
+def read_fetched(entry: SaeEntry, folder: Path) -> tuple[Tensor, Tensor]:
+    """As ``read_folder``, of an SAE in sae-lens' own format in a repository that was fetched.
+
+    Raises:
+        UserError: something is missing or damaged.
+    """
+    missing = [name for name in _OWN_FORMAT if not (folder / entry.path / name).is_file()]
+    if missing:
+        raise UserError(
+            f"The hub's repository {entry.repo_id} has no {missing[0]} for SAE {entry.name}. Use another SAE."
+        )
+    try:
+        return read_folder(folder / entry.path)
+    except UserError as error:
+        raise UserError(
+            f"SAE {entry.name} was fetched, but its sae_weights.safetensors or cfg.json cannot be read. "
+            f"{_fetch_again(entry.name, folder)}"
+        ) from error
+
+
+def read_by_sae_lens(entry: SaeEntry, folder: Path):
+    """sae-lens' own object of an SAE that was fetched into ``folder``, in float32 on the CPU.
+
+    Raises:
+        UserError: sae-lens cannot read it.
+    """
     from sae_lens import SAE  # seconds to import, so only where one of its loaders is needed
 
+    with sae_lens_reading(entry, folder):
+        return SAE.from_pretrained(entry.release, entry.sae_id, device="cpu")
+
+
+@contextmanager
+def sae_lens_reading(entry: SaeEntry, folder: Path) -> Iterator[None]:
+    """What sae-lens' loaders raise, said to the user.
+
+    Args:
+        folder: the SAE's own, or that of the repository that was fetched.
+    """
     try:
-        sae = SAE.from_pretrained(entry.release, entry.sae_id, device="cpu")
+        yield
+    except UserError:
+        raise
     except Exception as error:  # each loader raises in its own way
         if out_of_memory(error):
             raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if entry.folder:
+            raise UserError(
+                f"sae-lens cannot read the SAE in {folder}: {reason} Its files are damaged or do not fit together; "
+                "copy or write it again."
+            ) from error
         if isinstance(error, UnpicklingError):
             raise UserError(
                 f"SAE {entry.name} is kept in a pickle that is damaged or holds more than plain weights, and was not "
@@ -307,14 +374,9 @@ def _read_hub(entry: SaeEntry, terms: Terms) -> tuple[Tensor, Tensor]:
             ) from error
         if isinstance(error, OSError) and error.errno != errno.ENOENT:
             raise problem(error, entry.repo_id) from error
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
             f"SAE {entry.name} was fetched, but sae-lens cannot read it: {reason} {_fetch_again(entry.name, folder)}"
         ) from error
-    W_dec = sae.W_dec.detach()
-    W_enc = getattr(sae, "W_enc", None)
-    # An SAE with tied weights has only the decoder's.
-    return (W_dec.T if W_enc is None else W_enc.detach()), W_dec
 
 
 def strongest_contexts(entry: SaeEntry, feature: int) -> list[Context]:

@@ -1,0 +1,145 @@
+"""Reading the model: what its residual stream holds at a place, by the name that SAEs have for that place.
+
+Places are named as TransformerLens names them. The layers behind the place do not run, and nothing of the model
+changes: threads may read one model at the same time, at the same place or at different ones.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from multitool.errors import UserError, shown
+
+_HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_(pre|mid|post)")
+# The norm before the MLP, whose input is the stream behind the attention; the first name that a layer has. (Gemma 2's
+# and 3's layers have a post_attention_layernorm too, which belongs to the attention's output.)
+_NORMS_BEFORE_MLP = ("ln_2", "pre_feedforward_layernorm", "post_attention_layernorm")
+# Held for moments: PyTorch numbers hooks by a counter that two threads must not read at once.
+_HOOKS_CHANGE = threading.Lock()
+
+
+class _SeenError(Exception):
+    """Ends a forward pass when its hook has seen what it was for."""
+
+
+@torch.no_grad()
+def residuals(
+    model,
+    hook: str,
+    *,
+    input_ids: Tensor | None = None,
+    inputs_embeds: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    past_key_values=None,
+) -> Tensor:
+    """The residual stream at ``hook``, (batch, positions, d_model), in the model's precision and on its device.
+
+    Args:
+        model: a transformers causal LM in eval mode.
+        hook: ``hook_embed`` (the token embeddings as the layers get them: Gemma's multiplied by √d_model, GPT-2's
+            without positions), ``blocks.N.hook_resid_pre`` (before layer N), ``blocks.N.hook_resid_mid`` (behind its
+            attention) or ``blocks.N.hook_resid_post`` (behind layer N, before any final norm).
+        input_ids: (batch, positions) tokens; or
+        inputs_embeds: (batch, positions, d_model) in their place, as the embedding module gives them.
+        attention_mask: (batch, positions), 0 where a row is padded on its right.
+        past_key_values: a cache of what comes before, with as many rows; it grows.
+
+    Raises:
+        UserError: the model has no such place.
+        ValueError: not exactly one of tokens and embeddings.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("residuals() takes either input_ids or inputs_embeds")
+    embedding = model.get_input_embeddings()
+    device = embedding.weight.device
+    if hook == "hook_embed":
+        return embedding(input_ids.to(device)) if inputs_embeds is None else inputs_embeds
+    module, is_input = _place(model, hook)
+    given = {
+        "input_ids": input_ids,
+        "inputs_embeds": inputs_embeds,
+        "attention_mask": attention_mask,
+        "past_key_values": past_key_values,
+    }
+    given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in given.items()}
+    with _stopping_at(module, is_input) as seen:
+        model(**given, use_cache=False)
+    return seen[0]
+
+
+def _place(model, hook: str) -> tuple[nn.Module, bool]:
+    """The module at whose input (True) or output (False) the stream is that ``hook`` names."""
+    match = _HOOK.fullmatch(hook)
+    if not match:
+        raise UserError(
+            f"{shown(hook)} is no place on the residual stream. Valid are hook_embed, blocks.N.hook_resid_pre, "
+            "blocks.N.hook_resid_mid and blocks.N.hook_resid_post, N being a layer."
+        )
+    layers = model_layers(model)
+    if int(match[1]) >= len(layers):
+        raise UserError(
+            f"The model has no {hook}: its {len(layers)} layers are numbered 0 to {len(layers) - 1}. Choose an SAE "
+            "that was trained on this model."
+        )
+    layer = layers[int(match[1])]
+    if match[2] != "mid":
+        return layer, match[2] == "pre"
+    norm = next((getattr(layer, name) for name in _NORMS_BEFORE_MLP if hasattr(layer, name)), None)
+    if norm is None or getattr(layer, "use_parallel_residual", False):
+        raise UserError(
+            f"The model has no {hook}: in its layers there is no place between attention and MLP (a "
+            f"{type(layer).__name__}). Choose an SAE on hook_resid_pre or hook_resid_post."
+        )
+    return norm, True
+
+
+def model_layers(model) -> nn.ModuleList:
+    """A causal LM's layers; of a model that also sees, those of its language model.
+
+    Raises:
+        UserError: they are not to be found.
+    """
+    n_layers = model.config.get_text_config().num_hidden_layers
+    # Outer modules come before inner ones: a layer's own list (its experts) does not pass for the layers.
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            return module
+    raise UserError(f"The layers of a {type(model).__name__} are not found, so it cannot be read. Use another model.")
+
+
+@contextmanager
+def _stopping_at(module: nn.Module, is_input: bool) -> Iterator[list[Tensor]]:
+    """A forward pass inside the block ends at ``module``; the list then holds the module's input or output.
+
+    Other threads' passes through the same module go on undisturbed and unseen.
+    """
+    mine, seen = threading.get_ident(), []
+
+    def see(stream) -> None:
+        seen.append(stream[0] if isinstance(stream, tuple) else stream)
+        raise _SeenError
+
+    def on_input(_module, args, kwargs):
+        if threading.get_ident() == mine:
+            see(args[0] if args else kwargs["hidden_states"])
+
+    def on_output(_module, _args, output):
+        if threading.get_ident() == mine:
+            see(output)
+
+    with _HOOKS_CHANGE:
+        if is_input:
+            handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
+        else:
+            handle = module.register_forward_hook(on_output)
+    try:
+        yield seen
+    except _SeenError:
+        pass
+    finally:
+        with _HOOKS_CHANGE:
+            handle.remove()
