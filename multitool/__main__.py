@@ -1,4 +1,4 @@
-"""The command line: ``python -m multitool tree|tokens|saes``."""
+"""The command line: ``python -m multitool tree|tokens|suggest|saes``."""
 
 import argparse
 import json
@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 from multitool.document import DefinitionTree
-from multitool.engine import TOKEN_COLUMNS, definition_tree, token_table
-from multitool.errors import UserError
+from multitool.engine import check_tree, definition_tree, scan_if_missing, suggest, token_table
+from multitool.errors import UserError, shown
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
-from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import SaeEntry, saes
+from multitool.scan import ScanTask
+from multitool.sources import missing_scan
+from multitool.suggest import Study, try_features
 from multitool.text import visible
 from multitool.vector import DIRECTIONS
 
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-nodes", type=int, default=TreeRecipe.max_nodes,
         help="keep this many nodes, the most probable ones (default: %(default)s)")
     add("--no-stop", dest="stop", action="store_false", help="go on after the closing quote and the end of text")
+    add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
     add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
     add("--image", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
     tree.set_defaults(run=_tree)
@@ -70,9 +74,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--exponent", type=float, default=ListRecipe.exponent,
         help="nearness to the vector against distance from the centroid (default: %(default)s)")
     add("--top", type=int, default=ListRecipe.top, help="tokens to list (default: %(default)s)")
+    add("--measure", choices=tuple(MEASURES), default=ListRecipe.measure,
+        help="order by: " + "; ".join(f"{name}: {what}" for name, what in MEASURES.items()) + " (default: %(default)s)")
+    add("--evidence", action="store_true", help="check the list: do its tokens fire the feature?")
     add("--csv", type=Path, metavar="FILE", help="write the list as a table")
     add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
     tokens.set_defaults(run=_tokens)
+
+    trying = commands.add_parser("suggest", help="try many settings on features and judge each by the evidence")
+    _add_feature_options(trying)
+    which = trying.add_mutually_exclusive_group(required=True)
+    which.add_argument("--feature", type=int, metavar="N", help="one feature's number, from 0")
+    which.add_argument("--features", type=_span, metavar="FIRST:LAST", help="many, the last one not included")
+    add = trying.add_argument
+    add("--prompt", default=TreeRecipe.prompt, help=f"template with {{ghost}} in it once (default: {DEFAULT_PROMPT})")
+    add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
+    trying.set_defaults(run=_suggest)
 
     listing = commands.add_parser("saes", help="what can be loaded, and on which model")
     listing.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
@@ -80,21 +97,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_vector_options(parser: argparse.ArgumentParser) -> None:
+def _add_feature_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--sae", required=True, metavar="NAME", help="RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
-    add("--feature", required=True, type=int, metavar="N", help="the feature's number, from 0")
     add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
+    add("--dtype", choices=tuple(DTYPES),
+        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
+    add("--device", choices=DEVICES, default="auto", help="where the model runs (default: auto)")
+
+
+def _add_vector_options(parser: argparse.ArgumentParser) -> None:
+    _add_feature_options(parser)
+    add = parser.add_argument
+    add("--feature", required=True, type=int, metavar="N", help="the feature's number, from 0")
     add("--weights", choices=tuple(DIRECTIONS), default=VectorRecipe.weights,
-        help="the direction's source (default: %(default)s)")
+        help="the direction's source: " + "; ".join(f"{kind}: {made.help}" for kind, made in DIRECTIONS.items())
+        + " (default: encoder; vocabulary for the demo's layers)")
     add("--encoder-share", type=float, default=VectorRecipe.encoder_share, metavar="A",
         help="the encoder's share in --weights mix (default: %(default)s)")
     add("--no-centroid", dest="centroid", action="store_false", help="do not start from the centroid of all tokens")
     add("--scale", type=float, metavar="S", help="length of the direction (default: the model's mean token distance)")
     add("--pca", type=float, nargs="+", default=[], metavar="W", help="weights of the first principal components")
-    add("--dtype", choices=tuple(DTYPES),
-        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
-    add("--device", choices=DEVICES, default="auto", help="where the model runs (default: auto)")
 
 
 def _tree(options) -> None:
@@ -104,7 +127,10 @@ def _tree(options) -> None:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
     _check_writable(options.json, options.image)
     library = _library(options)
+    _scan(library, missing_scan(library, vector, options.model))
     document = definition_tree(library, vector, recipe, model=options.model)
+    if options.evidence:
+        document = check_tree(library, document, model=options.model)
     _note_other_model(options.model, library.find(vector.sae))
     if options.json:
         _write(options.json, document.to_json().encode())
@@ -120,20 +146,46 @@ def _tree(options) -> None:
 def _print_tree(document: DefinitionTree) -> None:
     print(_title(document.settings, document.vector))
     print(f"{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g} in {document.seconds:.1f} s\n")
-    print("Most probable definitions (… not ended)")
-    for definition in document.definitions(_DEFINITIONS_PRINTED):
-        print(f"{definition.probability:8.2%}  {visible(definition.text)}{'' if definition.complete else ' …'}")
+    if document.evidence:
+        print(document.evidence["sentence"])
+        print(_figures(document.evidence) + "\n")
+    columns = "; lift in nats, activation" if document.evidence else ""
+    print(f"Most probable definitions (… not ended{columns})")
+    for found in document.definitions(_DEFINITIONS_PRINTED):
+        beside = ""
+        if document.evidence:
+            beside = f"{document.tree.lift[found.node]:6.1f} {document.tree.activation[found.node]:7.2f}  "
+        print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
     print(f"\nTree ({END} a definition ends, … +n hidden; the {shown} most probable nodes)")
     print(outline(document, _NODES_PRINTED))
 
 
+def _figures(evidence: dict) -> str:
+    """The figures of some evidence on one line, those that there are."""
+    numbers = {name: value for name, value in evidence.items() if isinstance(value, (int, float))}
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def _scan(library: Library, task: ScanTask | None) -> None:
+    """Do a vocabulary scan, with its progress on standard error."""
+
+    def report(done: int, total: int) -> None:
+        end = "\n" if done == total else ""
+        sys.stderr.write(f"\rmultitool: scanning the vocabulary (once): {done:,} of {total:,} tokens{end}")
+        sys.stderr.flush()
+
+    scan_if_missing(library, task, report)
+
+
 def _tokens(options) -> None:
     vector = _vector_recipe(options)
-    recipe = ListRecipe(exponent=options.exponent, top=options.top)
+    recipe = ListRecipe(exponent=options.exponent, top=options.top, measure=options.measure)
     _check_writable(options.csv, options.json)
     library = _library(options)
-    table = token_table(library, vector, recipe, model=options.model)
+    by_scan = options.evidence or options.measure == "activation"
+    _scan(library, missing_scan(library, vector, options.model, always=by_scan))
+    table = token_table(library, vector, recipe, model=options.model, evidence=options.evidence)
     _note_other_model(options.model, library.find(vector.sae))
     if options.csv:
         _write(options.csv, table.to_csv().encode())
@@ -141,9 +193,55 @@ def _tokens(options) -> None:
         _write(options.json, json.dumps(table.to_dict(), ensure_ascii=False, allow_nan=False).encode())
     if not (options.csv or options.json):
         print(_title(table.settings, table.vector) + "\n")
-        print("{:>4}  {:24} {:>8} {:>9} {:>9} {:>9}".format(*(c.replace("distance_to_", "to ") for c in TOKEN_COLUMNS)))
-        for rank, token, token_id, score, near, far in table.rows:
-            print(f"{rank:4}  {visible(token, spaces=True):24} {token_id:8} {score:9.4f} {near:9.4f} {far:9.4f}")
+        if table.evidence:
+            print(f"{table.evidence.sentence}\n{_figures(table.evidence.to_dict())}\n")
+        _, _, _, *measures = (column.replace("distance_to_", "to ") for column in table.columns)
+        print("{:>4}  {:24} {:>8}".format(*table.columns) + "".join(f" {measure:>10}" for measure in measures))
+        for rank, token, token_id, *numbers in table.rows:
+            beside = "".join(f" {number:10.4f}" for number in numbers)
+            print(f"{rank:4}  {visible(token, spaces=True):24} {token_id:8}{beside}")
+
+
+def _span(text: str) -> range:
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(f"--features is {shown(text)}; write it as FIRST:LAST, e.g. 0:500.")
+    return range(int(first), int(last))
+
+
+def _suggest(options) -> None:
+    features = range(options.feature, options.feature + 1) if options.features is None else options.features
+    vector, tree = VectorRecipe(sae=options.sae, feature=features[0]), TreeRecipe(prompt=options.prompt)
+    _check_writable(options.json)
+    library = _library(options)
+    library.sae(library.find(vector.sae)).check(features[-1])
+    _scan(library, missing_scan(library, vector, options.model, always=True))
+    if options.features is None:
+        found = suggest(library, vector, tree, model=options.model)
+    else:
+        found = _study(library, vector, tree, features, options.model)
+    _note_other_model(options.model, library.find(vector.sae))
+    if options.json:
+        _write(options.json, json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False).encode())
+        return
+    print(f"{found.sentence}\n")
+    print("  ".join(f"{column:>10}" for column in found.columns))
+    for row in found.rows:
+        print("  ".join(f"{'' if value is None else str(value):>10}" for value in row))
+
+
+def _study(
+    library: Library, vector: VectorRecipe, tree: TreeRecipe, features: range, model: str | None
+) -> Study:
+    trials = []
+    for tried in try_features(library, vector, tree, features, model=model):
+        trials += tried
+        sys.stderr.write(f"\rmultitool: settings tried on features up to {trials[-1].feature} of {features[-1]} ")
+        sys.stderr.flush()
+    sys.stderr.write("\n")
+    if not trials:
+        raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
+    return Study(trials)
 
 
 def _saes(options) -> None:

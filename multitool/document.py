@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from multitool.errors import UserError, shown
-from multitool.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote, is_number
-from multitool.tree import ROOT, Definition, Tree, definitions, trim
+from multitool.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote, is_number, number
+from multitool.tree import ROOT, Definition, Tree, definitions, lifted, trim
 
 SCHEMA = "sae-multitool/definition-tree/1"
 _MOST_NODES = 100_000
 _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
+_LIFTS = ("lift_centroid", "lift_random")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class DefinitionTree:
     complete: bool  # False while it grows, or when growth was cut off
     seconds: float  # of growth
     depth_grown: int = field(default=0, compare=False)  # levels grown so far
+    least_lift: float | None = None  # nats; branches below it were left out
+    evidence: dict | None = None  # figures, verdict, sentence, as evidence.TreeEvidence.to_dict gives them
 
     @property
     def closing_quote(self) -> str | None:
@@ -49,10 +52,22 @@ class DefinitionTree:
         cutoff = check_cutoff(cutoff)
         return replace(self, tree=trim(self.tree, cutoff), effective_cutoff=max(self.effective_cutoff, cutoff))
 
+    def lifted(self, least: float) -> "DefinitionTree":
+        """A checked tree without the branches whose lift is nowhere at least ``least`` nats.
+
+        Raises:
+            UserError: the lifts are not known, or ``least`` is no number.
+        """
+        least = number(least, "lift", "of nats, e.g. 1", lambda x: True)
+        if self.tree.lifts is None:
+            raise UserError("This tree has not been checked, so its nodes' lifts are not known. Check it first.")
+        known = least if self.least_lift is None else max(least, self.least_lift)
+        return replace(self, tree=lifted(self.tree, least), least_lift=known)
+
     def to_dict(self) -> dict:
         """The JSON object of the schema."""
         depth = self.tree.depth
-        return {
+        found = {
             "schema": SCHEMA,
             "settings": self.settings,
             "vector": self.vector,
@@ -66,6 +81,9 @@ class DefinitionTree:
             },
             "tree": _nested(self.tree),
         }
+        if self.least_lift is not None:
+            found["result"]["least_lift"] = self.least_lift
+        return found if self.evidence is None else found | {"evidence": self.evidence}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
@@ -84,6 +102,10 @@ def _nested(tree: Tree) -> dict:
         }
         if tree.end[i]:
             node["end"] = True
+        if tree.lifts is not None:
+            node |= dict(zip(_LIFTS, tree.lifts[i].tolist(), strict=True))
+        if tree.activation is not None and not np.isnan(tree.activation[i]):
+            node["activation"] = float(tree.activation[i])
         (root if parent == ROOT else nodes[parent])["children"].append(node)
         nodes.append(node)
     return root
@@ -110,6 +132,7 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
             "saved."
         )
     settings, vector, result = (_section(data, name) for name in ("settings", "vector", "result"))
+    evidence = _section(data, "evidence") if "evidence" in data else None
     complete = result.get("complete")
     if not isinstance(complete, bool):
         _foreign("result.complete", complete, "true or false")
@@ -120,6 +143,8 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
         effective_cutoff=_probability("result.effective_cutoff", result.get("effective_cutoff")),
         complete=complete,
         seconds=_finite("result.seconds", result.get("seconds")),
+        least_lift=_finite("result.least_lift", result["least_lift"]) if "least_lift" in result else None,
+        evidence=evidence,
     )
 
 
@@ -145,7 +170,7 @@ def _flat(root) -> Tree:
     """Columns from nested nodes, level by level (no recursion: the nesting comes from outside)."""
     if not isinstance(root, dict):
         _foreign("tree", root, "an object")
-    rows: list[tuple] = []  # parent, token_id, token, prob, cumulative_prob, end
+    rows: list[tuple] = []  # parent, token_id, token, prob, cumulative_prob, end, lifts, activation
     waiting = [(ROOT, 1.0, root.get("children"), "tree", 0)]
     for parent, reached, children, where, depth in waiting:
         if depth > MAX_DEPTH_LIMIT:
@@ -158,7 +183,8 @@ def _flat(root) -> Tree:
             if len(rows) > _MOST_NODES:
                 raise UserError(f"This tree has more than {_MOST_NODES} nodes; trim it with the tool that made it.")
             waiting.append((len(rows) - 1, rows[-1][4], child.get("children"), name, depth + 1))
-    parent, token_id, token, prob, cumulative, end = zip(*rows, strict=True) if rows else ((),) * 6
+    parent, token_id, token, prob, cumulative, end, lifts, activation = zip(*rows, strict=True) if rows else ((),) * 8
+    checked = bool(rows) and None not in lifts
     return Tree(
         parent=np.array(parent, dtype=np.int64),
         token_id=np.array(token_id, dtype=np.int64),
@@ -166,6 +192,8 @@ def _flat(root) -> Tree:
         prob=np.array(prob, dtype=np.float64),
         cumulative_prob=np.array(cumulative, dtype=np.float64),
         end=np.array(end, dtype=bool),
+        lifts=np.array(lifts, dtype=np.float64) if checked else None,
+        activation=np.array(activation, dtype=np.float64) if checked else None,
     )
 
 
@@ -183,7 +211,9 @@ def _row(parent: int, reached: float, node, name: str) -> tuple:
     cumulative = _probability(f"{name}: cumulative_prob", node.get("cumulative_prob"))
     if cumulative > reached:
         _foreign(f"{name}: cumulative_prob", cumulative, f"at most its parent's {reached}")
-    return parent, token_id, token, prob, cumulative, end
+    lifts = [_finite(f"{name}: {lift}", node[lift]) for lift in _LIFTS if lift in node]
+    activation = _finite(f"{name}: activation", node["activation"]) if "activation" in node else np.nan
+    return parent, token_id, token, prob, cumulative, end, lifts if len(lifts) == 2 else None, activation
 
 
 def _probability(where: str, value) -> float:

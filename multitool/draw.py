@@ -1,7 +1,7 @@
 """A definition tree as a figure. The only module that touches matplotlib.
 
 Phrases run from left to right; a link's width and the ink of a phrase tell its probability. The caption holds the
-recipe, so that a figure can be made again from what is on it.
+recipe, so that a figure can be made again from what is on it. A checked tree is coloured by its lifts.
 """
 
 import io
@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import PathPatch
@@ -36,6 +38,8 @@ _WANTED_FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK 
 _FONTS = [name for name in _WANTED_FONTS if name in {font.name for font in fontManager.ttflist}]
 
 _INK, _LINK, _END, _FAINT, _PAPER = "#1b2733", "#7d98b3", "#b3541e", "#8a949e", "#ffffff"
+# From a lift of 0 and less to one of _MOST_LIFT nats and more: what is the feature's own stands out.
+_GENERIC, _OWN, _MOST_LIFT = "#87929b", "#0057b8", 6.0
 _SIZE, _SMALL = 10.0, 7.5  # points
 _HEADING = {"size": 12, "weight": "bold"}
 _ROW = 0.235  # inches from one line to the next
@@ -119,6 +123,7 @@ class _Placed:
     y: float
     start: tuple[float, float] | None
     share: float  # probability, relative to the most probable first phrase
+    faintest: float  # ink of the least probable phrases
 
 
 def _place(roots: list[Phrase], ruler: "_Ruler") -> list[_Placed]:
@@ -129,7 +134,9 @@ def _place(roots: list[Phrase], ruler: "_Ruler") -> list[_Placed]:
         # A phrase stands beside the middle of the rows that its leaves take, so no two labels share a place.
         y = first_row + (phrase.leaves - 1) / 2
         pieces, right = _pieces(phrase, x, ruler, is_root=start is None)
-        placed.append(_Placed(pieces, x, right, y, start, phrase.cumulative_prob / best))
+        # Where colour tells the lift, fading must leave it to be seen.
+        faintest = 0.4 if phrase.lift is None else 0.75
+        placed.append(_Placed(pieces, x, right, y, start, phrase.cumulative_prob / best, faintest))
         row = first_row
         for child in phrase.children:
             add(child, right + _GAP, row, (right, y))
@@ -146,7 +153,7 @@ def _pieces(phrase: Phrase, x: float, ruler: "_Ruler", is_root: bool) -> tuple[l
     """A phrase's texts from ``x`` on, and where they end."""
     text = phrase.text.strip()
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    wanted = [(text or "␣", _INK, _SIZE)] if text or not phrase.ended else []
+    wanted = [(text or "␣", _ink(phrase.lift), _SIZE)] if text or not phrase.ended else []
     if is_root:
         wanted.append((_percent(phrase.cumulative_prob), _FAINT, _SMALL))
     if phrase.ended:
@@ -160,13 +167,22 @@ def _pieces(phrase: Phrase, x: float, ruler: "_Ruler", is_root: bool) -> tuple[l
     return pieces, x - _SPACE
 
 
+def _ink(lift: float | None) -> str:
+    """The colour of a phrase."""
+    if lift is None:
+        return _INK
+    share = min(max(lift / _MOST_LIFT, 0.0), 1.0)
+    generic, own = (np.array(to_rgb(colour)) for colour in (_GENERIC, _OWN))
+    return to_hex(generic + share * (own - generic))
+
+
 def _percent(probability: float) -> str:
     return f"{probability:.0%}" if probability >= 0.0995 else f"{100 * probability:.2g}%"
 
 
 def _draw_phrase(figure: Figure, item: _Placed, xy) -> None:
-    # Ink falls with the logarithm of the probability, to a third at a thousandth; widths with its root.
-    ink = max(0.4, 1 + 0.6 * math.log10(max(item.share, 1e-9)) / 3)
+    # Ink falls with the logarithm of the probability, to the faintest at a thousandth; widths with its root.
+    ink = max(item.faintest, 1 + 0.6 * math.log10(max(item.share, 1e-9)) / 3)
     if item.start:
         (x0, y0), (x1, y1) = (item.start[0] + 0.05, item.start[1]), (item.x - 0.05, item.y)
         middle = (x0 + x1) / 2
@@ -231,7 +247,13 @@ def _caption(document: DefinitionTree, max_nodes: int) -> list[str]:
         f"{limits}, at most {s.get('max_nodes')} nodes{stop}  ·  {len(tree)} nodes{at}, the {shown} most probable "
         f"drawn  ·  {END} a definition ends{state}",
     ]
-    return [visible(line) for line in lines]
+    if tree.lifts is not None:
+        lines.append(
+            f"checked  ·  colour: lift, from grey (no more probable than under the centroid or a random ghost) to blue "
+            f"({_MOST_LIFT:g} nats and more, {math.exp(_MOST_LIFT):.0f} times as probable)"
+        )
+        lines.append(str((document.evidence or {}).get("sentence", "")))
+    return [visible(line) for line in lines if line]
 
 
 def _number(value) -> str:

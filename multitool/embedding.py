@@ -65,9 +65,15 @@ class EmbeddingSpace:
         return self._once("components", lambda: principal_components(self._chunks(), self.centroid))
 
     def cosine_distance(self, v: Tensor) -> Tensor:
-        """``1 - cos(v, E_t)`` for every token: (V,), float32, at least 0; NaN for a row of zeros."""
-        products = torch.cat([rows @ v for rows in self._chunks()])
-        return (1 - products / (self.norms * v.norm())).clamp(min=0)
+        """``1 - cos(v, E_t)`` for every token: (V,), float32, at least 0; NaN for a row of zeros.
+
+        Args:
+            v: (d_model,); or n of them, (n, d_model), for which the answer is (n, V).
+        """
+        vs = torch.atleast_2d(v)
+        products = torch.cat([rows @ vs.T for rows in self._chunks()]).T
+        distances = (1 - products / (self.norms * vs.norm(dim=1, keepdim=True))).clamp(min=0)
+        return distances if v.ndim > 1 else distances[0]
 
     def _chunks(self):
         if self.E.dtype == torch.float32:

@@ -5,22 +5,25 @@ The command line, the page and the API all come through here.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from multitool._version import __version__
+from multitool.checks import judge_list, prepare_check
 from multitool.document import DefinitionTree
 from multitool.errors import UserError, shown
+from multitool.evidence import ListEvidence
 from multitool.growth import Growth
 from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.scan import ScanTask
+from multitool.sources import missing_scan, resolved, source_of, vector_of
 from multitool.subject import Subject
-from multitool.task import GrowthTask
+from multitool.suggest import Suggestion, prepare_suggestion
+from multitool.task import GrowthTask, growth_task
 from multitool.tokens import token_list
 from multitool.tree import NO_TREE
-from multitool.vector import FeatureVector, feature_vector
+from multitool.vector import FeatureVector
 
 TOKEN_COLUMNS = ("rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid")
 
@@ -29,26 +32,33 @@ TOKEN_COLUMNS = ("rank", "token", "token_id", "score", "distance_to_vector", "di
 class TokenTable:
     """A token list with its recipe."""
 
-    rows: list[list]  # one list per token, in the order of TOKEN_COLUMNS
+    rows: list[list]  # one list per token, in the order of ``columns``
     settings: dict
     vector: dict
+    evidence: ListEvidence | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """``TOKEN_COLUMNS``, and ``activation`` where the vocabulary scan was read."""
+        return (*TOKEN_COLUMNS, "activation") if self.rows and len(self.rows[0]) > len(TOKEN_COLUMNS) else TOKEN_COLUMNS
 
     def to_csv(self) -> str:
         """A header line and one line per token; tokens are exact, quoted where they need it."""
         text = io.StringIO()
         # Every text in quotes: before Python 3.13 a lone carriage return would not be quoted and end the line.
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(TOKEN_COLUMNS)
+        writer.writerow(self.columns)
         writer.writerows(self.rows)
         return text.getvalue()
 
     def to_dict(self) -> dict:
-        return {
+        found = {
             "schema": "sae-multitool/token-list/1",
             "settings": self.settings,
             "vector": self.vector,
-            "tokens": [dict(zip(TOKEN_COLUMNS, row, strict=True)) for row in self.rows],
+            "tokens": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
         }
+        return found | ({"evidence": self.evidence.to_dict()} if self.evidence else {})
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,8 @@ def prepare_tree(
 ) -> PreparedTree:
     """Make ready what growing a definition tree takes: fetch and read the weights, build the vector and the prompt.
 
+    A vocabulary scan that the vector needs must be there (``missing_scan``).
+
     Args:
         model: another model than the SAE names: a hub id or a folder.
         begun: the same tree as it was when its growth was stopped, to be grown on.
@@ -97,22 +109,11 @@ def prepare_tree(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    subject, vector, settings = _vector(library, vector_recipe, model)
-    prompt = subject.ghost_prompt(tree_recipe.prompt, tree_recipe.max_depth)
-    ends = subject.ends(tree_recipe.closing_quote) if tree_recipe.stop else None
-    task = GrowthTask(
-        model=subject.name,
-        folder=subject.folder,
-        n_tokens=subject.space.n_tokens,
-        prompt=prompt,
-        v=vector.v.numpy(),
-        top_k=tree_recipe.top_k,
-        cutoff=tree_recipe.cutoff,
-        max_depth=tree_recipe.max_depth,
-        max_nodes=tree_recipe.max_nodes,
-        end_ids=None if ends is None else np.flatnonzero(ends),
-        begun=begun.tree if begun else None,
-    )
+    vector_recipe = resolved(library, vector_recipe)
+    _, subject, source = source_of(library, vector_recipe, model)
+    vector = vector_of(source, subject, vector_recipe)
+    task = growth_task(subject, vector.v, tree_recipe, begun.tree if begun else None)
+    settings = _resolved(subject, vector_recipe, vector)
     settings |= asdict(tree_recipe) | {"dtype": library.dtype, "version": __version__}
     return PreparedTree(task, settings, _figures(vector), subject.token_texts, begun.seconds if begun else 0.0)
 
@@ -122,7 +123,8 @@ def definition_trees(
 ) -> Iterator[DefinitionTree]:
     """The definition tree as it grows, once per level; the last one is the whole tree.
 
-    Stop asking and the growth stops. Nothing has been computed before the first is asked for.
+    Stop asking and the growth stops. Nothing has been computed before the first is asked for. A vocabulary scan that is
+    missing is done first.
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -130,8 +132,9 @@ def definition_trees(
     Raises:
         UserError: the recipe cannot be followed.
     """
+    scan_if_missing(library, missing_scan(library, vector_recipe, model))
     prepared = prepare_tree(library, vector_recipe, tree_recipe, model=model)
-    for growth in library.grow(prepared.task):
+    for growth in library.do(prepared.task):
         yield prepared.document(growth)
 
 
@@ -141,6 +144,59 @@ def definition_tree(
     """The whole definition tree. Arguments and errors as in ``definition_trees``."""
     *_, whole = definition_trees(library, vector_recipe, tree_recipe, model=model)
     return whole
+
+
+def check_tree(library: Library, document: DefinitionTree, *, model: str | None = None) -> DefinitionTree:
+    """The tree with its evidence: figures and a verdict, at each node its lifts, at the definitions what fires there.
+
+    A vocabulary scan that is missing is done first.
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the tree's recipe cannot be followed.
+    """
+    scan_if_missing(library, missing_scan(library, recipes(document.settings)[0], model))
+    prepared = prepare_check(library, document, model)
+    asked = [answer for answers in library.do(prepared.ask) for answer in answers]
+    checked, = library.do(prepared.check)
+    return prepared.evidence(checked, asked)
+
+
+def suggest(
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe, *, model: str | None = None
+) -> Suggestion:
+    """The settings that suit a feature best, of those in ``suggest.GRID``.
+
+    A vocabulary scan that is missing is done first.
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the recipe cannot be followed.
+    """
+    scan_if_missing(library, missing_scan(library, vector_recipe, model, always=True))
+    prepared = prepare_suggestion(library, vector_recipe, tree_recipe, model)
+    controls, asked = (
+        [answer for answers in library.do(task) for answer in answers] for task in (prepared.controls, prepared.ask)
+    )
+    return prepared.suggestion(asked, controls)
+
+
+def scan_if_missing(
+    library: Library, task: ScanTask | None, report: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    """Do a vocabulary scan.
+
+    Args:
+        task: of ``missing_scan``.
+        report: told of the progress: tokens done, tokens in all.
+    """
+    if task is not None:
+        for done in library.do(task):
+            report(done, task.n_tokens)
 
 
 def prepare_continuation(library: Library, document: DefinitionTree) -> PreparedTree:
@@ -162,48 +218,51 @@ def prepare_continuation(library: Library, document: DefinitionTree) -> Prepared
             "SAE's own model can be grown on here."
         )
     untrimmed = document.effective_cutoff <= tree_recipe.cutoff or len(document.tree) >= tree_recipe.max_nodes
-    begun = document if untrimmed and len(document.tree) else None
+    begun = document if untrimmed and document.least_lift is None and len(document.tree) else None
     return prepare_tree(library, vector_recipe, tree_recipe, begun=begun)
 
 
 def token_table(
-    library: Library, vector_recipe: VectorRecipe, list_recipe: ListRecipe, *, model: str | None = None
+    library: Library,
+    vector_recipe: VectorRecipe,
+    list_recipe: ListRecipe,
+    *,
+    model: str | None = None,
+    evidence: bool = False,
 ) -> TokenTable:
-    """The token list. The model itself is not run.
+    """The token list. The model itself is not run; a vocabulary scan that is needed must be there (``missing_scan``).
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
+        evidence: add how strongly each token fires the feature, and judge the list by it; needs the scan.
 
     Raises:
         UserError: the recipe cannot be followed.
     """
-    subject, vector, settings = _vector(library, vector_recipe, model)
+    vector_recipe = resolved(library, vector_recipe)
+    by_activation = list_recipe.measure == "activation"
+    sae, subject, source = source_of(library, vector_recipe, model, scan=evidence or by_activation)
+    vector = vector_of(source, subject, vector_recipe)
     space, texts = subject.space, subject.token_texts
-    listed = token_list(space, vector.v, exponent=list_recipe.exponent, top=list_recipe.top)
-    columns = (listed.token_id, listed.score, listed.distance_to_vector, listed.distance_to_centroid)
+    firing = source.activations.where(source.countable, 0.0) if by_activation else None
+    listed = token_list(space, vector.v, exponent=list_recipe.exponent, top=list_recipe.top, activations=firing)
+    columns = [listed.token_id, listed.score, listed.distance_to_vector, listed.distance_to_centroid]
+    if source.activations is not None:
+        columns.append(source.activations.numpy()[listed.token_id])
     rows = [
         [rank, texts[token_id], token_id, *numbers]
         for rank, (token_id, *numbers) in enumerate(zip(*(column.tolist() for column in columns), strict=True), 1)
     ]
     stored = str(space.E.dtype).removeprefix("torch.")
-    settings |= asdict(list_recipe) | {"dtype": stored, "version": __version__}
-    return TokenTable(rows, settings, _figures(vector))
+    settings = _resolved(subject, vector_recipe, vector) | asdict(list_recipe)
+    settings |= {"dtype": stored, "version": __version__}
+    judged = judge_list(sae, subject, source, vector_recipe, list_recipe, vector) if evidence else None
+    return TokenTable(rows, settings, _figures(vector), judged)
 
 
-def _vector(library: Library, recipe: VectorRecipe, model: str | None) -> tuple[Subject, FeatureVector, dict]:
-    """The model, the vector, and the recipe with every default resolved."""
-    sae, subject = library.load(library.find(recipe.sae), model)
-    vector = feature_vector(
-        sae.feature(recipe.feature),
-        subject.space,
-        kind=recipe.weights,
-        encoder_share=recipe.encoder_share,
-        centroid=recipe.centroid,
-        scale=recipe.scale,
-        pca=recipe.pca,
-    )
-    settings = {"model": subject.name} | asdict(recipe) | {"scale": vector.scale, "pca": list(recipe.pca)}
-    return subject, vector, settings
+def _resolved(subject: Subject, recipe: VectorRecipe, vector: FeatureVector) -> dict:
+    """The recipe of a vector with every default resolved, as results carry it."""
+    return {"model": subject.name} | asdict(recipe) | {"scale": vector.scale, "pca": list(recipe.pca)}
 
 
 def _figures(vector: FeatureVector) -> dict:

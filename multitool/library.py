@@ -1,25 +1,34 @@
-"""Models and SAEs by name, the most recently used ones kept in memory, and trees grown on them."""
+"""Models and SAEs by name, the most recently used ones kept in memory, and the work that is done on them."""
 
 import gc
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from multitool.asking import AskTask, CheckTask, ReadTask, ask, check, read
 from multitool.continuations import Continuations
 from multitool.errors import UserError
+from multitool.firing import embedding_map
 from multitool.growth import Growth, grow
 from multitool.loading import DEVICES, DTYPES, Sae, load_model, load_sae, load_subject, out_of_memory
+from multitool.loading_encoder import Encoder, load_encoder
 from multitool.loading_hub import Terms
 from multitool.registry import SaeEntry, find_sae
+from multitool.scan import Scan, ScanTask, open_scan, scan_task, scan_vocabulary
 from multitool.subject import Subject
 from multitool.task import GrowthTask
+
+_ROWS_AT_ONCE = 8192  # of a scan in memory
+
+Task = GrowthTask | AskTask | CheckTask | ReadTask | ScanTask
 
 
 class Library:
@@ -69,6 +78,8 @@ class Library:
         self._models = _Kept(max_models)
         self._subjects = _Kept(max_models + 2)
         self._saes = _Kept(max_saes)
+        self._encoders = _Kept(2)
+        self._maps = _Kept(4)
         self._fetching: dict[str, str] = {}
 
     def find(self, name: str) -> SaeEntry:
@@ -103,6 +114,30 @@ class Library:
         """An SAE's weights. Raises UserError if they cannot be had."""
         return self._saes.get(entry, partial(self._reported, entry.name, partial(load_sae, entry)))
 
+    def encoder(self, entry: SaeEntry) -> Encoder:
+        """An SAE to read with. Raises UserError if it cannot be had."""
+        return self._encoders.get(entry, partial(self._reported, entry.name, partial(load_encoder, entry)))
+
+    def scan_task(self, entry: SaeEntry, subject: Subject) -> ScanTask:
+        """The vocabulary scan that an SAE needs, for ``do``; see also ``scan``."""
+        return scan_task(
+            subject.name, subject.folder, entry.hook, n_tokens=subject.space.n_tokens, d_model=subject.space.d_model,
+            bos_id=subject.bos_id, dtype=self.dtype,
+        )
+
+    def scan(self, entry: SaeEntry, subject: Subject) -> Scan | None:
+        """The vocabulary scan that an SAE needs, if it is there. Raises UserError if it cannot be read."""
+        return open_scan(self.scan_task(entry, subject))
+
+    def embedding_map(self, scan: Scan, subject: Subject) -> Tensor:
+        """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""
+        return self._maps.get(scan.task, lambda: embedding_map(scan.chunks(_ROWS_AT_ONCE), subject.space))
+
+    def activations(self, entry: SaeEntry, scan: Scan, features: Sequence[int]) -> Tensor:
+        """How strongly each token alone fires the features: (V, k) in float32."""
+        encoder = self.encoder(entry)
+        return torch.cat([encoder.encode_feature(rows, features) for _, rows in scan.chunks(_ROWS_AT_ONCE)])
+
     def pin(self, entry: SaeEntry) -> None:
         """From now on, delete neither this SAE nor its model to make room on a Space's disk."""
         self._terms = replace(self._terms, keep=frozenset({entry.model, entry.repo_id} - {None}))
@@ -130,33 +165,29 @@ class Library:
         # A newer revision of a model on the hub lies in another folder.
         return self._models.get((name, folder), lambda: load_model(name, folder, self.dtype, self.device))
 
-    def grow(self, task: GrowthTask) -> Iterator[Growth]:
-        """The tree of a task as it grows.
+    def do(self, task: Task) -> Iterator:
+        """The model's work on a task, as it comes: levels of a tree, batches of answers, tokens scanned.
 
         Raises:
             UserError: the model cannot be loaded, or the memory does not suffice.
         """
         started = time.perf_counter()
         model = self.run(task.model, task.folder)
-        loading = time.perf_counter() - started
+        left = None if task.seconds is None else task.seconds - (time.perf_counter() - started)
         try:
-            yield from grow(
-                Continuations(model, task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth),
-                cutoff=task.cutoff,
-                max_depth=task.max_depth,
-                max_nodes=task.max_nodes,
-                ends=task.ends,
-                begun=task.begun,
-                seconds=None if task.seconds is None else task.seconds - loading,
-            )
+            yield from _WORK[type(task)](model, replace(task, seconds=left))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             _give_memory_back()
             raise UserError(
-                f"Out of memory while the tree grew on {task.model} ({self.device}). Ask for fewer nodes (max_nodes), "
-                "a larger cutoff, or a smaller model."
+                f"Out of memory while {task.model} worked ({self.device}). Ask for fewer nodes (max_nodes), a larger "
+                "cutoff, or a smaller model."
             ) from error
+
+    def grow(self, task: GrowthTask) -> Iterator[Growth]:
+        """The tree of a task as it grows. Errors as in ``do``."""
+        return self.do(task)
 
     def _reported(self, name: str, load: Callable):
         """What ``load`` gives, while ``progress`` tells how far it is."""
@@ -173,6 +204,23 @@ class Library:
             return load(replace(self._terms, report=report))
         finally:
             self._fetching.pop(name, None)
+
+
+def _grow(model, task: GrowthTask) -> Iterator[Growth]:
+    return grow(
+        Continuations(model, task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth),
+        cutoff=task.cutoff,
+        max_depth=task.max_depth,
+        max_nodes=task.max_nodes,
+        ends=task.ends,
+        begun=task.begun,
+        seconds=task.seconds,
+    )
+
+
+_WORK: dict[type, Callable] = {
+    GrowthTask: _grow, AskTask: ask, CheckTask: check, ReadTask: read, ScanTask: scan_vocabulary,
+}
 
 
 class _Kept:

@@ -22,6 +22,7 @@ class Phrase:
     cumulative_prob: float  # at its last token
     ended: float  # probability that the definition ends right after it
     hidden: int  # nodes that continue it but are not shown
+    lift: float | None = None  # nats, at its last token; None if the tree was not checked
     children: list["Phrase"] = field(default_factory=list)
 
     @property
@@ -52,6 +53,7 @@ def phrases(document: DefinitionTree, max_nodes: int) -> list[Phrase]:
             cumulative_prob=float(shown.cumulative_prob[last]),
             ended=float(shown.cumulative_prob[closing].sum()),
             hidden=int(hidden[run].sum()),
+            lift=None if shown.lift is None else float(shown.lift[last]),
             children=[phrase(child) for child in spoken[last]],
         )
 

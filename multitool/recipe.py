@@ -17,6 +17,12 @@ TOP_LIMIT = 10_000
 TOP_K_LIMIT = 100
 MAX_DEPTH_LIMIT = 200
 
+# What a token list is ordered by, and what that is.
+MEASURES = {
+    "score": "nearness to the vector against nearness to the centroid",
+    "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
+}
+
 _CLOSING = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "„": "“", "`": "`"}
 
 
@@ -26,7 +32,7 @@ class VectorRecipe:
 
     sae: str
     feature: int
-    weights: str = "encoder"
+    weights: str | None = None  # None: what suits the SAE, SaeEntry.default_weights
     encoder_share: float = 0.5
     centroid: bool = True
     scale: float | None = None  # None: the model's mean token distance
@@ -37,7 +43,7 @@ class VectorRecipe:
             raise UserError(f"sae is {shown(self.sae)}; name one as RELEASE/SAE_ID, e.g. demo/hook_embed.")
         _keep(self, "sae", self.sae.strip())
         _keep(self, "feature", whole(self.feature, "feature", 0))
-        if not isinstance(self.weights, str) or self.weights not in DIRECTIONS:
+        if self.weights is not None and self.weights not in tuple(DIRECTIONS):
             raise UserError(f"weights is {shown(self.weights)}; valid are {', '.join(DIRECTIONS)}.")
         _keep(self, "encoder_share", number(self.encoder_share, "encoder_share", "from 0 to 1", lambda x: 0 <= x <= 1))
         _check_bool(self.centroid, "centroid")
@@ -84,8 +90,11 @@ class ListRecipe:
 
     exponent: float = 1.4
     top: int = 100
+    measure: str = "score"
 
     def __post_init__(self):
+        if not isinstance(self.measure, str) or self.measure not in MEASURES:
+            raise UserError(f"measure is {shown(self.measure)}; valid are {', '.join(MEASURES)}.")
         _keep(self, "exponent", number(self.exponent, "exponent", "above 0 and at most 100", lambda x: 0 < x <= 100))
         _keep(self, "top", whole(self.top, "top", 1, TOP_LIMIT))
 

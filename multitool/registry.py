@@ -203,6 +203,14 @@ class SaeEntry:
             return ()
         return tuple(file.format(glob.escape(self.path)) for file in _LOADER_FILES[self.loader])
 
+    @property
+    def default_weights(self) -> str:
+        """The weights for vectors of its features where a recipe names none.
+
+        The demo's layers write in other directions than the embeddings lie in, so their own weights point nowhere.
+        """
+        return "vocabulary" if self.release == "demo" and self.kind != "embed" else "encoder"
+
     def facts(self) -> dict:
         """What a list of SAEs says about it, as plain JSON values."""
         return {

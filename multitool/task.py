@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from multitool.subject import GhostPrompt
+from multitool.recipe import TreeRecipe
+from multitool.subject import GhostPrompt, Subject
 from multitool.tree import Tree
 
 
@@ -17,7 +19,7 @@ class GrowthTask:
     folder: Path  # where its files lie
     n_tokens: int  # V
     prompt: GhostPrompt
-    v: np.ndarray  # (d_model,) float32: the ghost's embedding row
+    v: np.ndarray  # (d_model,) float32: the ghost's embedding row; of a forest (n, d_model)
     top_k: int
     cutoff: float
     max_depth: int
@@ -34,3 +36,28 @@ class GrowthTask:
         ends = np.zeros(self.n_tokens, dtype=bool)
         ends[self.end_ids] = True
         return ends
+
+
+def growth_task(subject: Subject, v: Tensor, recipe: TreeRecipe, begun: Tree | None = None) -> GrowthTask:
+    """The growth of a tree from ``v`` (d_model,), or of many from (n, d_model).
+
+    Args:
+        begun: a part of the tree that is known already.
+
+    Raises:
+        UserError: the prompt does not suit the model.
+    """
+    ends = subject.ends(recipe.closing_quote) if recipe.stop else None
+    return GrowthTask(
+        model=subject.name,
+        folder=subject.folder,
+        n_tokens=subject.space.n_tokens,
+        prompt=subject.ghost_prompt(recipe.prompt, recipe.max_depth),
+        v=v.numpy(),
+        top_k=recipe.top_k,
+        cutoff=recipe.cutoff,
+        max_depth=recipe.max_depth,
+        max_nodes=recipe.max_nodes,
+        end_ids=None if ends is None else np.flatnonzero(ends),
+        begun=begun,
+    )

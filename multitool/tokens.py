@@ -19,7 +19,9 @@ class TokenList:
     distance_to_centroid: np.ndarray  # 1 - cos(c, E_t)
 
 
-def token_list(space: EmbeddingSpace, v: Tensor, *, exponent: float = 1.4, top: int = 100) -> TokenList:
+def token_list(
+    space: EmbeddingSpace, v: Tensor, *, exponent: float = 1.4, top: int = 100, activations: Tensor | None = None
+) -> TokenList:
     """The ``top`` tokens with the smallest ``(1 - cos(v, E_t))^exponent / (1 - cos(c, E_t))``.
 
     Rows of zeros have no direction and are left out.
@@ -27,12 +29,22 @@ def token_list(space: EmbeddingSpace, v: Tensor, *, exponent: float = 1.4, top: 
     Args:
         v: (d_model,), not zero.
         exponent: trades closeness to the vector (large) against distance from the centroid (small).
+        activations: (V,); then the tokens with the largest of these above 0 are listed instead, with their scores.
     """
     with torch.inference_mode():
-        near = space.cosine_distance(v).double()
-        far = space.distance_to_centroid.double()
-        score = near.pow(exponent) / far
-        score = torch.where(score.isnan(), torch.inf, score)
-        top = min(top, int(score.isfinite().sum()))
-        best = score.topk(top, largest=False, sorted=True).indices
+        near, far = space.cosine_distance(v).double(), space.distance_to_centroid.double()
+        score = _score(near, far, exponent)
+        fit = -score if activations is None else activations.where(activations > 0, -torch.inf)
+        best = fit.topk(min(top, int(fit.isfinite().sum())), sorted=True).indices
         return TokenList(*(column.cpu().numpy() for column in (best, score[best], near[best], far[best])))
+
+
+def token_scores(space: EmbeddingSpace, vs: Tensor, exponent: float = 1.4) -> np.ndarray:
+    """The score of every token for each of ``vs`` (n, d_model): (n, V) float64, infinite for rows of zeros."""
+    with torch.inference_mode():
+        return _score(space.cosine_distance(vs).double(), space.distance_to_centroid.double(), exponent).numpy()
+
+
+def _score(near: Tensor, far: Tensor, exponent: float) -> Tensor:
+    score = near.pow(exponent) / far
+    return torch.where(score.isnan(), torch.inf, score)

@@ -26,6 +26,12 @@ class Tree:
     prob: np.ndarray  # float64, of the token given its path
     cumulative_prob: np.ndarray  # float64, product of prob along the path
     end: np.ndarray  # bool, the definition ends here
+    # (n, 2) float64, nats: how much more probable the node's path is under its own ghost than under the centroid, and
+    # than under random ghosts on average; None until it is measured.
+    lifts: np.ndarray | None = None
+    # (n,) float64: the feature's strongest activation on the definition that ends here, NaN where none was read; None
+    # until it is measured.
+    activation: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.parent)
@@ -44,6 +50,11 @@ class Tree:
         leaf = np.ones(len(self), dtype=bool)
         leaf[self.parent[self.parent != ROOT]] = False
         return leaf
+
+    @property
+    def lift(self) -> np.ndarray | None:
+        """Of the two lifts the smaller one: (n,)."""
+        return None if self.lifts is None else self.lifts.min(axis=1)
 
     def children(self) -> list[list[int]]:
         """Each node's children by falling probability; the last entry holds those of the prompt."""
@@ -76,6 +87,8 @@ class Tree:
             prob=self.prob[index],
             cumulative_prob=self.cumulative_prob[index],
             end=self.end[index],
+            lifts=None if self.lifts is None else self.lifts[index],
+            activation=None if self.activation is None else self.activation[index],
         )
 
 
@@ -92,11 +105,21 @@ class Definition:
     text: str  # without the closing quote and blanks around it
     probability: float  # of all paths that spell it
     complete: bool  # it came to its end; otherwise its continuations fell below the cutoff
+    node: int  # the last one of the most probable path that spells it
 
 
 def trim(tree: Tree, cutoff: float) -> Tree:
     """The nodes whose cumulative probability is at least ``cutoff``."""
     return tree.select(tree.cumulative_prob >= cutoff)
+
+
+def lifted(tree: Tree, least: float) -> Tree:
+    """The nodes whose lift is at least ``least`` nats, and those on the way to them. The lifts must be known."""
+    keep = tree.lift >= least
+    for node in range(len(tree) - 1, -1, -1):  # children stand after their parents
+        if keep[node] and tree.parent[node] != ROOT:
+            keep[tree.parent[node]] = True
+    return tree.select(keep)
 
 
 def most_probable(cumulative_prob: np.ndarray, n: int) -> np.ndarray:
@@ -118,12 +141,19 @@ def definitions(tree: Tree, n: int | None = None, closing_quote: str | None = '"
         n: how many at most; None for all.
         closing_quote: what ends a definition in this prompt; the text stops before it.
     """
-    found: dict[tuple[bool, str], float] = {}
-    for leaf in np.flatnonzero(tree.is_leaf | tree.end):
-        key = (bool(tree.end[leaf]), _text(tree, int(leaf), closing_quote))
-        found[key] = found.get(key, 0.0) + float(tree.cumulative_prob[leaf])
-    ranked = sorted(found.items(), key=lambda item: (not item[0][0], -item[1], item[0][1]))
-    return [Definition(text, probability, complete) for (complete, text), probability in ranked[:n]]
+    found: dict[tuple[bool, str], list[int]] = {}
+    for leaf in np.flatnonzero(tree.is_leaf | tree.end).tolist():
+        found.setdefault((bool(tree.end[leaf]), _text(tree, leaf, closing_quote)), []).append(leaf)
+    spelled = [
+        Definition(
+            text=text,
+            probability=float(tree.cumulative_prob[leaves].sum()),
+            complete=complete,
+            node=max(leaves, key=lambda leaf: tree.cumulative_prob[leaf]),
+        )
+        for (complete, text), leaves in found.items()
+    ]
+    return sorted(spelled, key=lambda found: (not found.complete, -found.probability, found.text))[:n]
 
 
 def _text(tree: Tree, leaf: int, closing_quote: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The interface: the page with its two tabs, and the API."""
+"""The interface: the page with its tabs, and the API."""
 
 from pathlib import Path
 
@@ -9,8 +9,10 @@ from multitool.library import Library
 from multitool.settings import Settings
 from multitool.ui_controls import feature_controls
 from multitool.ui_endpoints import add_endpoints
-from multitool.ui_gpu import gpu_grower
+from multitool.ui_gpu import gpu_worker
 from multitool.ui_service import Service
+from multitool.ui_suggest import suggest_tab
+from multitool.ui_text import text_tab
 from multitool.ui_tokens import tokens_tab
 from multitool.ui_tree import tree_tab
 
@@ -27,7 +29,7 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
         settings: the operator's limits.
         opening: what the page opens with, loaded in ``library``.
     """
-    service = Service(library, settings, gpu_grower(library, settings, opening.entry.model))
+    service = Service(library, settings, gpu_worker(library, settings, opening.entry.model))
     with gr.Blocks(title=TITLE, delete_cache=(3600, 24 * 3600), analytics_enabled=False) as page:
         gr.Markdown(
             f"# {TITLE}\n"
@@ -44,5 +46,9 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
                     tree_tab(service, controls, opening)
                 with gr.Tab("Token list"):
                     tokens_tab(service, controls)
+                with gr.Tab("Text"):
+                    text_tab(service, controls)
+                with gr.Tab("Suggest settings"):
+                    suggest_tab(service, controls)
         add_endpoints(page, service, opening.recipe)
     return page.queue(max_size=settings.queue, default_concurrency_limit=4)

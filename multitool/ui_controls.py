@@ -13,15 +13,16 @@ from multitool.library import Library
 from multitool.loading import strongest_contexts
 from multitool.recipe import VectorRecipe
 from multitool.registry import SaeEntry, models, saes
+from multitool.sources import resolved
 from multitool.text import visible
 from multitool.ui_common import PRIVATE, shown_errors
 from multitool.ui_service import Service
-from multitool.vector import DIRECTIONS
+from multitool.vector import DIRECTIONS, needs_scan
 
 # Measured on the demo's layers; the README's limits say the same.
 _NOT_AMONG_EMBEDDINGS = (
-    "This model's layers write in other directions than its embeddings lie in, so trees and lists of this SAE's "
-    "features say little: here the method ends. What the feature fires on, below, says more."
+    "This layer's own weights point nowhere among the embeddings: here trees and lists by them say little. Choose "
+    "vocabulary or mapped weights."
 )
 
 
@@ -68,8 +69,10 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
     evidence = gr.HTML(_told(library, recipe.sae, recipe.feature), elem_id="evidence")
     with gr.Group():
         weights = gr.Radio(
-            list(DIRECTIONS), value=recipe.weights, label="Weights", elem_id="weights",
-            info="Encoder: what the feature looks for. Decoder: what it writes.",
+            list(DIRECTIONS), value=recipe.weights or entry.default_weights, label="Weights", elem_id="weights",
+        )
+        weights_help = gr.HTML(
+            _weights_help(library, recipe.sae, recipe.weights or entry.default_weights), elem_id="weights-help",
         )
         share = gr.Slider(0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=False)
         usual_scale = gr.Checkbox(
@@ -100,9 +103,9 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         return shown_errors(handler)
 
     def of_model(model: str):
-        """The SAEs of another model, the first of them chosen."""
+        """The SAEs of another model, the first of them chosen, and the weights that suit it."""
         names = _names(service, model)
-        return gr.update(choices=names, value=names[0])
+        return gr.update(choices=names, value=names[0]), library.find(names[0]).default_weights
 
     def of_sae(name: str):
         """The model and the range of another SAE."""
@@ -113,9 +116,17 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         mean = _mean_distance(service, library.find(sae_name), scale) if library.offers(sae_name or "") else scale
         return gr.update(visible=not usual, value=mean)
 
+    def suitable(name: str | None):
+        """The weights that suit another SAE."""
+        return library.find(name).default_weights if library.offers(name or "") else gr.skip()
+
     weights.change(lambda kind: gr.update(visible=kind == "mix"), weights, share, queue=False, **PRIVATE)
+    gr.on([weights.change, sae_box.change], partial(_weights_help, library), [sae_box, weights], weights_help,
+          queue=False, show_progress="hidden", **PRIVATE)
     usual_scale.input(own_scale, [usual_scale, sae_box, scale], scale, queue=False, show_progress="hidden", **PRIVATE)
-    model_box.input(of_model, model_box, sae_box, queue=False, show_progress="hidden", **PRIVATE)
+    model_box.input(of_model, model_box, [sae_box, weights], queue=False, show_progress="hidden", **PRIVATE)
+    # Only at a visitor's choice: an example brings weights of its own.
+    sae_box.input(suitable, sae_box, weights, queue=False, show_progress="hidden", **PRIVATE)
     sae_box.change(shown_errors(of_sae), sae_box, [model_box, feature], queue=False, show_progress="hidden", **PRIVATE)
     gr.on([sae_box.change, feature.change], partial(_told, library), [sae_box, feature], evidence, queue=False,
           show_progress="hidden", **PRIVATE)
@@ -124,8 +135,9 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
     return FeatureControls(sae_box, feature, weights, share, centroid, usual_scale, scale, component, more)
 
 
-def control_values(recipe: VectorRecipe) -> list:
+def control_values(library: Library, recipe: VectorRecipe) -> list:
     """What the controls show for a recipe, in their order."""
+    recipe = resolved(library, recipe)
     first, *more = recipe.pca or (0.0,)
     scale = gr.skip() if recipe.scale is None else recipe.scale
     return [recipe.sae, recipe.feature, recipe.weights, recipe.encoder_share, recipe.centroid, recipe.scale is None,
@@ -170,8 +182,6 @@ def _range(entry: SaeEntry) -> str:
 def _evidence(entry: SaeEntry, feature: int) -> str:
     """What is known of a feature besides its weights: where it fired, its page on Neuronpedia."""
     parts = []
-    if entry.release == "demo" and entry.kind != "embed":
-        parts.append(f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>')
     contexts = strongest_contexts(entry, feature)
     if contexts:
         title = "Strongest tokens" if entry.kind == "embed" else "Strongest contexts"
@@ -189,6 +199,17 @@ def _evidence(entry: SaeEntry, feature: int) -> str:
             f'</a><iframe src="{url}?embed=true" title="Neuronpedia" loading="lazy"></iframe></div>'
         )
     return "".join(parts)
+
+
+def _weights_help(library: Library, name: str | None, kind: str | None) -> str:
+    """What a direction is, and a caution where it is known to say little."""
+    if kind not in DIRECTIONS:
+        return ""
+    said = f"<p>{escape(kind.capitalize())}: {escape(DIRECTIONS[kind].help)}.</p>"
+    suitable = library.find(name).default_weights if library.offers(name or "") else kind
+    if needs_scan(suitable) and not needs_scan(kind):
+        said += f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>'
+    return said
 
 
 def _told(library: Library, name: str | None, feature: int | None) -> str:

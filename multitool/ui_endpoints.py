@@ -12,16 +12,17 @@ from typing import Literal, TypedDict
 
 import gradio as gr
 
-from multitool import engine
-from multitool.document import read_tree
+from multitool.document import DefinitionTree, read_tree
 from multitool.draw import render
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.errors import UserError, shown
+from multitool.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import saes as find_saes
 from multitool.ui_common import file_data, on_model, save, shown_errors
 from multitool.ui_service import Service
 from multitool.vector import DIRECTIONS
 
-Weights = Literal[tuple(DIRECTIONS)]
+Weights = Literal[tuple(DIRECTIONS)] | None
+Measure = Literal[tuple(MEASURES)]
 File = dict  # a file with its url, as gradio_client downloads it
 
 
@@ -62,7 +63,8 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         Args:
             sae: the SAE as RELEASE/SAE_ID; /saes lists them.
             feature: the feature's number, from 0.
-            weights: which weights give the direction: encoder, decoder or mix.
+            weights: what gives the direction: encoder, decoder, mix, vocabulary or mapped; null takes what suits the
+                SAE.
             encoder_share: the encoder's share of mix, 0 to 1.
             centroid: start from the centroid of all token embeddings.
             scale: length of the direction; null takes the model's mean distance of tokens from their centroid.
@@ -96,18 +98,36 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         """
         yield from _streamed(service.continued(read_tree(tree)))
 
-    def trim_tree(tree: dict, cutoff: float = 1e-3) -> tuple[File, dict]:
+    def trim_tree(tree: dict, cutoff: float = 1e-3, lift: float | None = None) -> tuple[File, dict]:
         """Leave out the less probable nodes of a definition tree; needs no model.
 
         Args:
-            tree: a tree JSON as /definition_tree returns it.
+            tree: a tree JSON as /definition_tree or /check_tree returns it.
             cutoff: smallest cumulative probability of a node that stays, between 0 and 1.
+            lift: of a tree that /check_tree returned: the least lift of a node that stays, in nats; nodes on the way to
+                one stay too. null leaves out none.
 
         Returns:
             The picture (PNG file) and the trimmed tree as JSON.
         """
         document = read_tree(tree).trimmed(cutoff)
-        return _picture(document), document.to_dict()
+        return _shown(document if lift is None else document.lifted(lift))
+
+    def check_tree(tree: dict) -> tuple[File, dict]:
+        """Find the evidence for a definition tree: does what fires the feature agree with it?
+
+        Its definitions are read as plain text and compared with other features' definitions; its nodes' probabilities
+        with those under the centroid and random ghosts.
+
+        Args:
+            tree: a tree JSON as /definition_tree returns it.
+
+        Returns:
+            The picture (PNG file) and the tree as JSON, with "evidence" (figures, a verdict, a sentence), at each node
+            lift_centroid and lift_random in nats, and at the ends of definitions that were read the activation.
+        """
+        *_, document = service.checked(read_tree(tree))
+        return _shown(document)
 
     def token_list(
         sae: str = opening.sae,
@@ -119,26 +139,100 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         pca: list[float] | None = None,
         exponent: float = ListRecipe.exponent,
         top: int = ListRecipe.top,
+        measure: Measure = ListRecipe.measure,
+        evidence: bool = False,
     ) -> Table:
         """List the tokens nearest to a feature's vector, discounting those near to everything.
 
         Args:
             sae: the SAE as RELEASE/SAE_ID; /saes lists them.
             feature: the feature's number, from 0.
-            weights: which weights give the direction: encoder, decoder or mix.
+            weights: what gives the direction: encoder, decoder, mix, vocabulary or mapped; null takes what suits the
+                SAE.
             encoder_share: the encoder's share of mix, 0 to 1.
             centroid: start from the centroid of all token embeddings.
             scale: length of the direction; null takes the model's mean distance of tokens from their centroid.
             pca: weights of the first principal components of the token embeddings.
             exponent: trades closeness to the vector (large) against distance from the centroid (small).
             top: how many tokens.
+            measure: what orders them: score, or activation, how strongly each alone fires the feature.
+            evidence: add the activation as a column; /check_list tells the verdict too.
 
         Returns:
-            A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid.
+            A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid; activation where the
+            vocabulary was scanned for it.
         """
         vector = _vector(sae, feature, weights, encoder_share, centroid, scale, pca)
-        *_, table = service.table(vector, ListRecipe(exponent=exponent, top=top))
-        return {"headers": list(engine.TOKEN_COLUMNS), "data": table.rows, "metadata": None}
+        *_, table = service.table(
+            vector, ListRecipe(exponent=exponent, top=top, measure=measure), evidence=_truth("evidence", evidence)
+        )
+        return {"headers": list(table.columns), "data": table.rows, "metadata": None}
+
+    def check_list(
+        sae: str = opening.sae,
+        feature: int = opening.feature,
+        weights: Weights = VectorRecipe.weights,
+        encoder_share: float = VectorRecipe.encoder_share,
+        centroid: bool = VectorRecipe.centroid,
+        scale: float | None = VectorRecipe.scale,
+        pca: list[float] | None = None,
+        exponent: float = ListRecipe.exponent,
+        top: int = ListRecipe.top,
+        measure: Measure = ListRecipe.measure,
+    ) -> dict:
+        """List the tokens as /token_list does, and find the evidence for the list: do they fire the feature?
+
+        The first time for a model and a layer every token is read alone, which takes a while.
+
+        Args:
+            sae: the SAE as RELEASE/SAE_ID; /saes lists them.
+            feature: the feature's number, from 0.
+            weights: what gives the direction: encoder, decoder, mix, vocabulary or mapped; null takes what suits the
+                SAE.
+            encoder_share: the encoder's share of mix, 0 to 1.
+            centroid: start from the centroid of all token embeddings.
+            scale: length of the direction; null takes the model's mean distance of tokens from their centroid.
+            pca: weights of the first principal components of the token embeddings.
+            exponent: trades closeness to the vector (large) against distance from the centroid (small).
+            top: how many tokens.
+            measure: what orders them: score, or activation, how strongly each alone fires the feature.
+
+        Returns:
+            JSON (schema sae-multitool/token-list/1): the tokens with their activations, and "evidence" with figures, a
+            verdict (agrees, partly, no or unknown) and a sentence.
+        """
+        vector = _vector(sae, feature, weights, encoder_share, centroid, scale, pca)
+        *_, table = service.table(vector, ListRecipe(exponent=exponent, top=top, measure=measure), evidence=True)
+        return table.to_dict()
+
+    def activity(sae: str = opening.sae, feature: int = opening.feature, text: str = "") -> list[dict]:
+        """Tell where a feature fires in a text.
+
+        Args:
+            sae: the SAE as RELEASE/SAE_ID; /saes lists them.
+            feature: the feature's number, from 0.
+            text: what to read, at most 2,000 characters.
+
+        Returns:
+            One object per token of the text: token, activation (0 where it does not fire).
+        """
+        *_, found = service.activity(VectorRecipe(sae=sae, feature=feature), text)
+        return [{"token": token, "activation": activation} for token, activation in found]
+
+    def suggest(sae: str = opening.sae, feature: int = opening.feature) -> dict:
+        """Try some thirty settings of weights, scale and components on a feature, and judge each by its evidence.
+
+        Takes a minute or more, and the first time for a model and a layer every token is read alone before.
+
+        Args:
+            sae: the SAE as RELEASE/SAE_ID; /saes lists them.
+            feature: the feature's number, from 0.
+
+        Returns:
+            JSON: the best recipe, a sentence on it, and all trials with their figures, the best first.
+        """
+        *_, suggestion = service.suggestion(VectorRecipe(sae=sae, feature=feature), TreeRecipe())
+        return suggestion.to_dict()
 
     def saes(search: str = "") -> list[dict]:
         """The SAEs that can be loaded, and on which model.
@@ -156,7 +250,13 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         add(endpoint, ["picture", "tree"], "The tree as JSON (schema sae-multitool/definition-tree/1).",
             **on_model(service.settings))
     add(trim_tree, ["picture", "tree"], "The trimmed tree as JSON.")
+    add(check_tree, ["picture", "tree"], 'The tree as JSON, with "evidence" (figures, a verdict, a sentence), and with '
+        "lifts and activations at its nodes.", **on_model(service.settings))
     add(token_list, ["table"], "JSON: headers and data, one list per token.")
+    add(check_list, ["list"],
+        'JSON: the tokens with their activations, and "evidence" with figures, a verdict, a sentence.')
+    add(suggest, ["suggestion"], "JSON: recipe, sentence, trials.", **on_model(service.settings))
+    add(activity, ["tokens"], "JSON: one object per token with token, activation.", **on_model(service.settings))
     add(saes, ["saes"], "JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.")
 
 
@@ -224,7 +324,7 @@ def _streamed(answers):
         document = answer
         if not document.complete:
             yield None, document.to_dict()
-    yield _picture(document), document.to_dict()
+    yield _shown(document)
 
 
 def _vector(sae, feature, weights, encoder_share, centroid, scale, pca) -> VectorRecipe:
@@ -234,5 +334,15 @@ def _vector(sae, feature, weights, encoder_share, centroid, scale, pca) -> Vecto
     )
 
 
-def _picture(document) -> File:
+def _truth(name: str, value) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"{name} is {shown(value)}; it must be true or false.")
+    return value
+
+
+def _shown(document: DefinitionTree) -> tuple[File, dict]:
+    return _picture(document), document.to_dict()
+
+
+def _picture(document: DefinitionTree) -> File:
     return file_data(save(render(document, ["png"])["png"], document.settings, "tree.png"), "image/png")

@@ -1,7 +1,7 @@
-"""Growing trees where the GPU is: the one function that ZeroGPU lends a GPU to.
+"""The model's work where the GPU is: the one function that ZeroGPU lends a GPU to.
 
-On ZeroGPU the function runs in another process, forked for it, and only plain data goes in and comes out: a
-``GrowthTask`` and one ``Growth`` per level. Anywhere else ``spaces.GPU`` leaves it as it is.
+On ZeroGPU the function runs in another process, forked for it, and only plain data goes in and comes out: a ``Task``
+and its answers. Anywhere else ``spaces.GPU`` leaves it as it is.
 """
 
 import logging
@@ -11,33 +11,42 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import gradio as gr
 import httpx
 import spaces
 
+from multitool.asking import AskTask, CheckTask
 from multitool.errors import UserError
-from multitool.growth import Growth
-from multitool.library import Library
+from multitool.library import Library, Task
+from multitool.scan import ScanTask
 from multitool.settings import Settings
 from multitool.task import GrowthTask
 
 _LOG = logging.getLogger(__name__)
 
-Grower = Callable[[GrowthTask], Iterator[Growth]]
+Worker = Callable[[Task], Iterator]
 
-# What a tree is assumed to take of a GPU, to ask for enough and not for more: the rank in ZeroGPU's queue and what
+# What work is assumed to take of a GPU, to ask for enough and not for more: the rank in ZeroGPU's queue and what
 # visitors have left a day both depend on what is asked for.
 _START_SECONDS = 8  # a new process, and the default model from disk to the GPU
 _BYTES_PER_SECOND = 0.5e9  # another model from disk to the GPU
 _SECONDS_PER_LEVEL = 0.1
 _SECONDS_PER_NODE = 0.005
+_SECONDS_PER_KNOWN_NODE = 0.001  # of a tree that is there, under one ghost of many that go through it together
+_SECONDS_PER_SCANNED = 1e-4
 _LEAST_SECONDS = 12
-_SHARE_USED = 0.85  # of the time asked for; then the tree comes back as it is, before the process is ended
+_SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, before the process is ended
 
 _NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
-_WITHOUT_GPU = "Token lists, saved trees and trimming need no GPU and go on working."
+_WITHOUT_GPU = (
+    "Saved trees and trimming go on working without, and so do Token lists unless their model's vocabulary must be "
+    "scanned first."
+)
+_TAKEN_AWAY = "The GPU was taken away before {} was whole: its time was up, or its process ended. {}"
+_SMALLER = "ask for a smaller tree (a larger cutoff, fewer nodes)."
 
 _PROCESS = {"forked_at": None}  # in a process forked for a GPU: when, until its first task
 
@@ -49,30 +58,33 @@ def _note_fork() -> None:
 os.register_at_fork(after_in_child=_note_fork)
 
 
-def gpu_grower(library: Library, settings: Settings, resident: str) -> Grower:
-    """A function that grows trees on the GPU, or on whatever the library's device is where there is no ZeroGPU.
+def gpu_worker(library: Library, settings: Settings, resident: str) -> Worker:
+    """A function that does any task on the GPU, or on whatever the library's device is where there is no ZeroGPU.
+
+    A vocabulary that takes longer than a GPU is lent for is scanned in as many turns as it takes.
 
     Args:
         library: has the model ``resident`` loaded on "cuda" before the app is launched.
-        settings: with the longest time for one tree.
+        settings: with the longest time for one task.
         resident: the model that every new process has from the start.
     """
 
     @spaces.GPU(duration=lambda task: task.seconds)
-    def grow_on_gpu(task: GrowthTask) -> Iterator[Growth | str]:
+    def work_on_gpu(task: Task) -> Iterator:
         """Answers with a text instead of raising: an exception would end the process and lose its message."""
         try:
             if settings.zero_gpu:
                 task = replace(task, seconds=_SHARE_USED * task.seconds - _seconds_since_fork())
-            yield from library.grow(task)
+            yield from library.do(task)
         except UserError as error:
             yield str(error)
 
-    def grow(task: GrowthTask) -> Iterator[Growth]:
+    def turn(task: Task) -> Iterator:
+        """What one loan of a GPU gives."""
         seconds = settings.seconds
         if settings.zero_gpu:
             seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
-        answers = grow_on_gpu(replace(task, seconds=seconds))
+        answers = work_on_gpu(replace(task, seconds=seconds))
         try:
             problem = None
             for answer in answers:
@@ -83,31 +95,62 @@ def gpu_grower(library: Library, settings: Settings, resident: str) -> Grower:
             if problem:
                 raise UserError(problem)
         except GeneratorExit:
-            # Closing waits for the level that is being computed, and the one who closes us serves all visitors.
+            # Closing waits for what is being computed, and the one who closes us serves all visitors.
             threading.Thread(target=answers.close, daemon=True).start()
             raise
         except gr.Error as error:
-            raise UserError(zero_gpu_problem(error.title, error.message)) from error
+            raise UserError(zero_gpu_problem(error.title, error.message, type(task))) from error
         except (RuntimeError, httpx.HTTPError) as error:
             if not settings.zero_gpu:
                 raise
             _LOG.exception("ZeroGPU's own service is out of order, or we are")
             raise UserError(f"{_NO_GPU} {_WITHOUT_GPU}") from error
 
-    return grow
+    def work(task: Task) -> Iterator:
+        yield from _whole_scan(turn, task) if isinstance(task, ScanTask) else turn(task)
+
+    return work
 
 
-def seconds_to_ask_for(task: GrowthTask, most: int, *, loaded: bool) -> int:
-    """The GPU time to ask for, in whole seconds: enough for a usual tree of these settings, ``most`` at most.
+def _whole_scan(turn: Worker, task: ScanTask) -> Iterator[int]:
+    """Turn after turn, until all tokens are there."""
+    done = -1
+    while done < task.n_tokens:
+        before = done
+        with closing(turn(task)) as counts:
+            for done in counts:
+                yield done
+        if done <= before:
+            raise UserError(f"The scan of {task.model}'s vocabulary does not get on. Try again in a minute.")
+
+
+def seconds_to_ask_for(task: Task, most: int, *, loaded: bool) -> int:
+    """The GPU time to ask for, in whole seconds: enough for usual work of these settings, ``most`` at most.
 
     Args:
         loaded: whether the process has the model from its start.
     """
-    # So many nodes have large trees of the demo.
-    nodes = min(task.max_nodes, task.cutoff**-0.75)
     weights = 0 if loaded else sum(file.stat().st_size for file in task.folder.glob("*.safetensors"))
-    seconds = _START_SECONDS + weights / _BYTES_PER_SECOND + task.max_depth * _SECONDS_PER_LEVEL
-    return min(most, max(_LEAST_SECONDS, math.ceil(seconds + nodes * _SECONDS_PER_NODE)))
+    seconds = _START_SECONDS + weights / _BYTES_PER_SECOND + _work_seconds(task)
+    return min(most, max(_LEAST_SECONDS, math.ceil(seconds)))
+
+
+def _work_seconds(task: Task) -> float:
+    match task:
+        case GrowthTask():
+            # So many nodes have large trees of the demo.
+            return _growth_seconds(task, min(task.max_nodes, task.cutoff**-0.75))
+        case AskTask(growth=growth):
+            return _growth_seconds(growth, len(growth.v) * growth.max_nodes)
+        case CheckTask(growth=growth, tree=tree, controls=controls):
+            return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
+        case ScanTask():
+            return task.n_tokens * _SECONDS_PER_SCANNED
+    return 0.0  # a few texts are read at once
+
+
+def _growth_seconds(growth: GrowthTask, nodes: float) -> float:
+    return growth.max_depth * _SECONDS_PER_LEVEL + nodes * _SECONDS_PER_NODE
 
 
 def _seconds_since_fork() -> float:
@@ -116,8 +159,12 @@ def _seconds_since_fork() -> float:
     return 0.0 if forked_at is None else time.monotonic() - forked_at
 
 
-def zero_gpu_problem(title: str, message: str) -> str:
-    """A refusal of ZeroGPU for a person: what happened and what to do."""
+def zero_gpu_problem(title: str, message: str, task: type = GrowthTask) -> str:
+    """A refusal of ZeroGPU for a person: what happened and what to do.
+
+    Args:
+        task: the kind of task that it refused or broke off.
+    """
     said = " ".join(re.sub(r"<[^>]*>", " ", str(message)).split())
     match title:
         case "ZeroGPU client error" if "Expired" in said:
@@ -139,16 +186,19 @@ def zero_gpu_problem(title: str, message: str) -> str:
             )
         case "ZeroGPU illegal duration":
             return (
-                f"This tree asks for more GPU time than you may use at once. Ask for less (a larger cutoff, fewer "
-                f"nodes), or log in to Hugging Face. {_WITHOUT_GPU}"
+                "This asks for more GPU time than you may use at once. Ask for less (a larger cutoff, fewer nodes), "
+                f"or log in to Hugging Face. {_WITHOUT_GPU}"
             )
         case "ZeroGPU queue timeout" | "ZeroGPU client error" | "ZeroGPU pending credits exceeded":
             return f"{_NO_GPU} {_WITHOUT_GPU}"
         case "ZeroGPU worker error" if "aborted" in said:
-            return (
-                "The GPU was taken away before the tree was whole: its time was up, or its process ended. What had "
-                "grown by then is kept; go on from there, or ask for a smaller tree (a larger cutoff, fewer nodes)."
-            )
+            if task is GrowthTask:
+                return _TAKEN_AWAY.format(
+                    "the tree", f"What had grown by then is kept; go on from there, or {_SMALLER}"
+                )
+            if task is ScanTask:
+                return _TAKEN_AWAY.format("the vocabulary scan", "What was scanned by then is kept; try again.")
+            return _TAKEN_AWAY.format("the answer", f"Try again, or {_SMALLER}")
         case "ZeroGPU worker error":
-            return f"The growth failed on the GPU ({said}). Try again; if it stays so, report it with the settings."
+            return f"The work failed on the GPU ({said}). Try again; if it stays so, report it with the settings."
     return said

@@ -1,21 +1,37 @@
 """What the page and the API ask for: recipes in; results out, and words in between on what is being waited for."""
 
-from collections import OrderedDict
+import hashlib
+import pickle
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 
+import torch
+
 from multitool import engine
+from multitool.asking import Asked, AskTask, Place, ReadTask
+from multitool.checks import prepare_check
 from multitool.document import DefinitionTree
 from multitool.engine import PreparedTree, TokenTable
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.settings import Settings
-from multitool.ui_gpu import Grower
+from multitool.sources import missing_scan, resolved, sae_and_subject
+from multitool.suggest import Suggestion, prepare_suggestion
+from multitool.ui_gpu import Worker
 
 _TREES_KEPT = 100
+_CONTROLS_KEPT = 8  # answers of other features; of a large model up to 20 MB each
+_CONTROLS = "Other features' definitions, to compare with"
 _POLL_SECONDS = 0.3
+LONGEST_TEXT = 2000  # characters
+_MOST_TOKENS = 1000
+
+Activity = list[tuple[str, float]]  # token by token: its text, and how strongly the feature fires there
 
 
 class Service:
@@ -24,16 +40,18 @@ class Service:
     Args:
         library: where models and SAEs come from.
         settings: the operator's limits.
-        grow: grows a tree on the machine that has the model.
+        work: does a task on the machine that has the model.
     """
 
-    def __init__(self, library: Library, settings: Settings, grow: Grower):
+    def __init__(self, library: Library, settings: Settings, work: Worker):
         self.library = library
         self.settings = settings
-        self._grow = grow
+        self._work = work
         self._loading = ThreadPoolExecutor(max_workers=16, thread_name_prefix="loading")
-        self._trees: OrderedDict[tuple, DefinitionTree] = OrderedDict()  # whole ones by their recipes
+        self._trees = _Recent(_TREES_KEPT)  # whole ones by their recipes
+        self._controls = _Recent(_CONTROLS_KEPT)
         self._lock = Lock()
+        self._scans: dict[object, _RunningScan] = defaultdict(_RunningScan)  # by the scan's folder
 
     def trees(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | DefinitionTree]:
         """The tree as it grows; before that, in words, what it waits for. The same request again costs nothing.
@@ -44,16 +62,16 @@ class Service:
             UserError: it cannot be done, or not here.
         """
         self._check(tree)
-        key = (vector, tree)
-        with self._lock:
-            known = self._trees.get(key)
+        key = (vector := resolved(self.library, vector), tree)
+        known = self._trees.get(key)
         if known:
             yield known
             return
+        yield from self._scanned(vector)
         prepared = yield from self._waiting(vector.sae, engine.prepare_tree, vector, tree)
         for answer in self._grown(prepared):
             if isinstance(answer, DefinitionTree) and answer.complete:
-                self._keep(key, answer)
+                self._trees.keep(key, answer)
             yield answer
 
     def continued(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
@@ -63,35 +81,131 @@ class Service:
         """
         vector, tree = recipes(document.settings)
         self._check(tree)
+        yield from self._scanned(vector)
         yield from self._grown((yield from self._waiting(vector.sae, engine.prepare_continuation, document)))
 
-    def table(self, vector: VectorRecipe, recipe: ListRecipe) -> Iterator[str | TokenTable]:
-        """The token list; before it, in words, what it waits for. Raises UserError if it cannot be made."""
-        yield (yield from self._waiting(vector.sae, engine.token_table, vector, recipe))
+    def table(
+        self, vector: VectorRecipe, recipe: ListRecipe, *, evidence: bool = False
+    ) -> Iterator[str | TokenTable]:
+        """The token list; before it, in words, what it waits for. Raises UserError if it cannot be made.
+
+        Args:
+            evidence: judge it by how strongly each token fires the feature.
+        """
+        yield from self._scanned(vector, always=evidence or recipe.measure == "activation")
+        make = partial(engine.token_table, evidence=evidence)
+        yield (yield from self._waiting(vector.sae, make, vector, recipe))
+
+    def checked(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
+        """The tree with its evidence; before it, in words, what it waits for. The tree may be anybody's file.
+
+        Raises:
+            UserError: it is too large, or no tree that can be checked here.
+        """
+        if len(document.tree) > self.settings.max_nodes:
+            raise UserError(
+                f"This tree has {len(document.tree):,} nodes; to be checked here it can have at most "
+                f"{self.settings.max_nodes:,}. Trim it first."
+            )
+        vector, tree = recipes(document.settings)
+        self._check(tree)
+        yield from self._scanned(vector)
+        prepared = yield from self._waiting(vector.sae, prepare_check, document)
+        asked = yield from self._asked(prepared.ask, _CONTROLS)
+        yield "Holding the tree against other ghosts, and reading its definitions …"
+        checked, = self._work(prepared.check)
+        judge = partial(prepared.evidence, checked, asked)
+        yield (yield from self._waiting(vector.sae, lambda _: judge(), otherwise="Asking the SAE what fires …"))
+
+    def activity(self, recipe: VectorRecipe, text: str) -> Iterator[str | Activity]:
+        """Where a feature fires in a text; before it, in words, what it waits for. Raises UserError if it cannot be."""
+        if not text or len(text) > LONGEST_TEXT:
+            raise UserError(f"The text has {len(text or ''):,} characters; it must have 1 to {LONGEST_TEXT:,}.")
+        entry = self.library.find(recipe.sae)
+
+        def prepare(library: Library):
+            sae, subject = sae_and_subject(library, recipe, None)
+            return subject, _text_task(subject, sae.entry.hook, text), library.encoder(entry)
+
+        subject, task, encoder = yield from self._waiting(recipe.sae, prepare)
+        yield self._first_words()
+        (residuals,), = self._work(task)
+        fires = encoder.encode_feature(torch.from_numpy(residuals), recipe.feature)
+        yield [(subject.token_texts[token_id], value)
+               for token_id, value in zip(task.texts[0], fires.tolist(), strict=True)]
+
+    def suggestion(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | Suggestion]:
+        """The best of many settings for a feature; before it, in words, what it waits for. Raises UserError if there is
+        none."""
+        self._check(tree)
+        yield from self._scanned(vector, always=True)
+        prepared = yield from self._waiting(vector.sae, prepare_suggestion, vector, tree)
+        asked = yield from self._asked(prepared.ask, "Settings tried")
+        controls = yield from self._asked(prepared.controls, _CONTROLS)
+        judge = partial(prepared.suggestion, asked, controls)
+        yield (yield from self._waiting(vector.sae, lambda _: judge(), otherwise="Judging the settings …"))
 
     def _grown(self, prepared: PreparedTree) -> Iterator[str | DefinitionTree]:
-        yield "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"
+        yield self._first_words()
         # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
         yield prepared.begun
-        for growth in self._grow(prepared.task):
+        for growth in self._work(prepared.task):
             yield prepared.document(growth)
 
-    def _keep(self, key: tuple, document: DefinitionTree) -> None:
-        with self._lock:
-            self._trees[key] = document
-            if len(self._trees) > _TREES_KEPT:
-                self._trees.popitem(last=False)
+    def _first_words(self) -> str:
+        return "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"
 
-    def _waiting(self, sae: str, work: Callable, *recipes):
+    def _scanned(self, vector: VectorRecipe, *, always: bool = False) -> Iterator[str]:
+        """In words how far it is, until the vocabulary scan that a vector needs is there.
+
+        One visitor's request does the work and the others wait for it; if it is broken off, the next one goes on.
+
+        Args:
+            always: the scan is needed whatever the vector's direction.
+        """
+        missing = partial(self._waiting, vector.sae, partial(missing_scan, always=always), vector)
+        task = yield from missing()
+        if task is None:
+            return
+        with self._lock:
+            scan = self._scans[task.path]
+        while not scan.turn.acquire(timeout=_POLL_SECONDS):
+            yield scan.words(task.n_tokens)
+        try:
+            task = yield from missing()  # somebody else may have done it meanwhile
+            if task:
+                yield self._first_words()
+                for scan.done in self._work(task):
+                    yield scan.words(task.n_tokens)
+        finally:
+            scan.turn.release()
+
+    def _asked(self, task: AskTask, what: str) -> Iterator[str]:
+        """The answers to a task that many requests share; in words how far it is, until they are there."""
+        key = hashlib.sha256(pickle.dumps(replace(task, seconds=None))).digest()
+        answers: list[Asked] | None = self._controls.get(key)
+        if answers is None:
+            yield self._first_words()
+            answers = []
+            for some in self._work(task):
+                answers += some
+                yield f"{what}: {len(answers)} of {len(task.growth.v)}"
+            self._controls.keep(key, answers)
+        return answers
+
+    def _waiting(self, sae: str, work: Callable, *recipes, otherwise: str = ""):
         """What ``work`` makes of the recipes with the library, in a thread of its own; until then, in words, what it
         waits for.
 
         Who leaves does not stop the work: others may wait for the same download.
+
+        Args:
+            otherwise: the words where nothing is being fetched.
         """
         entry = self.library.find(sae)
         future = self._loading.submit(work, self.library, *recipes)
         while not wait([future], timeout=_POLL_SECONDS).done:
-            yield self.library.progress(entry) or f"Loading {entry.name} and {entry.model} …"
+            yield self.library.progress(entry) or otherwise or f"Loading {entry.name} and {entry.model} …"
         return future.result()
 
     def _check(self, tree: TreeRecipe) -> None:
@@ -101,3 +215,44 @@ class Service:
             raise UserError(
                 f"The prompt has {len(tree.prompt)} characters; here it can have at most {self.settings.max_prompt}."
             )
+
+
+def _text_task(subject, hook: str, text: str) -> ReadTask:
+    ids = tuple(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
+    most = min(_MOST_TOKENS, (subject.max_length or _MOST_TOKENS + 1) - 1)  # one stands before them
+    if len(ids) > most:
+        raise UserError(f"The text has {len(ids):,} tokens; it can have at most {most:,}. Shorten it.")
+    place = Place(hook, subject.bos_id)
+    return ReadTask(model=subject.name, folder=subject.folder, place=place, texts=[ids])
+
+
+@dataclass
+class _RunningScan:
+    """A vocabulary scan that visitors wait for."""
+
+    turn: Lock = field(default_factory=Lock)  # held by the one who does it
+    done: int = 0
+
+    def words(self, n_tokens: int) -> str:
+        return f"Scanning the vocabulary (once for this model and layer): {self.done:,} of {n_tokens:,} tokens"
+
+
+class _Recent:
+    """Results by key, the most recently made ones kept."""
+
+    def __init__(self, size: int):
+        self._size = size
+        self._lock = Lock()
+        self._items: OrderedDict[object, object] = OrderedDict()
+
+    def get(self, key):
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+            return self._items.get(key)
+
+    def keep(self, key, value) -> None:
+        with self._lock:
+            self._items[key] = value
+            if len(self._items) > self._size:
+                self._items.popitem(last=False)

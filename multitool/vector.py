@@ -15,10 +15,12 @@ from multitool.errors import UserError
 
 @dataclass(frozen=True)
 class FeatureWeights:
-    """What an SAE says of one feature."""
+    """What a feature's direction can be made from; each (d_model,)."""
 
-    encoder: Tensor  # W_enc[:, i], (d_model,)
-    decoder: Tensor  # W_dec[i], (d_model,)
+    encoder: Tensor  # W_enc[:, i]
+    decoder: Tensor  # W_dec[i]
+    vocabulary: Tensor | None = None  # of the tokens that fire it, by firing.vocabulary_direction
+    mapped: Tensor | None = None  # W_dec[i] @ M with the M of firing.embedding_map
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,48 @@ def _whole(x: Tensor) -> Tensor:
     return x if x.norm() > 1e-6 else x * 0
 
 
-# The one place where a kind of direction is added: from the weights and the encoder's share to a unit vector.
-DIRECTIONS: dict[str, Callable[[FeatureWeights, float], Tensor]] = {
-    "encoder": lambda weights, share: unit(weights.encoder),
-    "decoder": lambda weights, share: unit(weights.decoder),
-    "mix": lambda weights, share: unit(_whole(share * unit(weights.encoder) + (1 - share) * unit(weights.decoder))),
+@dataclass(frozen=True)
+class Direction:
+    """A kind of direction."""
+
+    made_from: tuple[str, ...]  # fields of FeatureWeights
+    make: Callable[..., Tensor]  # from those and the encoder's share: a unit vector, or zero if they cancel
+    help: str
+
+
+# The one place where a kind of direction is added.
+DIRECTIONS: dict[str, Direction] = {
+    "encoder": Direction(("encoder",), lambda encoder, share: unit(encoder), "what the feature looks for"),
+    "decoder": Direction(("decoder",), lambda decoder, share: unit(decoder), "what it writes"),
+    "mix": Direction(
+        ("encoder", "decoder"),
+        lambda encoder, decoder, share: unit(_whole(share * unit(encoder) + (1 - share) * unit(decoder))),
+        "both, with the encoder's share",
+    ),
+    "vocabulary": Direction(
+        ("vocabulary",), lambda vocabulary, share: unit(vocabulary), "the tokens that fire it, from a vocabulary scan"
+    ),
+    "mapped": Direction(
+        ("mapped",), lambda mapped, share: unit(mapped), "the decoder, carried over to the embeddings by a linear map"
+    ),
+}
+
+
+def needs_scan(kind: str) -> bool:
+    """Whether a kind of direction is made from a vocabulary scan."""
+    return not {"vocabulary", "mapped"}.isdisjoint(DIRECTIONS[kind].made_from)
+
+
+_DEAD = (
+    "The {} weights of this feature are all zero or not finite, so they point nowhere (a dead feature?). Use the other "
+    "weights or another feature."
+)
+_NOWHERE = {
+    "encoder": _DEAD.format("encoder"),
+    "decoder": _DEAD.format("decoder"),
+    "vocabulary": "No token fires this feature when it stands alone, so the vocabulary gives it no direction. Use "
+    "decoder or mapped weights, or another feature.",
+    "mapped": _DEAD.format("decoder"),
 }
 
 
@@ -77,21 +116,18 @@ def feature_vector(
         pca: weights of the first principal components of E.
 
     Raises:
-        UserError: the weights are zero or not finite, the directions cancel, or there are too many components.
+        UserError: the weights that it needs are zero or not finite, the directions cancel, or there are too many
+            components.
     """
-    for name, row in (("encoder", weights.encoder), ("decoder", weights.decoder)):
-        if kind in (name, "mix") and not (torch.isfinite(row).all() and row.norm() > 0):
-            raise UserError(
-                f"The {name} weights of this feature are all zero or not finite, so they point nowhere (a dead "
-                "feature?). Use the other weights or another feature."
-            )
+    rows = [getattr(weights, name).float().to(space.E.device) for name in DIRECTIONS[kind].made_from]
+    for name, row in zip(DIRECTIONS[kind].made_from, rows, strict=True):
+        if not (torch.isfinite(row).all() and row.norm() > 0):
+            raise UserError(_NOWHERE[name])
     if len(pca) > space.d_model:
         raise UserError(f"pca has {len(pca)} weights; this model's embeddings have {space.d_model} components.")
     scale = space.mean_distance if scale is None else float(scale)
-    device = space.E.device
-    rows = FeatureWeights(weights.encoder.float().to(device), weights.decoder.float().to(device))
     with torch.inference_mode():
-        f = DIRECTIONS[kind](rows, encoder_share)
+        f = DIRECTIONS[kind].make(*rows, share=encoder_share)
         g = mix_components(f, space.components, pca) if pca else f
         if not (torch.isfinite(g).all() and g.norm() > 1e-6):
             raise UserError(

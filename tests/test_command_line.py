@@ -180,6 +180,70 @@ def test_a_token_list_is_written_as_a_table_and_as_json_with_the_same_numbers(fo
     assert {"\n", "\r", '"', ",", "\\xe2", "<|endoftext|>", "<no token 301>"} <= {row[1] for row in rows}
 
 
+# Evidence, on a model whose cache is the test's own
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_tree_is_checked_on_request(folders, cache, tmp_path, capsys):
+    file = tmp_path / "tree.json"
+    options = ["tree", *folders, "--feature", "2", "--cutoff", "0.05", "--max-depth", "4", "--evidence"]
+    assert main(options) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"This tree|Do not trust this tree", printed)
+    assert "lift_centroid" in printed
+    assert main([*options, "--json", str(file)]) == 0
+    checked = read_tree(file.read_bytes())
+    assert checked.evidence["sentence"] in printed
+    assert checked.evidence["n_features"] == 6
+    assert checked.tree.lifts.shape == (len(checked.tree), 2)
+
+
+def test_a_list_is_checked_and_ordered_by_activation_on_request(folders, cache, tmp_path, capsys):
+    file = tmp_path / "list.json"
+    options = ["tokens", *folders, "--feature", "2", "--top", "30", "--evidence"]
+    assert main([*options, "--measure", "activation", "--json", str(file)]) == 0
+    assert "scanning the vocabulary (once): 304 of 304 tokens\n" in capsys.readouterr().err
+    table = json.loads(file.read_text())
+    activations = [row["activation"] for row in table["tokens"]]
+    assert activations == sorted(activations, reverse=True)
+    assert min(activations) > 0
+    assert table["settings"]["measure"] == "activation"
+    assert main(options) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "", "the scan is kept"
+    assert table["evidence"]["sentence"] in shown.out
+    header = next(line for line in shown.out.splitlines() if line.lstrip().startswith("rank"))
+    assert header.split()[-1] == "activation"
+
+
+@pytest.mark.parametrize("weights", ["vocabulary", "mapped"])
+def test_weights_that_need_a_scan_have_it_done(folders, cache, tmp_path, capsys, weights):
+    file = tmp_path / "tree.json"
+    options = ["--feature", "1", "--weights", weights, "--json", str(file)]
+    assert main(["tree", *folders, "--cutoff", "0.05", *options]) == 0
+    assert "304 of 304 tokens" in capsys.readouterr().err
+    assert json.loads(file.read_text())["settings"]["weights"] == weights
+
+
+def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp_path, capsys):
+    file = tmp_path / "found.json"
+    assert main(["suggest", *folders, "--feature", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Of 32 settings the best is ")
+    assert len(printed.splitlines()) == 2 + 1 + 32
+    assert main(["suggest", *folders, "--feature", "1", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["schema"] == "sae-multitool/suggestion/1"
+    assert main(["suggest", *folders, "--features", "0:3", "--json", str(file)]) == 0
+    study = json.loads(file.read_text())
+    assert study["schema"] == "sae-multitool/study/1"
+    assert {trial["feature"] for trial in study["trials"]} == {0, 1, 2}
+    assert len(study["trials"]) == 3 * 32
+
+
 def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
@@ -218,8 +282,10 @@ VECTOR_OPTIONS = {
 @pytest.mark.parametrize(
     ("command", "own"),
     [
-        ("tree", {"--prompt", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop", "--json", "--image"}),
-        ("tokens", {"--exponent", "--top", "--csv", "--json"}),
+        ("tree", {"--prompt", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop", "--evidence", "--json",
+                  "--image"}),
+        ("tokens", {"--exponent", "--top", "--measure", "--evidence", "--csv", "--json"}),
+        ("suggest", {"--features", "--prompt", "--json"}),
         ("saes", {"--search"}),
     ],
 )
@@ -229,7 +295,7 @@ def test_the_options_are_those_of_the_contract(command, own, capsys):
     assert left.value.code == 0
     shown = capsys.readouterr().out
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown)) - {"--help"}
-    assert options >= own | (VECTOR_OPTIONS if command != "saes" else set())
+    assert options >= own | (VECTOR_OPTIONS if command in ("tree", "tokens") else set())
     assert options <= own | VECTOR_OPTIONS
 
 
@@ -239,8 +305,9 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
     settings = json.loads(file.read_text())["settings"]
     tree, vector = TreeRecipe(cutoff=0.05), VectorRecipe(sae="x", feature=0)
     assert {name: settings[name] for name in TreeRecipe.__dataclass_fields__} == vars(tree)
-    for name in ("weights", "encoder_share", "centroid"):
+    for name in ("encoder_share", "centroid"):
         assert settings[name] == getattr(vector, name)
+    assert settings["weights"] == "encoder"
     assert main(["tokens", *folders, "--feature", "0", "--json", str(file)]) == 0
     settings = json.loads(file.read_text())["settings"]
     assert {name: settings[name] for name in ListRecipe.__dataclass_fields__} == vars(ListRecipe())
@@ -293,6 +360,12 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
         ([*TOKENS, "--top", "0"], "top is 0"),
         ([*TOKENS, "--top", "20000"], "top is 20000"),
         (["saes", "--search", "no such words"], "no such words"),
+        ([*TOKENS, "--measure", "cosine"], "cosine"),
+        (["suggest", *TREE[1:3]], "--feature"),
+        (["suggest", *TREE[1:], "--features", "0:2"], "not allowed"),
+        (["suggest", *TREE[1:3], "--features", "5:5"], "5:5"),
+        (["suggest", *TREE[1:3], "--features", "many"], "FIRST:LAST"),
+        (["suggest", *TREE[1:3], "--features", "2040:2050"], "feature is 2049"),
     ],
     ids=lambda value: " ".join(value[-2:])[:40] if isinstance(value, list) else None,
 )

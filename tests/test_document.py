@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -329,3 +330,101 @@ def test_everything_cut_off_somewhere_is_refused():
     text = document().to_json()
     for length in range(0, len(text) - 1, 7):
         refusal(text[:length])
+
+
+# A tree that was checked
+
+EVIDENCE = {"hit_rate": 0.9, "rank": 3.0, "self_similarity": None, "verdict": "agrees", "sentence": "It agrees."}
+
+
+def checked() -> DefinitionTree:
+    measured = replace(
+        document().tree,
+        lifts=np.array([[1 / 3, 0.5], [-2.0, 50.0], [4.0, 3.0]]),
+        activation=np.array([np.nan, 0.0, 7.5]),
+    )
+    return document(tree=measured, evidence=EVIDENCE)
+
+
+def test_lifts_and_activations_stand_at_the_nodes_and_the_evidence_beside_the_tree():
+    data = json.loads(checked().to_json())
+    assert data["evidence"] == EVIDENCE
+    first, second = data["tree"]["children"]
+    assert (first["lift_centroid"], first["lift_random"]) == (1 / 3, 0.5)
+    assert "activation" not in first, "none was read there"
+    assert (second["lift_centroid"], second["lift_random"], second["activation"]) == (-2, 50, 0)
+    assert first["children"][0]["activation"] == 7.5
+
+
+def test_a_tree_that_was_not_checked_has_none_of_it():
+    written = document().to_json()
+    assert not any(name in written for name in ("evidence", "lift", "activation"))
+    read = read_tree(written)
+    assert (read.evidence, read.tree.lifts, read.tree.activation) == (None, None, None)
+
+
+@pytest.mark.parametrize("form", [str, str.encode, json.loads], ids=["text", "bytes", "object"])
+def test_a_checked_tree_is_read_again_the_same(form):
+    read = read_tree(form(checked().to_json()))
+    assert read.to_json() == checked().to_json()
+    assert read.evidence == EVIDENCE
+    np.testing.assert_array_equal(read.tree.lifts, checked().tree.lifts)
+    np.testing.assert_array_equal(read.tree.activation, checked().tree.activation)
+
+
+def test_trimming_a_checked_tree_keeps_what_was_found():
+    trimmed = checked().trimmed(0.2)
+    assert trimmed.evidence == EVIDENCE
+    assert trimmed.tree.lifts.tolist() == [[1 / 3, 0.5], [-2, 50]]
+    assert read_tree(trimmed.to_json()).to_json() == trimmed.to_json()
+
+
+@pytest.mark.parametrize("name", ["lift_centroid", "lift_random"])
+def test_lifts_that_not_every_node_has_are_not_taken(name):
+    data = json.loads(checked().to_json())
+    del data["tree"]["children"][1][name]
+    read = read_tree(data)
+    assert (read.tree.lifts, read.tree.activation) == (None, None)
+    assert read.evidence == EVIDENCE
+
+
+def test_a_checked_tree_without_nodes_is_written_and_read():
+    empty = replace(checked(), tree=checked().tree.select(np.zeros(3, dtype=bool)))
+    assert read_tree(empty.to_json()).evidence == EVIDENCE
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, "3", None, True, [1], {}, 10**400], ids=lambda value: str(value)[:8]
+)
+@pytest.mark.parametrize("name", ["lift_centroid", "lift_random", "activation"])
+def test_what_was_measured_at_a_node_must_be_a_number(name, value):
+    data = json.loads(checked().to_json())
+    data["tree"]["children"][1][name] = value
+    assert f"node 1: {name}" in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (None, "evidence"), ([], "evidence"), ("good", "evidence"), (5, "evidence"),
+        ({"auroc": math.nan}, "evidence.auroc"), ({"auroc": 10**400}, "evidence.auroc"),
+        ({"sentence": "x" * 1_000_000}, "evidence.sentence"), ({"sentence": "\ud800"}, "evidence.sentence"),
+        ({"verdict": {}}, "evidence.verdict"), ({"figures": [[0.5]]}, "evidence.figures"),
+        ({"k" * 1_000_000: {}}, "evidence."),
+    ],
+    ids=lambda value: str(value)[:24],
+)  # fmt: skip
+def test_evidence_of_another_shape_is_refused_with_its_place(value, named):
+    assert named in refusal(good() | {"evidence": value})
+
+
+def test_a_tree_pruned_by_lift_says_so_and_reads_back():
+    lifts = np.array([[3.0, 4.0], [0.5, 2.0], [5.0, 2.5]])
+    checked = document(tree=replace(document().tree, lifts=lifts, activation=np.full(3, np.nan)))
+    pruned = checked.lifted(1.0)
+    assert pruned.tree.token_id.tolist() == [10, 12]
+    assert pruned.to_dict()["result"]["least_lift"] == 1.0
+    assert read_tree(pruned.to_json()).least_lift == 1.0
+    assert pruned.lifted(0.5).least_lift == 1.0, "what is gone stays gone"
+    with pytest.raises(UserError, match="Check it first"):
+        document().lifted(1.0)

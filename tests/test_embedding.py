@@ -126,3 +126,20 @@ def test_its_size_is_tokens_by_dimensions():
 def test_anything_but_a_matrix_is_refused():
     with pytest.raises(ValueError, match=r"\(V, d_model\)"):
         EmbeddingSpace(torch.zeros(3))
+
+
+def test_cosine_distances_of_several_vectors_come_in_rows():
+    of_it = space([5, 0], [0, 3], [-2, 0])
+    distances = of_it.cosine_distance(torch.tensor([[7.0, 0.0], [0.0, 0.1]]))
+    assert distances.shape == (2, 3)
+    assert torch.allclose(distances, torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 1.0]]))
+    assert of_it.cosine_distance(torch.tensor([[7.0, 0.0]])).shape == (1, 3)
+    assert of_it.cosine_distance(torch.empty(0, 2)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_each_of_several_vectors_has_the_distances_it_has_alone(dtype, monkeypatch):
+    monkeypatch.setattr("multitool.embedding._ROWS_AT_ONCE", 7)
+    of_it, vs = EmbeddingSpace(random_rows().to(dtype)), random_rows(n=4)
+    alone = torch.stack([of_it.cosine_distance(v) for v in vs])
+    assert torch.allclose(of_it.cosine_distance(vs), alone, atol=1e-6)

@@ -37,8 +37,9 @@ PLACES = {
 # What a module must not need, neither itself nor through another of ours.
 MODEL_LIBRARIES = {"transformers", "sae_lens", "huggingface_hub", "gradio", "spaces"}
 WITHOUT_MODEL = ("vector", "tokens", "tree", "growth", "document", "phrases", "text", "recipe", "draw", "errors",
-                 "embedding")
-WITHOUT_TORCH = ("tree", "growth", "document", "phrases", "text", "draw", "errors", "registry")  # themselves
+                 "embedding", "measures", "evidence", "firing")
+WITHOUT_TORCH = ("tree", "growth", "document", "phrases", "text", "draw", "errors", "registry", "measures",
+                 "evidence")  # themselves
 
 
 @cache

@@ -33,7 +33,7 @@ def beginning(value) -> str:
 
 def test_the_defaults_are_the_published_recipe():
     recipe = vector()
-    assert (recipe.weights, recipe.encoder_share, recipe.centroid) == ("encoder", 0.5, True)
+    assert (recipe.weights, recipe.encoder_share, recipe.centroid) == (None, 0.5, True)
     assert (recipe.scale, recipe.pca) == (None, ())
     tree = TreeRecipe()
     assert tree.prompt == 'A typical definition of "{ghost}" would be "'
@@ -88,11 +88,25 @@ def test_an_encoder_share_is_a_number_from_zero_to_one(value):
     assert "from 0 to 1" in message
 
 
-@pytest.mark.parametrize("value", ["Encoder", "", "both", None, 1, ["encoder"], {}], ids=str)
-def test_weights_are_one_of_three(value):
+@pytest.mark.parametrize("value", ["Encoder", "", "both", 1, ["encoder"], {}], ids=str)
+def test_weights_are_one_of_the_kinds_of_direction(value):
     message = refusal(vector, weights=value)
     assert f"weights is {beginning(value)}" in message
-    assert "encoder, decoder, mix" in message
+    assert "encoder, decoder, mix, vocabulary, mapped" in message
+
+
+@pytest.mark.parametrize("weights", [None, "encoder", "decoder", "mix", "vocabulary", "mapped"])
+def test_weights_that_there_are_are_kept_and_none_leaves_them_to_the_sae(weights):
+    assert vector(weights=weights).weights == weights
+
+
+@pytest.mark.parametrize("value", ["Score", "", None, 1, True, ["score"], {}, {"score"}], ids=str)
+def test_a_list_is_ordered_by_score_or_by_activation(value):
+    message = refusal(ListRecipe, measure=value)
+    assert f"measure is {beginning(value)}" in message
+    assert "score, activation" in message
+    assert ListRecipe().measure == "score"
+    assert ListRecipe(measure="activation").measure == "activation"
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", None], ids=str)
@@ -193,7 +207,8 @@ def test_the_quote_that_closes_is_the_partner_of_the_one_left_open(prompt, quote
 
 
 @pytest.mark.parametrize(
-    ("recipe", "name"), [*((vector, name) for name in ("sae", "weights", "pca", "scale")), (TreeRecipe, "prompt")]
+    ("recipe", "name"),
+    [*((vector, name) for name in ("sae", "weights", "pca", "scale")), (TreeRecipe, "prompt"), (ListRecipe, "measure")],
 )
 def test_a_very_long_value_is_not_repeated_whole(recipe, name):
     value = " " * 100_000 if name == "sae" else "x" * 100_000

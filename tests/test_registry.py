@@ -544,6 +544,13 @@ def test_the_demos_saes_come_first_and_by_layer():
     assert [entry.name for entry in saes()][: len(names)] == names
 
 
+def test_the_demos_layers_take_the_vocabularys_direction_and_all_others_the_encoders():
+    assert {entry.name: entry.default_weights for entry in demo_saes()} == {
+        entry.name: "encoder" if entry.layer is None else "vocabulary" for entry in demo_saes()
+    }
+    assert {entry.default_weights for entry in registry_saes().values()} == {"encoder"}
+
+
 def test_searching_takes_words_of_the_name_the_model_or_the_hook_in_any_case():
     assert {entry.model for entry in saes("GPT2 resid_pre")} == {"openai-community/gpt2"}
     assert all(entry.kind == "resid_pre" for entry in saes("GPT2 resid_pre"))

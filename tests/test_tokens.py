@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from multitool.embedding import EmbeddingSpace
-from multitool.tokens import token_list
+from multitool.tokens import token_list, token_scores
 
 UP = torch.tensor([0.0, 1.0])
 
@@ -96,3 +96,41 @@ def test_a_matrix_in_half_precision_gives_nearly_the_same_scores():
     half = token_list(EmbeddingSpace(space.E.bfloat16()), torch.ones(5), top=200)
     by_token = dict(zip(half.token_id.tolist(), half.distance_to_vector.tolist(), strict=True))
     assert [by_token[t] for t in exact.token_id.tolist()] == pytest.approx(exact.distance_to_vector.tolist(), abs=0.01)
+
+
+# Several vectors, and lists by activation
+
+
+def test_by_activation_only_tokens_that_fire_are_listed_the_strongest_first_with_their_scores():
+    listed = token_list(hand_made(), UP, exponent=1, activations=torch.tensor([0.5, 2.0, 0.0, 7.0]))
+    assert listed.token_id.tolist() == [3, 1, 0]
+    down, right = 1 + np.sqrt(0.5), 1 - np.sqrt(0.5)
+    assert listed.score[:2] == pytest.approx([down / right, 0], abs=1e-5)
+    assert listed.score[2] == np.inf, "a token in the centroid's direction may fire too"
+    assert listed.distance_to_vector == pytest.approx([down, 0, 1], abs=1e-6)
+
+
+def test_by_activation_only_the_strongest_are_listed():
+    fires = torch.tensor([0.5, 2.0, 0.0, 7.0])
+    assert token_list(hand_made(), UP, top=2, activations=fires).token_id.tolist() == [3, 1]
+
+
+def test_where_nothing_fires_the_list_by_activation_is_empty():
+    for nothing in (torch.zeros(4), torch.tensor([-1.0, 0.0, -2.0, 0.0])):
+        assert token_list(hand_made(), UP, activations=nothing).token_id.tolist() == []
+
+
+def test_the_scores_of_several_vectors_are_those_of_each():
+    space, vs = random_space(), torch.eye(5)[:3] * 2
+    scores = token_scores(space, vs)
+    assert (scores.shape, scores.dtype) == ((3, 200), np.float64)
+    for v, row in zip(vs, scores, strict=True):
+        listed = token_list(space, v, top=200)
+        assert row[listed.token_id] == pytest.approx(listed.score, rel=1e-5)
+
+
+def test_the_scores_of_rows_of_zeros_are_infinite():
+    space = EmbeddingSpace(torch.cat([random_space().E[:9], torch.zeros(2, 5)]))
+    scores = token_scores(space, torch.eye(5)[:2])
+    assert np.isinf(scores[:, 9:]).all()
+    assert np.isfinite(scores[:, :9]).all()

@@ -5,10 +5,12 @@
     b .3 ── f .9 (.27, end)
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from multitool.tree import ROOT, Tree, definitions, most_probable, trim
+from multitool.tree import ROOT, Tree, definitions, lifted, most_probable, trim
 
 A, B, F, C, D, E = range(6)
 
@@ -129,3 +131,51 @@ def test_a_complete_definition_counts_even_where_the_tree_goes_on():
 def test_a_character_in_two_tokens_is_whole_in_the_definition():
     split = tree(tokens=(" a", " caf\\xc3", '\\xa9"', " c", " d", '"'))
     assert definitions(split)[0].text == "café"
+
+
+# What is measured at the nodes
+
+
+def measured() -> Tree:
+    """The lifts against the centroid and against random ghosts; an activation on the three leaves."""
+    lifts = np.array([[0.5, 0.1], [3.0, 2.0], [1.0, 4.0], [0.0, -1.0], [-2.0, 5.0], [2.5, 2.0]])
+    return replace(tree(), lifts=lifts, activation=np.array([np.nan, np.nan, 0.0, np.nan, 1.5, 7.0]))
+
+
+def test_the_lift_is_the_smaller_of_the_two():
+    assert measured().lift.tolist() == [0.1, 2, 1, -1, -2, 2]
+    assert tree().lift is None
+
+
+def test_lifts_and_activations_stay_with_their_nodes():
+    trimmed = trim(measured(), 0.27)
+    assert trimmed.token == (" a", " b", ' f"')
+    assert trimmed.lifts.tolist() == [[0.5, 0.1], [3, 2], [1, 4]]
+    np.testing.assert_array_equal(trimmed.activation, [np.nan, np.nan, 0])
+    spelled = measured().spelled(["x"] * 16)
+    assert spelled.lifts is not None
+    assert spelled.activation is not None
+
+
+def test_a_tree_that_was_not_measured_stays_so():
+    trimmed = trim(tree(), 0.27)
+    assert (trimmed.lifts, trimmed.activation) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("least", "left"),
+    [
+        (-5, [A, B, F, C, D, E]),
+        (0, [A, B, F, C, E]),  # c for the sake of e; d is lifted by the one and lowered by the other
+        (1, [A, B, F, C, E]),
+        (1.5, [A, B, C, E]),
+        (2.5, []),
+    ],
+)
+def test_lifted_nodes_are_kept_with_those_on_the_way_to_them(least, left):
+    assert lifted(measured(), least).token_id.tolist() == tree().token_id[left].tolist()
+
+
+def test_a_lifted_tree_keeps_its_measures_and_an_empty_one_is_empty():
+    np.testing.assert_array_equal(lifted(measured(), 1.5).activation, [np.nan, np.nan, np.nan, 7])
+    assert len(lifted(measured().select(np.zeros(6, dtype=bool)), 0)) == 0

@@ -7,8 +7,10 @@ import pytest
 
 from multitool.errors import UserError
 from multitool.library import Library
+from multitool.recipe import VectorRecipe
 from multitool.registry import demo_saes, find_sae
-from multitool.ui_controls import _evidence, _told, vector_recipe
+from multitool.ui_controls import _evidence, _told, _weights_help, control_values, vector_recipe
+from multitool.vector import DIRECTIONS
 
 
 def test_a_feature_on_neuronpedia_has_a_link_and_its_page_embedded():
@@ -23,9 +25,28 @@ def test_a_demo_feature_shows_the_tokens_that_fire_it_most():
     assert "neuronpedia" not in html
 
 
-def test_a_layer_of_the_demo_says_that_the_method_ends_there():
-    assert "here the method ends" in _evidence(find_sae("demo/blocks.6.hook_resid_post"), 460)
-    assert "here the method ends" not in _evidence(find_sae("demo/hook_embed"), 927)
+@pytest.mark.parametrize(
+    ("sae", "kind", "cautioned"),
+    [
+        ("demo/blocks.6.hook_resid_post", "encoder", True),
+        ("demo/blocks.6.hook_resid_post", "vocabulary", False),
+        ("demo/hook_embed", "encoder", False),
+        ("gpt2-small-res-jb/blocks.3.hook_resid_pre", "decoder", False),
+    ],
+)
+def test_a_layers_own_weights_come_with_a_caution_where_they_point_nowhere(sae, kind, cautioned):
+    said = _weights_help(Library(), sae, kind)
+    assert DIRECTIONS[kind].help in said
+    assert ("point nowhere among the embeddings" in said) == cautioned
+
+
+def test_the_controls_show_the_weights_that_suit_the_sae_unless_a_recipe_names_others():
+    def weights(sae, kind=None):
+        return control_values(Library(), VectorRecipe(sae=sae, feature=0, weights=kind))[2]
+
+    assert weights("demo/hook_embed") == "encoder"
+    assert weights("demo/blocks.6.hook_resid_post") == "vocabulary"
+    assert weights("demo/blocks.6.hook_resid_post", "mapped") == "mapped"
 
 
 def test_contexts_are_text_whatever_they_hold(tmp_path):

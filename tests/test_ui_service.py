@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from multitool import engine
+from multitool.asking import AskTask, CheckTask
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.scan import ScanTask
 from multitool.settings import Settings
+from multitool.task import GrowthTask
 from multitool.ui_service import Service
 
 RAIN = VectorRecipe(sae="demo/hook_embed", feature=927)
@@ -18,14 +21,14 @@ SMALL = TreeRecipe(cutoff=2e-2)
 
 @pytest.fixture
 def grown(demo_library):
-    """The tasks that reached the model, and a service that grows them."""
+    """The tasks that reached the model, and a service that does them."""
     tasks = []
 
-    def grow(task):
+    def work(task):
         tasks.append(task)
-        yield from demo_library.grow(task)
+        yield from demo_library.do(task)
 
-    return tasks, Service(demo_library, Settings(), grow)
+    return tasks, Service(demo_library, Settings(), work)
 
 
 def documents(answers) -> list[DefinitionTree]:
@@ -64,8 +67,8 @@ def test_what_was_grown_on_from_somebodys_file_is_not_given_to_others(grown):
 
 
 def test_only_so_many_trees_are_kept(grown, monkeypatch):
-    monkeypatch.setattr("multitool.ui_service._TREES_KEPT", 2)
     tasks, service = grown
+    monkeypatch.setattr(service._trees, "_size", 2)
     for cutoff in (2e-2, 3e-2, 4e-2):
         list(service.trees(RAIN, TreeRecipe(cutoff=cutoff)))
     list(service.trees(RAIN, TreeRecipe(cutoff=4e-2)))
@@ -93,10 +96,11 @@ def slow(monkeypatch):
     arrived = threading.Event()
     progress = iter(["Fetching x: 1 of 3 MB", "Fetching x: 2 of 3 MB"])
     library = SimpleNamespace(
-        find=lambda name: SimpleNamespace(name="x/y", model="m"), progress=lambda entry: next(progress, "")
+        find=lambda name: SimpleNamespace(name="x/y", model="m", default_weights="encoder"),
+        progress=lambda entry: next(progress, ""),
     )
 
-    def table(*_):
+    def table(*_, **__):
         arrived.wait(20)
         return "the table"
 
@@ -122,3 +126,153 @@ def test_who_leaves_does_not_wait_for_the_download(slow):
     answers.close()
     assert not arrived.is_set()
     arrived.set()
+
+
+# ── The vocabulary scan ─────────────────────────────────────────────────────────────────────────────────────────────
+
+SCANNING = "Scanning the vocabulary (once for this model and layer)"
+
+
+@pytest.fixture
+def fresh_cache(demo_library, monkeypatch, tmp_path):
+    """Scans go to a cache where there are none yet."""
+    demo_library.subject(demo_library.find("demo/hook_embed").model)  # its files stay where they are
+    monkeypatch.setattr("multitool.scan.cache_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def scans(tasks) -> list[ScanTask]:
+    return [task for task in tasks if isinstance(task, ScanTask)]
+
+
+def test_a_list_that_needs_a_scan_waits_for_it_and_the_next_does_not(grown, fresh_cache):
+    tasks, service = grown
+    by_activation = ListRecipe(top=5, measure="activation")
+    *words, table = service.table(RAIN, by_activation)
+    assert any(word.startswith(f"{SCANNING}: 49,152 of 49,152") for word in words)
+    assert table.columns[-1] == "activation" and table.rows[0][1] == " rain"
+    *words, _ = service.table(RAIN, by_activation)
+    assert not any(SCANNING in word for word in words)
+    assert len(scans(tasks)) == 1
+    list(service.table(RAIN, ListRecipe(top=5)))
+    assert len(tasks) == 1
+
+
+def test_visitors_at_once_share_one_scan(demo_library, fresh_cache, monkeypatch):
+    monkeypatch.setattr("multitool.ui_service._POLL_SECONDS", 0.01)
+    tasks, waiting = [], threading.Event()
+
+    def work(task):
+        tasks.append(task)
+        for done in demo_library.do(task):
+            yield done
+            waiting.wait(20)  # until the other one waits
+
+    service = Service(demo_library, Settings(), work)
+    first = service.table(RAIN, ListRecipe(top=5), evidence=True)
+    next(word for word in first if word.startswith(SCANNING))
+    second = service.table(RAIN, ListRecipe(top=7), evidence=True)
+    assert next(word for word in second if SCANNING in word)
+    waiting.set()
+    *_, one = first
+    *_, other = second
+    assert len(one.rows) == 5 and len(other.rows) == 7
+    assert len(tasks) == 1
+
+
+def test_a_scan_that_is_left_is_gone_on_with_by_the_next(demo_library, fresh_cache):
+    def work(task):
+        if tasks:
+            yield from demo_library.do(task)
+        else:
+            tasks.append(task)
+            yield 0
+            raise UserError("The GPU was taken away.")
+
+    tasks: list = []
+    service = Service(demo_library, Settings(), work)
+    with pytest.raises(UserError, match="taken away"):
+        list(service.table(RAIN, ListRecipe(top=5), evidence=True))
+    left = service.table(RAIN, ListRecipe(top=5), evidence=True)
+    next(word for word in left if word.startswith(SCANNING))
+    left.close()
+    *_, table = service.table(RAIN, ListRecipe(top=5), evidence=True)
+    assert table.evidence.verdict == "agrees"
+
+
+# ── Evidence ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kinds(tasks) -> list[type]:
+    return [type(task) for task in tasks]
+
+
+def test_a_tree_is_checked_and_the_answers_of_the_others_serve_the_next(grown):
+    tasks, service = grown
+    *_, tree = service.trees(RAIN, SMALL)
+    *words, checked = service.checked(tree)
+    assert checked.evidence["verdict"] in ("agrees", "partly", "no", "unknown")
+    assert checked.tree.lifts.shape == (len(tree.tree), 2)
+    assert any(word.startswith("Other features' definitions, to compare with: ") for word in words)
+    *_, another = service.trees(VectorRecipe(sae=RAIN.sae, feature=648), SMALL)
+    *_, other_checked = service.checked(another)
+    assert other_checked.evidence != checked.evidence
+    assert kinds(tasks) == [GrowthTask, AskTask, CheckTask, GrowthTask, CheckTask]
+    *_, decoded = service.trees(VectorRecipe(sae=RAIN.sae, feature=927, weights="decoder"), SMALL)
+    *_, _ = service.checked(decoded)
+    assert kinds(tasks)[-3:] == [GrowthTask, AskTask, CheckTask]
+    assert decoded.evidence is None
+
+
+def test_answers_that_did_not_come_are_not_kept(demo_library):
+    broken = []
+
+    def work(task):
+        if isinstance(task, AskTask) and not broken:
+            broken.append(task)
+            raise UserError("No GPU is to be had.")
+        yield from demo_library.do(task)
+
+    service = Service(demo_library, Settings(), work)
+    *_, tree = service.trees(RAIN, SMALL)
+    with pytest.raises(UserError, match="No GPU"):
+        list(service.checked(tree))
+    *_, checked = service.checked(tree)
+    assert checked.evidence["n_features"] == 2048
+
+
+def test_only_a_tree_within_the_limits_is_checked(grown):
+    tasks, service = grown
+    *_, tree = service.trees(RAIN, SMALL)
+    small = Service(service.library, Settings(max_nodes=3, max_prompt=1000), None)
+    with pytest.raises(UserError, match="at most 3. Trim it first"):
+        list(small.checked(tree))
+    longer = DefinitionTree(**vars(tree) | {"settings": tree.settings | {"prompt": '"{ghost}" ' + "x" * 1000}})
+    roomy = Service(service.library, Settings(max_prompt=1000), None)
+    with pytest.raises(UserError, match="at most 1000"):
+        list(roomy.checked(longer))
+
+
+def test_a_text_is_read_token_by_token(grown):
+    _, service = grown
+    *_, found = service.activity(RAIN, "No rain at all")
+    assert [token for token, _ in found] == ["No", " rain", " at", " all"]
+    assert max(found, key=lambda item: item[1])[0] == " rain"
+    assert all(value >= 0 for _, value in found)
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "0 characters"), ("x" * 2001, "2,001 characters"),
+                                            ("\U00013000" * 1900, "tokens")])
+def test_a_text_that_is_empty_or_too_long_is_not_read(grown, text, said):
+    tasks, service = grown
+    with pytest.raises(UserError, match=said):
+        list(service.activity(RAIN, text))
+    assert not tasks
+
+
+def test_settings_are_suggested(grown):
+    _, service = grown
+    *words, suggestion = service.suggestion(RAIN, TreeRecipe())
+    assert any(word.startswith("Settings tried: ") for word in words)
+    assert suggestion.recipe.feature == 927
+    assert len(suggestion.rows[0]) == len(suggestion.columns)

@@ -11,7 +11,7 @@ import torch
 
 from multitool.embedding import EmbeddingSpace
 from multitool.errors import UserError
-from multitool.vector import DIRECTIONS, FeatureWeights, feature_vector, mix_components
+from multitool.vector import DIRECTIONS, FeatureWeights, feature_vector, mix_components, needs_scan
 
 SPACE = EmbeddingSpace(torch.tensor([[4.0, 1.0], [-2.0, 1.0], [1.0, 2.0], [1.0, 0.0]]))
 X, Y = (1.0, 0.0), (0.0, 1.0)
@@ -62,13 +62,13 @@ def test_without_the_centroid_the_distance_is_still_measured_from_it():
 
 
 def test_a_mix_takes_both_directions_at_unit_length_and_is_a_unit_again():
-    half = DIRECTIONS["mix"](weights(encoder=(100.0, 0.0), decoder=(0.0, 0.01)), 0.5)
+    half = DIRECTIONS["mix"].make(torch.tensor([100.0, 0.0]), torch.tensor([0.0, 0.01]), share=0.5)
     assert half.tolist() == pytest.approx([math.sqrt(0.5), math.sqrt(0.5)])
 
 
 @pytest.mark.parametrize(("share", "direction"), [(1.0, (0.6, 0.8)), (0.0, Y), (0.75, (0.45, 0.85))])
 def test_the_encoders_share_goes_from_the_decoder_to_the_encoder(share, direction):
-    mixed = DIRECTIONS["mix"](weights(), share)
+    mixed = DIRECTIONS["mix"].make(weights().encoder, weights().decoder, share=share)
     assert mixed.tolist() == pytest.approx([entry / math.hypot(*direction) for entry in direction])
 
 
@@ -124,7 +124,7 @@ def test_opposite_directions_are_refused_too_when_rounding_leaves_a_little():
     # Three times the same direction, but the unit vectors differ in a last bit: what is left of them is noise.
     encoder = torch.tensor([1.0, 2.0, 3.0])
     opposite = FeatureWeights(encoder, -encoder * 3)
-    left = DIRECTIONS["encoder"](opposite, 0) + DIRECTIONS["decoder"](opposite, 0)
+    left = DIRECTIONS["encoder"].make(encoder, share=0) + DIRECTIONS["decoder"].make(-encoder * 3, share=0)
     assert 0 < left.norm() < 1e-6, "the example should leave a little"
     with pytest.raises(UserError, match="cancel"):
         feature_vector(opposite, EmbeddingSpace(torch.eye(3)), kind="mix")
@@ -138,3 +138,37 @@ def test_a_component_that_cancels_the_direction_is_refused():
 def test_more_weights_than_components_are_refused_with_both_numbers():
     with pytest.raises(UserError, match="pca has 3 weights.* 2 components"):
         v(pca=[0.1, 0.1, 0.1])
+
+
+# Directions from a vocabulary scan
+
+
+def scanned(vocabulary=(0.0, -3.0), mapped=(-0.3, 0.4)) -> FeatureWeights:
+    return FeatureWeights(torch.tensor(X), torch.tensor(Y), torch.tensor(vocabulary), torch.tensor(mapped))
+
+
+def test_the_vocabularys_direction_is_what_the_tokens_have_in_common():
+    assert v(weights=scanned(), kind="vocabulary") == pytest.approx([1, 1 - 2])
+
+
+def test_the_mapped_direction_is_the_decoders_among_the_embeddings():
+    assert v(weights=scanned(), kind="mapped") == pytest.approx([1 - 2 * 0.6, 1 + 2 * 0.8])
+
+
+def test_two_kinds_of_direction_need_a_scan():
+    assert {kind for kind in DIRECTIONS if needs_scan(kind)} == {"vocabulary", "mapped"}
+
+
+def test_a_feature_that_no_token_fires_is_told_what_else_there_is():
+    with pytest.raises(UserError, match="No token fires this feature when it stands alone.* Use decoder or mapped"):
+        v(weights=scanned(vocabulary=(0.0, 0.0)), kind="vocabulary")
+
+
+def test_a_dead_decoder_cannot_be_mapped():
+    with pytest.raises(UserError, match="The decoder weights of this feature are all zero"):
+        v(weights=scanned(mapped=(0.0, 0.0)), kind="mapped")
+
+
+def test_a_direction_from_the_vocabulary_does_not_need_the_saes_own_weights():
+    dead = FeatureWeights(torch.zeros(2), torch.zeros(2), torch.tensor((0.0, 7.0)))
+    assert v(weights=dead, kind="vocabulary") == pytest.approx([1, 1 + 2])

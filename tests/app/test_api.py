@@ -21,7 +21,10 @@ def client(app_url):
     return Client(app_url, verbose=False)
 
 
-ENDPOINTS = {"/definition_tree", "/continue_tree", "/trim_tree", "/token_list", "/saes"}
+ENDPOINTS = {
+    "/definition_tree", "/continue_tree", "/trim_tree", "/check_tree", "/token_list", "/check_list", "/activity",
+    "/suggest", "/saes",
+}
 
 
 def test_the_api_has_the_documented_endpoints_with_their_twins_and_no_other(client):
@@ -42,9 +45,10 @@ def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     vector = ["sae", "feature", "weights", "encoder_share", "centroid", "scale", "pca"]
     tree = ["prompt", "top_k", "cutoff", "max_depth", "max_nodes", "stop"]
     assert _names(api["/definition_tree"]) == vector + tree
-    assert _names(api["/token_list"]) == [*vector, "exponent", "top"]
+    assert _names(api["/token_list"]) == [*vector, "exponent", "top", "measure", "evidence"]
+    assert _names(api["/check_list"]) == [*vector, "exponent", "top", "measure"]
     assert [answer["label"] for answer in api["/definition_tree"]["returns"]] == ["picture", "tree"]
-    for endpoint in ("/definition_tree", "/token_list", "/saes"):
+    for endpoint in ("/definition_tree", "/token_list", "/check_list", "/activity", "/suggest", "/saes"):
         assert all(parameter["parameter_has_default"] for parameter in api[endpoint]["parameters"])
 
 
@@ -159,7 +163,7 @@ def test_a_tree_from_elsewhere_is_grown_on_only_where_its_recipe_may_be_grown(cl
         ({"sae": str(ROOT / "multitool" / "demo" / "hook_embed")}, ["no SAE"]),
         ({"feature": 2048}, ["2048", "0 to 2047"]),
         ({"feature": "seven"}, ["'seven'", "whole number"]),
-        ({"weights": "both"}, ["'both'", "encoder, decoder, mix"]),
+        ({"weights": "both"}, ["'both'", "encoder, decoder, mix, vocabulary, mapped"]),
         ({"scale": 0}, ["scale is 0", "above 0"]),
         ({"cutoff": 1.0}, ["cutoff is 1.0", "between 0 and 1"]),
         ({"pca": [0.5, None]}, ["None", "number"]),
@@ -180,6 +184,111 @@ def test_a_foreign_tree_is_refused_and_the_app_goes_on(client):
     with pytest.raises(AppError, match="not a tree JSON"):
         client.predict({"name": "package.json"}, 0.1, api_name="/trim_tree")
     assert client.predict(top=1, api_name="/token_list")["data"]
+
+
+# ── Evidence ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+VERDICTS = ("agrees", "partly", "no", "unknown")
+
+
+@pytest.fixture(scope="module")
+def checked(client):
+    """A small tree with its evidence, and its picture."""
+    _, tree = client.predict(**SMALL, api_name="/definition_tree")
+    return client.predict(tree, api_name="/check_tree")
+
+
+def test_a_tree_is_checked(checked):
+    picture, tree = checked
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    assert tree["evidence"]["verdict"] in VERDICTS and tree["evidence"]["sentence"]
+    nodes = [tree["tree"]]
+    for node in nodes:
+        nodes += node["children"]
+    assert all({"lift_centroid", "lift_random"} <= node.keys() for node in nodes[1:])
+    assert any("activation" in node for node in nodes)
+
+
+def test_a_checked_tree_is_pruned_by_lift(client, checked):
+    _, tree = checked
+    _, pruned = client.predict(tree, 1e-12, 3.0, api_name="/trim_tree")
+    assert 0 < len(_paths(pruned["tree"])) < len(_paths(tree["tree"]))
+    assert pruned["evidence"] == tree["evidence"]
+    leaves = [pruned["tree"]]
+    for node in leaves:
+        leaves += node["children"]
+    assert all(min(node["lift_centroid"], node["lift_random"]) >= 3 for node in leaves if not node["children"])
+    with pytest.raises(AppError, match="lift is 'much'"):
+        client.predict(tree, 1e-12, "much", api_name="/trim_tree")
+
+
+def test_a_tree_that_was_not_checked_is_not_pruned_by_lift(client):
+    _, tree = client.predict(**SMALL, api_name="/definition_tree")
+    with pytest.raises(AppError, match="Check it first"):
+        client.predict(tree, 1e-12, 1.0, api_name="/trim_tree")
+
+
+def test_a_tree_from_elsewhere_is_checked_only_where_it_can_be(client, checked):
+    _, tree = checked
+
+    def refusal(**settings) -> str:
+        with pytest.raises(AppError) as error:
+            client.predict(tree | {"settings": tree["settings"] | settings}, api_name="/check_tree")
+        return str(error.value)
+
+    assert "own model" in refusal(model="somebody/else")
+    assert "There is no SAE" in refusal(sae="/etc")
+    assert "weights is 'none'" in refusal(weights="none")
+
+
+def test_a_tree_without_a_word_of_its_weights_is_checked_by_those_that_suit(client, checked):
+    _, tree = checked
+    settings = {name: value for name, value in tree["settings"].items() if name != "weights"}
+    _, again = client.predict(tree | {"settings": settings}, api_name="/check_tree")
+    assert again["evidence"] == pytest.approx(tree["evidence"])
+
+
+def test_a_list_is_checked(client):
+    found = client.predict(top=5, api_name="/check_list")
+    assert found["schema"] == "sae-multitool/token-list/1"
+    assert found["evidence"]["verdict"] == "agrees"
+    assert found["tokens"][0]["token"] == " rain" and found["tokens"][0]["activation"] > 0
+    table = client.predict(top=5, evidence=True, api_name="/token_list")
+    assert table["headers"][-1] == "activation"
+    assert [row[-1] for row in table["data"]] == [token["activation"] for token in found["tokens"]]
+
+
+def test_a_list_by_activation_and_by_weights_of_the_vocabulary(client):
+    table = client.predict(top=5, measure="activation", api_name="/token_list")
+    activations = [row[-1] for row in table["data"]]
+    assert activations == sorted(activations, reverse=True) and activations[-1] > 0
+    layer = {"sae": "demo/blocks.1.hook_resid_post", "feature": 5, "top": 5}
+    own, suited, named = (
+        client.predict(**layer, **weights, api_name="/token_list")["data"]
+        for weights in ({"weights": "encoder"}, {}, {"weights": "vocabulary"})
+    )
+    assert suited == named != own
+
+
+@pytest.mark.parametrize(("request_", "said"), [({"measure": "size"}, "measure is 'size'"),
+                                                ({"evidence": "yes"}, "evidence is 'yes'")])
+def test_a_bad_value_of_a_list_is_named(client, request_, said):
+    with pytest.raises(AppError, match=said):
+        client.predict(**request_, api_name="/token_list")
+
+
+def test_a_text_is_read(client):
+    found = client.predict("demo/hook_embed", 927, "Is it <b>rain</b>?\nNo rain.", api_name="/activity")
+    assert "".join(part["token"] for part in found) == "Is it <b>rain</b>?\nNo rain."
+    assert max(found, key=lambda part: part["activation"])["token"] == " rain"
+    with pytest.raises(AppError, match="0 characters"):
+        client.predict(api_name="/activity")
+
+
+def test_settings_are_suggested(client):
+    found = client.predict(api_name="/suggest")
+    assert found["recipe"]["sae"] == "demo/hook_embed" and found["recipe"]["feature"] == 927
+    assert found["sentence"] and len(found["trials"]) > 10
 
 
 # ── The README's examples ───────────────────────────────────────────────────────────────────────────────────────────

@@ -214,3 +214,126 @@ def test_a_stopped_tree_is_grown_on(page):
     wait_for_status(page, "at cutoff 0.0002")
     assert json.loads(download(page, "#json"))["result"]["complete"] is True
     assert not page.locator("#go-on").is_visible()
+
+
+# ── Evidence ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check(page) -> None:
+    """Check the tree that is shown, and wait until its evidence is."""
+    before = picture(page)
+    page.click("#check")
+    page.wait_for_selector("#tree-verdict .verdict")
+    wait_for_new_picture(page, before)
+
+
+def column(page, number: int) -> list[str]:
+    return page.locator(f"#definitions .virtual-row [role=gridcell]:nth-child({number})").all_inner_texts()
+
+
+def test_checking_a_tree_tells_the_verdict_and_the_figures(page):
+    assert not page.locator("#least-lift").is_visible()
+    grow(page, "2e-3")
+    check(page)
+    assert page.locator("#tree-verdict .mark").get_attribute("aria-label")
+    assert not page.locator("#tree-verdict table").is_visible()
+    page.click("#tree-verdict summary")
+    assert "AUROC" in page.inner_text("#tree-verdict table")
+    page.locator("#definitions", has_text="Lift (nats)").wait_for()
+    assert all(float(lift) < 50 for lift in column(page, 4))
+
+    page.locator("#order").get_by_text("lift").click()
+    page.wait_for_function(
+        "() => { const cells = document.querySelectorAll('#definitions .virtual-row [role=gridcell]:nth-child(4)');"
+        "        const lifts = [...cells].map(cell => Number(cell.innerText));"
+        "        return lifts.length > 1 && lifts.every((lift, i) => !i || lifts[i - 1] >= lift) }"
+    )
+    whole = json.loads(download(page, "#json"))
+    assert whole["evidence"]["sentence"] in page.inner_text("#tree-verdict")
+
+    before = picture(page)
+    slider = page.locator("#least-lift input[type=range]")
+    slider.focus()
+    for _ in range(40):  # steps of 0.1
+        page.keyboard.press("ArrowRight")
+    slider.dispatch_event("pointerup")
+    wait_for_new_picture(page, before)
+    assert 0 < json.loads(download(page, "#json"))["result"]["nodes"] < whole["result"]["nodes"]
+
+    page.click("#grow")  # the next tree has not been checked
+    page.wait_for_selector("#tree-verdict .verdict", state="hidden")
+    page.wait_for_selector("#least-lift", state="hidden")
+
+
+def test_evidence_of_a_strangers_tree_is_text(page, tmp_path):
+    saved = json.loads(download(page, "#json"))
+    saved["evidence"] = {
+        "verdict": "agrees\"><img src=x onerror=alert(1)>", "sentence": "<img src=x onerror=alert(1)> Trust me.",
+        "hit_rate": "<script>alert(1)</script>", "hit_rate_chance": 0.1, "entropy": 1.0, "entropy_centroid": 2.0,
+    }
+    file = tmp_path / "tree.json"
+    file.write_text(json.dumps(saved))
+    page.on("dialog", lambda dialog: pytest.fail(f"evidence ran as a script: {dialog.message}"))
+    with page.expect_file_chooser() as chooser:
+        page.click("#open")
+    chooser.value.set_files(file)
+    page.wait_for_selector("#tree-verdict .verdict.unknown")
+    assert "<img src=x onerror=alert(1)> Trust me." in page.inner_text("#tree-verdict .verdict")
+    page.click("#tree-verdict summary")
+    assert page.locator("#tree-verdict tr").count() == 1  # the entropy; the others lack a number
+    assert page.locator("#tree-verdict img, #tree-verdict script").count() == 0
+
+
+def test_checking_a_list_tells_the_verdict_and_adds_the_activations(page):
+    page.get_by_role("tab", name="Token list").click()
+    assert page.locator("#check-list").is_disabled()
+    page.click("#list")
+    page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
+    page.click("#check-list")
+    page.wait_for_selector("#list-verdict .verdict.agrees")
+    page.locator("#tokens", has_text="activation").wait_for()
+    assert "activation" in download(page, "#csv").decode().splitlines()[0]
+
+    page.locator("#measure").get_by_text("activation").click()
+    page.click("#list")
+    page.wait_for_selector("#list-verdict .verdict", state="hidden")
+    assert page.locator("#check-list").is_disabled()
+
+
+def test_a_text_shows_where_the_feature_fires(page):
+    page.get_by_role("tab", name="Text").click()
+    page.fill("#text textarea", "No <b>snow</b>,\nbut rain.")
+    page.click("#read")
+    page.wait_for_selector("#fires .fires")
+    assert page.inner_text("#fires .fires") == "No <b>snow</b>,⏎\nbut rain."
+    assert " rain" in page.locator("#fires mark").all_text_contents()
+
+
+def weights(page) -> str:
+    return page.locator("#weights input:checked").get_attribute("value")
+
+
+def test_the_weights_follow_the_sae_and_an_example_brings_its_own(page):
+    assert weights(page) == "encoder"
+    choose(page, "#sae", "demo/blocks.1.hook_resid_post")
+    page.wait_for_selector("#weights input[value=vocabulary]:checked")
+    assert not page.locator("#weights-help .caution").is_visible()
+    page.locator("#weights input[value=decoder]").check()
+    page.wait_for_selector("#weights-help .caution")
+    page.locator("#weights input[value=vocabulary]").check()
+    page.locator("#feature input").fill("5")
+    page.locator("#feature input").press("Tab")
+    grow(page, "2e-3")
+    assert json.loads(download(page, "#json"))["settings"]["weights"] == "vocabulary"
+    page.get_by_role("button", name="prison").click()
+    page.wait_for_selector("#weights input[value=encoder]:checked")
+
+
+def test_settings_are_suggested_and_used(page):
+    page.get_by_role("tab", name="Suggest settings").click()
+    page.click("#suggest")
+    page.wait_for_selector("#use-best:not([disabled])", timeout=120_000)
+    assert page.locator("#trials [role=gridcell]").count() > 50
+    best = page.locator("#trials .virtual-row [role=gridcell]").first.inner_text()
+    page.click("#use-best")
+    page.wait_for_selector(f"#weights input[value={best}]:checked")

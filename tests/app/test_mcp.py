@@ -37,7 +37,10 @@ def answer(call, name, **arguments):
 
 def test_the_tools_are_the_endpoints_and_read_as_documentation(call):
     tools = call()
-    assert set(tools) == {"definition_tree", "continue_tree", "trim_tree", "token_list", "saes"}
+    assert set(tools) == {
+        "definition_tree", "continue_tree", "trim_tree", "check_tree", "token_list", "check_list", "activity",
+        "suggest", "saes",
+    }
     tree = tools["definition_tree"]
     assert tree.description.startswith("Grow a definition tree: what the model says")
     assert "picture" not in tree.description.lower().partition("returns:")[2]
@@ -54,11 +57,13 @@ def test_a_tree_is_grown_and_trimmed(call):
     assert tree["result"]["complete"]
     trimmed = answer(call, "trim_tree", tree=tree, cutoff=5e-2)
     assert trimmed["result"]["nodes"] < tree["result"]["nodes"]
+    assert answer(call, "check_tree", tree=trimmed)["evidence"]["sentence"]
 
 
 def test_tokens_are_listed_and_saes_found(call):
     table = answer(call, "token_list", top=3)
     assert [row[:2] for row in table["data"]][0] == [1, " rain"]
+    assert answer(call, "check_list", top=3)["evidence"]["verdict"] == "agrees"
     (found,) = answer(call, "saes", search="gemma-2b-res-jb blocks.6.")
     assert found == {
         "sae": "gemma-2b-res-jb/blocks.6.hook_resid_post", "model": "google/gemma-2b",

@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -22,13 +24,18 @@ from tiny import PROMPT, byte_level_tokenizer, random_sae, tiny_model, write_mod
 from visit import open_growth, opened
 
 from multitool import engine
+from multitool.asking import AskTask, CheckTask, Place, ReadTask
+from multitool.demo_model import cache_folder
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.scan import ScanTask
 from multitool.settings import Settings, read_settings
+from multitool.sources import missing_scan
 from multitool.subject import GhostPrompt
 from multitool.task import GrowthTask
-from multitool.ui_gpu import gpu_grower, seconds_to_ask_for, zero_gpu_problem
+from multitool.tree import NO_TREE
+from multitool.ui_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
 
 ROOT = Path(__file__).parents[2]
 DEMO = "demo/hook_embed"
@@ -255,14 +262,14 @@ def test_who_leaves_keeps_nobody_waiting():
     """The GPU is free only after the level that is being computed; the server must not wait for it."""
 
     class Computing:
-        def grow(self, task):
+        def do(self, task):
             try:
                 yield None
             finally:
                 computed.wait(30)
 
     computed = threading.Event()
-    growth = gpu_grower(Computing(), Settings(), resident="a model")(task(Path(), max_depth=1))
+    growth = gpu_worker(Computing(), Settings(), resident="a model")(task(Path(), max_depth=1))
     next(growth)
     with ThreadPoolExecutor() as server:
         server.submit(growth.close).result(timeout=10)
@@ -338,7 +345,7 @@ def test_a_problem_in_the_worker_is_told_when_its_task_has_ended(monkeypatch):
     """Whoever leaves a task of ``spaces`` before its end stops what its worker does by then: somebody else's tree."""
 
     class Full:
-        def grow(self, task):
+        def do(self, task):
             raise UserError("Out of memory.")
 
     ended = []
@@ -354,9 +361,9 @@ def test_a_problem_in_the_worker_is_told_when_its_task_has_ended(monkeypatch):
         return decorate
 
     monkeypatch.setattr("multitool.ui_gpu.spaces.GPU", lend_gpu)
-    grow = gpu_grower(Full(), Settings(), resident="a model")
+    work = gpu_worker(Full(), Settings(), resident="a model")
     with pytest.raises(UserError, match="Out of memory"):
-        next(grow(task(Path("nowhere"), max_depth=1)))
+        next(work(task(Path("nowhere"), max_depth=1)))
     assert ended
 
 
@@ -436,6 +443,47 @@ def test_a_list_of_another_model_needs_no_gpu(client, service, library, saes):
     assert len(service.scheduled) == before
 
 
+# ── Scans and evidence ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_layer_is_scanned_and_its_tree_and_list_are_checked_on_the_gpu(saes, tmp_path):
+    """Of a tiny model, whose SAE is no demo's: so the weights are named."""
+    vector = {"sae": "local/llama", "feature": 1, "weights": "vocabulary"}
+    environment = {"SAE_MULTITOOL_SAES": str(saes["llama"]), "SAE_MULTITOOL_CACHE": str(tmp_path / "cache")}
+    copy_demo_model(tmp_path / "cache")
+    with running(environment) as (app, devices):
+        visitor = Client(app.url, verbose=False)
+        tree = trees(visitor, **vector, **SOME)[-1]
+        assert len(devices.scheduled) == 2  # the scan, and the tree
+        picture, checked = visitor.predict(tree, api_name="/check_tree")
+        assert len(devices.scheduled) == 4  # what others say, and the tree under other ghosts
+        assert checked["evidence"]["verdict"] in ("agrees", "partly", "no", "unknown")
+        assert {"lift_centroid", "lift_random"} <= checked["tree"]["children"][0].keys()
+        assert Path(picture).read_bytes().startswith(b"\x89PNG")
+        listed = visitor.predict(**vector, top=10, api_name="/check_list")
+        assert "activation" in listed["tokens"][0] and listed["evidence"]["sentence"]
+        assert len(devices.scheduled) == 4  # a list needs none once the vocabulary is scanned
+        found = visitor.predict("local/llama", 1, "A dog is an animal.", api_name="/activity")
+        assert len(devices.scheduled) == 5
+        assert "".join(part["token"] for part in found) == "A dog is an animal."
+        assert all(call.query["fail"] == "false" for call in devices.calls if call.path == "/release")
+
+
+def copy_demo_model(cache: Path) -> None:
+    """The page opens with it; what is fetched and converted once is not done again for an empty cache."""
+    cache.mkdir()
+    for part in cache_folder().iterdir():
+        if part.name != "scans":
+            (cache / part.name).symlink_to(part)
+
+
+def test_a_scan_that_is_taken_away_says_what_is_kept():
+    taken = ("ZeroGPU worker error", "GPU task aborted")
+    assert "What was scanned by then is kept" in zero_gpu_problem(*taken, ScanTask)
+    assert "go on from there" in zero_gpu_problem(*taken)
+    assert "go on from there" not in zero_gpu_problem(*taken, CheckTask)
+
+
 # ── Time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -476,12 +524,12 @@ def test_loading_another_model_counts_as_time(saes, library):
 
     slow = SlowLibrary(dtype="float32", device="cpu", allow_folder=True)
     slow.loaded = False
-    grow = gpu_grower(slow, Settings(zero_gpu=True, seconds=1), resident="another")
+    work = gpu_worker(slow, Settings(zero_gpu=True, seconds=1), resident="another")
     prepared = engine.prepare_tree(
         slow, VectorRecipe(sae=str(saes["llama"]), feature=0), TreeRecipe(prompt=PROMPT, cutoff=1e-9, stop=False)
     )
-    assert [growth.depth for growth in grow(prepared.task)] == [1]  # the time is up before there is anything
-    assert len(list(grow(prepared.task))) > 1
+    assert [growth.depth for growth in work(prepared.task)] == [1]  # the time is up before there is anything
+    assert len(list(work(prepared.task))) > 1
 
 
 def task(folder: Path, **recipe) -> GrowthTask:
@@ -518,6 +566,73 @@ def test_no_tree_asks_for_more_time_than_an_anonymous_visitor_has(tmp_path):
     assert seconds_to_ask_for(greedy, most, loaded=False) * FACTOR <= ANONYMOUS_SECONDS
     # Several usual ones can be had.
     assert seconds_to_ask_for(task(tmp_path), most, loaded=True) * FACTOR <= ANONYMOUS_SECONDS / 3
+
+
+def scan(folder: Path, n_tokens: int = 50_000) -> ScanTask:
+    return ScanTask("a model", folder, "blocks.0.hook_resid_post", n_tokens, 32, 0, "float32", folder / "scan")
+
+
+def test_other_work_asks_for_time_of_its_own(tmp_path):
+    def seconds(task) -> int:
+        return seconds_to_ask_for(task, 1000, loaded=True)
+
+    def checking(nodes: int, controls: int) -> CheckTask:
+        tree = replace(NO_TREE, parent=np.zeros(nodes, dtype=np.int64))
+        return CheckTask(**place, growth=growth, tree=tree, controls=np.zeros((controls, 4)), texts=[])
+
+    def asking(ghosts: int, nodes: int) -> AskTask:
+        return AskTask(**place, growth=replace(growth, v=np.zeros((ghosts, 4)), max_nodes=nodes), n_definitions=5)
+
+    growth = task(tmp_path, max_depth=12)
+    place = {"model": "a model", "folder": tmp_path, "place": Place("hook_embed", None)}
+    for rising in (
+        [seconds(scan(tmp_path, n)) for n in (1000, 100_000, 250_000)],
+        [seconds(asking(ghosts, 40)) for ghosts in (1, 50, 100)],
+        [seconds(asking(17, nodes)) for nodes in (40, 400)],
+        [seconds(checking(nodes, 5)) for nodes in (10, 2000, 5000)],
+        [seconds(checking(4000, controls)) for controls in (1, 5)],
+    ):
+        assert rising == sorted(rising) and rising[0] < rising[-1]
+    reading = ReadTask(**place, texts=[(1, 2, 3)])
+    assert seconds(reading) <= min(seconds(scan(tmp_path)), seconds(task(tmp_path)))
+
+
+class Scanning:
+    """A library whose scan of ten tokens gets on by so many a turn."""
+
+    def __init__(self, a_turn: int):
+        self.turns, self.done, self._a_turn = 0, 0, a_turn
+
+    def do(self, task):
+        self.turns += 1
+        yield self.done
+        self.done = min(10, self.done + self._a_turn)
+        yield self.done
+
+
+def test_a_scan_that_ran_out_of_its_time_is_asked_for_again(tmp_path):
+    library = Scanning(a_turn=4)
+    counts = list(gpu_worker(library, Settings(), resident="a model")(scan(tmp_path, 10)))
+    assert library.turns == 3 and counts == [0, 4, 4, 8, 8, 10]
+
+
+def test_a_scan_that_does_not_get_on_is_given_up(tmp_path):
+    library = Scanning(a_turn=0)
+    with pytest.raises(UserError, match="does not get on"):
+        list(gpu_worker(library, Settings(), resident="a model")(scan(tmp_path, 10)))
+    assert library.turns == 2
+
+
+def test_a_real_scan_goes_on_where_its_time_was_up(saes, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path))
+    monkeypatch.setattr("multitool.scan._BATCH", {"cpu": 100, "cuda": 100})
+    library = Library(dtype="float32", device="cpu", allow_folder=True)
+    to_scan = missing_scan(library, VectorRecipe(sae=str(saes["llama"]), feature=0, weights="vocabulary"))
+    # As if each turn's time were over at once: a batch a turn.
+    hurried = SimpleNamespace(do=lambda task: library.do(replace(task, seconds=-1.0)))
+    counts = list(gpu_worker(hurried, Settings(), resident="a model")(to_scan))
+    assert counts == [0, 100, 100, 200, 200, 300, 300, to_scan.n_tokens]
+    assert missing_scan(library, VectorRecipe(sae=str(saes["llama"]), feature=0, weights="vocabulary")) is None
 
 
 def test_a_request_asks_for_its_own_time(client, service):

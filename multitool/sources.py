@@ -1,0 +1,140 @@
+"""What vectors of an SAE's features are built from: its weights, and where it takes one, the vocabulary scan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multitool.errors import UserError
+from multitool.firing import mapped_half, usual_tokens, vocabulary_direction
+from multitool.library import Library
+from multitool.loading import Sae
+from multitool.recipe import VectorRecipe
+from multitool.scan import Scan, ScanTask
+from multitool.subject import Subject
+from multitool.vector import FeatureVector, FeatureWeights, feature_vector, needs_scan
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """A feature, and what its direction can be made from."""
+
+    index: int
+    weights: FeatureWeights
+    activations: Tensor | None = None  # (V,) on each token alone; None without a scan
+    strongest_ids: Tensor | None = None  # tokens that the vocabulary direction is made from
+    countable: Tensor | None = None  # (V,) bool: tokens of texts whose residual is not out of the ordinary
+
+    def made_from(self, kind: str, n_tokens: int) -> np.ndarray:
+        """The tokens, standing alone, that a kind of direction was made from: (V,) bool. No list is judged on them."""
+        return mapped_half(n_tokens).numpy() if kind == "mapped" else self.used_in_texts(kind, n_tokens)
+
+    def used_in_texts(self, kind: str, n_tokens: int) -> np.ndarray:
+        """The tokens that a kind of direction took from what fires this feature: (V,) bool. No text is judged on them.
+
+        The map is none of that: it was made without looking at any feature.
+        """
+        used = np.zeros(n_tokens, dtype=bool)
+        if kind == "vocabulary":
+            used[self.strongest_ids.numpy()] = True
+        return used
+
+
+def resolved(library: Library, recipe: VectorRecipe) -> VectorRecipe:
+    """The recipe with the weights that suit its SAE, where it names none. Raises UserError if there is no such SAE."""
+    return recipe if recipe.weights else replace(recipe, weights=library.find(recipe.sae).default_weights)
+
+
+def sae_and_subject(library: Library, recipe: VectorRecipe, model: str | None) -> tuple[Sae, Subject]:
+    """Both, loaded; the recipe's feature is there. Raises UserError if not."""
+    sae, subject = library.load(library.find(recipe.sae), model)
+    sae.check(recipe.feature)
+    return sae, subject
+
+
+def missing_scan(
+    library: Library, recipe: VectorRecipe, model: str | None = None, *, always: bool = False
+) -> ScanTask | None:
+    """The vocabulary scan that must be done (by ``library.do``) before anything is made of this recipe, if any.
+
+    Args:
+        always: it is needed whatever the recipe's direction.
+
+    Raises:
+        UserError: the SAE, the feature or the model cannot be had.
+    """
+    if not (always or needs_scan(resolved(library, recipe).weights)):
+        return None
+    sae, subject = sae_and_subject(library, recipe, model)
+    return None if library.scan(sae.entry, subject) else library.scan_task(sae.entry, subject)
+
+
+def feature_sources(
+    library: Library, sae: Sae, subject: Subject, features: Sequence[int], *, scan: bool
+) -> list[FeatureSource]:
+    """The features, with what the scan tells of them.
+
+    Args:
+        scan: use the vocabulary scan, which must be there.
+
+    Raises:
+        UserError: there is no such feature.
+    """
+    rows = [sae.feature(feature) for feature in features]
+    if not scan:
+        return [FeatureSource(feature, weights) for feature, weights in zip(features, rows, strict=True)]
+    scanned = library.scan(sae.entry, subject)
+    if scanned is None:
+        raise ValueError("the vocabulary must be scanned first: see missing_scan")
+    activations = library.activations(sae.entry, scanned, features)
+    return _scanned(library, subject, scanned, features, rows, activations)
+
+
+def _scanned(
+    library: Library, subject: Subject, scan: Scan, features: Sequence[int], rows: list[FeatureWeights],
+    activations: Tensor,
+) -> list[FeatureSource]:
+    countable = torch.from_numpy(subject.in_texts) & usual_tokens(torch.from_numpy(scan.norms))
+    to_embeddings = library.embedding_map(scan, subject)
+    sources = []
+    for feature, weights, fires in zip(features, rows, activations.T, strict=True):
+        found = vocabulary_direction(fires.where(countable, 0.0), subject.space)
+        weights = FeatureWeights(weights.encoder, weights.decoder, found.f, weights.decoder @ to_embeddings)
+        sources.append(FeatureSource(feature, weights, fires, found.token_ids, countable))
+    return sources
+
+
+def source_of(
+    library: Library, recipe: VectorRecipe, model: str | None, *, scan: bool = False
+) -> tuple[Sae, Subject, FeatureSource]:
+    """The SAE, its model and the feature of a resolved recipe.
+
+    Args:
+        scan: with what the vocabulary scan tells, even if the recipe's direction does not need it.
+    """
+    sae, subject = sae_and_subject(library, recipe, model)
+    source, = feature_sources(library, sae, subject, [recipe.feature], scan=scan or needs_scan(recipe.weights))
+    return sae, subject, source
+
+
+def vector_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> FeatureVector:
+    """The vector of a feature by a recipe. Raises UserError if there is none."""
+    return feature_vector(
+        source.weights, subject.space, kind=recipe.weights, encoder_share=recipe.encoder_share,
+        centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca,
+    )
+
+
+def vectors_of(
+    sources: Sequence[FeatureSource], subject: Subject, recipe: VectorRecipe
+) -> list[tuple[FeatureSource, FeatureVector]]:
+    """The vectors of those features that have one by the recipe."""
+    found = []
+    for source in sources:
+        try:
+            found.append((source, vector_of(source, subject, recipe)))
+        except UserError:  # a dead feature, or one that no token fires
+            continue
+    return found

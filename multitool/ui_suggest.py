@@ -1,0 +1,62 @@
+"""The tab that tries many settings on a feature and fills in the best."""
+
+from functools import partial
+
+import gradio as gr
+
+from multitool.errors import UserError
+from multitool.recipe import TreeRecipe, VectorRecipe
+from multitool.suggest import GRID, Suggestion
+from multitool.text import visible
+from multitool.ui_common import PRIVATE, on_model, shown_errors
+from multitool.ui_controls import FeatureControls, control_values
+from multitool.ui_service import Service
+
+_WHAT_IT_DOES = (
+    "Tries kinds of weights, scales and components on this feature, {} in all. A setting is good if the definitions "
+    "that it gives fire the feature, and its token list finds the tokens that do. Takes a minute or more."
+)
+
+
+def suggest_tab(service: Service, controls: FeatureControls) -> None:
+    """Build the tab and wire it to the controls."""
+    gr.Markdown(_WHAT_IT_DOES.format(len(GRID)))
+    with gr.Row():
+        run = gr.Button("Try the settings", variant="primary", scale=3, elem_id="suggest")
+        stop = gr.Button("Stop", scale=1)
+        use = gr.Button("Use the best", scale=2, interactive=False, elem_id="use-best")
+    status = gr.Textbox("", show_label=False, placeholder="Nothing tried yet.", interactive=False, container=False,
+                        lines=1, max_lines=4, elem_id="suggest-status")
+    table = gr.Dataframe(
+        headers=[_heading(column) for column in Suggestion.columns], interactive=False, max_height=560, wrap=True,
+        datatype=["str", "number", "str", *["number"] * (len(Suggestion.columns) - 3)], elem_id="trials",
+        label="Settings tried, the best first (scale in units of the mean token distance)",
+    )
+    best = gr.State()  # its recipe
+    trying = run.click(
+        shown_errors(partial(_suggested, service)), [controls.sae, controls.feature], [status, table, best, use],
+        show_progress="hidden", **on_model(service.settings), **PRIVATE,
+    )
+    stop.click(lambda: "Stopped.", None, status, cancels=trying, queue=False, **PRIVATE)
+    use.click(shown_errors(partial(_filled, service)), best, controls.all(), queue=False, **PRIVATE)
+
+
+def _heading(column: str) -> str:
+    return column[:1].upper() + column[1:]
+
+
+def _suggested(service: Service, sae: str, feature: int):
+    """For the status, the table, the best recipe and the button that uses it."""
+    yield "Starting …", gr.skip(), gr.skip(), gr.skip()
+    for answer in service.suggestion(VectorRecipe(sae=sae, feature=feature), TreeRecipe()):
+        if isinstance(answer, str):
+            yield answer, gr.skip(), gr.skip(), gr.skip()
+    words = visible(f"{sae} feature {feature}: {answer.sentence}")
+    yield words, answer.rows, answer.recipe, gr.update(interactive=True)
+
+
+def _filled(service: Service, recipe: VectorRecipe | None) -> list:
+    """The controls with the best settings."""
+    if recipe is None:
+        raise UserError("No settings have been tried yet.")
+    return control_values(service.library, recipe)

@@ -1,0 +1,183 @@
+"""The study of the demo: which settings work on its SAEs, by the evidence. Writes docs/study.md.
+
+    python scripts/study.py [--work FOLDER] [--sae NAME ...]
+
+Each SAE's figures are kept in FOLDER when they are done, and are not measured again. Takes hours on two cores; SAEs
+can be measured in processes of their own (--sae), the document is written when all of them are there.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from multitool.engine import check_tree, definition_tree, scan_if_missing, token_table  # noqa: E402
+from multitool.library import Library  # noqa: E402
+from multitool.loading import strongest_contexts  # noqa: E402
+from multitool.measures import mean_with_interval  # noqa: E402
+from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe  # noqa: E402
+from multitool.sources import missing_scan  # noqa: E402
+from multitool.suggest import GRID, MEASURED, PUBLISHED, RANDOM, Setting, Study, try_features  # noqa: E402
+from multitool.text import visible  # noqa: E402
+
+SAES = ("demo/hook_embed", *(f"demo/blocks.{layer}.hook_resid_post" for layer in (1, 6, 12)))
+CHOOSING, HELD_OUT, CHECKED, EXAMPLES = 24, 500, 30, 5  # features
+EXAMPLE_TREE = TreeRecipe(cutoff=5e-4, max_nodes=300)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--work", type=Path, default=ROOT / "study-work", help="where figures are kept")
+    options.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
+    options = options.parse_args()
+    options.work.mkdir(exist_ok=True)
+    library = Library(dtype="float32", device="cpu")
+    for sae in options.sae:
+        path = options.work / (sae.replace("/", "-") + ".json")
+        if not path.exists():
+            path.write_text(json.dumps(measured(library, sae), ensure_ascii=False, indent=1), encoding="utf-8")
+    paths = [options.work / (sae.replace("/", "-") + ".json") for sae in SAES]
+    if all(path.exists() for path in paths):
+        from study_page import page
+
+        found = {sae: json.loads(path.read_text(encoding="utf-8")) for sae, path in zip(SAES, paths, strict=True)}
+        (ROOT / "docs" / "study.md").write_text(page(found), encoding="utf-8")
+        print("wrote docs/study.md")
+
+
+def measured(library: Library, sae: str) -> dict:
+    """All figures of one SAE."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - started:6.0f} s  {sae}  {text}", flush=True)
+
+    recipe = VectorRecipe(sae=sae, feature=0)
+    scan_if_missing(library, missing_scan(library, recipe, always=True))
+    entry = library.find(sae)
+    features = np.random.default_rng(1).permutation(library.sae(entry).d_sae).tolist()
+    choosing, held_out = features[:CHOOSING], features[CHOOSING : CHOOSING + HELD_OUT]
+
+    def tried(chosen: list[int], settings) -> Study:
+        trials = []
+        for part in try_features(library, recipe, TreeRecipe(), chosen, settings):
+            trials += part
+            say(f"{len(trials)} trials on {len({trial.feature for trial in trials})} features")
+        return Study(trials)
+
+    first = tried(choosing, (*GRID, RANDOM))
+    ranked = [setting for setting in first.settings if setting != RANDOM]
+    suggested = ranked[0]
+    best = [next(setting for setting in ranked if setting.weights == weights) for weights in ("vocabulary", "mapped")]
+    default = Setting(entry.default_weights)
+    published = PUBLISHED if entry.kind == "embed" else PUBLISHED[:1]  # in the layers both are at chance
+    compared = list(dict.fromkeys([*published, suggested, *best, default, RANDOM]))
+    say(f"suggested: {suggested}; compared: {', '.join(map(str, compared))}")
+    second = tried(held_out, compared)
+    each = first.chosen_each()
+    return {
+        "suggested": str(suggested),
+        "default": str(default),
+        "choosing": {"columns": list(Study.columns), "rows": first.rows, "features": len(choosing)},
+        "each": {
+            "score": mean_with_interval([trial.judged.score for trial in each]),
+            "suggested": first.mean(suggested, "score"),
+            "published": first.mean(PUBLISHED[0], "score"),
+        },
+        "components": {weights: component_effect(first, weights) for weights in ("encoder", "decoder", *[
+            setting.weights for setting in best])},
+        "held_out": [
+            {"setting": str(setting), "features": second.n_features(setting)}
+            | {measure: second.mean(setting, measure) for measure in MEASURED}
+            for setting in compared
+        ],
+        "gain": {measure: second.difference(suggested, PUBLISHED[0], measure) for measure in MEASURED},
+        "agreement": agreement(library, sae, held_out),
+        "checked": {
+            str(setting): checked(library, recipe, setting, held_out[:CHECKED], say)
+            for setting in dict.fromkeys([PUBLISHED[0], default])
+        },
+        "examples": [example(library, sae, feature, say) for feature in held_out[:EXAMPLES]],
+        "seconds": time.monotonic() - started,
+    }
+
+
+def component_effect(study: Study, weights: str) -> tuple[float, float, float]:
+    """How much the first component, at a fifth, adds to the score: over all scales."""
+    pairs = [(setting, Setting(weights, setting.relative_scale, ())) for setting in study.settings
+             if setting.weights == weights and setting.pca]
+    values = [study.difference(with_it, without, "score")[0] for with_it, without in pairs]
+    return mean_with_interval(values)
+
+
+def agreement(library: Library, sae: str, features: list[int]) -> dict:
+    """Of the encoder with the decoder."""
+    entry = library.find(sae)
+    loaded, subject = library.load(entry)
+    cosines, shared = [], []
+    for feature in features:
+        weights = loaded.feature(feature)
+        cosines.append(float(torch.cosine_similarity(weights.encoder, weights.decoder, dim=0)))
+        lists = [
+            {row[2] for row in token_table(library, VectorRecipe(sae=sae, feature=feature, weights=kind),
+                                           ListRecipe()).rows}
+            for kind in ("encoder", "decoder")
+        ]
+        shared.append(len(lists[0] & lists[1]))
+    return {"cosine": mean_with_interval(cosines), "shared": mean_with_interval(shared)}
+
+
+def checked(library: Library, recipe: VectorRecipe, setting: Setting, features: list[int], say) -> dict:
+    """Whole trees with their evidence."""
+    subject = library.subject(library.find(recipe.sae).model)
+    found = []
+    for feature in features:
+        wanted = setting.of(VectorRecipe(sae=recipe.sae, feature=feature), subject)
+        try:
+            tree = check_tree(library, definition_tree(library, wanted, TreeRecipe(cutoff=2e-3, max_nodes=60)))
+        except Exception as error:  # a feature without a direction or without a definition
+            say(f"feature {feature} left out: {error}")
+            continue
+        found.append(tree.evidence)
+    say(f"checked {len(found)} trees by {setting}")
+    names = ("entropy", "entropy_centroid", "lift_centroid", "lift_random", "hit_rate", "hit_rate_chance", "auroc")
+    means = {name: mean_with_interval([evidence[name] for evidence in found if evidence[name] is not None])
+             for name in names}
+    return {"verdicts": dict(Counter(evidence["verdict"] for evidence in found)), "trees": len(found)} | means
+
+
+def example(library: Library, sae: str, feature: int, say) -> dict:
+    """What a person sees who opens a feature with the default settings."""
+    recipe = VectorRecipe(sae=sae, feature=feature)
+    contexts = [
+        visible(context.before[-40:] + "**" + context.token.strip() + "**" + context.after[:20])
+        for context in strongest_contexts(library.find(sae), feature)[:3]
+    ]
+    try:
+        table = token_table(library, recipe, ListRecipe(top=8), evidence=True)
+        tree = check_tree(library, definition_tree(library, recipe, EXAMPLE_TREE))
+    except Exception as error:
+        return {"feature": feature, "contexts": contexts, "problem": str(error)}
+    ranked = sorted(tree.definitions(), key=lambda found: -tree.tree.lift[found.node] * found.probability**0.1)
+    say(f"example {feature}")
+    return {
+        "feature": feature,
+        "contexts": contexts,
+        "tokens": [visible(row[1].strip() or row[1]) for row in table.rows],
+        "list": table.evidence.verdict,
+        "definitions": [visible(found.text) for found in tree.definitions(5)],
+        "lifted": [visible(found.text) for found in ranked[:3]],
+        "tree": tree.evidence["verdict"],
+    }
+
+
+if __name__ == "__main__":
+    main()
