@@ -1,6 +1,6 @@
-"""The language model at work: the most probable continuations of a prompt with a ghost in it.
+"""The language model at work: what it says after a prompt with a ghost in it.
 
-The only place that runs the model, and it only reads it. A ghost enters through the input embeddings of one forward
+Only this module and ``residuals`` run the model, and neither changes it. A ghost enters through the input embeddings of one forward
 pass, so that any number of requests can share a model without touching each other.
 """
 

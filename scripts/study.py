@@ -2,8 +2,8 @@
 
     python scripts/study.py [--work FOLDER] [--sae NAME ...]
 
-Each SAE's figures are kept in FOLDER when they are done, and are not measured again. Takes hours on two cores; SAEs
-can be measured in processes of their own (--sae), the document is written when all of them are there.
+Each SAE's figures are kept in FOLDER when they are done, and are not measured again; the document holds those that are
+there. Takes two hours on two cores; SAEs can be measured in processes of their own (--sae).
 """
 
 import argparse
@@ -27,6 +27,7 @@ from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe  # noqa: E402
 from multitool.sources import missing_scan  # noqa: E402
 from multitool.suggest import GRID, MEASURED, PUBLISHED, RANDOM, Setting, Study, try_features  # noqa: E402
 from multitool.text import visible  # noqa: E402
+from scripts.study_page import page  # noqa: E402
 
 SAES = ("demo/hook_embed", *(f"demo/blocks.{layer}.hook_resid_post" for layer in (1, 6, 12)))
 CHOOSING, HELD_OUT, CHECKED, EXAMPLES = 24, 500, 30, 5  # features
@@ -44,13 +45,10 @@ def main() -> None:
         path = options.work / (sae.replace("/", "-") + ".json")
         if not path.exists():
             path.write_text(json.dumps(measured(library, sae), ensure_ascii=False, indent=1), encoding="utf-8")
-    paths = [options.work / (sae.replace("/", "-") + ".json") for sae in SAES]
-    if all(path.exists() for path in paths):
-        from study_page import page
-
-        found = {sae: json.loads(path.read_text(encoding="utf-8")) for sae, path in zip(SAES, paths, strict=True)}
-        (ROOT / "docs" / "study.md").write_text(page(found), encoding="utf-8")
-        print("wrote docs/study.md")
+    paths = {sae: options.work / (sae.replace("/", "-") + ".json") for sae in SAES}
+    found = {sae: json.loads(path.read_text(encoding="utf-8")) for sae, path in paths.items() if path.exists()}
+    (ROOT / "docs" / "study.md").write_text(page(found), encoding="utf-8")
+    print(f"wrote docs/study.md with {len(found)} of {len(SAES)} SAEs")
 
 
 def measured(library: Library, sae: str) -> dict:

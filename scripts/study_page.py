@@ -48,6 +48,7 @@ def page(found: dict[str, dict]) -> str:
             held_out=first["held_out"][0]["features"], made_from=20,
         ),
         _answers(found),
+        _questions(found),
         *(_of_sae(sae, figures) for sae, figures in found.items()),
         _examples(found),
         _limits(found),
@@ -69,6 +70,33 @@ def _answers(found: dict[str, dict]) -> str:
     )
 
 
+def _questions(found: dict[str, dict]) -> str:
+    """What the settings tried on the choosing features say of weights and scale."""
+    rows = []
+    for sae, figures in found.items():
+        tried = figures["choosing"]["rows"]
+        score = figures["choosing"]["columns"].index("score")
+        best = {row[0]: row for row in reversed(tried) if not row[2]}  # of each kind of weights the best, no component
+        random = best["random"][score]
+        rows.append([
+            f"`{sae}`",
+            *(f"{best[weights][score]:.3f} at {best[weights][1]:g} ×" for weights in ("encoder", "decoder",
+                                                                                      "vocabulary", "mapped")),
+            f"{random:.3f}",
+            ", ".join(f"{weights} {_interval(value, '+.3f')}" for weights, value in figures["components"].items()),
+        ])
+    table = _table(
+        ["SAE", "encoder", "decoder", "vocabulary", "mapped", "random", "a fifth of the first component adds"], rows
+    )
+    return (
+        "## Encoder or decoder? Which scale? A component?\n\n"
+        "Mean score on the features that chose, by their judging halves, at the best scale for each kind of weights; "
+        "what the component adds, as a mean over scales. A kind that is no better than random does not work on that "
+        "layer.\n\n"
+        + table
+    )
+
+
 def _verdict(figures: dict) -> str:
     """By the score's interval, on held-out features."""
     _, low, high = figures["gain"]["score"]
@@ -84,7 +112,6 @@ def _of_sae(sae: str, figures: dict) -> str:
     ]
     best = [[row[0], f"{row[1]:g} ×", row[2], *row[4:]] for row in figures["choosing"]["rows"][:8]]
     columns = figures["choosing"]["columns"]
-    components = ", ".join(f"{weights} {_interval(value, '+.3f')}" for weights, value in figures["components"].items())
     each = figures["each"]
     checked = [
         [setting, tree["trees"], *(tree["verdicts"].get(name, 0) for name in ("agrees", "partly", "no", "unknown")),
@@ -97,7 +124,6 @@ def _of_sae(sae: str, figures: dict) -> str:
         _table(["setting", "features", *MEASURES], held_out),
         f"Settings on the {figures['choosing']['features']} features that chose, the best 8 (their judging halves):\n",
         _table([columns[0], columns[1], columns[2], *columns[4:]], best),
-        f"- Adding a fifth of the first component changes the score by {components} (mean over scales).",
         f"- Choosing for each of these features by itself gives a score of {_interval(each['score'])}; the setting "
         f"that is best on average {_interval(each['suggested'])}, the published one {_interval(each['published'])}.",
         f"- Encoder and decoder: cosine {_interval(figures['agreement']['cosine'])}; their lists of 100 tokens share "

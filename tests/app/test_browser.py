@@ -317,7 +317,7 @@ def test_the_weights_follow_the_sae_and_an_example_brings_its_own(page):
     assert weights(page) == "encoder"
     choose(page, "#sae", "demo/blocks.1.hook_resid_post")
     page.wait_for_selector("#weights input[value=vocabulary]:checked")
-    assert not page.locator("#weights-help .caution").is_visible()
+    page.wait_for_selector("#weights-help .caution", state="hidden")  # it is there until the weights have followed
     page.locator("#weights input[value=decoder]").check()
     page.wait_for_selector("#weights-help .caution")
     page.locator("#weights input[value=vocabulary]").check()
