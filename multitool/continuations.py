@@ -1,7 +1,7 @@
 """The language model at work: what it says after a prompt with a ghost in it.
 
-Only this module and ``residuals`` run the model, and neither changes it. A ghost enters through the input embeddings of one forward
-pass, so that any number of requests can share a model without touching each other.
+Only this module and ``residuals`` run the model, and neither changes it. A ghost enters through the input embeddings of
+one forward pass, so that any number of requests can share a model without touching each other.
 """
 
 import copy
