@@ -103,9 +103,7 @@ class PreparedCheck:
         activation = np.full(len(tree), np.nan)
         for leaf, fires in zip(self._leaves, of_texts, strict=False):
             activation[leaf] = fires[:, self._feature].max()
-        randoms = np.logaddexp.reduce(checked.log_probs[2:], axis=0) - np.log(len(checked.log_probs) - 2)
-        lifts = (checked.log_probs[0] - np.stack([checked.log_probs[1], randoms])).T
-        tree = replace(tree, lifts=np.clip(lifts, -_MOST_LIFT, _MOST_LIFT), activation=activation)
+        tree = replace(tree, lifts=lifts_of(checked.log_probs[0], checked.log_probs[1:]), activation=activation)
         own = of_texts[len(self._leaves) :]
         found = self._figures(checked, own, asked, tree)
         return replace(self.document, tree=tree, evidence=found.to_dict())
@@ -113,17 +111,20 @@ class PreparedCheck:
     def _figures(
         self, checked: Checked, own: list[np.ndarray], asked: Sequence[Asked], tree: Tree
     ) -> TreeEvidence:
-        weights = tree.cumulative_prob[self._leaves[:DEFINITIONS_JUDGED]]
-        lifts = tree.lifts[self._leaves[:DEFINITIONS_JUDGED]]
-        mean_lifts = weights @ lifts / weights.sum() if weights.sum() else np.zeros(2)
+        lifts = mean_lifts(tree, self._leaves[:DEFINITIONS_JUDGED])
         similar = [None, None]
         if self.check.place.hook != "hook_embed":  # there it is the same whatever the ghost
             similar = [cosine(row, self._decoder) for row in checked.last_residuals[:2]]
         return TreeEvidence(
-            scores=self._scores(own, asked),
+            scores=scores_of(
+                self._feature,
+                [ReadText(self._feature, *found) for found in zip(self._small_texts, own, strict=True)],
+                read_definitions(self._encoder, self.control_features, asked),
+                self._made_from,
+            ),
             fires_at_all=float(np.mean([fires[:, self._feature].max() > 0 for fires in own])) if own else 0.0,
-            lift_centroid=float(mean_lifts[0]),
-            lift_random=float(mean_lifts[1]),
+            lift_centroid=float(lifts[0]),
+            lift_random=float(lifts[1]),
             entropy=float(checked.entropies[0]),
             entropy_centroid=float(checked.entropies[1]),
             self_similarity=similar[0],
@@ -133,21 +134,57 @@ class PreparedCheck:
             left_out=int(self._made_from.sum()),
         )
 
-    def _scores(self, own: list[np.ndarray], asked: Sequence[Asked]) -> DefinitionScores | None:
-        others = [
-            found
-            for feature, answer in zip(self.control_features, asked, strict=True)
-            if feature != self._feature
-            for found in zip(answer.texts, activations_on(self._encoder, answer.residuals), strict=True)
-        ]
-        if not own or not others:
-            return None
-        return definition_scores(
-            np.stack([strongest(fires, text, self._made_from) for fires, text in zip(own, self._small_texts,
-                                                                                     strict=True)]),
-            np.stack([strongest(fires, text, self._made_from) for text, fires in others]),
-            self._feature,
-        )
+
+def lifts_of(own: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """The lifts of a tree's nodes, (n, 2), as in ``Tree``.
+
+    Args:
+        own: (n,), log-probability of each node's path under its own ghost.
+        controls: (1 + r, n): the same under the centroid's ghost and under r random ones.
+    """
+    randoms = np.logaddexp.reduce(controls[1:], axis=0) - np.log(len(controls) - 1)
+    return np.clip((own - np.stack([controls[0], randoms])).T, -_MOST_LIFT, _MOST_LIFT)
+
+
+def mean_lifts(tree: Tree, nodes: Sequence[int]) -> np.ndarray:
+    """The mean of both lifts over some nodes by their probability: (2,)."""
+    weights = tree.cumulative_prob[nodes]
+    return weights @ tree.lifts[nodes] / weights.sum() if weights.sum() else np.zeros(2)
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A definition of a feature, and what fires on it."""
+
+    feature: int
+    text: Text
+    fires: np.ndarray  # (tokens, d_sae)
+
+
+def read_definitions(encoder: Encoder, features: Sequence[int], asked: Sequence[Asked]) -> list[ReadText]:
+    """The definitions of some features with what fires on them, in order."""
+    return [
+        ReadText(feature, text, fires)
+        for feature, answer in zip(features, asked, strict=True)
+        for text, fires in zip(answer.texts, activations_on(encoder, answer.residuals), strict=True)
+    ]
+
+
+def scores_of(
+    feature: int, own: Sequence[ReadText], controls: Sequence[ReadText], made_from: np.ndarray
+) -> DefinitionScores | None:
+    """The scores of a feature's definitions against those of other features; None if there are none.
+
+    Args:
+        controls: definitions of other features; should the feature be among these, its own do not count.
+        made_from: (V,) bool, tokens that do not count.
+    """
+    others = [found for found in controls if found.feature != feature]
+    if not own or not others:
+        return None
+    return definition_scores(*(
+        np.stack([strongest(found.fires, found.text, made_from) for found in listed]) for listed in (own, others)
+    ), feature)
 
 
 def activations_on(encoder: Encoder, residuals: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ one forward pass, so that any number of requests can share a model without touch
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -121,8 +121,7 @@ class Passes:
 
     def _batch_size(self, output, n_tokens: int) -> int:
         """How many paths at most, judging by a pass over ``n_tokens`` tokens (of all its rows)."""
-        cache_bytes = sum(tensor.nbytes for tensor in _tensors(output.past_key_values))
-        path_bytes = cache_bytes * (len(self._prompt.token_ids) + self._longest) / n_tokens
+        path_bytes = cache_bytes(output.past_key_values) * (len(self._prompt.token_ids) + self._longest) / n_tokens
         logits_bytes = output.logits.shape[-1] * 4 * 3  # as they come, in float32, as probabilities
         return int(min(_MAX_BATCH, max(1, _BATCH_BYTES // (2 * path_bytes + logits_bytes))))
 
@@ -170,7 +169,8 @@ def fork(cache):
     return twin
 
 
-def _tensors(cache) -> Sequence[Tensor]:
+def cache_bytes(cache) -> int:
+    """The memory that a cache's tensors take."""
     values = [value for layer in cache.layers for value in vars(layer).values()]
     values += [inner for value in values if isinstance(value, dict) for inner in value.values()]
-    return [value for value in values if isinstance(value, Tensor)]
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))

@@ -9,6 +9,11 @@ class UserError(Exception):
     """
 
 
+def size_shown(n_bytes: int) -> str:
+    """A size as a message shows it."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 5e7 else f"{n_bytes / 1e6:.1f} MB"
+
+
 def shown(value) -> str:
     """``repr`` of a value as a message shows it: shortened, whatever it is."""
     try:

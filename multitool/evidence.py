@@ -167,6 +167,20 @@ def strongest(activations: np.ndarray, text: Sequence[int], made_from: np.ndarra
     return activations[left].max(axis=0) if left.any() else np.zeros(activations.shape[1], dtype=activations.dtype)
 
 
+def tree_verdict(scores: DefinitionScores | None, fires_at_all: float, left_out: int) -> str:
+    """``agrees``, ``partly``, ``no`` or ``unknown``.
+
+    Args:
+        fires_at_all, left_out: as in ``TreeEvidence``.
+    """
+    if scores is None:
+        return UNKNOWN
+    if scores.hit_rate <= scores.hit_rate_chance or scores.auroc <= 0.5:
+        return UNKNOWN if left_out and fires_at_all > scores.hit_rate else NO
+    place = scores.rank / scores.n_features
+    return AGREES if place <= SURE else PARTLY if place <= LIKELY else NO
+
+
 @dataclass(frozen=True)
 class TreeEvidence:
     """How a definition tree agrees with the feature."""
@@ -191,14 +205,8 @@ class TreeEvidence:
 
     @property
     def verdict(self) -> str:
-        """``agrees``, ``partly``, ``no`` or ``unknown``; ``sentence`` says the rule."""
-        if self.scores is None:
-            return UNKNOWN
-        more = self.scores.hit_rate > self.scores.hit_rate_chance and self.scores.auroc > 0.5
-        if not more:
-            return UNKNOWN if self.left_out and self.fires_at_all > self.scores.hit_rate else NO
-        place = self.scores.rank / self.scores.n_features
-        return AGREES if place <= SURE else PARTLY if place <= LIKELY else NO
+        """By ``tree_verdict``."""
+        return tree_verdict(self.scores, self.fires_at_all, self.left_out)
 
     @property
     def sentence(self) -> str:

@@ -185,10 +185,6 @@ class Library:
                 "cutoff, or a smaller model."
             ) from error
 
-    def grow(self, task: GrowthTask) -> Iterator[Growth]:
-        """The tree of a task as it grows. Errors as in ``do``."""
-        return self.do(task)
-
     def _reported(self, name: str, load: Callable):
         """What ``load`` gives, while ``progress`` tells how far it is."""
         if self._bars:

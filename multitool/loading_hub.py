@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from multitool.errors import UserError, shown
+from multitool.errors import UserError, shown, size_shown
 
 Report = Callable[[int, int], None]  # bytes there, bytes in all
 
@@ -101,8 +101,8 @@ def _check_sizes(repo_id: str, wanted: list, terms: Terms) -> None:
     size = sum(file.file_size or 0 for file in wanted)
     if terms.max_bytes is not None and size > terms.max_bytes:
         raise UserError(
-            f"{repo_id} is {_gb(size)}; this server loads at most {_gb(terms.max_bytes)} (SAE_MULTITOOL_MAX_MODEL_GB). "
-            "Choose an SAE of a smaller model, or run your own copy."
+            f"{repo_id} is {size_shown(size)}; this server loads at most {size_shown(terms.max_bytes)} "
+            "(SAE_MULTITOOL_MAX_MODEL_GB). Choose an SAE of a smaller model, or run your own copy."
         )
     missing = sum(file.file_size or 0 for file in wanted if file.will_download)
     if missing and on_a_space():
@@ -110,8 +110,8 @@ def _check_sizes(repo_id: str, wanted: list, terms: Terms) -> None:
     free = _free(HF_HUB_CACHE)
     if missing > free:
         raise UserError(
-            f"{repo_id} takes {_gb(missing)} on disk, and {HF_HUB_CACHE} has {_gb(free)} left. Make room there, or "
-            "name a folder on a larger disk in HF_HOME."
+            f"{repo_id} takes {size_shown(missing)} on disk, and {HF_HUB_CACHE} has {size_shown(free)} left. Make room "
+            "there, or name a folder on a larger disk in HF_HOME."
         )
 
 
@@ -211,10 +211,6 @@ def _words(error: Exception) -> str:
     """The error's own text: short, in one line, without anything that looks like a token."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return re.sub(r"hf_\w+", "hf_…", text)[:200]
-
-
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 5e7 else f"{n_bytes / 1e6:.1f} MB"
 
 
 def _silent() -> type:

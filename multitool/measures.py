@@ -33,12 +33,6 @@ def rank(scores: np.ndarray, index: int) -> float:
     return float(np.count_nonzero(scores > own) + (np.count_nonzero(scores == own) + 1) / 2)
 
 
-def entropy(probabilities: np.ndarray) -> float:
-    """In nats."""
-    p = probabilities[probabilities > 0]
-    return float(-(p * np.log(p)).sum())
-
-
 def share_at_least(value: float, others: np.ndarray) -> float:
     """The share of ``others`` that are as large as ``value`` or larger."""
     return float(np.mean(others >= value))

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multitool.continuations import fork
+from multitool.continuations import cache_bytes, fork
 from multitool.demo_model import cache_folder
-from multitool.errors import UserError
+from multitool.errors import UserError, size_shown
 from multitool.residuals import residuals
 
 MAX_BYTES = 10 * 10**9  # of all scans together
@@ -114,10 +114,7 @@ def _batch_size(model, prefix) -> int:
     limit = _BATCH["cpu" if model.get_input_embeddings().weight.device.type == "cpu" else "cuda"]
     if prefix is None:
         return limit
-    values = [value for layer in prefix.layers for value in vars(layer).values()]
-    values += [inner for value in values if isinstance(value, dict) for inner in value.values()]
-    row_bytes = sum(value.nbytes for value in values if isinstance(value, Tensor))
-    return int(min(limit, max(1, _BATCH_BYTES // max(1, row_bytes))))
+    return int(min(limit, max(1, _BATCH_BYTES // max(1, cache_bytes(prefix)))))
 
 
 def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
@@ -148,8 +145,8 @@ def _make_place(task: ScanTask) -> None:
     free = shutil.disk_usage(scans).free
     if needed > free:
         raise UserError(
-            f"The scan of {task.model}'s vocabulary takes {_size(needed)} on disk, and {scans} has {_size(free)} left. "
-            "Make room there, or name a folder on a larger disk in SAE_MULTITOOL_CACHE."
+            f"The scan of {task.model}'s vocabulary takes {size_shown(needed)} on disk, and {scans} has "
+            f"{size_shown(free)} left. Make room there, or name a folder on a larger disk in SAE_MULTITOOL_CACHE."
         )
     if _is_place(task):
         (task.path / _TASK).touch()
@@ -248,13 +245,9 @@ def _disk(task: ScanTask) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"The scan of {task.model}'s vocabulary cannot be stored in {task.path.parent}: {error.strerror or error}. "
-            f"Make room or permissions there (about {_size(task.n_tokens * task.d_model * 2)}), or name another folder "
-            "in SAE_MULTITOOL_CACHE."
+            f"Make room or permissions there (about {size_shown(task.n_tokens * task.d_model * 2)}), or name another "
+            "folder in SAE_MULTITOOL_CACHE."
         ) from error
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 5e7 else f"{n_bytes / 1e6:.1f} MB"
 
 
 # Reading

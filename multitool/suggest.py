@@ -12,7 +12,14 @@ import numpy as np
 import torch
 
 from multitool.asking import Asked, AskTask, Place
-from multitool.checks import activations_on, control_sources, cosine, random_ghosts, small_recipe, tokens_in_texts
+from multitool.checks import (
+    control_sources,
+    cosine,
+    random_ghosts,
+    read_definitions,
+    small_recipe,
+    tokens_in_texts,
+)
 from multitool.errors import UserError
 from multitool.evidence import definition_scores, list_rank, strongest
 from multitool.firing import mapped_half
@@ -263,11 +270,7 @@ class Judge:
         self._sae = sae
         self._subject = subject
         self._encoder = encoder
-        self._controls = [
-            (feature, *found)
-            for feature, answer in zip(control_features, controls, strict=True)
-            for found in zip(answer.texts, activations_on(encoder, answer.residuals), strict=True)
-        ]
+        self._controls = read_definitions(encoder, control_features, controls)
         ids = torch.arange(subject.space.n_tokens)
         other_half = ~mapped_half(subject.space.n_tokens)
         self._token_halves = [(other_half & (ids % 2 == half)).numpy() for half in (0, 1)]
@@ -299,15 +302,15 @@ class Judge:
         # The same tokens for all settings: whoever was made from them.
         used = source.used_in_texts("vocabulary", self._subject.space.n_tokens)
         others = np.stack([
-            strongest(on_text, text, used) for feature, text, on_text in self._controls if feature != source.index
+            strongest(found.fires, found.text, used) for found in self._controls if found.feature != source.index
         ])
         scores, fires = token_scores(self._subject.space, vs), source.activations.numpy() > 0
         countable = source.countable.numpy() & ~used
         in_texts = tokens_in_texts(self._sae, self._subject, source.index)
         trials = []
         for setting, score, answer in zip(settings, scores, asked, strict=True):
-            said = zip(answer.texts, activations_on(self._encoder, answer.residuals), strict=True)
-            own = np.array([strongest(on_text, text, used) for text, on_text in said])
+            said = read_definitions(self._encoder, [source.index], [answer])
+            own = np.array([strongest(found.fires, found.text, used) for found in said])
             halves = [
                 _figures(own[half::2], others, source.index, -score[tokens & countable], fires[tokens & countable])
                 for half, tokens in enumerate(self._token_halves)
@@ -318,6 +321,7 @@ class Judge:
                 similar = cosine(answer.last_residual, source.weights.decoder.numpy())
             trials.append(Trial(source.index, setting, *halves, text_rank, similar))
         return trials
+
 
 def _figures(own: np.ndarray, others: np.ndarray, feature: int, fit: np.ndarray, fires: np.ndarray) -> Figures:
     lists = {"list_average_precision": average_precision(fit, fires), "list_auroc": auroc(fit, fires)}

@@ -11,32 +11,49 @@ import json
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY))
 
+from multitool.asking import Asked, AskTask, Checked, CheckTask, Place  # noqa: E402
+from multitool.checks import (  # noqa: E402
+    RANDOM_GHOSTS,
+    control_sources,
+    lifts_of,
+    mean_lifts,
+    random_ghosts,
+    read_definitions,
+    scores_of,
+    small_recipe,
+)
 from multitool.engine import check_tree, definition_tree, scan_if_missing, token_table  # noqa: E402
+from multitool.evidence import DEFINITIONS_JUDGED, tree_verdict  # noqa: E402
 from multitool.library import Library  # noqa: E402
 from multitool.loading import strongest_contexts  # noqa: E402
 from multitool.measures import mean_with_interval  # noqa: E402
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe  # noqa: E402
-from multitool.sources import missing_scan  # noqa: E402
+from multitool.sources import feature_sources, missing_scan, sae_and_subject, vectors_of  # noqa: E402
 from multitool.suggest import GRID, MEASURED, PUBLISHED, RANDOM, Setting, Study, try_features  # noqa: E402
+from multitool.task import growth_task  # noqa: E402
 from multitool.text import visible  # noqa: E402
+from multitool.tree import NO_TREE, ROOT, Tree, definitions  # noqa: E402
+from multitool.vector import needs_scan  # noqa: E402
 from scripts.study_page import page  # noqa: E402
 
 SAES = ("demo/hook_embed", *(f"demo/blocks.{layer}.hook_resid_post" for layer in (1, 6, 12)))
-CHOOSING, HELD_OUT, CHECKED, EXAMPLES = 24, 500, 30, 5  # features
+CHOOSING, HELD_OUT, EXAMPLES = 24, 500, 5  # features
+AT_ONCE = 32  # features whose trees are judged together: bounds the memory
 EXAMPLE_TREE = TreeRecipe(cutoff=5e-4, max_nodes=300)
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--work", type=Path, default=ROOT / "study-work", help="where figures are kept")
+    options.add_argument("--work", type=Path, default=REPOSITORY / "study-work", help="where figures are kept")
     options.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
     options = options.parse_args()
     options.work.mkdir(exist_ok=True)
@@ -47,7 +64,7 @@ def main() -> None:
             path.write_text(json.dumps(measured(library, sae), ensure_ascii=False, indent=1), encoding="utf-8")
     paths = {sae: options.work / (sae.replace("/", "-") + ".json") for sae in SAES}
     found = {sae: json.loads(path.read_text(encoding="utf-8")) for sae, path in paths.items() if path.exists()}
-    (ROOT / "docs" / "study.md").write_text(page(found), encoding="utf-8")
+    (REPOSITORY / "docs" / "study.md").write_text(page(found), encoding="utf-8")
     print(f"wrote docs/study.md with {len(found)} of {len(SAES)} SAEs")
 
 
@@ -100,8 +117,8 @@ def measured(library: Library, sae: str) -> dict:
         "gain": {measure: second.difference(suggested, PUBLISHED[0], measure) for measure in MEASURED},
         "agreement": agreement(library, sae, held_out),
         "checked": {
-            str(setting): checked(library, recipe, setting, held_out[:CHECKED], say)
-            for setting in dict.fromkeys([PUBLISHED[0], default])
+            str(setting): trees_judged(library, recipe, setting, held_out, say)
+            for setting in dict.fromkeys([PUBLISHED[0], default, suggested])
         },
         "examples": [example(library, sae, feature, say) for feature in held_out[:EXAMPLES]],
         "seconds": time.monotonic() - started,
@@ -133,23 +150,74 @@ def agreement(library: Library, sae: str, features: list[int]) -> dict:
     return {"cosine": mean_with_interval(cosines), "shared": mean_with_interval(shared)}
 
 
-def checked(library: Library, recipe: VectorRecipe, setting: Setting, features: list[int], say) -> dict:
-    """Whole trees with their evidence."""
-    subject = library.subject(library.find(recipe.sae).model)
-    found = []
-    for feature in features:
-        wanted = setting.of(VectorRecipe(sae=recipe.sae, feature=feature), subject)
-        try:
-            tree = check_tree(library, definition_tree(library, wanted, TreeRecipe(cutoff=2e-3, max_nodes=60)))
-        except Exception as error:  # a feature without a direction or without a definition
-            say(f"feature {feature} left out: {error}")
-            continue
-        found.append(tree.evidence)
-    say(f"checked {len(found)} trees by {setting}")
-    names = ("entropy", "entropy_centroid", "lift_centroid", "lift_random", "hit_rate", "hit_rate_chance", "auroc")
-    means = {name: mean_with_interval([evidence[name] for evidence in found if evidence[name] is not None])
-             for name in names}
-    return {"verdicts": dict(Counter(evidence["verdict"] for evidence in found)), "trees": len(found)} | means
+def trees_judged(library: Library, recipe: VectorRecipe, setting: Setting, features: list[int], say) -> dict:
+    """The evidence of the definition trees that a setting gives, as ``check_tree`` judges them, for many at once."""
+    sae, subject = sae_and_subject(library, recipe, None)
+    recipe = setting.of(recipe, subject)
+    encoder, small = library.encoder(sae.entry), small_recipe(TreeRecipe())
+    given = {"model": subject.name, "folder": subject.folder, "place": Place(sae.entry.hook, subject.bos_id)}
+
+    def answers(vs: torch.Tensor) -> list[Asked]:
+        task = AskTask(**given, growth=growth_task(subject, vs, small), n_definitions=DEFINITIONS_JUDGED)
+        return [answer for part in library.do(task) for answer in part]
+
+    def held_against(first: torch.Tensor, others: torch.Tensor, tree: Tree) -> Checked:
+        task = CheckTask(**given, growth=growth_task(subject, first, small), tree=tree, controls=others.numpy(),
+                         texts=[])
+        checked, = library.do(task)
+        return checked
+
+    controls = control_sources(library, sae, subject, recipe)
+    control_definitions = read_definitions(
+        encoder, [source.index for source, _ in controls], answers(torch.stack([vector.v for _, vector in controls]))
+    )
+    space, found, verdicts, entropy_centroid = subject.space, [], Counter(), 0.0
+    for first in range(0, len(features), AT_ONCE):
+        sources = feature_sources(library, sae, subject, features[first : first + AT_ONCE],
+                                  scan=needs_scan(recipe.weights))
+        vectors = vectors_of(sources, subject, recipe)
+        vs = torch.stack([vector.v for _, vector in vectors])
+        asked = answers(vs)
+        entropies = held_against(vs[0], vs[1:], NO_TREE).entropies
+        # All trees in one: what they share is run once. The controls are the same ghosts for all.
+        all_nodes, places = joined([answer.tree for answer in asked])
+        randoms = random_ghosts(subject, vectors[0][1].distance_from_centroid, RANDOM_GHOSTS)
+        others = held_against(space.centroid, randoms, all_nodes)
+        entropy_centroid = float(others.entropies[0])
+        for (source, _), answer, entropy, place in zip(vectors, asked, entropies, places, strict=True):
+            own = read_definitions(encoder, [source.index], [answer])
+            if not own:
+                verdicts["unknown"] += 1
+                continue
+            made_from = source.used_in_texts(recipe.weights, space.n_tokens)
+            scores = scores_of(source.index, own, control_definitions, made_from)
+            fires_at_all = float(np.mean([text.fires[:, source.index].max() > 0 for text in own]))
+            verdicts[tree_verdict(scores, fires_at_all, int(made_from.sum()))] += 1
+            tree = answer.tree.spelled(subject.token_texts)
+            tree = replace(tree, lifts=lifts_of(np.log(tree.cumulative_prob), others.log_probs[:, place]))
+            lifts = mean_lifts(tree, [definition.node for definition in definitions(tree, DEFINITIONS_JUDGED)])
+            found.append({"entropy": entropy, "hit_rate": scores.hit_rate, "auroc": scores.auroc,
+                          "lift_centroid": lifts[0], "lift_random": lifts[1]})
+        say(f"judged {len(found)} trees by {setting}")
+    names = ("entropy", "lift_centroid", "lift_random", "hit_rate", "auroc")
+    means = {name: mean_with_interval([one[name] for one in found]) for name in names}
+    return {"verdicts": dict(verdicts), "trees": sum(verdicts.values()), "entropy_centroid": entropy_centroid} | means
+
+
+def joined(trees: list[Tree]) -> tuple[Tree, list[np.ndarray]]:
+    """One tree that holds the paths of all (its probabilities mean nothing), and where each one's nodes are in it."""
+    index: dict[tuple[int, int], int] = {}  # by parent and token
+    places = []
+    for tree in trees:
+        place = np.empty(len(tree) + 1, dtype=np.int64)
+        place[ROOT] = ROOT
+        for node, (parent, token_id) in enumerate(zip(tree.parent, tree.token_id.tolist(), strict=True)):
+            place[node] = index.setdefault((int(place[parent]), token_id), len(index))
+        places.append(place[:-1])
+    n = len(index)
+    parent, token_id = np.array(list(index), dtype=np.int64).reshape(n, 2).T
+    empty = np.zeros(n)
+    return Tree(parent, token_id, ("",) * n, empty, empty, empty.astype(bool)), places
 
 
 def example(library: Library, sae: str, feature: int, say) -> dict:

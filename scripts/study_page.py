@@ -128,8 +128,9 @@ def _of_sae(sae: str, figures: dict) -> str:
         f"that is best on average {_interval(each['suggested'])}, the published one {_interval(each['published'])}.",
         f"- Encoder and decoder: cosine {_interval(figures['agreement']['cosine'])}; their lists of 100 tokens share "
         f"{_interval(figures['agreement']['shared'], '.1f')}.\n",
-        f"Whole trees of the first {max(row[1] for row in checked)} held-out features, with the verdict that the page "
-        "gives; entropy of the first token in nats, lift of the definitions in nats:\n",
+        "The trees of the held-out features as a whole, with the verdict that the page gives (the 10 most probable "
+        "definitions; only tokens that made the direction do not count); entropy of the first token in nats, lift of "
+        "the definitions in nats:\n",
         _table(["setting", "trees", "agrees", "partly", "no", "unknown", "entropy", "the centroid's", "lift, centroid",
                 "lift, random"], checked),
     ])

@@ -1,11 +1,10 @@
 """Measures on arrays so small that one sees the answer."""
 
-import math
 
 import numpy as np
 import pytest
 
-from multitool.measures import auroc, average_precision, entropy, mean_with_interval, rank, share_at_least
+from multitool.measures import auroc, average_precision, mean_with_interval, rank, share_at_least
 
 
 def array(*values) -> np.ndarray:
@@ -74,12 +73,6 @@ def test_equals_share_the_mean_of_their_places():
     assert rank(array(5, 5), 0) == rank(array(5, 5), 1) == 1.5
     assert rank(array(9, 5, 5, 5, 1), 2) == 3  # of the places 2, 3 and 4
     assert rank(array(0, 0, 0, 0, 0), 4) == 3
-
-
-def test_entropy_is_that_of_a_fair_choice_in_nats():
-    assert entropy(array(0.25, 0.25, 0.25, 0.25)) == pytest.approx(math.log(4))
-    assert entropy(array(0.5, 0.5, 0)) == pytest.approx(math.log(2))
-    assert entropy(array(1, 0)) == 0
 
 
 def test_the_share_at_least_counts_equals():
