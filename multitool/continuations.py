@@ -4,17 +4,19 @@ Only this module and ``residuals`` run the model, and neither changes it. A ghos
 one forward pass, so that any number of requests can share a model without touching each other.
 """
 
-import copy
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from multitool.caches import cache_bytes, gathered
 from multitool.subject import GhostPrompt
 
 _BATCH_BYTES = 1 << 30  # memory that one batch of paths may take: its cache at full depth and its logits
 _MAX_BATCH = 256  # beyond this a larger batch no longer makes a path cheaper
+_LOGITS_AT_ONCE = 1 << 20  # numbers; a processor's own caches hold them
 
 
 def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
@@ -74,14 +76,15 @@ class Passes:
         paths = np.empty((len(v), 0), dtype=np.int64) if paths is None else paths
         # The first row alone, to see how much memory one takes. Then all over again if there are more: it would lie
         # alone in its chunk, and cost a batch of its own on every level.
-        answers = [self._begin(read, v, paths, slice(0, 1))]
+        answers = self._begin(read, v, paths, slice(0, 1))
         if len(v) > 1:
             self._chunks.clear()
-            firsts = range(0, len(v), self._batch)
-            answers = [self._begin(read, v, paths, slice(i, min(i + self._batch, len(v)))) for i in firsts]
+            answers = []
+            for first in range(0, len(v), self._batch):
+                answers += self._begin(read, v, paths, slice(first, min(first + self._batch, len(v))))
         return _joined(answers)
 
-    def _begin(self, read: Read, v: Tensor, paths: np.ndarray, rows: slice) -> tuple[np.ndarray, ...]:
+    def _begin(self, read: Read, v: Tensor, paths: np.ndarray, rows: slice) -> list[tuple[np.ndarray, ...]]:
         """The prompt and what follows it in one pass."""
         embeddings = ghost_embeddings(self._model, self._prompt, v[rows])
         module = self._model.get_input_embeddings()
@@ -91,38 +94,45 @@ class Passes:
         if not self._chunks:
             self._batch = self._batch_size(output, n_tokens=embeddings.shape[0] * embeddings.shape[1])
         self._chunks.append((len(embeddings), output.past_key_values))
-        return read(self._masked(output), rows)
+        return list(self._answers(read, output, rows))
 
     @torch.inference_mode()
     def advance(self, read: Read, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, ...]:
         """After each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,)."""
         device = self._model.get_input_embeddings().weight.device
-        answers, chunks, first, done = [], [], 0, 0
-        for n_paths, cache in self._chunks:
-            inside = np.flatnonzero((first <= rows) & (rows < first + n_paths))
-            for part in np.split(inside, range(self._batch, len(inside), self._batch)):
-                if not len(part):
-                    continue
-                grown = fork(cache)
-                grown.reorder_cache(torch.from_numpy(rows[part] - first).to(device))
-                ids = torch.from_numpy(token_ids[part])[:, None].to(device)
-                output = self._model(input_ids=ids, past_key_values=grown, use_cache=True)
-                answers.append(read(self._masked(output), slice(done, done + len(part))))
-                chunks.append((len(part), output.past_key_values))
-                done += len(part)
-            first += n_paths
-        self._chunks = chunks
+        before, first, answers = deque(self._chunks), 0, []  # first: the row at which ``before`` begins
+        self._chunks = []
+        for part in np.array_split(np.arange(len(rows)), -(-len(rows) // self._batch)):
+            wanted, parts = rows[part], []
+            while len(wanted):
+                n_paths, cache = before[0]
+                inside = wanted[wanted < first + n_paths] - first
+                if len(inside):
+                    parts.append((cache, torch.from_numpy(inside).to(device)))
+                wanted = wanted[len(inside) :]
+                if len(wanted):  # the rest begins further on, and nothing before it is needed again
+                    before.popleft()
+                    first += n_paths
+            ids = torch.from_numpy(token_ids[part])[:, None].to(device)
+            output = self._model(input_ids=ids, past_key_values=gathered(parts), use_cache=True)
+            answers += self._answers(read, output, slice(part[0], part[-1] + 1))
+            self._chunks.append((len(part), output.past_key_values))
         return _joined(answers)
 
-    def _masked(self, output) -> Tensor:
-        logits = output.logits[:, -1].float()
-        logits[:, self._prompt.placeholder_id] = -torch.inf
-        return logits
+    def _answers(self, read: Read, output, rows: slice) -> Iterator[tuple[np.ndarray, ...]]:
+        """What is read off the logits of a batch, ``rows`` of the whole answer, a part at a time."""
+        logits = output.logits[:, -1]
+        first = rows.start
+        for part in logits.split(max(1, _LOGITS_AT_ONCE // logits.shape[-1])):
+            part = part.float()
+            part[:, self._prompt.placeholder_id] = -torch.inf
+            yield read(part, slice(first, first + len(part)))
+            first += len(part)
 
     def _batch_size(self, output, n_tokens: int) -> int:
         """How many paths at most, judging by a pass over ``n_tokens`` tokens (of all its rows)."""
         path_bytes = cache_bytes(output.past_key_values) * (len(self._prompt.token_ids) + self._longest) / n_tokens
-        logits_bytes = output.logits.shape[-1] * 4 * 3  # as they come, in float32, as probabilities
+        logits_bytes = output.logits.shape[-1] * 4
         return int(min(_MAX_BATCH, max(1, _BATCH_BYTES // (2 * path_bytes + logits_bytes))))
 
 
@@ -153,24 +163,3 @@ class Continuations:
 
 def _joined(answers: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
     return tuple(np.concatenate(arrays) for arrays in zip(*answers, strict=True))
-
-
-def fork(cache):
-    """A copy of a cache that can be reordered and grown without changing the original; shares its tensors.
-
-    The layers' dictionaries are copied too: linear-attention layers keep their states in them.
-    """
-    twin = copy.copy(cache)
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in twin.layers:
-        for name, value in vars(layer).items():
-            if isinstance(value, dict):
-                setattr(layer, name, dict(value))
-    return twin
-
-
-def cache_bytes(cache) -> int:
-    """The memory that a cache's tensors take."""
-    values = [value for layer in cache.layers for value in vars(layer).values()]
-    values += [inner for value in values if isinstance(value, dict) for inner in value.values()]
-    return sum(value.nbytes for value in values if isinstance(value, Tensor))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multitool.continuations import cache_bytes, fork
+from multitool.caches import cache_bytes, gathered
 from multitool.demo_model import cache_folder
 from multitool.errors import UserError, size_shown
 from multitool.residuals import residuals
@@ -99,6 +99,8 @@ def scan_vocabulary(model, task: ScanTask) -> Iterator[int]:
             yield done
             if task.seconds is not None and time.perf_counter() - started > task.seconds:
                 return
+    if done < task.n_tokens:  # others did the last ones meanwhile
+        yield task.n_tokens
 
 
 def _prefix(model, task: ScanTask):
@@ -121,8 +123,7 @@ def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
     """Their residuals, (n, d_model) in float32 on the CPU."""
     cache = None
     if prefix is not None:
-        cache = fork(prefix)
-        cache.reorder_cache(torch.zeros_like(ids).to(model.get_input_embeddings().weight.device))
+        cache = gathered([(prefix, torch.zeros_like(ids).to(model.get_input_embeddings().weight.device))])
     vectors = residuals(model, task.hook, input_ids=ids[:, None], past_key_values=cache)[:, -1].float().cpu()
     if not vectors.norm(dim=1).isfinite().all():
         raise UserError(
