@@ -14,9 +14,9 @@ from torch import Tensor
 from multitool.caches import cache_bytes, gathered
 from multitool.subject import GhostPrompt
 
-_BATCH_BYTES = 1 << 30  # memory that one batch of paths may take: its cache at full depth and its logits
-_MAX_BATCH = 256  # beyond this a larger batch no longer makes a path cheaper
-_LOGITS_AT_ONCE = 1 << 20  # numbers; a processor's own caches hold them
+# Of a processor and of a GPU:
+_MAX_BATCH = {"cpu": 256, "cuda": 2048}  # beyond this a larger batch no longer makes a path cheaper
+_LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # numbers; a processor's own caches hold so many
 
 
 def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class Passes:
         """What is read off the logits of a batch, ``rows`` of the whole answer, a part at a time."""
         logits = output.logits[:, -1]
         first = rows.start
-        for part in logits.split(max(1, _LOGITS_AT_ONCE // logits.shape[-1])):
+        for part in logits.split(max(1, _LOGITS_AT_ONCE[logits.device.type] // logits.shape[-1])):
             part = part.float()
             part[:, self._prompt.placeholder_id] = -torch.inf
             yield read(part, slice(first, first + len(part)))
@@ -133,7 +133,15 @@ class Passes:
         """How many paths at most, judging by a pass over ``n_tokens`` tokens (of all its rows)."""
         path_bytes = cache_bytes(output.past_key_values) * (len(self._prompt.token_ids) + self._longest) / n_tokens
         logits_bytes = output.logits.shape[-1] * 4
-        return int(min(_MAX_BATCH, max(1, _BATCH_BYTES // (2 * path_bytes + logits_bytes))))
+        device = output.logits.device
+        n_fitting = _batch_bytes(device) // (2 * path_bytes + logits_bytes)
+        return int(min(_MAX_BATCH[device.type], max(1, n_fitting)))
+
+
+def _batch_bytes(device: torch.device) -> int:
+    """The memory that one batch of paths may take: its cache at full depth and its logits."""
+    # A level has several batches, and the caches of its parents' level are there too.
+    return 1 << 30 if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 8
 
 
 class Continuations:

@@ -4,11 +4,12 @@ Everything here depends on the model alone; it is computed at first use and kept
 """
 
 import threading
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-_ROWS_AT_ONCE = 16_384  # bounds the float32 copies made of a matrix in half precision
+_AT_ONCE = 1 << 22  # numbers of the matrix: bounds the copies made of it
 
 
 class EmbeddingSpace:
@@ -75,10 +76,8 @@ class EmbeddingSpace:
         distances = (1 - products / (self.norms * vs.norm(dim=1, keepdim=True))).clamp(min=0)
         return distances if v.ndim > 1 else distances[0]
 
-    def _chunks(self):
-        if self.E.dtype == torch.float32:
-            return (self.E,)
-        return (rows.float() for rows in self.E.split(_ROWS_AT_ONCE))
+    def _chunks(self) -> Iterator[Tensor]:
+        return (rows.float() for rows in self.E.split(max(1, _AT_ONCE // self.d_model)))
 
     def _once(self, name: str, compute):
         with self._lock:
@@ -88,17 +87,16 @@ class EmbeddingSpace:
             return self._kept[name]
 
 
-def principal_components(chunks, centroid: Tensor) -> Tensor:
+def principal_components(chunks: Iterable[Tensor], centroid: Tensor) -> Tensor:
     """Unit principal components, one per row, by falling variance, of the rows in ``chunks`` about ``centroid``.
 
     From the eigenvectors of the (d, d) scatter matrix, so that memory does not grow with the rows.
     """
     d = centroid.shape[0]
     scatter = torch.zeros(d, d, dtype=torch.float64, device=centroid.device)
-    for chunk in chunks:
-        for rows in chunk.split(_ROWS_AT_ONCE):
-            centred = rows - centroid
-            scatter += (centred.T @ centred).double()
+    for rows in chunks:
+        centred = rows - centroid
+        scatter += (centred.T @ centred).double()
     components = torch.linalg.eigh(scatter).eigenvectors.T.flip(0)
     largest = components.gather(1, components.abs().argmax(1, keepdim=True))
     return (components * largest.sign()).float().contiguous()

@@ -92,7 +92,7 @@ def test_paths_may_grow_out_of_the_sliding_window(subject, tolerance):
 
 def test_the_size_of_batches_changes_nothing(subject, tolerance, monkeypatch):
     # With two paths at a time, most paths share their parent's cache with paths of other batches.
-    monkeypatch.setattr("multitool.continuations._MAX_BATCH", 2)
+    monkeypatch.setattr("multitool.continuations._MAX_BATCH", {"cpu": 2})
     assert_same_tree(grown(subject).tree, recursion(subject), tolerance)
 
 
@@ -192,7 +192,7 @@ def test_a_tree_that_was_stopped_grows_on_to_the_tree_of_the_plain_recursion(sub
 @pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama", "gpt_oss", "qwen3_5"], indirect=True)
 def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, monkeypatch, max_batch):
     alone = [grown(subject, seed=seed, ends=ENDS) for seed in (1, 2, 3)]
-    monkeypatch.setattr("multitool.continuations._MAX_BATCH", max_batch)
+    monkeypatch.setattr("multitool.continuations._MAX_BATCH", {"cpu": max_batch})
     vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])
     source = subject.next_tokens(subject.ghost_prompt(PROMPT, DEPTH), vs, 5, DEPTH)
     together = grow_forest(source, 3, cutoff=CUTOFF, max_depth=DEPTH, max_nodes=10_000, ends=ENDS)

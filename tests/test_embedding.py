@@ -72,14 +72,14 @@ def test_components_of_fewer_tokens_than_dimensions_are_units_at_right_angles():
 
 def test_reading_a_large_matrix_in_pieces_changes_nothing(monkeypatch):
     whole = EmbeddingSpace(random_rows())
-    monkeypatch.setattr("multitool.embedding._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("multitool.embedding._AT_ONCE", 7 * 6)
     pieces = EmbeddingSpace(random_rows())
     assert torch.allclose(pieces.components, whole.components, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_rows_give_what_they_give_in_single_precision(dtype, monkeypatch):
-    monkeypatch.setattr("multitool.embedding._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("multitool.embedding._AT_ONCE", 7 * 6)
     half = EmbeddingSpace(random_rows().to(dtype))
     single = EmbeddingSpace(random_rows().to(dtype).float())
     v = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
@@ -139,7 +139,7 @@ def test_cosine_distances_of_several_vectors_come_in_rows():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_each_of_several_vectors_has_the_distances_it_has_alone(dtype, monkeypatch):
-    monkeypatch.setattr("multitool.embedding._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("multitool.embedding._AT_ONCE", 7 * 6)
     of_it, vs = EmbeddingSpace(random_rows().to(dtype)), random_rows(n=4)
     alone = torch.stack([of_it.cosine_distance(v) for v in vs])
     assert torch.allclose(of_it.cosine_distance(vs), alone, atol=1e-6)

@@ -61,11 +61,11 @@ def test_under_its_own_ghost_a_tree_has_the_probabilities_it_was_grown_with(subj
     assert np.abs(other - own).max() > 0.5, "other ghosts must matter for this to be a test"
 
 
-@pytest.mark.parametrize("constant", ["_MAX_BATCH", "_BATCH_BYTES"])
-def test_the_size_of_batches_changes_nothing(subject, tolerance, monkeypatch, constant):
+@pytest.mark.parametrize(("name", "value"), [("_MAX_BATCH", {"cpu": 1}), ("_batch_bytes", lambda device: 1)])
+def test_the_size_of_batches_changes_nothing(subject, tolerance, monkeypatch, name, value):
     tree = grown(subject).tree
     expected = measured(subject, tree)
-    monkeypatch.setattr(f"multitool.continuations.{constant}", 1)
+    monkeypatch.setattr(f"multitool.continuations.{name}", value)
     for one_by_one, together in zip(measured(subject, tree), expected, strict=True):
         np.testing.assert_allclose(one_by_one, together, atol=tolerance)
 
