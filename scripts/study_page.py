@@ -115,7 +115,8 @@ def _of_sae(sae: str, figures: dict) -> str:
     each = figures["each"]
     checked = [
         [setting, tree["trees"], *(tree["verdicts"].get(name, 0) for name in ("agrees", "partly", "no", "unknown")),
-         *(_interval(tree[name], ".2f") for name in ("entropy", "entropy_centroid", "lift_centroid", "lift_random"))]
+         _interval(tree["entropy"], ".2f"), f"{tree['entropy_centroid']:.2f}",
+         *(_interval(tree[name], ".2f") for name in ("lift_centroid", "lift_random"))]
         for setting, tree in figures["checked"].items()
     ]
     return "\n".join([
