@@ -82,8 +82,8 @@ def _fetch(repo_id: str, files: Sequence[str], not_files: Sequence[str], terms: 
     try:
         options["revision"] = HfApi().resolve_revision(repo_id)
         wanted = snapshot_download(repo_id, **options, dry_run=True, tqdm_class=_silent())
-        _check_sizes(repo_id, wanted, terms)
-        bars = {"tqdm_class": _reporting(terms.report)} if terms.report else {}
+        missing = _checked_size(repo_id, wanted, terms)
+        bars = {"tqdm_class": _reporting(terms.report, missing)} if terms.report else {}
         folder = Path(snapshot_download(repo_id, **options, **bars))
     except UserError:
         raise
@@ -94,8 +94,8 @@ def _fetch(repo_id: str, files: Sequence[str], not_files: Sequence[str], terms: 
     return folder
 
 
-def _check_sizes(repo_id: str, wanted: list, terms: Terms) -> None:
-    """Before a byte is fetched: is it allowed to be so large, and is there room?"""
+def _checked_size(repo_id: str, wanted: list, terms: Terms) -> int:
+    """How many bytes are to be fetched. Before the first one: is it allowed to be so large, and is there room?"""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     size = sum(file.file_size or 0 for file in wanted)
@@ -113,6 +113,7 @@ def _check_sizes(repo_id: str, wanted: list, terms: Terms) -> None:
             f"{repo_id} takes {size_shown(missing)} on disk, and {HF_HUB_CACHE} has {size_shown(free)} left. Make room "
             "there, or name a folder on a larger disk in HF_HOME."
         )
+    return missing
 
 
 def on_a_space(environment: Mapping[str, str] = os.environ) -> bool:
@@ -223,9 +224,10 @@ def _silent() -> type:
     return Silent
 
 
-def _reporting(report: Report) -> type:
-    """A progress bar that draws nothing and reports the bytes that are there."""
+def _reporting(report: Report, total: int) -> type:
+    """A progress bar that draws nothing and reports the bytes that are there, of ``total``."""
     silent = _silent()
+    report(0, total)
 
     class Reporting(silent):
         furthest = 0
@@ -238,7 +240,7 @@ def _reporting(report: Report) -> type:
             self.n += n or 0
             if self._counts_bytes:
                 # Two bars count the same bytes: as they come in, and as they are written.
-                Reporting.furthest = max(Reporting.furthest, int(self.n))
-                report(Reporting.furthest, max(int(self.total or 0), Reporting.furthest))
+                Reporting.furthest = min(max(Reporting.furthest, int(self.n)), total)
+                report(Reporting.furthest, total)
 
     return Reporting
