@@ -4,14 +4,13 @@ Only this module and ``residuals`` run the model, and neither changes it. A ghos
 one forward pass, so that any number of requests can share a model without touching each other.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from multitool.caches import cache_bytes, gathered
+from multitool.caches import Pasts, cache_bytes
 from multitool.subject import GhostPrompt
 
 # Of a processor and of a GPU:
@@ -48,11 +47,10 @@ Read = Callable[[Tensor, slice], tuple[np.ndarray, ...]]
 
 
 class Passes:
-    """Many paths through the model at once, each path's past kept in a key-value cache.
+    """Many paths through the model at once; each continues on what was kept of its parent.
 
-    A level's paths lie in chunks, one cache each. A path continues on a copy of its parent's row of the cache.
-    A function reads what is wanted off each batch's logits, so that those of a whole level never lie in memory;
-    what it answers is joined over the batches. The placeholder's logit is -inf (no circular definitions).
+    A function reads what is wanted off each batch's logits, so that those of a whole level never lie in memory; what it
+    answers is joined over the batches. The placeholder's logit is -inf (no circular definitions).
     """
 
     def __init__(self, model, prompt: GhostPrompt, v: Tensor, longest: int):
@@ -66,22 +64,19 @@ class Passes:
         self._prompt = prompt
         self._v = torch.atleast_2d(v)
         self._longest = longest
-        self._chunks: list[tuple[int, object]] = []  # (paths, cache) of the last answer, in order
-        self._batch = 1
+        self._pasts = Pasts()  # of the paths of the last answer
+        self._batch = 0  # how many paths at most in one pass; 0: not known yet
 
     @torch.inference_mode()
     def start(self, read: Read, paths: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         """After the prompt with each of the ghosts; or after the prompt and each of ``paths``, (n, k) token ids."""
         v = self._v if paths is None else self._v.expand(len(paths), -1)
         paths = np.empty((len(v), 0), dtype=np.int64) if paths is None else paths
-        # The first row alone, to see how much memory one takes. Then all over again if there are more: it would lie
-        # alone in its chunk, and cost a batch of its own on every level.
+        # The first row alone, to see how much memory one takes.
         answers = self._begin(read, v, paths, slice(0, 1))
-        if len(v) > 1:
-            self._chunks.clear()
-            answers = []
-            for first in range(0, len(v), self._batch):
-                answers += self._begin(read, v, paths, slice(first, min(first + self._batch, len(v))))
+        for first in range(1, len(v), self._batch):
+            answers += self._begin(read, v, paths, slice(first, min(first + self._batch, len(v))))
+        self._pasts.turn()
         return _joined(answers)
 
     def _begin(self, read: Read, v: Tensor, paths: np.ndarray, rows: slice) -> list[tuple[np.ndarray, ...]]:
@@ -91,37 +86,27 @@ class Passes:
         followers = module(torch.from_numpy(paths[rows]).to(embeddings.device))
         embeddings = torch.cat([embeddings, followers], dim=1)
         output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
-        if not self._chunks:
-            self._batch = self._batch_size(output, n_tokens=embeddings.shape[0] * embeddings.shape[1])
-        self._chunks.append((len(embeddings), output.past_key_values))
-        return list(self._answers(read, output, rows))
+        n_paths, length, _ = embeddings.shape
+        self._batch = self._batch or self._batch_size(output, length)
+        self._pasts.add(output.past_key_values, n_paths, length)
+        return list(self._answers(read, output.logits, rows))
 
     @torch.inference_mode()
     def advance(self, read: Read, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, ...]:
         """After each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,)."""
         device = self._model.get_input_embeddings().weight.device
-        before, first, answers = deque(self._chunks), 0, []  # first: the row at which ``before`` begins
-        self._chunks = []
+        answers = []
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // self._batch)):
-            wanted, parts = rows[part], []
-            while len(wanted):
-                n_paths, cache = before[0]
-                inside = wanted[wanted < first + n_paths] - first
-                if len(inside):
-                    parts.append((cache, torch.from_numpy(inside).to(device)))
-                wanted = wanted[len(inside) :]
-                if len(wanted):  # the rest begins further on, and nothing before it is needed again
-                    before.popleft()
-                    first += n_paths
             ids = torch.from_numpy(token_ids[part])[:, None].to(device)
-            output = self._model(input_ids=ids, past_key_values=gathered(parts), use_cache=True)
-            answers += self._answers(read, output, slice(part[0], part[-1] + 1))
-            self._chunks.append((len(part), output.past_key_values))
+            output = self._model(input_ids=ids, past_key_values=self._pasts.gathered(rows[part]), use_cache=True)
+            self._pasts.add(output.past_key_values, *ids.shape, rows[part])
+            answers += self._answers(read, output.logits, slice(part[0], part[-1] + 1))
+        self._pasts.turn()
         return _joined(answers)
 
-    def _answers(self, read: Read, output, rows: slice) -> Iterator[tuple[np.ndarray, ...]]:
+    def _answers(self, read: Read, logits: Tensor, rows: slice) -> Iterator[tuple[np.ndarray, ...]]:
         """What is read off the logits of a batch, ``rows`` of the whole answer, a part at a time."""
-        logits = output.logits[:, -1]
+        logits = logits[:, -1]
         first = rows.start
         for part in logits.split(max(1, _LOGITS_AT_ONCE[logits.device.type] // logits.shape[-1])):
             part = part.float()
@@ -129,9 +114,9 @@ class Passes:
             yield read(part, slice(first, first + len(part)))
             first += len(part)
 
-    def _batch_size(self, output, n_tokens: int) -> int:
-        """How many paths at most, judging by a pass over ``n_tokens`` tokens (of all its rows)."""
-        path_bytes = cache_bytes(output.past_key_values) * (len(self._prompt.token_ids) + self._longest) / n_tokens
+    def _batch_size(self, output, length: int) -> int:
+        """How many paths at most, judging by a pass over one path of ``length`` tokens."""
+        path_bytes = cache_bytes(output.past_key_values) * (len(self._prompt.token_ids) + self._longest) / length
         logits_bytes = output.logits.shape[-1] * 4
         device = output.logits.device
         n_fitting = _batch_bytes(device) // (2 * path_bytes + logits_bytes)
@@ -140,7 +125,7 @@ class Passes:
 
 def _batch_bytes(device: torch.device) -> int:
     """The memory that one batch of paths may take: its cache at full depth and its logits."""
-    # A level has several batches, and the caches of its parents' level are there too.
+    # What is kept of all paths comes on top of it.
     return 1 << 30 if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 8
 
 

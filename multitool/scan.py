@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multitool.caches import cache_bytes, gathered
+from multitool.caches import cache_bytes, repeated
 from multitool.demo_model import cache_folder
 from multitool.errors import UserError, size_shown
 from multitool.residuals import residuals
@@ -121,9 +121,7 @@ def _batch_size(model, prefix) -> int:
 
 def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
     """Their residuals, (n, d_model) in float32 on the CPU."""
-    cache = None
-    if prefix is not None:
-        cache = gathered([(prefix, torch.zeros_like(ids).to(model.get_input_embeddings().weight.device))])
+    cache = None if prefix is None else repeated(prefix, len(ids))
     vectors = residuals(model, task.hook, input_ids=ids[:, None], past_key_values=cache)[:, -1].float().cpu()
     if not vectors.norm(dim=1).isfinite().all():
         raise UserError(
