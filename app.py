@@ -1,7 +1,10 @@
 """The Space's entry, and the way to run the page on one's own machine: ``python app.py``."""
 
+import gc
 import os
 
+# Until the page is there: what is imported and built for it stays, and looking through it again and again takes seconds.
+gc.disable()
 # ZeroGPU moves the default model to the GPU and would then delete its files from the cache, to be fetched again.
 os.environ.setdefault("ZEROGPU_MMAP_AUTOPRUNE_PATTERN", "nothing")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked for ZeroGPU
@@ -35,6 +38,8 @@ def main() -> None:
         theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True
     )
     offer_json_tools(page)
+    gc.freeze()
+    gc.enable()
     page.block_thread()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-_AT_ONCE = 1 << 22  # numbers of the matrix: bounds the copies made of it
+_AT_ONCE = 1 << 21  # numbers of the matrix: a copy of so many stays in the processor's caches
 
 
 class EmbeddingSpace:
@@ -77,7 +77,14 @@ class EmbeddingSpace:
         return distances if v.ndim > 1 else distances[0]
 
     def _chunks(self) -> Iterator[Tensor]:
-        return (rows.float() for rows in self.E.split(max(1, _AT_ONCE // self.d_model)))
+        """The rows, some at a time, in float32. The next ones may take the place of the last ones."""
+        chunks = self.E.split(max(1, _AT_ONCE // self.d_model))
+        if self.E.dtype == torch.float32:
+            yield from chunks
+            return
+        single = torch.empty_like(chunks[0], dtype=torch.float32)
+        for rows in chunks:
+            yield single[: len(rows)].copy_(rows)
 
     def _once(self, name: str, compute):
         with self._lock:

@@ -1,8 +1,9 @@
-"""Measures of how well one thing tells another, in plain numbers. Knows neither model nor torch."""
+"""Measures of how well one thing tells another, in plain numbers. Knows neither model nor torch.
+
+scipy and scikit-learn take more than a second to import, so that is done where they are needed.
+"""
 
 import numpy as np
-from scipy.stats import bootstrap
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
@@ -14,6 +15,8 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
     """
     if positive.all() or not positive.any():
         return None
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(positive, score))
 
 
@@ -24,6 +27,8 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float | None:
         score: (n,), larger where a positive is expected.
         positive: (n,) bool.
     """
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(positive, score)) if positive.any() else None
 
 
@@ -40,6 +45,8 @@ def share_at_least(value: float, others: np.ndarray) -> float:
 
 def mean_with_interval(values) -> tuple[float, float, float]:
     """The mean and its 95 % confidence interval, by the percentile bootstrap (seed 0, 2,000 resamples)."""
+    from scipy.stats import bootstrap
+
     values = np.asarray(values, dtype=float)
     mean = float(values.mean())
     if len(values) < 2 or np.ptp(values) == 0:
