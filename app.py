@@ -3,7 +3,7 @@
 import gc
 import os
 
-# Until the page is there: what is imported and built for it stays, and looking through it again and again takes seconds.
+# Until the page is there: what is imported and built for it stays, and looking through it time and again takes seconds.
 gc.disable()
 # ZeroGPU moves the default model to the GPU and would then delete its files from the cache, to be fetched again.
 os.environ.setdefault("ZEROGPU_MMAP_AUTOPRUNE_PATTERN", "nothing")

@@ -27,7 +27,7 @@ PLACES = {
     "gradio_client": ("ui", "view", "app"),
     "spaces": ("ui", "view", "app"),
     "sae_lens": ("registry", "loading"),
-    "transformers": ("registry", "loading", "demo_model", "roomy_layer"),
+    "transformers": ("registry", "loading", "demo_model", "caches", "roomy_layer"),
     "tokenizers": ("registry", "loading", "demo_model"),
     "huggingface_hub": ("registry", "loading", "demo_model"),
     "transformer_lens": (),
