@@ -88,7 +88,7 @@ class Passes:
         output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
         n_paths, length, _ = embeddings.shape
         self._batch = self._batch or self._batch_size(output, length)
-        self._pasts.add(output.past_key_values, n_paths, length)
+        self._pasts.add(output.cache, n_paths, length)
         return list(self._answers(read, output.logits, rows))
 
     @torch.inference_mode()
@@ -98,8 +98,8 @@ class Passes:
         answers = []
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // self._batch)):
             ids = torch.from_numpy(token_ids[part])[:, None].to(device)
-            output = self._model(input_ids=ids, past_key_values=self._pasts.gathered(rows[part]), use_cache=True)
-            self._pasts.add(output.past_key_values, *ids.shape, rows[part])
+            output = self._model(input_ids=ids, cache=self._pasts.gathered(rows[part]), use_cache=True)
+            self._pasts.add(output.cache, *ids.shape, rows[part])
             answers += self._answers(read, output.logits, slice(part[0], part[-1] + 1))
         self._pasts.turn()
         return _joined(answers)
@@ -116,7 +116,7 @@ class Passes:
 
     def _batch_size(self, output, length: int) -> int:
         """How many paths at most, judging by a pass over one path of ``length`` tokens."""
-        path_bytes = cache_bytes(output.past_key_values) * (len(self._prompt.token_ids) + self._longest) / length
+        path_bytes = cache_bytes(output.cache) * (len(self._prompt.token_ids) + self._longest) / length
         logits_bytes = output.logits.shape[-1] * 4
         device = output.logits.device
         n_fitting = _batch_bytes(device) // (2 * path_bytes + logits_bytes)

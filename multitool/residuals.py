@@ -34,7 +34,7 @@ def residuals(
     input_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     attention_mask: Tensor | None = None,
-    past_key_values=None,
+    cache=None,
 ) -> Tensor:
     """The residual stream at ``hook``, (batch, positions, d_model), in the model's precision and on its device.
 
@@ -46,7 +46,7 @@ def residuals(
         input_ids: (batch, positions) tokens; or
         inputs_embeds: (batch, positions, d_model) in their place, as the embedding module gives them.
         attention_mask: (batch, positions), 0 where a row is padded on its right.
-        past_key_values: a cache of what comes before, with as many rows; it grows.
+        cache: keys and values of what comes before, with as many rows; it grows.
 
     Raises:
         UserError: the model has no such place.
@@ -63,7 +63,7 @@ def residuals(
         "input_ids": input_ids,
         "inputs_embeds": inputs_embeds,
         "attention_mask": attention_mask,
-        "past_key_values": past_key_values,
+        "cache": cache,
     }
     given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in given.items()}
     with _stopping_at(module, is_input) as seen:

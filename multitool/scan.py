@@ -109,7 +109,7 @@ def _prefix(model, task: ScanTask):
         return None
     ids = torch.tensor([[task.bos_id]], device=model.get_input_embeddings().weight.device)
     with torch.no_grad():
-        return model(input_ids=ids, use_cache=True).past_key_values
+        return model(input_ids=ids, use_cache=True).cache
 
 
 def _batch_size(model, prefix) -> int:
@@ -122,7 +122,7 @@ def _batch_size(model, prefix) -> int:
 def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
     """Their residuals, (n, d_model) in float32 on the CPU."""
     cache = None if prefix is None else repeated(prefix, len(ids))
-    vectors = residuals(model, task.hook, input_ids=ids[:, None], past_key_values=cache)[:, -1].float().cpu()
+    vectors = residuals(model, task.hook, input_ids=ids[:, None], cache=cache)[:, -1].float().cpu()
     if not vectors.norm(dim=1).isfinite().all():
         raise UserError(
             f"In {task.dtype}, {task.model} gives numbers at {task.hook} that are too large or none. Load it in "

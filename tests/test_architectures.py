@@ -140,13 +140,17 @@ def test_the_placeholder_elsewhere_in_the_prompt_stays_what_it_is(subject):
 
 def test_growth_leaves_the_model_as_it_was(subject):
     before = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
+    hooks = hooks_of(subject.model)
     grown(subject, seed=2)
     after = subject.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(
-        module._forward_hooks or module._forward_pre_hooks for module in subject.model.modules()
-    ), "a hook would reach other requests"
+    assert hooks_of(subject.model) == hooks, "a hook would reach other requests"
+
+
+def hooks_of(model) -> list:
+    return [list(hooks.values()) for module in model.modules()
+            for hooks in (module._forward_hooks, module._forward_pre_hooks)]
 
 
 def test_two_requests_that_take_turns_do_not_touch_each_other(subject):

@@ -127,8 +127,8 @@ def test_a_padded_batch_is_read_as_one_by_one(model, architecture):
 
 def test_what_comes_before_may_lie_in_a_cache(model, architecture):
     hook = f"blocks.{n_layers(model) - 1}.hook_resid_post"
-    cache = model(IDS[:1, :3], use_cache=True).past_key_values
-    continued = residuals(model, hook, input_ids=IDS[:1, 3:4], past_key_values=cache)
+    cache = model(IDS[:1, :3], use_cache=True).cache
+    continued = residuals(model, hook, input_ids=IDS[:1, 3:4], cache=cache)
     whole = residuals(model, hook, input_ids=IDS[:1, :4])
     assert close(continued, whole[:, 3:], 1e-3 if architecture == "qwen3_5" else 1e-5)
 
