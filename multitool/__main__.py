@@ -11,7 +11,7 @@ from multitool.errors import UserError, shown
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
-from multitool.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, whole
 from multitool.registry import SaeEntry, saes
 from multitool.scan import ScanTask
 from multitool.sources import missing_scan
@@ -66,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
     add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
     add("--image", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+    # The defaults are those of multitool.draw, which is imported only where a picture is wanted.
+    add("--drawn", type=int, metavar="N", help="with --image: draw the N most probable nodes (default: 80)")
+    add("--dpi", type=int, metavar="N", help="with --image FILE.png: pixels per inch, 50 to 600 (default: 150)")
+    add("--dark", action="store_true", help="with --image: light on dark")
     tree.set_defaults(run=_tree)
 
     tokens = commands.add_parser("tokens", help="list the tokens nearest to a feature's vector")
@@ -125,6 +129,7 @@ def _tree(options) -> None:
     recipe = TreeRecipe(**{name: getattr(options, name) for name in TreeRecipe.__dataclass_fields__})
     if options.image and options.image.suffix.lower() not in _IMAGES:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
+    picture = _picture_options(options)
     _check_writable(options.json, options.image)
     library = _library(options)
     _scan(library, missing_scan(library, vector, options.model))
@@ -135,12 +140,28 @@ def _tree(options) -> None:
     if options.json:
         _write(options.json, document.to_json().encode())
     if options.image:
-        from multitool.draw import render  # matplotlib takes a second: only where a picture is wanted
+        from multitool.draw import render
 
         kind = options.image.suffix.lower().removeprefix(".")
-        _write(options.image, render(document, [kind])[kind])
+        _write(options.image, render(document, [kind], **picture)[kind])
     if not (options.json or options.image):
         _print_tree(document)
+
+
+def _picture_options(options) -> dict:
+    """What ``render`` is asked for, checked before the work."""
+    given = {"drawn": options.drawn, "dpi": options.dpi, "dark": options.dark or None}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not options.image:
+        if given:
+            raise UserError(f"--{next(iter(given))} is about a picture. Add --image FILE.png, or leave it out.")
+        return {}
+    from multitool.draw import DPI, MOST_NODES  # matplotlib takes a second: only where a picture is wanted
+
+    for name, (low, high) in {"drawn": (1, MOST_NODES), "dpi": DPI}.items():
+        if name in given:
+            whole(given[name], name, low, high)
+    return {"max_nodes" if name == "drawn" else name: value for name, value in given.items()}
 
 
 def _print_tree(document: DefinitionTree) -> None:
@@ -157,7 +178,7 @@ def _print_tree(document: DefinitionTree) -> None:
             beside = f"{document.tree.lift[found.node]:6.1f} {document.tree.activation[found.node]:7.2f}  "
         print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
-    print(f"\nTree ({END} a definition ends, … +n hidden; the {shown} most probable nodes)")
+    print(f"\nTree ({END} a definition ends, … +n hidden nodes and their probability; the {shown} most probable nodes)")
     print(outline(document, _NODES_PRINTED))
 
 

@@ -142,9 +142,13 @@ class Continuations:
         """
         self._passes = Passes(model, prompt, v, longest)
         self._top_k = min(top_k, model.get_input_embeddings().weight.shape[0])
+        self.entropies: np.ndarray | None = None
 
     def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        return self._passes.start(self._most_probable, paths)
+        if paths is not None:
+            return self._passes.start(self._most_probable, paths)
+        ids, probs, self.entropies = self._passes.start(self._with_entropies)
+        return ids, probs
 
     def advance(self, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._passes.advance(self._most_probable, rows, token_ids)
@@ -152,6 +156,10 @@ class Continuations:
     def _most_probable(self, logits: Tensor, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         top = logits.softmax(dim=-1).topk(self._top_k, dim=-1)
         return top.indices.cpu().numpy(), top.values.cpu().numpy()
+
+    def _with_entropies(self, logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
+        entropies = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+        return *self._most_probable(logits, rows), entropies.double().cpu().numpy()
 
 
 def _joined(answers: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:

@@ -32,6 +32,7 @@ class DefinitionTree:
     seconds: float  # of growth
     depth_grown: int = field(default=0, compare=False)  # levels grown so far
     least_lift: float | None = None  # nats; branches below it were left out
+    first_token_entropy: float | None = None  # nats, over the whole vocabulary; older files lack it
     evidence: dict | None = None  # figures, verdict, sentence, as evidence.TreeEvidence.to_dict gives them
 
     @property
@@ -81,8 +82,8 @@ class DefinitionTree:
             },
             "tree": _nested(self.tree),
         }
-        if self.least_lift is not None:
-            found["result"]["least_lift"] = self.least_lift
+        optional = {"least_lift": self.least_lift, "first_token_entropy": self.first_token_entropy}
+        found["result"] |= {name: value for name, value in optional.items() if value is not None}
         return found if self.evidence is None else found | {"evidence": self.evidence}
 
     def to_json(self) -> str:
@@ -143,8 +144,9 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
         effective_cutoff=_probability("result.effective_cutoff", result.get("effective_cutoff")),
         complete=complete,
         seconds=_finite("result.seconds", result.get("seconds")),
-        least_lift=_finite("result.least_lift", result["least_lift"]) if "least_lift" in result else None,
         evidence=evidence,
+        least_lift=_finite("result.least_lift", result["least_lift"]) if "least_lift" in result else None,
+        first_token_entropy=_entropy(result["first_token_entropy"]) if "first_token_entropy" in result else None,
     )
 
 
@@ -226,6 +228,11 @@ def _finite(where: str, value) -> float:
     if not is_number(value):
         _foreign(where, value, "a number")
     return float(value)
+
+
+def _entropy(value) -> float:
+    entropy = _finite("result.first_token_entropy", value)
+    return entropy if entropy >= 0 else _foreign("result.first_token_entropy", value, "a number from 0 up")
 
 
 def _is_text(value: str, longest: int) -> bool:

@@ -70,6 +70,7 @@ class PreparedTree:
     figures: dict  # of the vector
     token_texts: Sequence[str]
     seconds_before: float = 0.0  # what growing ``task.begun`` took
+    entropy_before: float | None = None  # what is known from it
 
     @property
     def begun(self) -> DefinitionTree:
@@ -87,6 +88,7 @@ class PreparedTree:
             complete=growth.done,
             seconds=self.seconds_before + growth.seconds,
             depth_grown=growth.depth,
+            first_token_entropy=self.entropy_before if growth.entropy is None else growth.entropy,
         )
 
 
@@ -115,7 +117,8 @@ def prepare_tree(
     task = growth_task(subject, vector.v, tree_recipe, begun.tree if begun else None)
     settings = _resolved(subject, vector_recipe, vector)
     settings |= asdict(tree_recipe) | {"dtype": library.dtype, "version": __version__}
-    return PreparedTree(task, settings, _figures(vector), subject.token_texts, begun.seconds if begun else 0.0)
+    before = (begun.seconds, begun.first_token_entropy) if begun else ()
+    return PreparedTree(task, settings, _figures(vector), subject.token_texts, *before)
 
 
 def definition_trees(

@@ -13,7 +13,14 @@ _SMALL_BATCH = 32  # so many paths take hardly longer than one
 
 
 class NextTokens(Protocol):
-    """The most probable next tokens, for many paths at once. Rows are numbered as in the last answer."""
+    """The most probable next tokens, for many paths at once. Rows are numbered as in the last answer.
+
+    Attributes:
+        entropies: of the first token after the prompt, in nats: (n_trees,) float64; None before a start, and after one
+            with ``paths``.
+    """
+
+    entropies: np.ndarray | None
 
     def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(token ids, probabilities), by falling probability: each (1, top_k) after the prompt (for a forest
@@ -33,6 +40,7 @@ class Growth:
     effective_cutoff: float  # the cutoff that gives this tree
     done: bool  # False: there is more to grow
     seconds: float  # since the growth began
+    entropy: float | None = None  # nats: of the first token, over the whole vocabulary; None if it was not asked anew
 
 
 def grow(
@@ -63,6 +71,7 @@ def grow(
     level_began = 0.0
     known = None if begun is None else np.array([begun.token_id[begun.path(node)] for node in growing.paths])
     ids, probs = source.start(known)
+    growing.entropy = None if source.entropies is None else float(source.entropies[0])
     while True:
         n_paths = len(growing.paths)
         growth = growing.take(ids, probs)
@@ -118,6 +127,7 @@ class _Growing:
         rows: where the parents of ``paths`` stood among the paths before, (n,), rising.
         token_ids: the tokens of ``paths``, (n,).
         growth: the tree so far; None at first.
+        entropy: of the first token, as ``Growth`` tells it.
     """
 
     def __init__(
@@ -127,7 +137,7 @@ class _Growing:
         self._cutoff, self._max_depth, self._max_nodes, self._ends = cutoff, max_depth, max_nodes, ends
         self._columns = _Columns()
         self._depth, self._bitten, self._threshold = 0, False, cutoff
-        self.paths, self.growth = np.array([ROOT]), None
+        self.paths, self.growth, self.entropy = np.array([ROOT]), None, None
         if begun is not None:
             self._go_on_from(begun)
 
@@ -177,7 +187,7 @@ class _Growing:
 
     def _so_far(self, tree: Tree, seconds: float) -> Growth:
         effective_cutoff = float(tree.cumulative_prob.min()) if self._bitten else self._cutoff
-        return Growth(tree, self._depth, effective_cutoff, not len(self.paths), seconds)
+        return Growth(tree, self._depth, effective_cutoff, not len(self.paths), seconds, self.entropy)
 
 
 class _Columns:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from multitool.document import DefinitionTree
-from multitool.text import join_tokens, visible
+from multitool.text import join_tokens, percent, visible
 from multitool.tree import ROOT, Tree, last_words, most_probable
 
 END = "■"  # stands where a definition ends
@@ -22,7 +22,10 @@ class Phrase:
     cumulative_prob: float  # at its last token
     ended: float  # probability that the definition ends right after it
     hidden: int  # nodes that continue it but are not shown
+    hidden_prob: float  # probability that an answer goes on to one of those
     lift: float | None = None  # nats, at its last token; None if the tree was not checked
+    nodes: tuple[int, ...] = ()  # of the whole tree: its tokens, and what closes a definition after them
+    last: int = ROOT  # of the whole tree: its last token
     children: list["Phrase"] = field(default_factory=list)
 
     @property
@@ -30,15 +33,30 @@ class Phrase:
         return sum(child.leaves for child in self.children) or 1
 
 
-def phrases(document: DefinitionTree, max_nodes: int) -> list[Phrase]:
-    """The phrases after the prompt for the ``max_nodes`` most probable nodes, by falling probability."""
+@dataclass(frozen=True)
+class Shown:
+    """The part of a tree that is shown."""
+
+    phrases: list[Phrase]  # after the prompt, by falling probability
+    nodes: int
+    covered: float  # probability that an answer runs along shown nodes to one without shown continuations
+    hidden: int  # nodes after first tokens that are not shown, those included
+    hidden_prob: float  # probability of such a first token
+
+
+def shown_part(document: DefinitionTree, max_nodes: int) -> Shown:
+    """The ``max_nodes`` most probable nodes, and how much of the tree is left out where."""
     tree, quote = document.tree, document.closing_quote
     mask = most_probable(tree.cumulative_prob, max_nodes)
-    hidden = _hidden_below(tree, mask)[np.flatnonzero(mask)]
+    hidden, hidden_prob = _hidden_below(tree, mask)
+    at = np.append(np.flatnonzero(mask), ROOT)  # the shown nodes' places in the tree; the prompt's last
+    hidden, hidden_prob = hidden[at], hidden_prob[at]
     shown = tree.select(mask)
-    ending = {node: last_words(shown.token[node], quote) for node in np.flatnonzero(shown.end)}
-    closers = {node for node, words in ending.items() if not any(character.isalnum() for character in words)}
     children = shown.children()
+    ending = {node: last_words(shown.token[node], quote) for node in np.flatnonzero(shown.end)}
+    # A file from elsewhere may go on behind an end; such a node is a phrase, or what follows it would not be seen.
+    closers = {node for node, words in ending.items()
+               if not (children[node] or hidden[node] or any(character.isalnum() for character in words))}
     spoken = [[child for child in listed if child not in closers] for listed in children]
 
     def phrase(node: int) -> Phrase:
@@ -53,34 +71,57 @@ def phrases(document: DefinitionTree, max_nodes: int) -> list[Phrase]:
             cumulative_prob=float(shown.cumulative_prob[last]),
             ended=float(shown.cumulative_prob[closing].sum()),
             hidden=int(hidden[run].sum()),
+            hidden_prob=float(hidden_prob[run].sum()),
             lift=None if shown.lift is None else float(shown.lift[last]),
+            nodes=tuple(at[run + [child for child in closing if child != last]].tolist()),
+            last=int(at[last]),
             children=[phrase(child) for child in spoken[last]],
         )
 
-    return [phrase(node) for node in children[ROOT]]
+    return Shown(
+        phrases=[phrase(node) for node in children[ROOT]],
+        nodes=len(shown),
+        covered=float(shown.cumulative_prob[shown.is_leaf].sum()),
+        hidden=int(hidden[ROOT]),
+        hidden_prob=float(hidden_prob[ROOT]),
+    )
+
+
+def phrases(document: DefinitionTree, max_nodes: int) -> list[Phrase]:
+    """The phrases after the prompt for the ``max_nodes`` most probable nodes, by falling probability."""
+    return shown_part(document, max_nodes).phrases
 
 
 def outline(document: DefinitionTree, max_nodes: int) -> str:
     """The most probable part of a tree as indented text, one phrase a line behind its probability."""
+    part = shown_part(document, max_nodes)
     lines: list[str] = []
 
     def add(phrase: Phrase, indent: int) -> None:
-        marks = (f" {END}" if phrase.ended else "") + (f" … +{phrase.hidden}" if phrase.hidden else "")
+        marks = f" {END}" if phrase.ended else ""
+        marks += f" … +{phrase.hidden} ({percent(phrase.hidden_prob)})" if phrase.hidden else ""
         lines.append(f"{phrase.cumulative_prob:8.2%}  {'    ' * indent}{phrase.text.strip()}{marks}")
         for child in phrase.children:
             add(child, indent + 1)
 
-    for phrase in phrases(document, max_nodes):
+    for phrase in part.phrases:
         add(phrase, 0)
+    if part.hidden:
+        lines.append(f"{part.hidden_prob:8.2%}  … +{part.hidden}")
     return "\n".join(lines)
 
 
-def _hidden_below(tree: Tree, mask: np.ndarray) -> np.ndarray:
-    """For every shown node, how many nodes below it are not shown, up to the next shown ones: (n,)."""
-    hidden = np.zeros(len(tree), dtype=np.int64)
+def _hidden_below(tree: Tree, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What below every shown node is not shown, up to the next shown ones; the last entry is the prompt's.
+
+    Returns:
+        How many nodes, and the probability of those right below: (n + 1,) each.
+    """
+    hidden = np.zeros(len(tree) + 1, dtype=np.int64)
+    probability = np.zeros(len(tree) + 1)
     # Children stand after their parents, so one pass backwards carries every count up.
-    for node in range(len(tree) - 1, -1, -1):
-        parent = tree.parent[node]
-        if not mask[node] and parent != ROOT:
-            hidden[parent] += 1 + hidden[node]
-    return hidden
+    for node in np.flatnonzero(~mask)[::-1]:
+        parent = tree.parent[node]  # ROOT is the last entry
+        hidden[parent] += 1 + hidden[node]
+        probability[parent] += tree.cumulative_prob[node]
+    return hidden, probability

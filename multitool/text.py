@@ -50,3 +50,10 @@ def _escape(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def percent(share: float) -> str:
+    """A probability as a person reads it: two digits, and no power of ten."""
+    if share <= 0 or share >= 0.0995:
+        return f"{share:.0%}"
+    return f"{100 * share:.2g}%" if share >= 1e-6 else "<0.0001%"

@@ -108,6 +108,33 @@ class Definition:
     node: int  # the last one of the most probable path that spells it
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """Where the model's answers go, in shares of all probability."""
+
+    complete: float  # come to their end in the tree
+    unfinished: float  # run along the tree to a leaf and go on beyond it
+
+    @property
+    def outside(self) -> float:
+        """Leave the tree on the way, or never enter it: what is too rare to be kept."""
+        return max(0.0, 1.0 - self.complete - self.unfinished)
+
+
+def coverage(tree: Tree) -> Coverage:
+    """How much of the probability the tree holds."""
+    ended = np.zeros(len(tree), dtype=bool)  # at the node or before it; where trees go on through an end
+    first_end = np.zeros(len(tree), dtype=bool)
+    for node, parent in enumerate(tree.parent):
+        before = parent != ROOT and ended[parent]
+        first_end[node] = tree.end[node] and not before
+        ended[node] = tree.end[node] or before
+    return Coverage(
+        complete=float(tree.cumulative_prob[first_end].sum()),
+        unfinished=float(tree.cumulative_prob[tree.is_leaf & ~ended].sum()),
+    )
+
+
 def trim(tree: Tree, cutoff: float) -> Tree:
     """The nodes whose cumulative probability is at least ``cutoff``."""
     return tree.select(tree.cumulative_prob >= cutoff)

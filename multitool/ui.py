@@ -17,8 +17,12 @@ from multitool.ui_tokens import tokens_tab
 from multitool.ui_tree import tree_tab
 
 TITLE = "SAE feature multitool"
-THEME = gr.themes.Soft(primary_hue="blue", neutral_hue="slate")
-CSS = Path(__file__).with_name("page.css")
+# Fonts of the visitor's own system: nothing is fetched for them.
+THEME = gr.themes.Soft(
+    primary_hue="blue", neutral_hue="slate", font=["ui-sans-serif", "system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "Consolas", "monospace"],
+)
+CSS = [Path(__file__).with_name("page.css"), Path(__file__).parent / "explorer" / "explorer.css"]
 
 
 def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
@@ -31,10 +35,10 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
     """
     service = Service(library, settings, gpu_worker(library, settings, opening.entry.model))
     with gr.Blocks(title=TITLE, delete_cache=(3600, 24 * 3600), analytics_enabled=False) as page:
-        gr.Markdown(
-            f"# {TITLE}\n"
-            "What does a feature of a sparse autoencoder mean? Its weights become the embedding of a *ghost token*, "
-            "a word that does not exist, and the model is asked to define it."
+        gr.HTML(
+            f"<h1>{TITLE}</h1><p>What does a feature of a sparse autoencoder mean? Its weights become the embedding of "
+            "a <em>ghost token</em>, a word that does not exist, and the model is asked to define it.</p>",
+            elem_id="head", apply_default_css=False,
         )
         if opening.notice:
             gr.Markdown(opening.notice, elem_id="notice")
@@ -43,7 +47,7 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
                 controls = feature_controls(service, opening)
             with gr.Column(scale=3, min_width=480), gr.Tabs():
                 with gr.Tab("Definition tree"):
-                    tree_tab(service, controls, opening)
+                    tree_tab(service, controls, opening, page)
                 with gr.Tab("Token list"):
                     tokens_tab(service, controls)
                 with gr.Tab("Text"):

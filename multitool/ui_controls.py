@@ -74,7 +74,8 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         weights_help = gr.HTML(
             _weights_help(library, recipe.sae, recipe.weights or entry.default_weights), elem_id="weights-help",
         )
-        share = gr.Slider(0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=False)
+        share = gr.Slider(0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=False,
+                          info="1 is the encoder alone, 0 the decoder alone")
         usual_scale = gr.Checkbox(
             True, label="As far out as a usual token", elem_id="usual-scale",
             info="The scale is the mean distance of the model's tokens from their centroid",
@@ -92,7 +93,8 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
             0, 1, 0, step=0.01, label="Weight of the first component",
             info="Mixed into the direction, which keeps the rest. The distance then differs from the scale.",
         )
-        more = gr.Textbox("", label="Weights of further components", placeholder="e.g. 0.1, -0.05", max_lines=1)
+        more = gr.Textbox("", label="Weights of further components", placeholder="e.g. 0.1, -0.05", max_lines=1,
+                          info="Of the second, the third, … in their order; negative ones point the other way")
 
     def step(name: str):
         def handler(sae_name: str, feature: int | None) -> int:

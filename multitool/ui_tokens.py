@@ -1,13 +1,16 @@
 """The tab with the token list."""
 
+from dataclasses import dataclass
 from functools import partial
+from html import escape
 
 import gradio as gr
 
 from multitool import engine
+from multitool.compare import ranks_in
 from multitool.engine import TokenTable
 from multitool.errors import UserError
-from multitool.recipe import MEASURES, ListRecipe
+from multitool.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
 from multitool.ui_common import PRIVATE, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
@@ -15,6 +18,15 @@ from multitool.ui_evidence import list_verdict
 from multitool.ui_service import Service
 
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The list that is shown, and what it was made from."""
+
+    vector: VectorRecipe
+    recipe: ListRecipe
+    table: TokenTable
 
 
 def tokens_tab(service: Service, controls: FeatureControls) -> None:
@@ -28,23 +40,43 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
         top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens", info="How many are listed")
     with gr.Row():
         make = gr.Button("List tokens", variant="primary", elem_id="list", scale=3)
-        check = gr.Button("Check this list", elem_id="check-list", interactive=False, scale=1)
-    status = gr.Textbox("", show_label=False, placeholder="No list yet.", interactive=False, container=False,
-                        elem_id="list-status")
+        check = gr.Button("Check this list", elem_id="check-list", interactive=False, scale=2)
+        keep = gr.Button("Keep to compare", elem_id="keep-list", interactive=False, scale=2)
+    status = gr.Textbox("", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
+                        container=False, elem_id="list-status")
     verdict = gr.HTML("", elem_id="list-verdict")
+    with gr.Row():
+        with gr.Column(min_width=380, visible=False) as kept_column:
+            with gr.Row(elem_classes="view-title"):
+                kept_name = gr.HTML("", elem_id="kept-list-name")
+                drop = gr.Button("Stop comparing", size="sm", min_width=120, scale=0, elem_id="drop-list")
+            kept_table = gr.Dataframe(
+                **_frame(engine.TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="kept-tokens",
+                label="Kept list",
+            )
+        with gr.Column(min_width=380):
+            shared = gr.HTML("", elem_id="lists-shared", visible=False)
+            table = gr.Dataframe(
+                **_frame(engine.TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
+                show_search="search", label="Tokens (␣ is a blank)",
+            )
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
-    table = gr.Dataframe(
-        **_frame(engine.TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens", show_search="search",
-        label="Tokens (␣ is a blank)",
-    )
-    listed = gr.State()  # the recipes of the list that is shown
+    listed, kept = gr.State(), gr.State()
 
     measure.change(lambda kind: (gr.update(info=_measure_help(kind)), gr.update(visible=kind == "score")), measure,
                    [measure, exponent], queue=False, show_progress="hidden", **PRIVATE)
-    views = [status, verdict, table, csv_file, listed, check]
-    event = {"outputs": views, "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
-    make.click(shown_errors(partial(_listed, service)), [*controls.all(), measure, exponent, top], **event)
-    check.click(shown_errors(partial(_checked, service)), listed, **event)
+    event = {"outputs": [status, listed], "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
+    show = {
+        "fn": partial(_shown, service), "inputs": [listed, kept],
+        "outputs": [status, verdict, table, csv_file, check, keep, kept_column, kept_name, kept_table, shared],
+        "show_progress_on": table, **PRIVATE,
+    }
+    for button, inputs, handler in (
+        (make, [*controls.all(), measure, exponent, top], _listed), (check, listed, _checked),
+    ):
+        button.click(shown_errors(partial(handler, service)), inputs, **event).success(**show)
+    keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
+    drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
 
 
 def _measure_help(measure: str) -> str:
@@ -55,44 +87,80 @@ def _frame(columns: tuple[str, ...]) -> dict:
     """How a table of tokens looks."""
     return {
         "headers": [column.replace("_", " ") for column in columns],
-        "datatype": ["str" if column == "token" else "number" for column in columns],
+        "datatype": ["str" if column in ("token", _ALSO) else "number" for column in columns],
     }
 
 
 def _listed(service: Service, *values):
     """List the tokens; until they can be listed, in words what is being waited for."""
     *vector_values, measure, exponent, top = values
-    recipes = vector_recipe(*vector_values), ListRecipe(measure=measure, exponent=exponent, top=top)
-    yield from _views(service, recipes, evidence=False)
+    recipe = ListRecipe(measure=measure, exponent=exponent, top=top)
+    yield from _made(service, vector_recipe(*vector_values), recipe, evidence=False)
 
 
-def _checked(service: Service, recipes: tuple | None):
+def _checked(service: Service, listed: _Listed | None):
     """The list that is shown once more, with its evidence."""
-    if recipes is None:
+    if listed is None:
         raise UserError("There is no list to check. Make one first.")
-    yield from _views(service, recipes, evidence=True)
+    yield from _made(service, listed.vector, listed.recipe, evidence=True)
 
 
-def _views(service: Service, recipes: tuple, *, evidence: bool):
-    for table in service.table(*recipes, evidence=evidence):
-        if isinstance(table, str):
-            yield [table, *(gr.skip() for _ in range(5))]
+def _made(service: Service, vector: VectorRecipe, recipe: ListRecipe, *, evidence: bool):
+    for answer in service.table(vector, recipe, evidence=evidence):
+        if isinstance(answer, str):
+            yield answer, gr.skip()
+        else:
+            yield "", _Listed(vector, recipe, answer)
+
+
+_ALSO = "rank in the other"
+
+
+def _shown(service: Service, listed: _Listed | None, kept: _Listed | None) -> list:
+    """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
+    if listed is None:
+        return [gr.skip()] * 10
+    table = listed.table
+    # A list by activation agrees with the activations, whatever the direction.
+    may_check = listed.recipe.measure == "score" and table.evidence is None
+    other = kept.table if kept else None
+    both = len({row[1] for row in table.rows} & {row[1] for row in other.rows}) if other else 0
+    return [
+        visible(_summary(table)), list_verdict(table, partial(_token_text, service, table)), _dataframe(table, other),
+        save(table.to_csv(), table.settings, "tokens.csv"), gr.update(interactive=may_check),
+        gr.update(interactive=True), gr.update(visible=kept is not None),
+        f'<p><b>Kept</b> · {escape(visible(_name(other)))}</p>' if other else "",
+        _dataframe(other, table) if other else gr.skip(),
+        gr.update(
+            visible=kept is not None,
+            value=f"<p><b>This one</b> · {escape(visible(_name(table)))}. The two lists have <b>{both}</b> of "
+            f"{len(table.rows)} tokens in common.</p>" if other else "",
+        ),
+    ]
+
+
+def _dataframe(table: TokenTable, other: TokenTable | None) -> gr.Dataframe:
+    """The rows as the page shows them; with the ranks in another list, behind the tokens, if there is one."""
     rows = [
         [rank, visible(token, spaces=True), token_id, *(round(number, 4) for number in numbers)]
         for rank, token, token_id, *numbers in table.rows
     ]
-    frame = _frame(table.columns)
-    # A list by activation agrees with the activations, whatever the direction.
-    may_check = recipes[1].measure == "score" and not evidence
-    yield [
-        visible(_summary(table)), list_verdict(table, partial(_token_text, service, table)),
-        gr.Dataframe({"headers": frame["headers"], "data": rows}, datatype=frame["datatype"]),
-        save(table.to_csv(), table.settings, "tokens.csv"), recipes, gr.update(interactive=may_check),
-    ]
+    columns = table.columns
+    if other is not None:
+        ranks = ranks_in([row[1] for row in table.rows], [row[1] for row in other.rows])
+        rows = [[*row[:2], f"= {rank}" if rank else "", *row[2:]] for row, rank in zip(rows, ranks, strict=True)]
+        columns = (*columns[:2], _ALSO, *columns[2:])
+    frame = _frame(columns)
+    return gr.Dataframe({"headers": frame["headers"], "data": rows}, datatype=frame["datatype"])
 
 
 def _token_text(service: Service, table: TokenTable, token_id: int) -> str:
     return service.library.subject(table.settings["model"]).token_texts[token_id]
+
+
+def _name(table: TokenTable) -> str:
+    settings = table.settings
+    return f"{settings['sae']} feature {settings['feature']}, {settings['weights']}, scale {settings['scale']:.3g}"
 
 
 def _summary(table: TokenTable) -> str:

@@ -2,24 +2,41 @@
 
 import contextlib
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import gradio as gr
 
+from multitool import explore, links
 from multitool.defaults import DEMO, Opening
 from multitool.demo_model import DEMO_MODEL
 from multitool.document import DefinitionTree, read_tree
-from multitool.draw import DEFAULT_NODES, render
+from multitool.draw import DEFAULT_NODES
 from multitool.errors import UserError
 from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.text import visible
-from multitool.tree import Definition, Tree
-from multitool.ui_common import PRIVATE, on_model, save, shown_errors
+from multitool.tree import Tree
+from multitool.ui_common import PRIVATE, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, control_values, vector_recipe
 from multitool.ui_evidence import tree_verdict
 from multitool.ui_service import Service
+from multitool.ui_views import (
+    EMPTY,
+    FIGURES,
+    FILES,
+    ORDERS,
+    compared_with,
+    comparison_line,
+    data_files,
+    explorer,
+    figure_files,
+    link_query,
+    name_of,
+    probability_bar,
+    summary,
+    table,
+)
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
 DEMO_TREE = Path(__file__).parent / "demo" / "opening_tree.json"
@@ -38,43 +55,16 @@ EXAMPLES = {
 }
 
 _CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
-_DEFINITIONS_SHOWN = 50
 _LIKELIEST_SHOWN = 4
-# Each with its kind and its width.
-_COLUMNS = {"Probability (%)": ("number", "15%"), "Definition": ("str", "70%"), "Complete": ("str", "15%")}
-_CHECKED_COLUMNS = {
-    "Probability (%)": ("number", "15%"), "Definition": ("str", "45%"), "Complete": ("str", "13%"),
-    "Lift (nats)": ("number", "14%"), "Fires": ("number", "13%"),
-}
-_ORDERS = ("probability", "lift")
+_JUDGED_FROM = 50  # nodes; before, the time says little of what follows
+_RESOLUTIONS = [("screen, 100", 100), ("slides, 150", 150), ("print, 300", 300), ("print, 600", 600)]
+# Only a browser knows under which address it sees the page.
+_WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathname + link : link"
 
 
-@dataclass(frozen=True)
-class _Views:
-    """A tree as it is shown: in words, as a picture, as files by format, as a table of definitions, and as JSON."""
-
-    summary: str = "No tree yet. Choose a feature and press “Grow tree”."
-    verdict: str = ""
-    picture: str | None = None
-    files: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(("png", "svg", "json")))
-    columns: dict = field(default_factory=lambda: _COLUMNS)
-    rows: list[list] = field(default_factory=list)
-    as_json: dict | None = None
-
-    @property
-    def table(self) -> dict:
-        """The definitions, for a dataframe."""
-        datatypes, widths = zip(*self.columns.values(), strict=True)
-        return {
-            "value": {"headers": list(self.columns), "data": self.rows},
-            "datatype": list(datatypes), "column_widths": list(widths),
-        }
-
-
-def tree_tab(service: Service, controls: FeatureControls, opening: Opening) -> None:
-    """Build the tab and wire it to the controls."""
-    document = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
-    views = _views(document, DEFAULT_NODES) if document else _Views()
+def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page: gr.Blocks) -> None:
+    """Build the tab and wire it to the controls; a link's settings are taken from the page's address."""
+    opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
     recipes = {
         name: recipe
         for name, recipe in EXAMPLES.get(opening.entry.model, {}).items() if service.library.offers(recipe.sae)
@@ -83,101 +73,174 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening) -> N
         gr.Markdown("Examples")
         examples = {name: gr.Button(name, size="sm", min_width=60) for name in recipes}
     with gr.Accordion("Prompt and growth", open=False):
-        prompt = gr.Textbox(
-            TreeRecipe.prompt, label="Prompt", max_lines=3, max_length=service.settings.max_prompt, elem_id="prompt",
-            info="{ghost} stands where the unknown token goes. A definition closes the quote left open at the end.",
-        )
-        with gr.Row():
-            cutoff = gr.Dropdown(
-                _CUTOFFS, value="5e-5", label="Cutoff", allow_custom_value=True, elem_id="cutoff",
-                info="Smallest probability of a path; smaller grows a larger tree",
-            )
-            max_nodes = gr.Number(
-                min(TreeRecipe.max_nodes, service.settings.max_nodes), label="Most nodes", precision=0, minimum=1,
-                maximum=service.settings.max_nodes,
-                info="If there are more, the most probable are kept",
-            )
-        with gr.Row():
-            top_k = gr.Slider(1, 20, TreeRecipe.top_k, step=1, label="Continuations per node (top_k)")
-            max_depth = gr.Slider(1, 50, TreeRecipe.max_depth, step=1, label="Longest path in tokens")
-        stop_at_quote = gr.Checkbox(TreeRecipe.stop, label="Stop at the closing quote or the end of the text")
+        growth_controls = _growth_controls(service)
     with gr.Row():
-        grow = gr.Button("Grow tree", variant="primary", scale=3, elem_id="grow")
-        stop = gr.Button("Stop", scale=1, elem_id="stop")
-        go_on = gr.Button("Go on", scale=1, visible=False, elem_id="go-on")
-        check = gr.Button("Check this tree", scale=2, interactive=document is not None, elem_id="check")
-    status = gr.Textbox(views.summary, show_label=False, container=False, lines=1, max_lines=8, interactive=False,
+        grow = gr.Button("Grow tree", variant="primary", scale=3, min_width=160, elem_id="grow")
+        stop = gr.Button("Stop", scale=1, min_width=100, elem_id="stop")
+        go_on = gr.Button("Go on", scale=1, min_width=100, visible=False, elem_id="go-on")
+        check, keep = (
+            gr.Button(text, scale=2, min_width=140, interactive=opened is not None, elem_id=name)
+            for text, name in (("Check this tree", "check"), ("Keep to compare", "keep"))
+        )
+    status = gr.Textbox(summary(opened), show_label=False, container=False, lines=1, max_lines=8, interactive=False,
                         elem_id="status")
-    verdict = gr.HTML(views.verdict, elem_id="tree-verdict")
-    picture = gr.Image(
-        views.picture, type="filepath", format="png", interactive=False, show_label=False, label="Definition tree",
-        buttons=["download", "fullscreen"], elem_id="tree-picture",
-    )
-    untrimmed = _untrimmed(document)
+    bar = gr.HTML(probability_bar(opened), elem_id="coverage", apply_default_css=False)
+    verdict = gr.HTML("", elem_id="tree-verdict")
+    comparison = gr.HTML("", elem_id="comparison", visible=False)
+    with gr.Tabs():
+        with gr.Tab("Explore", elem_id="explore-tab") as explore_tab, gr.Row():
+            with gr.Column(scale=3, min_width=400, visible=False) as kept_column:
+                with gr.Row(elem_classes="view-title"):
+                    kept_name = gr.Markdown("", elem_id="kept-name")
+                    drop = gr.Button("Stop comparing", size="sm", min_width=120, scale=0, elem_id="drop")
+                kept_view = explorer(None, "kept-view")
+            with gr.Column(scale=3, min_width=400):
+                name = gr.Markdown("", elem_id="tree-name", elem_classes="view-title", visible=False)
+                view = explorer(explore.payload(opened) if opened else None, "tree-view")
+            with gr.Column(scale=2, min_width=330):
+                order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
+                definitions = gr.Dataframe(
+                    **table(opened, ORDERS[0], None), interactive=False, wrap=True, label="Definitions",
+                    max_height=560, elem_id="definitions",
+                )
+        with gr.Tab("Figure", elem_id="figure-tab") as figure_tab:
+            with gr.Row():
+                drawn = gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the figure", elem_id="drawn",
+                                  info="The most probable ones; the rest is told as “…”")
+                dpi = gr.Dropdown(_RESOLUTIONS, value=150, label="Resolution of the PNG", elem_id="dpi",
+                                  info="Pixels per inch; SVG and PDF are sharp at any size")
+                dark = gr.Checkbox(False, label="Dark figure", elem_id="dark", info="For dark slides and pages")
+            picture = gr.Image(
+                type="filepath", format="png", interactive=False, show_label=False, label="Definition tree",
+                buttons=["download", "fullscreen"], elem_id="tree-picture",
+            )
+            with gr.Row():
+                figures = [gr.DownloadButton(kind.upper(), size="sm", elem_id=kind) for kind in FIGURES]
+    untrimmed = _untrimmed(opened)
     with gr.Row():
         trim = gr.Slider(
-            untrimmed, 0, untrimmed, step=0.05, elem_id="trim",
-            label="Trim: least probability (10^x)", info="Redraws without growing again; larger shows less",
+            untrimmed, 0, untrimmed, step=0.05, elem_id="trim", visible=opened is not None,
+            label="Trim: least probability (10^x)",
+            info="Leaves the rest out of all views and files, without growing again",
         )
-        highest = _highest_lift(document)
         least_lift = gr.Slider(
-            0, highest or 1, 0, step=0.1, label="Least lift", elem_id="least-lift", visible=highest is not None,
+            0, 1, 0, step=0.1, label="Least lift", elem_id="least-lift", visible=False,
             info="In nats, over the centroid and random directions; 0 shows all",
         )
-        drawn = gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the picture", elem_id="drawn",
-                          info="The most probable ones")
+    files = data_files(opened) if opened else dict.fromkeys(FILES)
     with gr.Row():
-        downloads = [
-            gr.DownloadButton(kind.upper(), path, size="sm", elem_id=kind) for kind, path in views.files.items()
+        data = [
+            gr.DownloadButton(text, files[kind], size="sm", elem_id=kind, visible=opened is not None)
+            for kind, text in zip(FILES, ("Data (JSON)", "Interactive page (HTML)"), strict=True)
         ]
         upload = gr.UploadButton("Open a saved tree (JSON)", size="sm", file_types=[".json"], elem_id="open")
-    order = gr.Radio(_ORDERS, value=_ORDERS[0], label="Definitions by", elem_id="order", visible=highest is not None)
-    table = gr.Dataframe(
-        **views.table, interactive=False, wrap=True, label="Definitions", max_height=420,
-        elem_id="definitions",
+    link = gr.Textbox(
+        link_query(opened), label="Link to this tree", interactive=False, buttons=["copy"], max_lines=1, elem_id="link",
+        info="Opens the page with the same settings and grows the tree", visible=opened is not None,
     )
-    with gr.Accordion("JSON", open=False):
-        json_view = gr.JSON(views.as_json, show_label=False, open=False, max_height=500, elem_id="json-view")
-    document = gr.State(document)
+    document, kept, on_figure, linked = gr.State(opened), gr.State(), gr.State(False), gr.State("")
 
     growing = {
-        "fn": shown_errors(partial(_grow, service)),
-        "inputs": [*controls.all(), prompt, top_k, cutoff, max_depth, max_nodes, stop_at_quote],
+        "fn": shown_errors(partial(_grow, service)), "inputs": [*controls.all(), *growth_controls],
         "outputs": [document, status], "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
     }
     going_on = growing | {"fn": shown_errors(partial(_go_on, service)), "inputs": document}
     reset = {
         "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
     }
+    trimming = [document, trim, least_lift]
     show = {
-        "fn": shown_errors(_shown), "inputs": [document, trim, least_lift, order, drawn],
-        "outputs": [status, verdict, go_on, check, picture, *downloads, table, json_view],
-        "show_progress_on": picture, **PRIVATE,
+        "fn": shown_errors(_shown), "inputs": [*trimming, order, kept],
+        "outputs": [status, bar, verdict, go_on, check, keep, view, definitions, *data, link, kept_column, kept_name,
+                    kept_view, name, comparison],
+        "show_progress_on": view, **PRIVATE,
     }
-    growths = [grow.click(**growing), go_on.click(**going_on)]
-    for name, recipe in recipes.items():
-        fill = examples[name].click(
+    draw = {
+        "fn": shown_errors(_drawn), "inputs": [*trimming, drawn, dpi, dark, on_figure],
+        "outputs": [picture, *figures], "show_progress_on": picture, **PRIVATE,
+    }
+
+    def from_link(request: gr.Request) -> list:  # Gradio knows by the annotation what to give
+        return _from_link(service, opening, request.query_params)
+
+    def show_after(event, after="then") -> None:
+        getattr(event, after)(**show).then(**draw)
+
+    growths = [grow.click(**growing), go_on.click(**going_on), linked.change(**growing)]
+    for example, recipe in recipes.items():
+        fill = examples[example].click(
             partial(control_values, service.library, recipe), None, controls.all(), queue=False, **PRIVATE
         )
         growths.append(fill.then(**growing))
     for growth in growths:
         # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
-        growth.success(**reset).then(**show)
-        growth.failure(**reset).then(**show)
+        show_after(growth.success(**reset))
+        show_after(growth.failure(**reset))
     checking = check.click(**growing | {"fn": shown_errors(partial(_check, service)), "inputs": document})
-    checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE).then(**show)
-    checking.failure(**show)
-    stop.click(None, cancels=[*growths, checking], **PRIVATE).then(**reset).then(**show)
-    gr.on([trim.release, least_lift.release, order.input, drawn.release], trigger_mode="always_last", **show)
-    upload.upload(shown_errors(_opened), upload, document, **PRIVATE).success(**reset).then(**show)
+    show_after(checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE))
+    show_after(checking, "failure")
+    show_after(stop.click(None, cancels=[*growths, checking], **PRIVATE).then(**reset))
+    show_after(upload.upload(shown_errors(_opened), upload, document, **PRIVATE).success(**reset))
+    show_after(keep.click(lambda shown: shown, document, kept, show_progress="hidden", **PRIVATE))
+    show_after(drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE))
+    gr.on([trim.release, least_lift.release, order.input], trigger_mode="always_last", **show).then(**draw)
+    gr.on([drawn.release, dpi.input, dark.input], trigger_mode="always_last", **draw)
+    figure_tab.select(lambda: True, None, on_figure, queue=False, show_progress="hidden", **PRIVATE).then(**draw)
+    explore_tab.select(lambda: False, None, on_figure, queue=False, show_progress="hidden", **PRIVATE)
+    gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
+    page.load(
+        shown_errors(from_link), None, [*controls.all(), *growth_controls, linked],
+        show_progress="hidden", **PRIVATE,
+    )
+
+
+def _growth_controls(service: Service) -> list:
+    """The controls of prompt and growth, in the order of TreeRecipe's fields."""
+    prompt = gr.Textbox(
+        TreeRecipe.prompt, label="Prompt", max_lines=3, max_length=service.settings.max_prompt, elem_id="prompt",
+        info="{ghost} stands where the unknown token goes. A definition closes the quote left open at the end.",
+    )
+    with gr.Row():
+        cutoff = gr.Dropdown(
+            _CUTOFFS, value="5e-5", label="Cutoff", allow_custom_value=True, elem_id="cutoff",
+            info="Smallest probability of a path. Ten times smaller grows some five to ten times as many nodes, and "
+            "takes as much longer",
+        )
+        max_nodes = gr.Number(
+            min(TreeRecipe.max_nodes, service.settings.max_nodes), label="Most nodes", precision=0, minimum=1,
+            maximum=service.settings.max_nodes, elem_id="max-nodes",
+            info="If there are more, the most probable are kept",
+        )
+    with gr.Row():
+        top_k = gr.Slider(1, 20, TreeRecipe.top_k, step=1, label="Continuations per node (top_k)", elem_id="top-k",
+                          info="How many next tokens of each path are looked at, the most probable ones")
+        max_depth = gr.Slider(1, 50, TreeRecipe.max_depth, step=1, label="Longest path in tokens", elem_id="max-depth",
+                              info="Definitions are cut off there")
+    stop = gr.Checkbox(
+        TreeRecipe.stop, label="Stop at the closing quote or the end of the text", elem_id="stop-at-quote",
+        info="Without it a path goes on through the quote, to what the model would write next",
+    )
+    return [prompt, top_k, cutoff, max_depth, max_nodes, stop]
+
+
+def _from_link(service: Service, opening: Opening, parameters: Mapping[str, str]) -> list:
+    """The controls as a link's query sets them, and the query, which starts the growth; nothing without one."""
+    found = links.recipes_of(parameters, opening.recipe)
+    if found is None:
+        return [gr.skip()] * (len(FeatureControls.__dataclass_fields__) + len(TreeRecipe.__dataclass_fields__) + 1)
+    vector, tree = found
+    cutoff = repr(tree.cutoff).replace("e-0", "e-")  # as the menu writes it
+    return [*control_values(service.library, vector), tree.prompt, tree.top_k, cutoff, tree.max_depth, tree.max_nodes,
+            tree.stop, links.query(vector, tree)]
 
 
 def _grow(service: Service, *values):
     """Grow a tree; after every level the tree so far, and in words how far it is."""
-    *vector_values, prompt, top_k, cutoff, max_depth, max_nodes, stop = values
+    n_tree = len(TreeRecipe.__dataclass_fields__)
+    prompt, top_k, cutoff, max_depth, max_nodes, stop = values[-n_tree:]
     with contextlib.suppress(TypeError, ValueError):  # the recipe says what is wrong with it
         cutoff = float(cutoff)
-    vector = vector_recipe(*vector_values)
+    vector = vector_recipe(*values[:-n_tree])
     recipe = TreeRecipe(
         prompt=prompt, top_k=top_k, cutoff=cutoff, max_depth=max_depth, max_nodes=max_nodes, stop=stop
     )
@@ -195,7 +258,7 @@ def _check(service: Service, document: DefinitionTree | None):
     """Find the evidence for the tree that is shown."""
     if document is None:
         raise UserError("There is no tree to check. Grow one first.")
-    yield gr.skip(), "Checking …"
+    yield gr.skip(), "Checking … (the first time for a model and a layer it takes a minute or more)"
     for answer in service.checked(document):
         yield (gr.skip(), answer) if isinstance(answer, str) else (answer, "Checked.")
 
@@ -213,8 +276,20 @@ def _progress(answers):
             f"{definition.probability:.1%}  {visible(definition.text)}{'' if definition.complete else ' …'}"
             for definition in answer.definitions(_LIKELIEST_SHOWN)
         )
-        progress = f"Growing: {answer.depth_grown} tokens deep, {len(answer.tree)} nodes, {answer.seconds:.1f} s"
-        yield answer, f"{progress}\n{likeliest}"
+        yield answer, f"{_how_far(answer)}\n{likeliest}"
+
+
+def _how_far(document: DefinitionTree) -> str:
+    """In words how far a growing tree is, and how long it can take at most."""
+    nodes, most = len(document.tree), document.settings["max_nodes"]
+    words = (
+        f"Growing: {document.depth_grown} tokens deep of at most {document.settings['max_depth']}, {nodes:,} nodes, "
+        f"{document.seconds:.1f} s"
+    )
+    if _JUDGED_FROM <= nodes < most:
+        # Larger trees take less per node, so this is rather too much.
+        words += f"; the most there can be, {most:,} nodes, would take some {document.seconds / nodes * most:.0f} s"
+    return words
 
 
 def _opened(path: str) -> DefinitionTree:
@@ -230,74 +305,63 @@ def _untrimmed(document: DefinitionTree | None) -> float:
 
 def _reset(document: DefinitionTree | None) -> list:
     """The controls of the views, so that they leave out nothing of this tree."""
-    return [gr.update(minimum=_untrimmed(document), value=_untrimmed(document)), *_of_lifts(document)]
+    lowest = _untrimmed(document)
+    return [gr.update(minimum=lowest, value=lowest, visible=document is not None), *_of_lifts(document)]
 
 
 def _of_lifts(document: DefinitionTree | None) -> list:
     """The slider that prunes by lift and the order of definitions; hidden where no lifts are known."""
-    highest = _highest_lift(document)
+    highest = None if document is None else _highest_lift(document.tree)
     known = highest is not None
-    return [gr.update(visible=known, value=0, maximum=highest or 1), gr.update(visible=known, value=_ORDERS[0])]
+    return [gr.update(visible=known, value=0, maximum=highest or 1), gr.update(visible=known, value=ORDERS[0])]
 
 
-def _highest_lift(document: DefinitionTree | None) -> float | None:
+def _highest_lift(tree: Tree) -> float | None:
     """The slider's end, where there is still something to show; None if no lifts are known."""
-    lifts = None if document is None else document.tree.lift
-    if lifts is None or not len(lifts):
+    if tree.lift is None or not len(tree.lift):
         return None
-    return max(0.1, math.floor(lifts.max() * 10) / 10)
+    return max(0.1, math.floor(tree.lift.max() * 10) / 10)
 
 
-def _shown(document: DefinitionTree | None, trim: float, least_lift: float, order: str, drawn: int) -> list:
-    """The views of a tree, trimmed, for the outputs of the tab."""
-    if document is None:
-        views = _Views()
-        return [views.summary, views.verdict, *(gr.skip() for _ in range(5 + len(views.files)))]
-    may_go_on = gr.update(visible=not document.complete)
-    may_check = gr.update(interactive=len(document.tree) > 0)
+def _trimmed(document: DefinitionTree, trim: float, least_lift: float) -> DefinitionTree:
     cutoff = min(10**trim, 0.999)
     if cutoff > document.effective_cutoff:
         document = document.trimmed(cutoff)
     if document.tree.lifts is not None and least_lift > 0:
         document = document.lifted(least_lift)
-    views = _views(document, drawn, order)
-    return [views.summary, views.verdict, may_go_on, may_check, views.picture, *views.files.values(),
-            gr.Dataframe(**views.table), views.as_json]
+    return document
 
 
-def _views(document: DefinitionTree, drawn: int, order: str = _ORDERS[0]) -> _Views:
-    files = render(document, ["png", "svg"], max_nodes=drawn) | {"json": document.to_json()}
-    paths = {kind: save(content, document.settings, f"tree.{kind}") for kind, content in files.items()}
-    checked = document.tree.lifts is not None
-    return _Views(
-        _summary(document), tree_verdict(document.evidence), paths["png"], paths,
-        _CHECKED_COLUMNS if checked else _COLUMNS,
-        [_row(document.tree, definition) for definition in _ordered(document, order)],
-        document.to_dict(),
-    )
+def _shown(document: DefinitionTree | None, trim: float, least_lift: float, order: str, kept) -> list:
+    """The views of a tree, trimmed, for the outputs of the tab."""
+    if document is None:
+        return [EMPTY, "", "", *(gr.skip() for _ in range(11 + len(FILES)))]
+    whole, document = document, _trimmed(document, trim, least_lift)
+    compared = compared_with(document, kept)
+    link = link_query(document)
+    return [
+        summary(document), probability_bar(document), tree_verdict(document.evidence),
+        gr.update(visible=not whole.complete), gr.update(interactive=len(whole.tree) > 0),
+        gr.update(interactive=len(whole.tree) > 0),
+        explore.payload(document, compared.nodes if compared else None),
+        gr.Dataframe(**table(document, order, compared)),
+        *(gr.update(value=path, visible=True) for path in data_files(document).values()),
+        gr.update(value=link, visible=bool(link)),
+        gr.update(visible=kept is not None), f"**Kept** · {_plain(name_of(kept))}" if compared else "",
+        explore.payload(kept, compared.other_nodes) if compared else None,
+        gr.update(value=f"**This one** · {_plain(name_of(document))}", visible=bool(compared)),
+        gr.update(value=comparison_line(document, kept, compared) if compared else "", visible=bool(compared)),
+    ]
 
 
-def _ordered(document: DefinitionTree, order: str) -> list[Definition]:
-    """The definitions that are listed, the first ones of that order."""
-    if order == "lift" and document.tree.lifts is not None:
-        lift = document.tree.lift
-        return sorted(document.definitions(), key=lambda definition: -lift[definition.node])[:_DEFINITIONS_SHOWN]
-    return document.definitions(_DEFINITIONS_SHOWN)
+def _plain(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    return f"`{text.replace('`', chr(39))}`"
 
 
-def _row(tree: Tree, definition: Definition) -> list:
-    probability = float(f"{100 * definition.probability:.3g}")
-    row = [probability, visible(definition.text), "yes" if definition.complete else "…"]
-    if tree.lifts is None:
-        return row
-    activation = float(tree.activation[definition.node])  # nan: it was not read
-    return [*row, round(float(tree.lift[definition.node]), 1), "" if math.isnan(activation) else round(activation, 2)]
-
-
-def _summary(document: DefinitionTree) -> str:
-    state = "" if document.complete else "Not whole: it was stopped, or its time was up. “Go on” grows the rest. "
-    ended = float(document.tree.cumulative_prob[document.tree.end].sum())
-    return visible(
-        f"{state}{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g}, grown in "
-        f"{document.seconds:.1f} s. "
-    ) + (f"Definitions that end within the tree hold {ended:.1%} of the probability." if ended else "")
+def _drawn(document: DefinitionTree | None, trim, least_lift, drawn: int, dpi: int, dark: bool, wanted: bool) -> list:
+    """The figure and its files, while somebody looks at it: drawing takes a second."""
+    if document is None or not wanted:
+        return [gr.skip() for _ in range(1 + len(FIGURES))]
+    files = figure_files(_trimmed(document, trim, least_lift), drawn=drawn, dpi=dpi, dark=dark)
+    return [files["png"], *files.values()]

@@ -127,6 +127,18 @@ def test_the_placeholder_is_never_predicted_and_the_others_sum_to_one(subject):
     assert (np.diff(probs[0]) <= 0).all()
 
 
+def test_the_entropy_of_the_first_token_is_over_all_tokens_but_the_placeholder(subject):
+    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    source = subject.next_tokens(prompt, ghost_vector(subject), 2, DEPTH)
+    assert source.entropies is None
+    source.start()
+    everything = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS, DEPTH)
+    _, probs = everything.start()
+    probs = probs[0].astype(np.float64)
+    plain = -sum(p * np.log(p) for p in probs[probs > 0])
+    assert source.entropies == pytest.approx([plain], rel=1e-5)
+
+
 def test_the_placeholder_elsewhere_in_the_prompt_stays_what_it_is(subject):
     prompt = subject.ghost_prompt('OSS "{ghost}" OSS "', DEPTH)
     places = [i for i, token_id in enumerate(prompt.token_ids) if token_id == prompt.placeholder_id]

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny import random_sae, tiny_model, write_model, write_sae
 
 from multitool.__main__ import main
 from multitool.document import read_tree
+from multitool.draw import DEFAULT_DPI, DEFAULT_NODES, DPI
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +113,25 @@ def test_a_tree_is_written_as_json_and_as_a_picture(folders, tmp_path, capsys):
 def test_the_ending_tells_the_format(folders, tmp_path, name, magic):
     assert main(["tree", *folders, "--feature", "2", "--cutoff", "0.05", "--image", str(tmp_path / name)]) == 0
     assert (tmp_path / name).read_bytes().startswith(magic)
+
+
+def test_a_picture_is_drawn_as_it_was_asked_for(folders, tmp_path, capsys):
+    plain, asked = tmp_path / "plain.png", tmp_path / "asked.png"
+    grow = ["tree", *folders, "--feature", "2", "--cutoff", "0.01", "--max-depth", "3", "--image"]
+    assert main([*grow, str(plain)]) == 0
+    assert main([*grow, str(asked), "--dpi", "60", "--dark", "--drawn", "4"]) == 0
+    with Image.open(plain) as picture, Image.open(asked) as smaller:
+        assert round(picture.info["dpi"][0]) == DEFAULT_DPI
+        assert round(smaller.info["dpi"][0]) == 60
+        assert json.loads(picture.info["Description"])["result"]["drawn"] == DEFAULT_NODES
+        assert json.loads(smaller.info["Description"])["result"]["drawn"] == 4
+        assert sum(picture.convert("RGB").getpixel((0, 0))) > 700 > 200 > sum(smaller.convert("RGB").getpixel((0, 0)))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["tree", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"nodes (default: {DEFAULT_NODES})" in shown
+    assert f"{DPI[0]} to {DPI[1]} (default: {DEFAULT_DPI})" in shown
 
 
 def test_every_option_reaches_the_result(folders, tmp_path):
@@ -283,7 +304,7 @@ VECTOR_OPTIONS = {
     ("command", "own"),
     [
         ("tree", {"--prompt", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop", "--evidence", "--json",
-                  "--image"}),
+                  "--image", "--drawn", "--dpi", "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
         ("saes", {"--search"}),
@@ -356,6 +377,11 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
         ([*TREE, "--device", "gpu"], "gpu"),
         ([*TREE, "--image", "tree.gif"], "tree.gif"),
         ([*TREE, "--image", "tree"], ".png, .svg, .pdf"),
+        ([*TREE, "--image", "tree.png", "--dpi", "5"], "dpi is 5; it must be a whole number from 50 to 600"),
+        ([*TREE, "--image", "tree.png", "--dpi", "fine"], "fine"),
+        ([*TREE, "--image", "tree.png", "--drawn", "0"], "drawn is 0"),
+        ([*TREE, "--json", "tree.json", "--dark"], "--dark is about a picture. Add --image"),
+        ([*TREE, "--dpi", "300"], "--dpi is about a picture"),
         ([*TOKENS, "--exponent", "0"], "exponent is 0"),
         ([*TOKENS, "--top", "0"], "top is 0"),
         ([*TOKENS, "--top", "20000"], "top is 20000"),

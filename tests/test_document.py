@@ -428,3 +428,15 @@ def test_a_tree_pruned_by_lift_says_so_and_reads_back():
     assert pruned.lifted(0.5).least_lift == 1.0, "what is gone stays gone"
     with pytest.raises(UserError, match="Check it first"):
         document().lifted(1.0)
+
+
+def test_the_entropy_of_the_first_token_is_written_and_read_where_it_is_known():
+    told = replace(document(), first_token_entropy=1.25)
+    assert told.to_dict()["result"]["first_token_entropy"] == 1.25
+    assert read_tree(told.to_json()).first_token_entropy == 1.25
+    assert "first_token_entropy" not in document().to_dict()["result"]
+    assert document().first_token_entropy is None
+    for value in (-0.1, "1", None, math.nan):
+        broken = good()
+        broken["result"]["first_token_entropy"] = value
+        assert "first_token_entropy" in refusal(broken)

@@ -1,14 +1,25 @@
 """Pictures of trees: nothing overlaps, nothing leaves the picture, and the recipe can be read off it."""
 
+import io
+import json
+import re
 import threading
 import xml.etree.ElementTree as ElementTree
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
 
+from multitool import __version__
 from multitool.document import DefinitionTree, read_tree
-from multitool.draw import FORMATS, draw_tree, render
+from multitool.draw import FORMATS, MOST_NODES, _drawable, draw_tree, render
+from multitool.errors import UserError
+from multitool.phrases import shown_part
 from multitool.registry import saes
+from multitool.text import percent
 from multitool.tree import ROOT, Tree
 
 SETTINGS = {
@@ -48,6 +59,14 @@ def document(n: int = 5, *, complete: bool = True, effective_cutoff: float = 5e-
     )
 
 
+def checked(document: DefinitionTree) -> DefinitionTree:
+    """With lifts from far below to far above what colours tell."""
+    n = len(document.tree)
+    lifts = np.random.default_rng(1).uniform(-3, 12, (n, 2))
+    tree = replace(document.tree, lifts=lifts, activation=np.full(n, np.nan))
+    return replace(document, tree=tree, evidence={"sentence": "This tree is made up."})
+
+
 def texts(figure) -> list[str]:
     return [artist.get_text() for artist in figure.texts]
 
@@ -77,6 +96,71 @@ def test_no_text_covers_another_or_leaves_the_picture(n, words):
     assert len(figure.texts) > n / 10
 
 
+@pytest.mark.parametrize("escaped", [True, False])
+@pytest.mark.parametrize("n", [10, 80, 250])
+def test_nor_where_much_is_hidden_and_colours_tell_the_lift(n, escaped):
+    figure = draw_tree(checked(document(400, words=WORDS + HOSTILE, branching=12)), n, dark=True, escaped=escaped)
+    assert_everything_readable(figure)
+    assert len(hidden_marks(figure)) > 3
+
+
+def hidden_marks(figure) -> list[str]:
+    return [text for text in texts(figure) if re.fullmatch(r"… \S+%", text)]
+
+
+def test_marks_tell_how_much_probability_is_hidden_behind_a_phrase_beside_its_children_and_at_the_prompt():
+    #   a .5 ── b .3 ── e .1      c .05      d .15;   f .2
+    made = Tree(
+        np.array([ROOT, ROOT, 0, 0, 0, 2]), np.arange(6), ("a", "f", " b", " d", " c", " e"), np.full(6, 0.5),
+        np.array([0.5, 0.2, 0.3, 0.15, 0.05, 0.1]), np.zeros(6, dtype=bool),
+    )  # fmt: skip
+    whole = DefinitionTree(made, SETTINGS, VECTOR, 5e-5, True, 0.0)
+    assert hidden_marks(draw_tree(whole, 6)) == []
+    assert hidden_marks(draw_tree(whole, 4)) == ["… 10%", "… 5%"]  # b goes on, and so does a, beside b and d
+    assert hidden_marks(draw_tree(whole, 1)) == ["… 50%", "… 20%"]  # f stands at the prompt
+    rare = replace(whole, tree=replace(made, cumulative_prob=np.array([0.5, 0.2, 0.3, 0.15, 0.02, 0.002])))
+    assert hidden_marks(draw_tree(rare, 4)) == [], "little is not worth a mark"
+
+
+def luminance(colour) -> float:
+    return sum(weight * (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4)
+               for weight, x in zip((0.2126, 0.7152, 0.0722), to_rgb(colour), strict=True))
+
+
+def contrast(one, other) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("mark", [lambda document: document, checked], ids=["plain", "checked"])
+def test_every_text_stands_out_from_the_paper(mark, dark):
+    figure = draw_tree(mark(document(200)), 120, dark)
+    paper = figure.get_facecolor()[:3]
+    assert (luminance(paper) < 0.05) == dark
+    assert min(contrast(artist.get_color(), paper) for artist in figure.texts) >= 4
+    assert all(artist.get_alpha() is None for artist in figure.texts)
+    assert min(contrast(patch.get_edgecolor()[:3], paper) for patch in figure.artists) >= 2.5
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_inks_tell_the_probability_and_colours_the_lift_by_lightness_too(dark):
+    made = Tree(np.full(3, ROOT), np.arange(3), ("high", "mid", "low"), np.ones(3), np.array([0.5, 0.02, 0.0004]),
+                np.zeros(3, dtype=bool))
+    one = DefinitionTree(made, SETTINGS, VECTOR, 5e-5, True, 0.0)
+
+    def colours(document):
+        figure = draw_tree(document, dark=dark)
+        found = {artist.get_text(): artist.get_color() for artist in figure.texts}
+        return [contrast(found[word], figure.get_facecolor()[:3]) for word in ("high", "mid", "low")]
+
+    high, mid, low = colours(one)
+    assert high > 1.5 * mid > 1.5 * 1.2 * low
+    lifts = np.array([[9.0, 7], [5, 3], [0, -2]])
+    high, mid, low = colours(replace(one, tree=replace(made, lifts=lifts, activation=np.ones(3))))
+    assert high > 1.2 * mid > 1.2 * 1.1 * low
+
+
 @pytest.mark.parametrize("branching", [1, 10, 40], ids=["thin", "bushy", "broad"])
 def test_trees_of_other_shapes_are_readable_too(branching):
     assert_everything_readable(draw_tree(document(80, branching=branching), max_nodes=80))
@@ -85,7 +169,11 @@ def test_trees_of_other_shapes_are_readable_too(branching):
 def test_only_the_most_probable_nodes_are_drawn_and_the_caption_says_how_many():
     few, many = draw_tree(document(250), max_nodes=10), draw_tree(document(250), max_nodes=200)
     assert len(few.texts) < len(many.texts)
-    assert "250 nodes, the 10 most probable drawn" in " ".join(texts(few))
+    caption = " ".join(texts(few))
+    assert "250 nodes" in caption
+    assert "the 10 most probable drawn" in caption
+    assert f"{percent(shown_part(document(250), 10).covered)} of the model's answers follow a drawn path" in caption
+    assert "all drawn" in " ".join(texts(draw_tree(document(250), max_nodes=250)))
     assert_everything_readable(few)
 
 
@@ -108,9 +196,10 @@ def test_the_longest_name_in_the_registry_fits():
     ids=["long", "capitals", "one word", "Chinese", "dollars"],
 )
 def test_any_prompt_fits(prompt):
-    figure = draw_tree(document(settings={"prompt": prompt}))
+    figure = draw_tree(document(settings={"prompt": prompt}), escaped=False)
     assert_everything_readable(figure)
     assert prompt.replace(" ", "") in "".join(texts(figure)).replace(" ", "")
+    assert_everything_readable(draw_tree(document(settings={"prompt": prompt})))
 
 
 def test_the_caption_holds_the_whole_recipe():
@@ -118,9 +207,23 @@ def test_the_caption_holds_the_whole_recipe():
     for part in (
         "google/gemma-2b", "gemma-2b-res-jb/blocks.6.hook_resid_post", "feature 16383", "encoder weights", "bfloat16",
         "centroid + 3.80417", 'A typical definition of "{ghost}" would be "', "cutoff 5e-05", "top_k 7",
-        "depth to 24", "at most 1999 nodes", "5 nodes",
+        "depth to 24", "at most 1999 nodes", "5 nodes", "sae-feature-multitool 0.1.0",
     ):  # fmt: skip
         assert part in caption
+    assert "INCOMPLETE" not in caption
+
+
+def test_settings_can_be_read_off_the_caption_exactly_and_results_are_rounded():
+    settings = {"scale": 2.3882502123112013, "cutoff": 1.25e-6, "pca": [0.1, -12.5, 1 / 3]}
+    vector = {"distance_from_centroid": 2.388250212, "mean_token_distance": 3}
+    made = replace(document(settings=settings), vector=vector)
+    caption = " ".join(texts(draw_tree(made)))
+    scale = re.search(r"centroid \+ (\S+) ×", caption)[1]
+    assert np.float32(scale) == np.float32(settings["scale"])
+    assert len(scale) <= 11
+    assert "cutoff 1.25e-06," in caption
+    assert "components [0.1, -12.5, 0.333333333]" in caption
+    assert "distance from centroid 2.388 (tokens: 3 on average)" in caption
 
 
 def test_the_caption_holds_what_differs_from_the_default():
@@ -131,6 +234,10 @@ def test_the_caption_holds_what_differs_from_the_default():
     ):  # fmt: skip
         assert part in caption
     assert "centroid +" not in caption
+    lifted = checked(document(30)).lifted(1.5)
+    caption = " ".join(texts(draw_tree(lifted)))
+    for part in (f"{len(lifted.tree)} nodes on branches with a lift of at least 1.5 nats", "colour: lift", "made up."):
+        assert part in caption
 
 
 def test_an_empty_tree_is_drawn_with_what_to_do():
@@ -171,8 +278,163 @@ def test_a_very_long_phrase_is_cut_with_an_ellipsis():
     assert all(len(text) <= 60 and text.endswith("…") for text in long)
 
 
+def pdf_texts(source: bytes) -> list[str]:
+    """What the text blocks of a PDF show: strings are ASCII here, in one or in two bytes."""
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", source, re.DOTALL)
+    found = []
+    for stream in streams:
+        try:
+            content = zlib.decompress(stream)
+        except zlib.error:  # not a compressed one
+            continue
+        for block in re.findall(rb"\nBT\n(.*?)\nET\n", content, re.DOTALL):
+            strings = re.findall(rb"\(((?:\\.|[^\\()])*)\)", block, re.DOTALL)
+            found.append(re.sub(rb"\\(.)", rb"\1", b"".join(strings)).replace(b"\0", b"").decode("latin-1"))
+    return found
+
+
+def test_a_pdfs_text_is_text_in_fonts_that_it_holds():
+    source = render(document(30, words=(" barks", " (typically)", "中")), ["pdf"])["pdf"]
+    assert source.count(b"/FontFile2") >= 2  # plain and bold
+    assert b"/Type3" not in source
+    found = pdf_texts(source)
+    assert "gemma-2b-res-jb/blocks.6.hook_resid_post  ·  feature 16383" in found
+    assert "(typically) barks" in found
+
+
+@pytest.fixture
+def no_such_fonts(monkeypatch):
+    """A machine that has only the font that matplotlib brings along."""
+    monkeypatch.setattr("multitool.draw._FONTS", ["DejaVu Sans"])
+    _drawable.cache_clear()
+    yield
+    _drawable.cache_clear()
+
+
+@pytest.mark.usefixtures("no_such_fonts")
+def test_characters_without_a_font_are_drawn_as_escapes_and_the_others_as_they_are():
+    words, settings = ("中文é", "🙂", "عربية", "हि"), {"sae": "文/é", "prompt": '"{ghost}" は "'}
+    made = document(4, words=words, branching=4, settings=settings)
+    shown = texts(draw_tree(made))
+    for text in ("\\u4e2d\\u6587é", "\\U0001f642", "عربية", "\\u0939\\u093f"):
+        assert text in shown
+    assert "\\u6587/é  ·  feature 16383" in shown
+    assert 'prompt: "{ghost}" \\u306f "' in shown
+    assert set(words) | {'prompt: "{ghost}" は "'} <= set(texts(draw_tree(made, escaped=False)))
+
+
+@pytest.mark.usefixtures("no_such_fonts")
+def test_an_svg_keeps_the_characters_that_other_formats_escape_in_any_order_of_formats():
+    made = document(3, words=("中文",), branching=3)
+    both, other = render(made, ["png", "svg", "pdf"]), render(made, ["pdf", "svg"])
+    assert list(both) == ["png", "svg", "pdf"]
+    assert both["svg"] == other["svg"]
+    assert "中文" in svg_texts(both["svg"])
+    assert both["pdf"] == other["pdf"]
+    assert "\\u4e2d\\u6587" in pdf_texts(both["pdf"])
+
+
+@pytest.mark.usefixtures("no_such_fonts")
+def test_a_long_phrase_of_escapes_is_cut_between_them():
+    (long,) = [text for text in texts(draw_tree(document(1, words=("中" * 50,)))) if "u4e2d" in text]
+    assert long == "\\u4e2d" * 9 + "…"
+
+
+def test_a_figure_is_drawn_once_where_fonts_have_all_characters(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("multitool.draw.draw_tree", lambda *a, **b: drawn.append(b) or draw_tree(*a, **b))
+    render(document(5), ["svg", "png", "pdf"])
+    assert len(drawn) == 1
+
+
+def settings_in(files: dict[str, bytes]) -> dict[str, dict]:
+    """What the files' metadata tell, by format."""
+    with Image.open(io.BytesIO(files["png"])) as picture:
+        png = picture.info["Description"]
+    svg = ElementTree.fromstring(files["svg"]).find(".//{http://purl.org/dc/elements/1.1/}description").text
+    subject = re.search(rb"/Subject \(((?:\\.|[^\\])*?)\)\n", files["pdf"], re.DOTALL)[1]
+    pdf = re.sub(rb"\\(.)", rb"\1", subject).decode("ascii")
+    return {"png": json.loads(png), "svg": json.loads(svg), "pdf": json.loads(pdf)}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"prompt": '中文 🙂 \\ ) ("{ghost}" "', "sae": "é 中 (x\\", "scale": 2.3882502123112013},
+        {"model": "]]>--><script>alert(1)</script>&amp;", "sae": "</title><!--", "own \0 \ufffe key": "\x1b[2J\r\n\0"},
+    ],
+    ids=["plain", "scripts", "markup"],
+)
+def test_the_exact_settings_are_in_the_files_metadata(settings):
+    made = read_tree(replace(document(settings=settings), effective_cutoff=0.0123).to_json())
+    files = render(made, max_nodes=3, dpi=50)
+    for name, found in settings_in(files).items():
+        assert found["settings"] == made.settings, name
+        assert found["result"] == {"effective_cutoff": 0.0123, "complete": True, "drawn": 3}
+    software = f"sae-feature-multitool {__version__}"
+    with Image.open(io.BytesIO(files["png"])) as picture:
+        assert picture.info["Software"] == software
+        assert made.settings["sae"] in picture.info["Title"]
+    assert f"/Creator ({software})".encode() in files["pdf"]
+    assert software.encode() in files["svg"]
+    assert b"/Title " in files["pdf"]
+    assert b"<script" not in files["svg"]
+
+
+@pytest.mark.parametrize("dpi", [49, 601, 0, -1, 72.5, True, "150", None, float("nan"), 10**400], ids=str)
+def test_a_resolution_that_cannot_be_is_refused(dpi):
+    with pytest.raises(UserError, match="^dpi is .*a whole number from 50 to 600"):
+        render(document(5), ["svg"], dpi=dpi)
+
+
+@pytest.mark.parametrize("max_nodes", [0, MOST_NODES + 1, "many"])
+def test_a_number_of_nodes_that_cannot_be_is_refused(max_nodes):
+    with pytest.raises(UserError, match=f"^max_nodes is .*from 1 to {MOST_NODES}"):
+        render(document(5), ["svg"], max_nodes=max_nodes)
+
+
+def test_a_png_has_the_resolution_asked_for_and_other_formats_do_not_care():
+    sizes = {}
+    for dpi in (50, 100):
+        with Image.open(io.BytesIO(render(document(5), ["png"], dpi=dpi)["png"])) as picture:
+            sizes[dpi] = picture.size
+    assert np.allclose(np.array(sizes[100]) / sizes[50], 2, atol=0.02)
+    assert render(document(5), ["svg"], dpi=600) == render(document(5), ["svg"], dpi=50)
+
+
+def test_a_png_that_would_be_too_large_is_refused_with_the_resolution_that_is_valid(monkeypatch):
+    monkeypatch.setattr("multitool.draw._MOST_PIXELS", 1_000_000)
+    with pytest.raises(UserError, match="^dpi is 600; for this picture of 6 by . inches valid is at most") as refused:
+        render(document(5), ["png"], dpi=600)
+    most = int(re.search(r"at most (\d+)", str(refused.value))[1])
+    with Image.open(io.BytesIO(render(document(5), ["png"], dpi=most)["png"])) as picture:
+        assert 0.9e6 < picture.width * picture.height <= 1e6
+    with pytest.raises(UserError, match="dpi"):
+        render(document(5), ["png"], dpi=most + 1)
+    assert render(document(5), ["svg"], dpi=600)
+    monkeypatch.setattr("multitool.draw._MOST_PIXELS", 10_000)
+    with pytest.raises(UserError, match="too large for a PNG. Draw fewer nodes"):
+        render(document(5), ["png"])
+
+
 def test_the_same_tree_gives_the_same_picture():
-    assert render(document(20), ["png"]) == render(document(20), ["png"])
+    assert render(document(20)) == render(document(20))
+
+
+def test_no_file_tells_when_it_was_made(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    early = render(document(20))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "999999999")
+    assert render(document(20)) == early
+
+
+def test_a_dark_picture_is_dark_in_every_format():
+    light, dark = render(document(20), dpi=50), render(document(20), dpi=50, dark=True)
+    assert all(light[name] != dark[name] for name in FORMATS)
+    with Image.open(io.BytesIO(dark["png"])) as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (0x0F, 0x17, 0x2A)
+    assert b"fill: #0f172a" in dark["svg"]
 
 
 def test_pictures_drawn_at_the_same_time_are_those_drawn_alone():
@@ -213,6 +475,7 @@ def test_settings_that_somebody_made_up_are_drawn_without_harm(settings):
     made_up = read_tree(document(settings=settings).to_json())
     assert render(made_up, ["svg"])["svg"].startswith(b"<?xml")
     assert_everything_readable(draw_tree(made_up))
+    assert render(made_up, ["pdf", "png"], dpi=50, dark=True)["pdf"].startswith(b"%PDF-")
 
 
 def test_missing_settings_are_drawn_without_harm():

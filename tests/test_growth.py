@@ -17,9 +17,11 @@ class WrittenOut:
         self.table = table
         self.asked: list[tuple] = []
         self.levels = 0
+        self.entropies = None
         self._paths: list[tuple] = []
 
     def start(self, paths=None):
+        self.entropies = np.array([1.5]) if paths is None else None
         return self._answer([()] if paths is None else [tuple(path.tolist()) for path in paths])
 
     def advance(self, rows, token_ids):
@@ -222,6 +224,13 @@ def test_a_tree_that_was_stopped_after_any_level_grows_on_to_the_same_tree(seed)
             assert rest[-1].effective_cutoff == steps[-1].effective_cutoff
             assert [again.depth for again in rest] == [later.depth for later in steps[step.depth :]]
             assert all(len(path) >= step.depth for path in source.asked), "what was known is not asked again"
+
+
+def test_every_answer_tells_the_entropy_of_the_first_token_unless_that_was_not_asked_for():
+    first, *later = growths(WrittenOut(SMALL))
+    assert [growth.entropy for growth in (first, *later)] == [1.5] * (1 + len(later))
+    *_, last = growths(WrittenOut(SMALL), begun=first.tree)
+    assert last.entropy is None
 
 
 def test_going_on_with_a_whole_tree_gives_it_back():

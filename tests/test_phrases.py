@@ -6,11 +6,13 @@
     a .25 ── " house .8 (.2)"
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from multitool.document import DefinitionTree
-from multitool.phrases import outline, phrases
+from multitool.phrases import outline, phrases, shown_part
 from multitool.tree import ROOT, Tree, most_probable
 
 TOKENS = ("the", "a", " small", " house", " dog", '."', ' cat"', '"')
@@ -45,11 +47,44 @@ def test_of_a_phrase_that_goes_on_beyond_what_is_shown_the_hidden_nodes_are_coun
     assert [phrase.hidden for phrase in found] == [4, 1]
 
 
+def test_hidden_nodes_hold_the_probability_of_those_right_below_what_is_shown():
+    the, a = phrases(document(), 3)
+    assert the.hidden_prob == pytest.approx(0.05 + 0.2 + 0.1)  # the quote, " dog" without its end, ' cat"'
+    assert a.hidden_prob == pytest.approx(0.2)
+    the, _ = phrases(document(), 5)  # and " house", " dog"
+    assert the.text == "the small dog"
+    assert the.hidden_prob == pytest.approx(0.05 + 0.1 + 0.1), "summed over the run"
+
+
+def test_first_tokens_that_are_not_shown_are_told_too():
+    part = shown_part(document(), 1)
+    assert (part.nodes, part.hidden) == (1, 2)
+    assert part.hidden_prob == pytest.approx(0.25)
+    assert shown_part(document(), 8).hidden_prob == 0
+
+
+@pytest.mark.parametrize(("shown", "covered"), [(0, 0), (1, 0.5), (2, 0.4), (3, 0.65), (5, 0.4), (8, 0.45)])
+def test_covered_is_the_probability_of_the_shown_paths_ends(shown, covered):
+    assert shown_part(document(), shown).covered == pytest.approx(covered)
+
+
+def test_what_follows_an_end_is_shown_or_counted_too():
+    # This tool grows nothing behind an end; a file from elsewhere may.
+    made = document()
+    parent = made.tree.parent.copy()
+    parent[6] = 7
+    odd = replace(made, tree=replace(made.tree, parent=parent, cumulative_prob=np.minimum(
+        made.tree.cumulative_prob, [1, 1, 1, 1, 1, 1, 0.01, 1])))
+    assert [child.text for child in phrases(odd, 8)[0].children] == [" small dog", " cat"]
+    assert sum(phrase.hidden for phrase in every(phrases(odd, 7))) == 1
+
+
 def test_everything_shown_hides_nothing():
     def hidden(found) -> int:
         return sum(phrase.hidden + hidden(phrase.children) for phrase in found)
 
     assert hidden(phrases(document(), 8)) == 0
+    assert all(phrase.hidden_prob == 0 for phrase in every(phrases(document(), 8)))
 
 
 @pytest.mark.parametrize("shown", range(9))
@@ -58,6 +93,7 @@ def test_every_node_is_shown_or_counted_as_hidden_or_follows_a_beginning_that_is
     mask = most_probable(tree.cumulative_prob, shown)
     hidden = sum(phrase.hidden for phrase in every(phrases(document(), shown)))
     nowhere = sum(not mask[tree.path(node)[0]] for node in range(8))
+    assert shown_part(document(), shown).hidden == nowhere
     assert mask.sum() + hidden + nowhere == 8
 
 
@@ -92,7 +128,8 @@ def test_the_outline_indents_what_follows_and_marks_ends_and_hidden_nodes():
         "  10.00%          cat ■",
         "  20.00%  a house",
     ]
-    assert outline(document(), 3).splitlines() == ["  40.00%  the small … +4", "  25.00%  a … +1"]
+    assert outline(document(), 3).splitlines() == ["  40.00%  the small … +4 (35%)", "  25.00%  a … +1 (20%)"]
+    assert outline(document(), 1).splitlines() == ["  50.00%  the … +5 (45%)", "  25.00%  … +2"]
 
 
 def test_a_deep_comb_is_no_deeper_than_python_recurses():

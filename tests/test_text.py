@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from multitool.text import bytes_to_text, join_tokens, visible
+from multitool.text import bytes_to_text, join_tokens, percent, visible
 
 
 def test_whole_characters_are_themselves():
@@ -92,3 +92,12 @@ def test_no_character_at_all_breaks_the_line_or_controls_anything():
 )
 def test_a_single_token_shows_the_blanks_at_its_ends(token, shown):
     assert visible(token, spaces=True) == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1, "100%"), (0.994, "99%"), (0.1234, "12%"), (0.0996, "10%"), (0.0994, "9.9%"), (0.03146, "3.1%"),
+     (0.0004, "0.04%"), (2e-6, "0.0002%"), (1e-9, "<0.0001%"), (0, "0%")],
+)
+def test_a_probability_has_two_digits(share, text):
+    assert percent(share) == text

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from multitool.tree import ROOT, Tree, definitions, lifted, most_probable, trim
+from multitool.tree import ROOT, Tree, coverage, definitions, lifted, most_probable, trim
 
 A, B, F, C, D, E = range(6)
 
@@ -179,3 +179,17 @@ def test_lifted_nodes_are_kept_with_those_on_the_way_to_them(least, left):
 def test_a_lifted_tree_keeps_its_measures_and_an_empty_one_is_empty():
     np.testing.assert_array_equal(lifted(measured(), 1.5).activation, [np.nan, np.nan, np.nan, 7])
     assert len(lifted(measured().select(np.zeros(6, dtype=bool)), 0)) == 0
+
+
+def test_coverage_tells_apart_what_ends_what_goes_on_and_what_is_not_in_the_tree():
+    found = coverage(tree())
+    assert found.complete == pytest.approx(0.27 + 0.1)
+    assert found.unfinished == pytest.approx(0.1)
+    assert found.outside == pytest.approx(0.53)
+    assert coverage(EMPTY).outside == 1
+
+
+def test_where_a_tree_goes_on_through_an_end_only_the_first_end_counts():
+    found = coverage(tree(ends=(A, C, F)))
+    assert found.complete == pytest.approx(0.5 + 0.27)
+    assert found.unfinished == 0

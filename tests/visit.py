@@ -12,7 +12,7 @@ def opened(browser, url: str):
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(url)
-    page.wait_for_selector("#tree-picture img")
+    page.wait_for_selector("#tree-view .explorer")
     try:
         yield page
     finally:

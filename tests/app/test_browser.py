@@ -19,8 +19,9 @@ def _screenshot(page, request):
     page.screenshot(path=ARTEFACTS / f"{request.node.name}.png", full_page=True)
 
 
-def picture(page) -> str:
-    return page.get_attribute("#tree-picture img", "src")
+def view(page) -> str:
+    """A number that is another one when another tree has been shown."""
+    return page.get_attribute("#tree-view [data-shown]", "data-shown")
 
 
 def status(page) -> str:
@@ -31,8 +32,10 @@ def wait_for_status(page, text: str) -> None:
     page.wait_for_function("text => document.querySelector('#status textarea').value.includes(text)", arg=text)
 
 
-def wait_for_new_picture(page, old: str) -> None:
-    page.wait_for_function("old => document.querySelector('#tree-picture img')?.src !== old", arg=old)
+def wait_for_new_view(page, old: str) -> None:
+    page.wait_for_function(
+        "old => document.querySelector('#tree-view [data-shown]')?.dataset.shown !== old", arg=old
+    )
 
 
 def set_cutoff(page, cutoff: str) -> None:
@@ -45,9 +48,9 @@ def set_cutoff(page, cutoff: str) -> None:
 def grow(page, cutoff: str = "1e-3") -> None:
     """Grow with few nodes, and wait until the new tree is shown."""
     set_cutoff(page, cutoff)
-    before = picture(page)
+    before = view(page)
     page.click("#grow")
-    wait_for_new_picture(page, before)
+    wait_for_new_view(page, before)
     wait_for_status(page, f"at cutoff {float(cutoff):.3g}")
 
 
@@ -63,7 +66,9 @@ def definitions(page) -> list[str]:
 
 def test_the_page_opens_on_a_tree_that_shows_what_the_tool_is_for(page):
     assert any("water falling from the sky" in text for text in definitions(page))
-    assert page.evaluate("document.querySelector('#tree-picture img').naturalWidth") >= 800
+    assert "water" in page.inner_text("#tree-view")
+    assert "in definitions that end" in page.inner_text("#coverage")
+    assert "nats" in page.inner_text("#coverage")
 
 
 def test_growing_trimming_and_downloading_a_tree(page):
@@ -73,27 +78,63 @@ def test_growing_trimming_and_downloading_a_tree(page):
     assert whole["settings"]["cutoff"] == 1e-3
     assert whole["result"]["complete"]
 
-    before = picture(page)
+    before = view(page)
     slider = page.locator("#trim input[type=range]")
     slider.focus()
     for _ in range(20):  # twenty steps of 0.05: one power of ten
         page.keyboard.press("ArrowRight")
     slider.dispatch_event("pointerup")
-    wait_for_new_picture(page, before)
+    wait_for_new_view(page, before)
     wait_for_status(page, "at cutoff 0.01")
     trimmed = json.loads(download(page, "#json"))
     assert 0 < trimmed["result"]["nodes"] < whole["result"]["nodes"]
     assert trimmed["settings"]["cutoff"] == 1e-3
 
+    page_of_its_own = download(page, "#html").decode()
+    assert page_of_its_own.startswith("<!DOCTYPE html>") and "demo/hook_embed" in page_of_its_own
+
+
+def figure_tab(page) -> None:
+    page.get_by_role("tab", name="Figure").click()
+    page.wait_for_selector("#tree-picture img")
+
+
+def picture(page) -> str:
+    return page.get_attribute("#tree-picture img", "src")
+
+
+def wait_for_new_picture(page, old: str) -> None:
+    page.wait_for_function("old => document.querySelector('#tree-picture img')?.src !== old", arg=old)
+
+
+def width(page) -> int:
+    page.wait_for_function("document.querySelector('#tree-picture img')?.complete")
+    return page.evaluate("document.querySelector('#tree-picture img').naturalWidth")
+
+
+def test_the_figure_is_drawn_as_wanted_and_downloaded_in_three_formats(page):
+    figure_tab(page)
+    before, usual = picture(page), width(page)
+    assert usual >= 800
+    choose(page, "#dpi", "print, 300")
+    wait_for_new_picture(page, before)
+    assert width(page) == pytest.approx(2 * usual, abs=2)
+    before = picture(page)
+    page.locator("#dark input").check()
+    wait_for_new_picture(page, before)
     assert download(page, "#png").startswith(b"\x89PNG")
+    assert download(page, "#pdf").startswith(b"%PDF")
     svg = download(page, "#svg").decode()
     assert svg.startswith("<?xml") and "demo/hook_embed" in svg
+    before = picture(page)
+    page.get_by_role("button", name="prison").click()  # the next tree is drawn too
+    wait_for_new_picture(page, before)
 
 
 def test_an_example_grows_with_one_click(page):
-    before = picture(page)
+    before = view(page)
     page.get_by_role("button", name="prison").click()
-    wait_for_new_picture(page, before)
+    wait_for_new_view(page, before)
     assert page.input_value("#feature input") == "648"
     assert any("held" in text for text in definitions(page))
 
@@ -103,9 +144,9 @@ def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
     page.locator("#evidence").wait_for()
     page.click("#grow")
     wait_for_status(page, "2 tokens deep")
-    before = picture(page)
+    before = view(page)
     page.click("#stop")
-    wait_for_new_picture(page, before)
+    wait_for_new_view(page, before)
     wait_for_status(page, "Not whole: it was stopped")
     assert json.loads(download(page, "#json"))["result"]["complete"] is False
 
@@ -159,6 +200,20 @@ def test_a_phone_shows_everything_without_scrolling_sideways(browser, app_url, p
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_a_dark_page_has_a_dark_view(page, app_url):
+    page.goto(f"{app_url}/?__theme=dark")
+    page.wait_for_selector("#tree-view .row")
+    ink, paper = (
+        page.evaluate(
+            "name => { const c = document.createElement('canvas').getContext('2d');"
+            "          c.fillStyle = getComputedStyle(document.querySelector('#tree-view .body'))[name];"
+            "          c.fillRect(0, 0, 1, 1); return c.getImageData(0, 0, 1, 1).data[1] }", name
+        )
+        for name in ("color", "backgroundColor")
+    )
+    assert ink > 200 and paper < 60
+
+
 def choose(page, box: str, text: str) -> None:
     field = page.locator(f"{box} input")
     field.fill(text)
@@ -179,7 +234,7 @@ def test_another_model_lists_its_saes_and_says_what_it_takes_without_fetching_an
 
 
 def test_a_model_that_cannot_be_had_is_told_and_the_page_goes_on(page):
-    before = picture(page)
+    before = view(page)
     choose(page, "#sae", "gemma-2b-res-jb/blocks.6.hook_resid_post")
     page.wait_for_function("document.querySelector('#model input').value === 'google/gemma-2b'")
     page.click("#grow")
@@ -187,7 +242,7 @@ def test_a_model_that_cannot_be_had_is_told_and_the_page_goes_on(page):
     toast.wait_for()
     assert "gemma-2b-res-jb/blocks.6.hook_resid_post" in toast.inner_text()
     page.get_by_role("button", name="prison").click()
-    wait_for_new_picture(page, before)
+    wait_for_new_view(page, before)
 
 
 def test_a_scale_of_ones_own(page):
@@ -205,12 +260,12 @@ def test_a_stopped_tree_is_grown_on(page):
     set_cutoff(page, "2e-4")
     page.click("#grow")
     wait_for_status(page, "2 tokens deep")
-    before = picture(page)
+    before = view(page)
     page.click("#stop")
-    wait_for_new_picture(page, before)
-    before = picture(page)
+    wait_for_new_view(page, before)
+    before = view(page)
     page.click("#go-on")
-    wait_for_new_picture(page, before)
+    wait_for_new_view(page, before)
     wait_for_status(page, "at cutoff 0.0002")
     assert json.loads(download(page, "#json"))["result"]["complete"] is True
     assert not page.locator("#go-on").is_visible()
@@ -221,10 +276,10 @@ def test_a_stopped_tree_is_grown_on(page):
 
 def check(page) -> None:
     """Check the tree that is shown, and wait until its evidence is."""
-    before = picture(page)
+    before = view(page)
     page.click("#check")
     page.wait_for_selector("#tree-verdict .verdict")
-    wait_for_new_picture(page, before)
+    wait_for_new_view(page, before)
 
 
 def column(page, number: int) -> list[str]:
@@ -239,7 +294,7 @@ def test_checking_a_tree_tells_the_verdict_and_the_figures(page):
     assert not page.locator("#tree-verdict table").is_visible()
     page.click("#tree-verdict summary")
     assert "AUROC" in page.inner_text("#tree-verdict table")
-    page.locator("#definitions", has_text="Lift (nats)").wait_for()
+    page.locator("#definitions", has_text="Lift").wait_for()
     assert all(float(lift) < 50 for lift in column(page, 4))
 
     page.locator("#order").get_by_text("lift").click()
@@ -251,13 +306,13 @@ def test_checking_a_tree_tells_the_verdict_and_the_figures(page):
     whole = json.loads(download(page, "#json"))
     assert whole["evidence"]["sentence"] in page.inner_text("#tree-verdict")
 
-    before = picture(page)
+    before = view(page)
     slider = page.locator("#least-lift input[type=range]")
     slider.focus()
     for _ in range(40):  # steps of 0.1
         page.keyboard.press("ArrowRight")
     slider.dispatch_event("pointerup")
-    wait_for_new_picture(page, before)
+    wait_for_new_view(page, before)
     assert 0 < json.loads(download(page, "#json"))["result"]["nodes"] < whole["result"]["nodes"]
 
     page.click("#grow")  # the next tree has not been checked
@@ -337,3 +392,73 @@ def test_settings_are_suggested_and_used(page):
     best = page.locator("#trials .virtual-row [role=gridcell]").first.inner_text()
     page.click("#use-best")
     page.wait_for_selector(f"#weights input[value={best}]:checked")
+
+
+# ── Links and comparisons ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_link_reopens_the_settings_and_grows_the_tree(page, app_url):
+    page.locator("#feature input").fill("648")
+    page.locator("#feature input").press("Tab")
+    page.locator("#weights input[value=decoder]").check()
+    grow(page, "1e-3")
+    page.wait_for_function("document.querySelector('#link input, #link textarea').value.includes('feature=648')")
+    link = page.input_value("#link input, #link textarea")
+    assert link.startswith(app_url)
+    first = json.loads(download(page, "#json"))
+
+    page.goto(link)
+    page.wait_for_selector("#tree-view .explorer")
+    wait_for_status(page, "at cutoff 0.001")
+    assert page.input_value("#feature input") == "648"
+    assert weights(page) == "decoder"
+    again = json.loads(download(page, "#json"))
+    assert again["settings"] == first["settings"]
+    assert again["tree"] == first["tree"]
+
+
+def test_a_link_that_cannot_be_is_told_and_the_page_opens_as_usual(page, app_url):
+    page.on("dialog", lambda dialog: pytest.fail(f"a link ran as a script: {dialog.message}"))
+    page.goto(f"{app_url}/?feature=3&weights=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E")
+    toast = page.locator(".toast-body")
+    toast.wait_for()
+    assert "valid are encoder" in toast.inner_text()
+    assert any("water falling" in text for text in definitions(page))
+
+
+def test_two_trees_are_compared_side_by_side(page):
+    assert not page.locator("#kept-view").is_visible()
+    before = view(page)
+    page.click("#keep")
+    wait_for_new_view(page, before)
+    page.locator("#weights input[value=decoder]").check()
+    grow(page, "1e-3")
+    page.wait_for_selector("#kept-view .explorer")
+    assert "encoder → decoder" in page.inner_text("#comparison")
+    assert "nodes in common" in page.inner_text("#comparison")
+    assert "encoder" in page.inner_text("#kept-name") and "decoder" in page.inner_text("#tree-name")
+    assert page.locator("#tree-view .shared").count() > 0
+    assert page.locator("#kept-view .shared").count() > 0
+    kept = page.locator("#definitions", has_text="Kept: %")
+    kept.wait_for()
+    table, header = (page.locator(where).bounding_box() for where in
+                     ("#definitions", "#definitions .header-cell:nth-child(4)"))
+    assert header["x"] + header["width"] <= table["x"] + table["width"] + 1, "all columns are seen"
+    page.click("#drop")
+    page.wait_for_selector("#kept-view", state="hidden")
+    page.wait_for_selector("#comparison .comparison", state="hidden")
+
+
+def test_two_lists_are_compared_side_by_side(page):
+    page.get_by_role("tab", name="Token list").click()
+    page.click("#list")
+    page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
+    page.click("#keep-list")
+    page.locator("#kept-tokens [role=gridcell]", has_text="␣rain").first.wait_for()
+    assert "100 of 100" in page.inner_text("#lists-shared")
+    page.locator("#weights input[value=decoder]").check()
+    page.click("#list")
+    page.wait_for_function("!document.querySelector('#lists-shared').innerText.includes('100 of 100')")
+    assert page.locator("#tokens [role=gridcell]", has_text="= ").count() > 0
+    page.click("#drop-list")
+    page.wait_for_selector("#kept-tokens", state="hidden")

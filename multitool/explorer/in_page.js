@@ -1,0 +1,12 @@
+
+// Runs behind explorer.js when Gradio has put the component on the page; `element`, `props`, `watch` are Gradio's.
+const place = element.querySelector(".tree-root");
+let shown = 0;
+const show = () => {
+  if (props.value) exploreTree(place, props.value);
+  else place.textContent = "No tree yet. Choose a feature and press “Grow tree”, or start with an example.";
+  place.classList.toggle("empty", !props.value);
+  element.dataset.shown = ++shown; // tells from outside that what is there is new
+};
+watch("value", show);
+show();

@@ -1,0 +1,180 @@
+"""What a definition tree is shown as on the page: in words, as a view to explore, a table, a figure, and files."""
+
+import math
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from multitool import explore, links
+from multitool.compare import Comparison, compare_trees
+from multitool.document import DefinitionTree
+from multitool.draw import render
+from multitool.errors import UserError
+from multitool.recipe import VectorRecipe, recipes
+from multitool.text import percent, visible
+from multitool.tree import Coverage, Definition, coverage
+from multitool.ui_common import save
+
+ORDERS = ("probability", "lift")
+FIGURES = ("png", "svg", "pdf")
+FILES = ("json", "html")
+_DEFINITIONS_SHOWN = 50
+# Each with its kind and its part of the width.
+_COLUMNS = {"%": ("number", 18), "Definition": ("str", 66), "Ends": ("str", 16)}
+_CHECKED_COLUMNS = {
+    "%": ("number", 17), "Definition": ("str", 38), "Ends": ("str", 14), "Lift": ("number", 15),
+    "Fires": ("number", 16),
+}
+_KEPT_COLUMN = {"Kept: %": ("str", 22)}
+_IN_PAGE = Path(__file__).parent / "explorer" / "in_page.js"  # between Gradio and the explorer
+EMPTY = "No tree yet. Choose a feature and press “Grow tree”."
+
+
+def explorer(value: dict | None, elem_id: str, **options) -> gr.HTML:
+    """A tree to explore on the page, from ``explore.payload``; nothing until there is one."""
+    script = explore.SCRIPT + _IN_PAGE.read_text(encoding="utf-8")
+    return gr.HTML(value, html_template='<div class="tree-root"></div>', js_on_load=script, apply_default_css=False,
+                   elem_id=elem_id, **options)
+
+
+def summary(document: DefinitionTree | None) -> str:
+    """In one line how large the tree is and whether it is whole."""
+    if document is None:
+        return EMPTY
+    state = "" if document.complete else "Not whole: it was stopped, or its time was up. “Go on” grows the rest. "
+    return (
+        f"{state}{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g}, grown in "
+        f"{document.seconds:.1f} s."
+    )
+
+
+def probability_bar(document: DefinitionTree | None) -> str:
+    """As HTML how much of the probability the tree holds, and how sure the model is of the first token."""
+    if document is None:
+        return ""
+    held: Coverage = coverage(document.tree)
+    parts = (
+        ("complete", held.complete, "in definitions that end"),
+        ("unfinished", held.unfinished, "in beginnings that go on below the cutoff"),
+        ("outside", held.outside, "in answers too rare for the tree"),
+    )
+    bar = "".join(f'<span class="{name}" style="flex-grow: {share:.4f}"></span>' for name, share, _ in parts)
+    told = "".join(f'<li class="{name}"><b>{percent(share)}</b> {words}</li>' for name, share, words in parts)
+    entropy = document.first_token_entropy
+    if entropy is not None:
+        told += (
+            f'<li title="Over the whole vocabulary; e to its power is the number of equally probable tokens that '
+            f'would be as open a choice.">First token: entropy <b>{entropy:.1f} nats</b>, as open as a choice among '
+            f"{_about(math.exp(min(entropy, 50)))}</li>"
+        )
+    return f'<div class="coverage"><div class="bar" aria-hidden="true">{bar}</div><ul>{told}</ul></div>'
+
+
+def _about(number: float) -> str:
+    """A number with two digits, without an exponent."""
+    digits = max(0, 1 - math.floor(math.log10(number))) if number > 0 else 0
+    return f"{number:,.{digits}f}" if number < 10 else f"{round(number, 1 - math.floor(math.log10(number))):,.0f}"
+
+
+def table(document: DefinitionTree | None, order: str, compared: Comparison | None) -> dict:
+    """The definitions, for a dataframe: complete ones first, or by lift.
+
+    Args:
+        compared: with another tree, whose probabilities of the same definitions are told too.
+    """
+    if document is None:
+        return _frame(_COLUMNS, [])
+    checked = document.tree.lifts is not None
+    columns = _CHECKED_COLUMNS if checked else _COLUMNS
+    rows = [_row(document, definition) for definition in _ordered(document, order)]
+    if compared:
+        columns = columns | _KEPT_COLUMN
+        rows = [[*row, _kept(definition, compared)]
+                for row, definition in zip(rows, _ordered(document, order), strict=True)]
+    return _frame(columns, rows)
+
+
+def _frame(columns: dict, rows: list[list]) -> dict:
+    datatypes, widths = zip(*columns.values(), strict=True)
+    return {
+        "value": {"headers": list(columns), "data": rows}, "datatype": list(datatypes),
+        "column_widths": [f"{100 * width / sum(widths):.1f}%" for width in widths],
+    }
+
+
+def _ordered(document: DefinitionTree, order: str) -> list[Definition]:
+    """The definitions that are listed, the first ones of that order."""
+    if order == "lift" and document.tree.lifts is not None:
+        lift = document.tree.lift
+        return sorted(document.definitions(), key=lambda definition: -lift[definition.node])[:_DEFINITIONS_SHOWN]
+    return document.definitions(_DEFINITIONS_SHOWN)
+
+
+def _row(document: DefinitionTree, definition: Definition) -> list:
+    tree = document.tree
+    probability = float(f"{100 * definition.probability:.2g}")
+    row = [probability, visible(definition.text), "yes" if definition.complete else "…"]
+    if tree.lifts is None:
+        return row
+    activation = float(tree.activation[definition.node])  # nan: it was not read
+    return [*row, round(float(tree.lift[definition.node]), 1), "" if math.isnan(activation) else round(activation, 2)]
+
+
+def _kept(definition: Definition, compared: Comparison) -> str:
+    both = compared.definitions.get(definition.text) if definition.complete else None
+    return percent(both[1]) if both else ""
+
+
+def compared_with(document: DefinitionTree | None, kept: DefinitionTree | None) -> Comparison | None:
+    return compare_trees(document, kept) if document is not None and kept is not None else None
+
+
+def comparison_line(document: DefinitionTree, kept: DefinitionTree, compared: Comparison) -> str:
+    """As HTML what the tree and the kept one share."""
+    differing = [
+        f"{name} <b>{escape(visible(str(kept.settings.get(name))))}</b> → "
+        f"<b>{escape(visible(str(document.settings.get(name))))}</b>"
+        for name in (*VectorRecipe.__dataclass_fields__, "prompt", "cutoff", "top_k", "stop")
+        if kept.settings.get(name) != document.settings.get(name)
+    ]
+    settings = ", ".join(differing) or "nothing differs"
+    return (
+        f'<div class="comparison"><p>Kept → this one: {settings}.</p><p>Both trees have '
+        f"<b>{int(compared.nodes.sum()):,}</b> nodes in common (of {len(kept.tree):,} and {len(document.tree):,}) and "
+        f"<b>{len(compared.definitions):,}</b> complete definitions, which overlap by "
+        f"<b>{percent(compared.overlap)}</b> of all probability. What they share is marked in both.</p></div>"
+    )
+
+
+def name_of(document: DefinitionTree) -> str:
+    """Which feature and which vector, in one line."""
+    settings = document.settings
+    scale = settings.get("scale")
+    far = f", scale {scale:.3g}" if isinstance(scale, (int, float)) else ""
+    return visible(f"{settings.get('sae')} · feature {settings.get('feature')} · {settings.get('weights')}{far}")[:200]
+
+
+def link_query(document: DefinitionTree | None) -> str:
+    """The query of a link that reopens the settings; empty for a file whose settings cannot be used."""
+    if document is None:
+        return ""
+    try:
+        vector, tree = recipes(document.settings)
+    except UserError:
+        return ""
+    usual = vector.scale == document.vector.get("mean_token_distance")
+    return "?" + links.query(replace(vector, scale=None) if usual else vector, tree)
+
+
+def figure_files(document: DefinitionTree, *, drawn: int, dpi: int, dark: bool) -> dict[str, str]:
+    """Paths of the figure's files, by format."""
+    files = render(document, FIGURES, max_nodes=drawn, dpi=dpi, dark=dark)
+    return {kind: save(files[kind], document.settings, f"tree.{kind}") for kind in FIGURES}
+
+
+def data_files(document: DefinitionTree) -> dict[str, str]:
+    """Paths of the files that hold the tree itself, by format."""
+    files = {"json": document.to_json(), "html": explore.standalone(document)}
+    return {kind: save(files[kind], document.settings, f"tree.{kind}") for kind in FILES}

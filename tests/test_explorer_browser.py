@@ -1,0 +1,256 @@
+"""The interactive view in a real browser, as the file that people take home: without a server and without a network."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_draw import HOSTILE, WORDS
+from test_draw import document as some_document
+
+from multitool.document import read_tree
+from multitool.explore import standalone
+
+ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"
+OPENING = read_tree((Path(__file__).parents[1] / "multitool" / "demo" / "opening_tree.json").read_bytes())
+
+
+@pytest.fixture
+def opened(browser, tmp_path, request):
+    """Opens a tree's file; keeps a picture of how the test leaves it. No request, no error, no dialog may occur."""
+    troubles = []
+
+    @contextlib.contextmanager
+    def open_file(document, *, width=900, height=900, dark=False, touch=False):
+        file = tmp_path / "tree.html"
+        file.write_text(standalone(document), encoding="utf-8")
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", has_touch=touch,
+        )
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
+        page.on("dialog", lambda dialog: troubles.append(f"a script ran: {dialog.message}"))
+        page.on("request", lambda asked: asked.url.startswith("file:") or troubles.append(asked.url))
+        page.goto(file.as_uri())
+        page.wait_for_selector(".explorer .row")
+        try:
+            yield page
+            ARTEFACTS.mkdir(exist_ok=True)
+            name = request.node.name.replace("/", "-")
+            page.screenshot(path=ARTEFACTS / f"explorer_{name}.png")
+        finally:
+            context.close()
+
+    yield open_file
+    assert not troubles
+
+
+def rows(page) -> list[str]:
+    return page.locator(".row .words").all_inner_texts()
+
+
+def details(page) -> str:
+    return page.inner_text(".details q")
+
+
+def active(page) -> str:
+    """The text of the row or the cell where the keyboard is."""
+    return page.evaluate(
+        "document.getElementById(document.querySelector('.body').getAttribute('aria-activedescendant'))"
+        ".querySelector('.words')?.innerText"
+    )
+
+
+def set_share(page, percent: int) -> None:
+    page.locator("input[type=range]").fill(str(percent))
+
+
+@pytest.mark.parametrize("n", [50, 500, 5000])
+@pytest.mark.parametrize("view", ["tree", "icicle"])
+def test_trees_of_any_size_are_drawn_without_leaving_the_window(opened, n, view):
+    with opened(some_document(n, words=WORDS, branching=5)) as page:
+        assert f"{n:,} of {n:,} nodes" in page.inner_text(".told")
+        page.get_by_role("button", name="Open all").click()
+        if view == "icicle":
+            page.get_by_role("button", name="Icicle").click()
+            assert 5 <= page.locator(".cell").count() < 4000
+        else:
+            assert 5 <= page.locator(".row").count() <= 80, "only what can be seen is drawn"
+            page.locator(".body").evaluate("body => body.scrollTop = body.scrollHeight")
+            page.wait_for_timeout(100)
+            assert page.locator(".row").last.is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 900
+
+
+def test_the_likeliest_branches_are_open_and_a_click_opens_others(opened):
+    with opened(OPENING) as page:
+        shown = page.locator(".row", has_text="water").first
+        assert shown.get_attribute("aria-expanded") == "true"
+        closed = page.locator(".row[aria-expanded=false]").first
+        words, before = closed.locator(".words").inner_text(), page.locator(".row").count()
+        closed.click()
+        assert page.locator(".row.active .words").inner_text() == words
+        assert page.locator(".row.active").get_attribute("aria-expanded") == "true"
+        assert page.locator(".row").count() > before
+        page.get_by_role("button", name="Close all").click()
+        assert rows(page) == ["a", "the", "water", "when", "A"]
+
+
+def test_hovering_tells_the_whole_definition_and_its_probability(opened):
+    with opened(OPENING) as page:
+        page.fill("input[type=search]", "falling from the sky")
+        row = page.locator(".row.match").first
+        page.locator(".row").first.hover()
+        assert details(page) == "a"
+        row.hover()
+        assert details(page) == "a drop of water falling from the sky"
+        told = page.inner_text(".details span")
+        assert "of all answers begin so" in told and "of those that came to “water”" in told
+
+
+def test_a_search_opens_what_it_finds_also_across_phrases(opened):
+    with opened(OPENING) as page:
+        page.get_by_role("button", name="Close all").click()
+        page.fill("input[type=search]", "THAT FALLS FROM")
+        assert page.locator(".row.match").count() >= 1
+        assert int(page.inner_text(".found").split(" of ")[0]) >= 2
+        first = details(page)
+        page.press("input[type=search]", "Enter")
+        second = details(page)
+        assert first != second and "that falls from" in first and "that falls from" in second
+        page.press("input[type=search]", "Shift+Enter")
+        assert details(page) == first
+        page.fill("input[type=search]", "no such words anywhere")
+        assert page.inner_text(".found").startswith("0 of")
+        assert page.locator(".row.match").count() == 0
+
+
+def test_a_share_of_the_probability_leaves_the_fewest_endings_that_hold_it(opened):
+    with opened(OPENING) as page:
+        set_share(page, 50)
+        told = page.inner_text(".told")
+        endings = int(told.split(" of ")[0])
+        assert 1 <= endings < 60
+        assert page.locator(".rest").count() > 0
+        before = page.locator(".row:not(.rest)").count()
+        page.locator(".rest").first.click()
+        assert page.locator(".row:not(.rest)").count() > before
+        set_share(page, 100)
+        assert page.locator(".rest").count() == 0
+        assert "568 of 568 nodes" in page.inner_text(".told")
+
+
+def test_the_whole_view_is_used_by_keyboard_alone(opened):
+    with opened(OPENING) as page:
+        page.locator("input[type=range]").focus()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.getAttribute('role')") == "tree"
+        assert active(page) == "a"
+        page.keyboard.press("End")
+        assert active(page) == rows(page)[-1]
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowLeft")  # closes it
+        page.keyboard.press("ArrowDown")
+        assert active(page) == "the"
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowRight")  # into the open "water"
+        page.keyboard.press("ArrowRight")
+        assert details(page).startswith("water ")
+        page.keyboard.press("Enter")
+        opened_row = page.locator(".row.active")
+        expanded = opened_row.get_attribute("aria-expanded")
+        page.keyboard.press(" ")
+        assert opened_row.get_attribute("aria-expanded") != expanded
+        page.keyboard.press("ArrowLeft")  # up to "that"
+        page.keyboard.press("ArrowLeft")  # closes it
+        page.keyboard.press("ArrowLeft")
+        assert active(page) == "water"
+        assert page.evaluate("document.activeElement.getAttribute('role')") == "tree", "the focus stays"
+
+
+def test_the_icicle_is_zoomed_by_click_and_by_keyboard(opened):
+    with opened(OPENING) as page:
+        page.get_by_role("button", name="Icicle").click()
+        whole = page.locator(".cell[aria-level='1']", has_text="water").bounding_box()["height"]
+        page.locator(".cell[aria-level='1']", has_text="water").click()
+        zoomed = page.locator(".cell.active").bounding_box()["height"]
+        assert zoomed > 1.5 * whole
+        assert page.locator(".crumbs button").all_inner_texts()[:2] == ["All", "water"]
+        page.locator(".body").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        assert page.locator(".crumbs button").count() == 3
+        page.keyboard.press("Escape")
+        page.keyboard.press("Backspace")
+        assert not page.locator(".crumbs").is_visible()
+
+
+def test_heights_of_the_icicle_are_probabilities(opened):
+    with opened(OPENING) as page:
+        page.get_by_role("button", name="Icicle").click()
+        page.select_option("select", "all")
+        inside = page.locator(".list").bounding_box()["height"]
+        best = OPENING.tree.cumulative_prob[0]
+        assert page.locator(".cell").first.bounding_box()["height"] == pytest.approx(best * inside, abs=2)
+        page.select_option("select", "tree")
+        tops = page.locator(".cell[aria-level='1']")
+        filled = sum(tops.nth(i).bounding_box()["height"] + 1 for i in range(tops.count()))
+        assert filled == pytest.approx(inside, abs=4)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_hostile_tokens_stay_text_on_a_phone_too(opened, dark):
+    with opened(some_document(60, words=HOSTILE, branching=8), width=390, height=844, dark=dark, touch=True) as page:
+        page.get_by_role("button", name="Open all").click()
+        shown = " ".join(rows(page))
+        for word in ("$x$", "<script>alert(1)</s", "&amp;", "\\n", "\\x00", "عربية"):
+            assert word in shown, word
+        assert page.locator(".body img, .body script").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.locator("button:visible").first.bounding_box()["height"] >= 30
+
+
+def luminance(page, script: str) -> float:
+    """Of a colour that the script gives as rgb(…), from 0 to 1."""
+    canvas = f"""() => {{ const c = document.createElement('canvas').getContext('2d'); c.fillStyle = {script};
+        c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data] }}"""
+    linear = [(v / 255 / 12.92) if v / 255 <= 0.03928 else ((v / 255 + 0.055) / 1.055) ** 2.4
+              for v in page.evaluate(canvas)[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_texts_stand_out_in_light_and_dark(opened, dark):
+    lifts = np.random.default_rng(0).uniform(-1, 8, (len(OPENING.tree), 2))
+    checked = replace(OPENING, tree=replace(OPENING.tree, lifts=lifts, activation=lifts[:, 0]))
+    with opened(checked, dark=dark) as page:
+        page.fill("input[type=search]", "water")
+        paper = luminance(page, "getComputedStyle(document.querySelector('.body')).backgroundColor")
+        assert paper < 0.05 if dark else paper > 0.9
+        for where in (".row .percent", ".row .more", ".row .end", ".row:not(.match) .words", ".told"):
+            ink = luminance(page, f"getComputedStyle(document.querySelector('{where}')).color")
+            assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, where
+
+
+def test_an_empty_tree_says_what_to_do(browser, tmp_path):
+    file = tmp_path / "tree.html"
+    file.write_text(standalone(OPENING.trimmed(0.9)), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    assert "Lower it" in page.inner_text(".explorer")
+    page.get_by_role("button", name="Icicle").click()
+    page.locator(".body").press("ArrowDown")
+    page.close()
+
+
+def test_a_file_whose_probabilities_are_all_nought_is_shown_without_harm(opened):
+    nothing = np.zeros(len(OPENING.tree))
+    with opened(replace(OPENING, tree=replace(OPENING.tree, cumulative_prob=nothing))) as page:
+        page.locator(".row").first.hover()
+        assert "NaN" not in page.inner_text(".explorer")
+        page.get_by_role("button", name="Icicle").click()
+        assert page.locator(".cell").count() == 0
