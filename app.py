@@ -15,8 +15,9 @@ from multitool.defaults import choose_opening
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.settings import read_settings
-from multitool.ui import CSS, THEME, build
+from multitool.ui import build
 from multitool.ui_endpoints import offer_json_tools
+from multitool.ui_theme import CSS, THEME
 
 
 def main() -> None:

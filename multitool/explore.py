@@ -1,7 +1,7 @@
 """A definition tree to explore in a browser: what its view is given, and the view as a file of its own.
 
-``explorer/explorer.js`` draws what ``payload`` gives; it is the same on the page and in the file. Tokens are anybody's
-text: the script only ever sets them as text, and the file allows no request and no other script.
+The scripts in ``explorer/`` draw what ``payload`` gives; they are the same on the page and in the file. Tokens are
+anybody's text: the scripts only ever set them as text, and the file allows no request and no other script.
 """
 
 import json
@@ -16,7 +16,8 @@ from multitool.phrases import Phrase, phrases
 from multitool.text import visible
 
 _FOLDER = Path(__file__).parent / "explorer"
-SCRIPT = (_FOLDER / "explorer.js").read_text(encoding="utf-8")
+_SCRIPTS = ("elements", "phrases", "outline", "branches", "icicle", "explorer")  # each uses those before it
+SCRIPT = "\n".join((_FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
 STYLE = (_FOLDER / "explorer.css").read_text(encoding="utf-8")
 _PAGE = Template((_FOLDER / "explorer.html").read_text(encoding="utf-8"))
 # Inside a script element these could end it, or a line of it.

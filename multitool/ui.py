@@ -1,7 +1,5 @@
 """The interface: the page with its tabs, and the API."""
 
-from pathlib import Path
-
 import gradio as gr
 
 from multitool.defaults import Opening
@@ -17,12 +15,6 @@ from multitool.ui_tokens import tokens_tab
 from multitool.ui_tree import tree_tab
 
 TITLE = "SAE feature multitool"
-# Fonts of the visitor's own system: nothing is fetched for them.
-THEME = gr.themes.Soft(
-    primary_hue="blue", neutral_hue="slate", font=["ui-sans-serif", "system-ui", "sans-serif"],
-    font_mono=["ui-monospace", "Consolas", "monospace"],
-)
-CSS = [Path(__file__).with_name("page.css"), Path(__file__).parent / "explorer" / "explorer.css"]
 
 
 def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
@@ -34,7 +26,7 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
         opening: what the page opens with, loaded in ``library``.
     """
     service = Service(library, settings, gpu_worker(library, settings, opening.entry.model))
-    with gr.Blocks(title=TITLE, delete_cache=(3600, 24 * 3600), analytics_enabled=False) as page:
+    with gr.Blocks(title=TITLE, delete_cache=(3600, 24 * 3600), analytics_enabled=False, fill_width=True) as page:
         gr.HTML(
             f"<h1>{TITLE}</h1><p>What does a feature of a sparse autoencoder mean? Its weights become the embedding of "
             "a <em>ghost token</em>, a word that does not exist, and the model is asked to define it.</p>",
@@ -43,7 +35,7 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
         if opening.notice:
             gr.Markdown(opening.notice, elem_id="notice")
         with gr.Row():
-            with gr.Column(scale=1, min_width=320):
+            with gr.Column(scale=1, min_width=320, elem_id="controls"):
                 controls = feature_controls(service, opening)
             with gr.Column(scale=3, min_width=480), gr.Tabs():
                 with gr.Tab("Definition tree"):

@@ -48,6 +48,16 @@ def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
     return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
+def by_name(components: dict, handler: Callable[..., dict]) -> Callable:
+    """The handler, whose answer names the components that it changes; the others stay as they are."""
+
+    @functools.wraps(handler)
+    def named(*args):
+        return {components[name]: value for name, value in handler(*args).items()}
+
+    return named
+
+
 def save(content: bytes | str, settings: dict, ending: str) -> str:
     """Write a result to a file of its own; the path.
 

@@ -12,7 +12,7 @@ from multitool.engine import TokenTable
 from multitool.errors import UserError
 from multitool.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
-from multitool.ui_common import PRIVATE, save, shown_errors
+from multitool.ui_common import PRIVATE, by_name, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
 from multitool.ui_evidence import list_verdict
 from multitool.ui_service import Service
@@ -38,24 +38,23 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
         )
         exponent = gr.Slider(0.1, 5, ListRecipe.exponent, step=0.1, label="Exponent", info=_EXPONENT_HELP)
         top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens", info="How many are listed")
-    with gr.Row():
-        make = gr.Button("List tokens", variant="primary", elem_id="list", scale=3)
-        check = gr.Button("Check this list", elem_id="check-list", interactive=False, scale=2)
-        keep = gr.Button("Keep to compare", elem_id="keep-list", interactive=False, scale=2)
+    with gr.Row(elem_classes="actions"):
+        make = gr.Button("List tokens", variant="primary", min_width=160, elem_id="list")
+        check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
+        keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
+        drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
     status = gr.Textbox("", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
                         container=False, elem_id="list-status")
     verdict = gr.HTML("", elem_id="list-verdict")
     with gr.Row():
         with gr.Column(min_width=380, visible=False) as kept_column:
-            with gr.Row(elem_classes="view-title"):
-                kept_name = gr.HTML("", elem_id="kept-list-name")
-                drop = gr.Button("Stop comparing", size="sm", min_width=120, scale=0, elem_id="drop-list")
+            kept_name = gr.HTML("", elem_id="kept-list-name", elem_classes="view-title", padding=False)
             kept_table = gr.Dataframe(
                 **_frame(engine.TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="kept-tokens",
                 label="Kept list",
             )
         with gr.Column(min_width=380):
-            shared = gr.HTML("", elem_id="lists-shared", visible=False)
+            shared = gr.HTML("", elem_id="lists-shared", elem_classes="view-title", padding=False, visible=False)
             table = gr.Dataframe(
                 **_frame(engine.TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
                 show_search="search", label="Tokens (␣ is a blank)",
@@ -66,9 +65,12 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
     measure.change(lambda kind: (gr.update(info=_measure_help(kind)), gr.update(visible=kind == "score")), measure,
                    [measure, exponent], queue=False, show_progress="hidden", **PRIVATE)
     event = {"outputs": [status, listed], "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
+    shown = {
+        "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
+        "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
+    }
     show = {
-        "fn": partial(_shown, service), "inputs": [listed, kept],
-        "outputs": [status, verdict, table, csv_file, check, keep, kept_column, kept_name, kept_table, shared],
+        "fn": by_name(shown, partial(_shown, service)), "inputs": [listed, kept], "outputs": list(shown.values()),
         "show_progress_on": table, **PRIVATE,
     }
     for button, inputs, handler in (
@@ -116,27 +118,34 @@ def _made(service: Service, vector: VectorRecipe, recipe: ListRecipe, *, evidenc
 _ALSO = "rank in the other"
 
 
-def _shown(service: Service, listed: _Listed | None, kept: _Listed | None) -> list:
+def _shown(service: Service, listed: _Listed | None, kept: _Listed | None) -> dict:
     """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
     if listed is None:
-        return [gr.skip()] * 10
+        return {"status": ""}
     table = listed.table
-    # A list by activation agrees with the activations, whatever the direction.
-    may_check = listed.recipe.measure == "score" and table.evidence is None
     other = kept.table if kept else None
-    both = len({row[1] for row in table.rows} & {row[1] for row in other.rows}) if other else 0
-    return [
-        visible(_summary(table)), list_verdict(table, partial(_token_text, service, table)), _dataframe(table, other),
-        save(table.to_csv(), table.settings, "tokens.csv"), gr.update(interactive=may_check),
-        gr.update(interactive=True), gr.update(visible=kept is not None),
-        f'<p><b>Kept</b> · {escape(visible(_name(other)))}</p>' if other else "",
-        _dataframe(other, table) if other else gr.skip(),
-        gr.update(
-            visible=kept is not None,
-            value=f"<p><b>This one</b> · {escape(visible(_name(table)))}. The two lists have <b>{both}</b> of "
-            f"{len(table.rows)} tokens in common.</p>" if other else "",
-        ),
-    ]
+    views = {
+        "status": visible(_summary(table)),
+        "verdict": list_verdict(table, partial(_token_text, service, table)),
+        "table": _dataframe(table, other),
+        "csv": save(table.to_csv(), table.settings, "tokens.csv"),
+        # A list by activation agrees with the activations, whatever the direction.
+        "check": gr.update(interactive=listed.recipe.measure == "score" and table.evidence is None),
+        "keep": gr.update(interactive=True),
+        **{name: gr.update(visible=other is not None) for name in ("drop", "kept_column", "shared")},
+    }
+    if other:
+        both = len({row[1] for row in table.rows} & {row[1] for row in other.rows})
+        views |= {
+            "kept_name": f"<p><b>Kept</b> · {escape(visible(_name(other)))}</p>",
+            "kept_table": _dataframe(other, table),
+            "shared": gr.update(
+                visible=True,
+                value=f"<p><b>This one</b> · {escape(visible(_name(table)))}. The two lists have <b>{both}</b> of "
+                f"{len(table.rows)} tokens in common.</p>",
+            ),
+        }
+    return views
 
 
 def _dataframe(table: TokenTable, other: TokenTable | None) -> gr.Dataframe:

@@ -17,7 +17,7 @@ from multitool.errors import UserError
 from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.text import visible
 from multitool.tree import Tree
-from multitool.ui_common import PRIVATE, on_model, shown_errors
+from multitool.ui_common import PRIVATE, by_name, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, control_values, vector_recipe
 from multitool.ui_evidence import tree_verdict
 from multitool.ui_service import Service
@@ -32,10 +32,10 @@ from multitool.ui_views import (
     explorer,
     figure_files,
     link_query,
-    name_of,
     probability_bar,
     summary,
     table,
+    titled,
 )
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
@@ -54,6 +54,7 @@ EXAMPLES = {
     },
 }
 
+_AS_GROWN = "as grown"
 _CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
 _LIKELIEST_SHOWN = 4
 _JUDGED_FROM = 50  # nodes; before, the time says little of what follows
@@ -74,14 +75,15 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         examples = {name: gr.Button(name, size="sm", min_width=60) for name in recipes}
     with gr.Accordion("Prompt and growth", open=False):
         growth_controls = _growth_controls(service)
-    with gr.Row():
-        grow = gr.Button("Grow tree", variant="primary", scale=3, min_width=160, elem_id="grow")
-        stop = gr.Button("Stop", scale=1, min_width=100, elem_id="stop")
-        go_on = gr.Button("Go on", scale=1, min_width=100, visible=False, elem_id="go-on")
+    with gr.Row(elem_classes="actions"):
+        grow = gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow")
+        stop = gr.Button("Stop", min_width=80, elem_id="stop")
+        go_on = gr.Button("Go on", min_width=80, visible=False, elem_id="go-on")
         check, keep = (
-            gr.Button(text, scale=2, min_width=140, interactive=opened is not None, elem_id=name)
+            gr.Button(text, min_width=140, interactive=opened is not None, elem_id=name)
             for text, name in (("Check this tree", "check"), ("Keep to compare", "keep"))
         )
+        drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop")
     status = gr.Textbox(summary(opened), show_label=False, container=False, lines=1, max_lines=8, interactive=False,
                         elem_id="status")
     bar = gr.HTML(probability_bar(opened), elem_id="coverage", apply_default_css=False)
@@ -89,19 +91,17 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     comparison = gr.HTML("", elem_id="comparison", visible=False)
     with gr.Tabs():
         with gr.Tab("Explore", elem_id="explore-tab") as explore_tab, gr.Row():
-            with gr.Column(scale=3, min_width=400, visible=False) as kept_column:
-                with gr.Row(elem_classes="view-title"):
-                    kept_name = gr.Markdown("", elem_id="kept-name")
-                    drop = gr.Button("Stop comparing", size="sm", min_width=120, scale=0, elem_id="drop")
+            with gr.Column(scale=2, min_width=400, visible=False) as kept_column:
+                kept_name = gr.HTML("", elem_id="kept-name", elem_classes="view-title", padding=False)
                 kept_view = explorer(None, "kept-view")
-            with gr.Column(scale=3, min_width=400):
-                name = gr.Markdown("", elem_id="tree-name", elem_classes="view-title", visible=False)
+            with gr.Column(scale=2, min_width=400):
+                name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
                 view = explorer(explore.payload(opened) if opened else None, "tree-view")
-            with gr.Column(scale=2, min_width=330):
+            with gr.Column(scale=1, min_width=300):
                 order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
                 definitions = gr.Dataframe(
-                    **table(opened, ORDERS[0], None), interactive=False, wrap=True, label="Definitions",
-                    max_height=560, elem_id="definitions",
+                    **table(opened, ORDERS[0], None), interactive=False, wrap=True,
+                    label="Definitions (“…”: goes on below the cutoff)", max_height=620, elem_id="definitions",
                 )
         with gr.Tab("Figure", elem_id="figure-tab") as figure_tab:
             with gr.Row():
@@ -116,16 +116,18 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
             )
             with gr.Row():
                 figures = [gr.DownloadButton(kind.upper(), size="sm", elem_id=kind) for kind in FIGURES]
-    untrimmed = _untrimmed(opened)
     with gr.Row():
-        trim = gr.Slider(
-            untrimmed, 0, untrimmed, step=0.05, elem_id="trim", visible=opened is not None,
-            label="Trim: least probability (10^x)",
-            info="Leaves the rest out of all views and files, without growing again",
+        trim = gr.Dropdown(
+            _trims(opened), value=_AS_GROWN, label="Trim to cutoff", allow_custom_value=True, elem_id="trim",
+            visible=opened is not None, info="Leaves the rest out of all views and files, without growing again",
         )
         least_lift = gr.Slider(
             0, 1, 0, step=0.1, label="Least lift", elem_id="least-lift", visible=False,
             info="In nats, over the centroid and random directions; 0 shows all",
+        )
+        link = gr.Textbox(
+            link_query(opened), label="Link to this tree", interactive=False, buttons=["copy"], max_lines=1, scale=2,
+            info="Opens the page with the same settings and grows the tree", visible=opened is not None, elem_id="link",
         )
     files = data_files(opened) if opened else dict.fromkeys(FILES)
     with gr.Row():
@@ -134,10 +136,6 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
             for kind, text in zip(FILES, ("Data (JSON)", "Interactive page (HTML)"), strict=True)
         ]
         upload = gr.UploadButton("Open a saved tree (JSON)", size="sm", file_types=[".json"], elem_id="open")
-    link = gr.Textbox(
-        link_query(opened), label="Link to this tree", interactive=False, buttons=["copy"], max_lines=1, elem_id="link",
-        info="Opens the page with the same settings and grows the tree", visible=opened is not None,
-    )
     document, kept, on_figure, linked = gr.State(opened), gr.State(), gr.State(False), gr.State("")
 
     growing = {
@@ -149,11 +147,15 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
     }
     trimming = [document, trim, least_lift]
+    shown = {
+        "status": status, "bar": bar, "verdict": verdict, "go_on": go_on, "check": check, "keep": keep, "view": view,
+        "definitions": definitions, **dict(zip(FILES, data, strict=True)), "link": link, "drop": drop,
+        "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "name": name,
+        "comparison": comparison,
+    }
     show = {
-        "fn": shown_errors(_shown), "inputs": [*trimming, order, kept],
-        "outputs": [status, bar, verdict, go_on, check, keep, view, definitions, *data, link, kept_column, kept_name,
-                    kept_view, name, comparison],
-        "show_progress_on": view, **PRIVATE,
+        "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept],
+        "outputs": list(shown.values()), "show_progress_on": view, **PRIVATE,
     }
     draw = {
         "fn": shown_errors(_drawn), "inputs": [*trimming, drawn, dpi, dark, on_figure],
@@ -183,7 +185,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     show_after(upload.upload(shown_errors(_opened), upload, document, **PRIVATE).success(**reset))
     show_after(keep.click(lambda shown: shown, document, kept, show_progress="hidden", **PRIVATE))
     show_after(drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE))
-    gr.on([trim.release, least_lift.release, order.input], trigger_mode="always_last", **show).then(**draw)
+    gr.on([trim.input, least_lift.release, order.input], trigger_mode="always_last", **show).then(**draw)
     gr.on([drawn.release, dpi.input, dark.input], trigger_mode="always_last", **draw)
     figure_tab.select(lambda: True, None, on_figure, queue=False, show_progress="hidden", **PRIVATE).then(**draw)
     explore_tab.select(lambda: False, None, on_figure, queue=False, show_progress="hidden", **PRIVATE)
@@ -296,17 +298,16 @@ def _opened(path: str) -> DefinitionTree:
     return read_tree(Path(path).read_bytes())
 
 
-def _untrimmed(document: DefinitionTree | None) -> float:
-    """The trim slider's position that trims nothing: its step at or below the tree's own cutoff."""
-    if document is None:
-        return -8
-    return math.floor(math.log10(max(document.effective_cutoff, 1e-300)) * 20) / 20
+def _trims(document: DefinitionTree | None) -> list[str]:
+    """What a tree can be trimmed to."""
+    least = 0.0 if document is None else document.effective_cutoff
+    return [_AS_GROWN, *(cutoff for cutoff in _CUTOFFS if float(cutoff) > least)]
 
 
 def _reset(document: DefinitionTree | None) -> list:
     """The controls of the views, so that they leave out nothing of this tree."""
-    lowest = _untrimmed(document)
-    return [gr.update(minimum=lowest, value=lowest, visible=document is not None), *_of_lifts(document)]
+    trim = gr.update(choices=_trims(document), value=_AS_GROWN, visible=document is not None)
+    return [trim, *_of_lifts(document)]
 
 
 def _of_lifts(document: DefinitionTree | None) -> list:
@@ -323,40 +324,47 @@ def _highest_lift(tree: Tree) -> float | None:
     return max(0.1, math.floor(tree.lift.max() * 10) / 10)
 
 
-def _trimmed(document: DefinitionTree, trim: float, least_lift: float) -> DefinitionTree:
-    cutoff = min(10**trim, 0.999)
-    if cutoff > document.effective_cutoff:
-        document = document.trimmed(cutoff)
+def _trimmed(document: DefinitionTree, trim: str | None, least_lift: float) -> DefinitionTree:
+    """The part of a tree that its controls leave."""
+    if trim and trim != _AS_GROWN:
+        with contextlib.suppress(ValueError):  # the check says what is wrong with it
+            trim = float(trim)
+        document = document.trimmed(trim)
     if document.tree.lifts is not None and least_lift > 0:
         document = document.lifted(least_lift)
     return document
 
 
-def _shown(document: DefinitionTree | None, trim: float, least_lift: float, order: str, kept) -> list:
-    """The views of a tree, trimmed, for the outputs of the tab."""
+def _shown(
+    document: DefinitionTree | None, trim: str | None, least_lift: float, order: str, kept: DefinitionTree | None
+) -> dict:
+    """The views of a tree, trimmed, beside a kept one if there is one."""
     if document is None:
-        return [EMPTY, "", "", *(gr.skip() for _ in range(11 + len(FILES)))]
+        return {"status": EMPTY}
     whole, document = document, _trimmed(document, trim, least_lift)
     compared = compared_with(document, kept)
     link = link_query(document)
-    return [
-        summary(document), probability_bar(document), tree_verdict(document.evidence),
-        gr.update(visible=not whole.complete), gr.update(interactive=len(whole.tree) > 0),
-        gr.update(interactive=len(whole.tree) > 0),
-        explore.payload(document, compared.nodes if compared else None),
-        gr.Dataframe(**table(document, order, compared)),
-        *(gr.update(value=path, visible=True) for path in data_files(document).values()),
-        gr.update(value=link, visible=bool(link)),
-        gr.update(visible=kept is not None), f"**Kept** · {_plain(name_of(kept))}" if compared else "",
-        explore.payload(kept, compared.other_nodes) if compared else None,
-        gr.update(value=f"**This one** · {_plain(name_of(document))}", visible=bool(compared)),
-        gr.update(value=comparison_line(document, kept, compared) if compared else "", visible=bool(compared)),
-    ]
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
-    return f"`{text.replace('`', chr(39))}`"
+    views = {
+        "status": summary(document),
+        "bar": probability_bar(document),
+        "verdict": tree_verdict(document.evidence),
+        "go_on": gr.update(visible=not whole.complete),
+        "check": gr.update(interactive=len(whole.tree) > 0),
+        "keep": gr.update(interactive=len(whole.tree) > 0),
+        "view": explore.payload(document, compared.nodes if compared else None),
+        "definitions": gr.Dataframe(**table(document, order, compared)),
+        **{kind: gr.update(value=path, visible=True) for kind, path in data_files(document).items()},
+        "link": gr.update(value=link, visible=bool(link)),
+        **{name: gr.update(visible=bool(compared)) for name in ("drop", "kept_column", "name", "comparison")},
+    }
+    if compared:
+        views |= {
+            "kept_name": titled("Kept", kept),
+            "kept_view": explore.payload(kept, compared.other_nodes),
+            "name": gr.update(value=titled("This one", document), visible=True),
+            "comparison": gr.update(value=comparison_line(document, kept, compared), visible=True),
+        }
+    return views
 
 
 def _drawn(document: DefinitionTree | None, trim, least_lift, drawn: int, dpi: int, dark: bool, wanted: bool) -> list:

@@ -22,11 +22,8 @@ FIGURES = ("png", "svg", "pdf")
 FILES = ("json", "html")
 _DEFINITIONS_SHOWN = 50
 # Each with its kind and its part of the width.
-_COLUMNS = {"%": ("number", 18), "Definition": ("str", 66), "Ends": ("str", 16)}
-_CHECKED_COLUMNS = {
-    "%": ("number", 17), "Definition": ("str", 38), "Ends": ("str", 14), "Lift": ("number", 15),
-    "Fires": ("number", 16),
-}
+_COLUMNS = {"%": ("number", 19), "Definition": ("str", 81)}
+_CHECKED_COLUMNS = {"%": ("number", 18), "Definition": ("str", 48), "Lift": ("number", 16), "Fires": ("number", 18)}
 _KEPT_COLUMN = {"Kept: %": ("str", 22)}
 _IN_PAGE = Path(__file__).parent / "explorer" / "in_page.js"  # between Gradio and the explorer
 EMPTY = "No tree yet. Choose a feature and press “Grow tree”."
@@ -115,7 +112,7 @@ def _ordered(document: DefinitionTree, order: str) -> list[Definition]:
 def _row(document: DefinitionTree, definition: Definition) -> list:
     tree = document.tree
     probability = float(f"{100 * definition.probability:.2g}")
-    row = [probability, visible(definition.text), "yes" if definition.complete else "…"]
+    row = [probability, visible(definition.text) + ("" if definition.complete else " …")]
     if tree.lifts is None:
         return row
     activation = float(tree.activation[definition.node])  # nan: it was not read
@@ -148,12 +145,13 @@ def comparison_line(document: DefinitionTree, kept: DefinitionTree, compared: Co
     )
 
 
-def name_of(document: DefinitionTree) -> str:
-    """Which feature and which vector, in one line."""
+def titled(which: str, document: DefinitionTree) -> str:
+    """As HTML, in one line, which of two trees it is: its feature and its vector."""
     settings = document.settings
     scale = settings.get("scale")
     far = f", scale {scale:.3g}" if isinstance(scale, (int, float)) else ""
-    return visible(f"{settings.get('sae')} · feature {settings.get('feature')} · {settings.get('weights')}{far}")[:200]
+    name = visible(f"{settings.get('sae')} · feature {settings.get('feature')} · {settings.get('weights')}{far}")[:200]
+    return f'<p title="{escape(name, quote=True)}"><b>{which}</b> · {escape(name)}</p>'
 
 
 def link_query(document: DefinitionTree | None) -> str:

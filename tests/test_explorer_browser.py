@@ -35,7 +35,7 @@ def opened(browser, tmp_path, request):
         page.on("dialog", lambda dialog: troubles.append(f"a script ran: {dialog.message}"))
         page.on("request", lambda asked: asked.url.startswith("file:") or troubles.append(asked.url))
         page.goto(file.as_uri())
-        page.wait_for_selector(".explorer .row")
+        page.wait_for_selector(".explorer [role=treeitem]")
         try:
             yield page
             ARTEFACTS.mkdir(exist_ok=True)
@@ -48,8 +48,12 @@ def opened(browser, tmp_path, request):
     assert not troubles
 
 
+def choose(page, view: str) -> None:
+    page.get_by_role("button", name=view, exact=True).click()
+
+
 def rows(page) -> list[str]:
-    return page.locator(".row .words").all_inner_texts()
+    return page.locator("[role=treeitem] > .words").all_inner_texts()
 
 
 def details(page) -> str:
@@ -69,41 +73,131 @@ def set_share(page, percent: int) -> None:
 
 
 @pytest.mark.parametrize("n", [50, 500, 5000])
-@pytest.mark.parametrize("view", ["tree", "icicle"])
+@pytest.mark.parametrize("view", ["Tree", "Outline", "Icicle"])
 def test_trees_of_any_size_are_drawn_without_leaving_the_window(opened, n, view):
     with opened(some_document(n, words=WORDS, branching=5)) as page:
         assert f"{n:,} of {n:,} nodes" in page.inner_text(".told")
-        page.get_by_role("button", name="Open all").click()
-        if view == "icicle":
-            page.get_by_role("button", name="Icicle").click()
-            assert 5 <= page.locator(".cell").count() < 4000
+        choose(page, "Open all")
+        choose(page, view)
+        items = page.locator("[role=treeitem]")
+        if view == "Icicle":
+            assert 5 <= items.count() < 4000
         else:
-            assert 5 <= page.locator(".row").count() <= 80, "only what can be seen is drawn"
+            assert 5 <= items.count() <= 120, "only what can be seen is drawn"
             page.locator(".body").evaluate("body => body.scrollTop = body.scrollHeight")
             page.wait_for_timeout(100)
-            assert page.locator(".row").last.is_visible()
+            body, last = page.locator(".body").bounding_box(), items.last.bounding_box()
+            assert body["y"] <= last["y"] <= body["y"] + body["height"]
         assert page.evaluate("document.documentElement.scrollWidth") <= 900
 
 
-def test_the_likeliest_branches_are_open_and_a_click_opens_others(opened):
+@pytest.mark.parametrize("view", ["Tree", "Outline"])
+def test_the_likeliest_branches_are_open_and_a_click_opens_others(opened, view):
     with opened(OPENING) as page:
-        shown = page.locator(".row", has_text="water").first
-        assert shown.get_attribute("aria-expanded") == "true"
-        closed = page.locator(".row[aria-expanded=false]").first
-        words, before = closed.locator(".words").inner_text(), page.locator(".row").count()
+        choose(page, view)
+        assert page.locator("[aria-level='1']", has_text="water").get_attribute("aria-expanded") == "true"
+        closed = page.locator("[role=treeitem][aria-expanded=false]").first
+        words, before = closed.locator(".words").inner_text(), page.locator(".list").bounding_box()["height"]
         closed.click()
-        assert page.locator(".row.active .words").inner_text() == words
-        assert page.locator(".row.active").get_attribute("aria-expanded") == "true"
-        assert page.locator(".row").count() > before
-        page.get_by_role("button", name="Close all").click()
+        assert page.locator("[role=treeitem].active > .words").inner_text() == words
+        assert page.locator(".active").get_attribute("aria-expanded") == "true"
+        assert page.locator(".list").bounding_box()["height"] > before
+        choose(page, "Close all")
         assert rows(page) == ["a", "the", "water", "when", "A"]
+
+
+def test_a_closed_phrase_tells_how_its_likeliest_answer_goes_on(opened):
+    with opened(OPENING) as page:
+        choose(page, "Close all")
+        water = page.locator("[role=treeitem]", has_text="water").filter(has_text="■ 0.65%")
+        assert water.locator(".preview").inner_text() == "that falls from the sky"
+        below = int(water.locator(".more").inner_text().removeprefix("+"))
+        choose(page, "Outline")
+        assert water.locator(".preview").inner_text() == "that falls from the sky"
+        water.click()
+        assert water.locator(".preview").count() == 0
+        choose(page, "Open all")
+        assert below > 20
+
+
+# ── The picture ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def boxes(page) -> dict[str, dict]:
+    """Where the labels of the picture are, by their ids, with their texts."""
+    return page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('.branch')].map((label, i) => [label.id || `rest-${i}`,"
+        " {...label.getBoundingClientRect().toJSON(), text: label.innerText}]))"
+    )
+
+
+@pytest.mark.parametrize("words", [WORDS, HOSTILE], ids=["words", "hostile"])
+@pytest.mark.parametrize("scrolled", [0, 333, 10_000])
+def test_no_two_labels_of_the_picture_overlap(opened, words, scrolled):
+    with opened(some_document(300, words=words, branching=5)) as page:
+        choose(page, "Open all")
+        page.locator(".body").evaluate("(body, y) => body.scrollTop = y", scrolled)
+        page.wait_for_timeout(100)
+        placed = list(boxes(page).values())
+        assert len(placed) > 10
+        for i, one in enumerate(placed):
+            for other in placed[:i]:
+                apart = (
+                    one["right"] <= other["left"] + 1 or other["right"] <= one["left"] + 1
+                    or one["bottom"] <= other["top"] + 1 or other["bottom"] <= one["top"] + 1
+                )
+                assert apart, (one["text"], other["text"])
+
+
+def test_the_likeliest_continuation_stands_on_the_line_of_its_phrase(opened):
+    with opened(OPENING) as page:
+        water, that = (
+            page.locator(f"[aria-level='{level}']", has=page.locator(".words", has_text=words)).first.bounding_box()
+            for level, words in ((1, "water"), (2, "that"))
+        )
+        assert water["y"] == that["y"]
+        assert 40 <= that["x"] - (water["x"] + water["width"]) <= 60
+
+
+def test_what_is_read_on_top_is_read_from_its_beginning(opened):
+    """A phrase stays at the edge while a part of its branch is seen."""
+    with opened(OPENING) as page:
+        choose(page, "Open all")
+        body = page.locator(".body").bounding_box()
+        page.locator(".body").evaluate("body => body.scrollTop = 900")
+        page.wait_for_timeout(100)
+        on_top = [box for box in boxes(page).values() if abs(box["top"] - body["y"]) <= 3]
+        assert len(on_top) >= 2
+        assert min(on_top, key=lambda box: box["left"])["text"].split("\n")[0] in ("a", "the", "water", "when", "A")
+
+
+def test_links_are_as_wide_as_their_phrases_are_probable(opened):
+    with opened(OPENING) as page:
+        widths = page.evaluate(
+            "[...document.querySelectorAll('.explorer path')].map(link => parseFloat(link.style.strokeWidth))"
+        )
+        assert len(widths) > 10
+        assert max(widths) > 1.5 * min(widths)
+        page.locator("[role=treeitem]", has_text="falls").first.click()
+        assert page.locator("path.on-path").count() == 2, "the links on the way to it are marked"
+
+
+def test_a_narrow_window_has_the_outline_until_the_picture_is_chosen(opened):
+    with opened(OPENING, width=390) as page:
+        assert page.locator(".row").count() > 5 and page.locator(".branch").count() == 0
+        choose(page, "Tree")
+        assert page.locator(".branch").count() > 5
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+# ── Reading and finding ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_hovering_tells_the_whole_definition_and_its_probability(opened):
     with opened(OPENING) as page:
         page.fill("input[type=search]", "falling from the sky")
-        row = page.locator(".row.match").first
-        page.locator(".row").first.hover()
+        row = page.locator("[role=treeitem].match").first
+        page.locator("[role=treeitem]").first.hover()
         assert details(page) == "a"
         row.hover()
         assert details(page) == "a drop of water falling from the sky"
@@ -113,9 +207,9 @@ def test_hovering_tells_the_whole_definition_and_its_probability(opened):
 
 def test_a_search_opens_what_it_finds_also_across_phrases(opened):
     with opened(OPENING) as page:
-        page.get_by_role("button", name="Close all").click()
+        choose(page, "Close all")
         page.fill("input[type=search]", "THAT FALLS FROM")
-        assert page.locator(".row.match").count() >= 1
+        assert page.locator(".match").count() >= 1
         assert int(page.inner_text(".found").split(" of ")[0]) >= 2
         first = details(page)
         page.press("input[type=search]", "Enter")
@@ -125,7 +219,7 @@ def test_a_search_opens_what_it_finds_also_across_phrases(opened):
         assert details(page) == first
         page.fill("input[type=search]", "no such words anywhere")
         assert page.inner_text(".found").startswith("0 of")
-        assert page.locator(".row.match").count() == 0
+        assert page.locator(".match").count() == 0
 
 
 def test_a_share_of_the_probability_leaves_the_fewest_endings_that_hold_it(opened):
@@ -135,16 +229,19 @@ def test_a_share_of_the_probability_leaves_the_fewest_endings_that_hold_it(opene
         endings = int(told.split(" of ")[0])
         assert 1 <= endings < 60
         assert page.locator(".rest").count() > 0
-        before = page.locator(".row:not(.rest)").count()
+        before = page.locator("[role=treeitem]").count()
         page.locator(".rest").first.click()
-        assert page.locator(".row:not(.rest)").count() > before
+        assert page.locator("[role=treeitem]").count() > before
         set_share(page, 100)
         assert page.locator(".rest").count() == 0
         assert "568 of 568 nodes" in page.inner_text(".told")
 
 
-def test_the_whole_view_is_used_by_keyboard_alone(opened):
+@pytest.mark.parametrize("view", ["Tree", "Outline"])
+def test_the_whole_view_is_used_by_keyboard_alone(opened, view):
     with opened(OPENING) as page:
+        page.locator("button", has_text=view).focus()
+        page.keyboard.press("Enter")
         page.locator("input[type=range]").focus()
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.getAttribute('role')") == "tree"
@@ -161,7 +258,7 @@ def test_the_whole_view_is_used_by_keyboard_alone(opened):
         page.keyboard.press("ArrowRight")
         assert details(page).startswith("water ")
         page.keyboard.press("Enter")
-        opened_row = page.locator(".row.active")
+        opened_row = page.locator("[role=treeitem].active")
         expanded = opened_row.get_attribute("aria-expanded")
         page.keyboard.press(" ")
         assert opened_row.get_attribute("aria-expanded") != expanded
@@ -174,7 +271,7 @@ def test_the_whole_view_is_used_by_keyboard_alone(opened):
 
 def test_the_icicle_is_zoomed_by_click_and_by_keyboard(opened):
     with opened(OPENING) as page:
-        page.get_by_role("button", name="Icicle").click()
+        choose(page, "Icicle")
         whole = page.locator(".cell[aria-level='1']", has_text="water").bounding_box()["height"]
         page.locator(".cell[aria-level='1']", has_text="water").click()
         zoomed = page.locator(".cell.active").bounding_box()["height"]
@@ -191,7 +288,7 @@ def test_the_icicle_is_zoomed_by_click_and_by_keyboard(opened):
 
 def test_heights_of_the_icicle_are_probabilities(opened):
     with opened(OPENING) as page:
-        page.get_by_role("button", name="Icicle").click()
+        choose(page, "Icicle")
         page.select_option("select", "all")
         inside = page.locator(".list").bounding_box()["height"]
         best = OPENING.tree.cumulative_prob[0]
@@ -205,7 +302,7 @@ def test_heights_of_the_icicle_are_probabilities(opened):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_hostile_tokens_stay_text_on_a_phone_too(opened, dark):
     with opened(some_document(60, words=HOSTILE, branching=8), width=390, height=844, dark=dark, touch=True) as page:
-        page.get_by_role("button", name="Open all").click()
+        choose(page, "Open all")
         shown = " ".join(rows(page))
         for word in ("$x$", "<script>alert(1)</s", "&amp;", "\\n", "\\x00", "عربية"):
             assert word in shown, word
@@ -231,7 +328,11 @@ def test_texts_stand_out_in_light_and_dark(opened, dark):
         page.fill("input[type=search]", "water")
         paper = luminance(page, "getComputedStyle(document.querySelector('.body')).backgroundColor")
         assert paper < 0.05 if dark else paper > 0.9
-        for where in (".row .percent", ".row .more", ".row .end", ".row:not(.match) .words", ".told"):
+        seen = [f"{{}} {part}" for part in (".percent", ".more", ".end", ".preview")]
+        seen += ["{}:not(.match) .words", ".told", ".found"]
+        for where in dict.fromkeys(part.format(kind) for kind in (".branch", ".row") for part in seen):
+            if where.startswith(".row"):
+                choose(page, "Outline")
             ink = luminance(page, f"getComputedStyle(document.querySelector('{where}')).color")
             assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, where
 
@@ -242,7 +343,7 @@ def test_an_empty_tree_says_what_to_do(browser, tmp_path):
     page = browser.new_page()
     page.goto(file.as_uri())
     assert "Lower it" in page.inner_text(".explorer")
-    page.get_by_role("button", name="Icicle").click()
+    choose(page, "Icicle")
     page.locator(".body").press("ArrowDown")
     page.close()
 
@@ -250,7 +351,7 @@ def test_an_empty_tree_says_what_to_do(browser, tmp_path):
 def test_a_file_whose_probabilities_are_all_nought_is_shown_without_harm(opened):
     nothing = np.zeros(len(OPENING.tree))
     with opened(replace(OPENING, tree=replace(OPENING.tree, cumulative_prob=nothing))) as page:
-        page.locator(".row").first.hover()
+        page.locator("[role=treeitem]").first.hover()
         assert "NaN" not in page.inner_text(".explorer")
-        page.get_by_role("button", name="Icicle").click()
+        choose(page, "Icicle")
         assert page.locator(".cell").count() == 0
