@@ -220,6 +220,7 @@ class _WithoutCache:
         self._model, self._task = model, task
         self._start = ghost_embeddings(model, task.prompt, torch.from_numpy(task.v))
         self._paths = np.empty((1, 0), dtype=np.int64)
+        self.entropies = None
 
     def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         return self._answer()

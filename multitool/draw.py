@@ -1,18 +1,20 @@
 """A definition tree as a figure. The only module that touches matplotlib.
 
-Phrases run from left to right; a link's width and the ink of a phrase tell its probability. The caption holds the
-recipe, so that a figure can be made again from what is on it. A checked tree is coloured by its lifts.
+Phrases run from left to right; a link's width and the ink of a phrase tell its probability. What follows the first
+phrases stands in columns beside each other where that makes a figure of a page's shape. The caption holds the recipe,
+so that a figure can be made again from what is on it. A checked tree is coloured by its lifts.
 """
 
 import io
 import json
+import logging
 import math
 import textwrap
 import threading
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import matplotlib
@@ -38,6 +40,7 @@ MOST_NODES = 1000
 DEFAULT_DPI = 150
 DPI = (50, 600)
 
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of each font without a bold cut
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 matplotlib.rcParams["svg.hashsalt"] = "sae-feature-multitool"  # or its ids would be other ones every time
 matplotlib.rcParams["pdf.fonttype"] = 42
@@ -78,6 +81,11 @@ _SPACE = 0.09  # between the texts of one phrase
 _BETWEEN = 0.4  # lines between the first phrases
 _MARGIN = 0.25
 _NARROWEST = 6.5  # inches: a page's text
+# Columns make a figure lower. No figure gets wider by them than can be read on a page laid across.
+_WIDEST_BY_COLUMNS = 10.5
+_COLUMN_GAP = 0.5
+_MOST_COLUMNS = 3
+_SHAPE = 4 / 3  # width to height of the phrases, the nearer the better
 _LONGEST = 60  # characters of a phrase that are drawn
 # Where less than this share of a phrase's probability is hidden, no mark tells it: behind the phrase, and beside its
 # children, where the mark takes a line.
@@ -218,33 +226,81 @@ class _Placed:
 
 
 def _place(part: Shown, ruler: "_Ruler", palette: _Palette, spell: Callable) -> list[_Placed]:
-    placed: list[_Placed] = []
     best = max((phrase.cumulative_prob for phrase in part.phrases), default=1.0) or 1.0
 
-    def add(phrase: Phrase, x: float, first_row: float, start) -> None:
+    def below(phrase: Phrase, x: float, first_row: float, start) -> list[_Placed]:
         # A phrase stands beside the middle of the rows that follow it, so no two labels share a place.
         y = first_row + (_rows(phrase) - 1) / 2
         share = phrase.cumulative_prob / best
         pieces, right = _set(_wanted(phrase, share, palette, spell, is_root=start is None), x, ruler)
-        placed.append(_Placed(pieces, x, right, y, start, share))
+        placed = [_Placed(pieces, x, right, y, start, share)]
         row = first_row
         for child in phrase.children:
-            add(child, right + _GAP, row, (right, y))
+            placed += below(child, right + _GAP, row, (right, y))
             row += _rows(child)
         if _takes_a_line(phrase):
-            add_mark(phrase.hidden_prob, right + _GAP, row, (right, y))
+            placed += mark(phrase.hidden_prob, right + _GAP, row, (right, y))
+        return placed
 
-    def add_mark(hidden_prob: float, x: float, row: float, start) -> None:
+    def mark(hidden_prob: float, x: float, row: float, start) -> list[_Placed]:
         pieces, right = _set([_hidden_mark(hidden_prob, palette)], x, ruler)
-        placed.append(_Placed(pieces, x, right, row, start, hidden_prob / best))
+        return [_Placed(pieces, x, right, row, start, hidden_prob / best)]
 
-    row = 0.0
-    for phrase in part.phrases:
-        add(phrase, 0.0, row, None)
-        row += _rows(phrase) + _BETWEEN
+    blocks = [below(phrase, 0.0, 0.0, None) for phrase in part.phrases]
     if part.hidden:
-        add_mark(part.hidden_prob, 0.0, row, None)
+        blocks.append(mark(part.hidden_prob, 0.0, 0.0, None))
+    return _in_columns(blocks)
+
+
+def _in_columns(blocks: list[list[_Placed]]) -> list[_Placed]:
+    """The first phrases with what follows them, below each other or in the columns that give the better shape."""
+    rows = [max(item.y for item in block) + 1 + _BETWEEN for block in blocks]
+    rights = [max(item.right for item in block) for block in blocks]
+
+    def size(columns: list[range]) -> tuple[float, float]:
+        width = sum(max(rights[i] for i in column) for column in columns) + _COLUMN_GAP * (len(columns) - 1)
+        return width, max(sum(rows[i] for i in column) for column in columns) * _ROW
+
+    def misshapen(columns: list[range]) -> float:
+        width, height = size(columns)
+        return abs(math.log(max(width, _NARROWEST) / height / _SHAPE))
+
+    ways = [way for n in range(1, _MOST_COLUMNS + 1) if (way := _parted(rows, n))]
+    fitting = [way for way in ways if len(way) == 1 or size(way)[0] + 2 * _MARGIN <= _WIDEST_BY_COLUMNS]
+    placed, x = [], 0.0
+    for column in min(fitting, key=misshapen, default=[]):
+        y = 0.0
+        for i in column:
+            placed += [_moved(item, x, y) for item in blocks[i]]
+            y += rows[i]
+        x += max(rights[i] for i in column) + _COLUMN_GAP
     return placed
+
+
+def _parted(rows: list[float], n: int) -> list[range]:
+    """What ``rows`` tall blocks make ``n`` columns, in their order, the tallest as low as can be; [] if none do."""
+    if not rows or n > len(rows):
+        return []
+    limit = max(max(rows), sum(rows) / n)
+    while True:
+        columns, first, height = [], 0, 0.0
+        for i, more in enumerate(rows):
+            if height and height + more > limit:
+                columns.append(range(first, i))
+                first, height = i, 0.0
+            height += more
+        columns.append(range(first, len(rows)))
+        if len(columns) <= n:
+            return columns
+        limit += 0.5
+
+
+def _moved(item: _Placed, x: float, y: float) -> _Placed:
+    """An item farther right and down, in inches and rows."""
+    return replace(
+        item, pieces=[replace(piece, x=piece.x + x) for piece in item.pieces], x=item.x + x, right=item.right + x,
+        y=item.y + y, start=item.start and (item.start[0] + x, item.start[1] + y),
+    )
 
 
 def _rows(phrase: Phrase) -> int:

@@ -21,15 +21,16 @@ _WHAT_IT_DOES = (
 def suggest_tab(service: Service, controls: FeatureControls) -> None:
     """Build the tab and wire it to the controls."""
     gr.Markdown(_WHAT_IT_DOES.format(len(GRID)))
-    with gr.Row():
-        run = gr.Button("Try the settings", variant="primary", scale=3, elem_id="suggest")
-        stop = gr.Button("Stop", scale=1)
-        use = gr.Button("Use the best", scale=2, interactive=False, elem_id="use-best")
+    with gr.Row(elem_classes="actions"):
+        run = gr.Button("Try the settings", variant="primary", min_width=160, elem_id="suggest")
+        stop = gr.Button("Stop", min_width=80)
+        use = gr.Button("Use the best", min_width=140, interactive=False, elem_id="use-best")
     status = gr.Textbox("", show_label=False, placeholder="Nothing tried yet.", interactive=False, container=False,
-                        lines=1, max_lines=4, elem_id="suggest-status")
+                        lines=1, max_lines=4, elem_id="suggest-status", elem_classes="status")
     table = gr.Dataframe(
         headers=[_heading(column) for column in Suggestion.columns], interactive=False, max_height=560, wrap=True,
         datatype=["str", "number", "str", *["number"] * (len(Suggestion.columns) - 3)], elem_id="trials",
+        elem_classes="table",
         label="Settings tried, the best first (scale in units of the mean token distance)",
     )
     best = gr.State()  # its recipe

@@ -19,9 +19,10 @@ def text_tab(service: Service, controls: FeatureControls) -> None:
         info=f"The model reads it, and the SAE tells how strongly the feature fires on each token; up to "
         f"{LONGEST_TEXT:,} characters",
     )
-    read = gr.Button("Read the text", variant="primary", elem_id="read")
+    with gr.Row(elem_classes="actions"):
+        read = gr.Button("Read the text", variant="primary", min_width=160, elem_id="read")
     status = gr.Textbox("", show_label=False, placeholder="Nothing read yet.", interactive=False, container=False,
-                        elem_id="text-status")
+                        elem_id="text-status", elem_classes="status")
     shown = gr.HTML("", elem_id="fires")
     read.click(
         shown_errors(partial(_read, service)), [controls.sae, controls.feature, text], [status, shown],

@@ -44,20 +44,20 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
         keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
     status = gr.Textbox("", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
-                        container=False, elem_id="list-status")
+                        container=False, elem_id="list-status", elem_classes="status")
     verdict = gr.HTML("", elem_id="list-verdict")
     with gr.Row():
         with gr.Column(min_width=380, visible=False) as kept_column:
             kept_name = gr.HTML("", elem_id="kept-list-name", elem_classes="view-title", padding=False)
             kept_table = gr.Dataframe(
                 **_frame(engine.TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="kept-tokens",
-                label="Kept list",
+                elem_classes="table", label="Kept list",
             )
         with gr.Column(min_width=380):
             shared = gr.HTML("", elem_id="lists-shared", elem_classes="view-title", padding=False, visible=False)
             table = gr.Dataframe(
                 **_frame(engine.TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
-                show_search="search", label="Tokens (␣ is a blank)",
+                elem_classes="table", show_search="search", label="Tokens (␣ is a blank)",
             )
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()

@@ -14,6 +14,7 @@ from multitool.demo_model import DEMO_MODEL
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES
 from multitool.errors import UserError
+from multitool.library import Library
 from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.text import visible
 from multitool.tree import Tree
@@ -66,13 +67,7 @@ _WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathnam
 def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page: gr.Blocks) -> None:
     """Build the tab and wire it to the controls; a link's settings are taken from the page's address."""
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
-    recipes = {
-        name: recipe
-        for name, recipe in EXAMPLES.get(opening.entry.model, {}).items() if service.library.offers(recipe.sae)
-    }
-    with gr.Row(elem_id="examples", visible=bool(recipes)):
-        gr.Markdown("Examples")
-        examples = {name: gr.Button(name, size="sm", min_width=60) for name in recipes}
+    examples = _examples(service.library, controls, opening)
     with gr.Accordion("Prompt and growth", open=False):
         growth_controls = _growth_controls(service)
     with gr.Row(elem_classes="actions"):
@@ -85,7 +80,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         )
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop")
     status = gr.Textbox(summary(opened), show_label=False, container=False, lines=1, max_lines=8, interactive=False,
-                        elem_id="status")
+                        elem_id="status", elem_classes="status")
     bar = gr.HTML(probability_bar(opened), elem_id="coverage", apply_default_css=False)
     verdict = gr.HTML("", elem_id="tree-verdict")
     comparison = gr.HTML("", elem_id="comparison", visible=False)
@@ -102,6 +97,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
                 definitions = gr.Dataframe(
                     **table(opened, ORDERS[0], None), interactive=False, wrap=True,
                     label="Definitions (“…”: goes on below the cutoff)", max_height=620, elem_id="definitions",
+                    elem_classes="table",
                 )
         with gr.Tab("Figure", elem_id="figure-tab") as figure_tab:
             with gr.Row():
@@ -119,15 +115,17 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     with gr.Row():
         trim = gr.Dropdown(
             _trims(opened), value=_AS_GROWN, label="Trim to cutoff", allow_custom_value=True, elem_id="trim",
-            visible=opened is not None, info="Leaves the rest out of all views and files, without growing again",
+            info="Leaves the rest out of all views and files, without growing again", visible=opened is not None,
+            min_width=220,
         )
         least_lift = gr.Slider(
-            0, 1, 0, step=0.1, label="Least lift", elem_id="least-lift", visible=False,
+            0, 1, 0, step=0.1, label="Least lift", elem_id="least-lift", visible=False, min_width=260,
             info="In nats, over the centroid and random directions; 0 shows all",
         )
         link = gr.Textbox(
-            link_query(opened), label="Link to this tree", interactive=False, buttons=["copy"], max_lines=1, scale=2,
+            link_query(opened), label="Link to this tree", interactive=False, buttons=["copy"], max_lines=1,
             info="Opens the page with the same settings and grows the tree", visible=opened is not None, elem_id="link",
+            scale=2, min_width=280,
         )
     files = data_files(opened) if opened else dict.fromkeys(FILES)
     with gr.Row():
@@ -169,8 +167,8 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         getattr(event, after)(**show).then(**draw)
 
     growths = [grow.click(**growing), go_on.click(**going_on), linked.change(**growing)]
-    for example, recipe in recipes.items():
-        fill = examples[example].click(
+    for button, recipe in examples:
+        fill = button.click(
             partial(control_values, service.library, recipe), None, controls.all(), queue=False, **PRIVATE
         )
         growths.append(fill.then(**growing))
@@ -194,6 +192,33 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         shown_errors(from_link), None, [*controls.all(), *growth_controls, linked],
         show_progress="hidden", **PRIVATE,
     )
+
+
+def _examples(library: Library, controls: FeatureControls, opening: Opening) -> list[tuple[gr.Button, VectorRecipe]]:
+    """A row of buttons for each model that has examples; the chosen model's is seen, or else the demo's."""
+    offered = {
+        model: {name: recipe for name, recipe in recipes.items() if library.offers(recipe.sae)}
+        for model, recipes in EXAMPLES.items()
+    }
+    offered = {model: recipes for model, recipes in offered.items() if recipes}
+
+    def seen(model: str) -> list[bool]:
+        shown = model if model in offered else DEMO_MODEL
+        return [one == shown for one in offered]
+
+    def of_sae(name: str | None) -> dict:
+        model = library.find(name).model if library.offers(name or "") else ""
+        return {row: gr.update(visible=is_seen) for row, is_seen in zip(rows, seen(model), strict=True)}
+
+    rows, buttons = [], []
+    for recipes, is_seen in zip(offered.values(), seen(opening.entry.model), strict=True):
+        with gr.Row(elem_classes="examples", visible=is_seen) as row:
+            gr.Markdown("Examples")
+            buttons += [(gr.Button(name, size="sm", min_width=60), recipe) for name, recipe in recipes.items()]
+        rows.append(row)
+    if rows:
+        controls.sae.change(of_sae, controls.sae, rows, queue=False, show_progress="hidden", **PRIVATE)
+    return buttons
 
 
 def _growth_controls(service: Service) -> list:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from multitool import __version__
 from multitool.document import DefinitionTree, read_tree
-from multitool.draw import FORMATS, MOST_NODES, _drawable, draw_tree, render
+from multitool.draw import FORMATS, MOST_NODES, _drawable, _parted, draw_tree, render
 from multitool.errors import UserError
 from multitool.phrases import shown_part
 from multitool.registry import saes
@@ -164,6 +164,47 @@ def test_inks_tell_the_probability_and_colours_the_lift_by_lightness_too(dark):
 @pytest.mark.parametrize("branching", [1, 10, 40], ids=["thin", "bushy", "broad"])
 def test_trees_of_other_shapes_are_readable_too(branching):
     assert_everything_readable(draw_tree(document(80, branching=branching), max_nodes=80))
+
+
+@pytest.mark.parametrize(
+    ("rows", "n", "columns"),
+    [
+        ([8, 5, 8, 11, 5], 1, [[0, 1, 2, 3, 4]]),
+        ([8, 5, 8, 11, 5], 2, [[0, 1, 2], [3, 4]]),
+        ([8, 5, 8, 11, 5], 3, [[0, 1], [2], [3, 4]]),
+        ([30, 1, 1], 2, [[0], [1, 2]]),
+        ([1, 1], 3, []),
+        ([], 1, []),
+    ],
+)
+def test_blocks_are_parted_in_their_order_into_columns_as_low_as_can_be(rows, n, columns):
+    assert [list(column) for column in _parted(rows, n)] == columns
+
+
+def test_first_phrases_stand_in_columns_where_that_makes_the_shape_of_a_page():
+    and_so_on = [f" and{i}" for i in range(5)]
+    figure = draw_tree(shallow({f" start{i}": and_so_on for i in range(8)}), max_nodes=100)
+    assert_everything_readable(figure)
+    width, height = figure.get_size_inches()
+    assert height < 8 and width <= 10.5, "in one column it would be 13 inches high"
+    places = {artist.get_text(): artist.get_position() for artist in figure.texts}
+    first, last = places["start0"], places["start7"]
+    assert last[0] > first[0] + 0.2, "it stands in another column"
+
+    figure = draw_tree(shallow({" start": and_so_on}), max_nodes=100)
+    assert figure.get_size_inches()[0] == pytest.approx(6.5)
+
+
+def shallow(followers: dict[str, list[str]]) -> DefinitionTree:
+    """A tree of first tokens, each with those that follow it."""
+    tokens, parent, cumulative = [], [], []
+    for first, others in followers.items():
+        parent += [ROOT] + [len(tokens)] * len(others)
+        tokens += [first, *others]
+        cumulative += [0.1] + [0.02] * len(others)
+    n = len(tokens)
+    made = Tree(np.array(parent), np.arange(n), tuple(tokens), np.full(n, 0.1), np.array(cumulative), np.zeros(n, bool))
+    return DefinitionTree(made, SETTINGS, VECTOR, 5e-5, True, seconds=1.0)
 
 
 def test_only_the_most_probable_nodes_are_drawn_and_the_caption_says_how_many():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from visit import open_growth
 
+from multitool.demo_model import DEMO_MODEL
+
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
 
 
@@ -150,7 +152,7 @@ def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
     set_cutoff(page, "1e-7")
     page.locator("#evidence").wait_for()
     page.click("#grow")
-    wait_for_status(page, "2 tokens deep")
+    wait_for_status(page, "tokens deep")
     before = view(page)
     page.click("#stop")
     wait_for_new_view(page, before)
@@ -234,10 +236,15 @@ def test_another_model_lists_its_saes_and_says_what_it_takes_without_fetching_an
     page.get_by_text("must be accepted first").wait_for()
     assert page.locator("#evidence a", has_text="licence").get_attribute("href").endswith("/google/gemma-2b")
 
+    # It has examples of its own.
+    page.get_by_role("button", name="layer 12: 121").wait_for()
+    assert not page.get_by_role("button", name="prison").is_visible()
+
     # Typed from another model's list, an SAE brings its model with it.
     choose(page, "#sae", "gpt2-small-res-jb/blocks.3.hook_resid_pre")
     page.wait_for_function("document.querySelector('#model input').value === 'openai-community/gpt2'")
     page.get_by_text("0 to 24,575").wait_for()
+    page.get_by_role("button", name="prison").wait_for()  # a model without examples of its own shows the demo's
 
 
 def test_a_model_that_cannot_be_had_is_told_and_the_page_goes_on(page):
@@ -248,6 +255,7 @@ def test_a_model_that_cannot_be_had_is_told_and_the_page_goes_on(page):
     toast = page.locator(".toast-body", has_text="hub cannot be reached")
     toast.wait_for()
     assert "gemma-2b-res-jb/blocks.6.hook_resid_post" in toast.inner_text()
+    choose(page, "#model", DEMO_MODEL)
     page.get_by_role("button", name="prison").click()
     wait_for_new_view(page, before)
 
@@ -266,7 +274,7 @@ def test_a_scale_of_ones_own(page):
 def test_a_stopped_tree_is_grown_on(page):
     set_cutoff(page, "2e-4")
     page.click("#grow")
-    wait_for_status(page, "2 tokens deep")
+    wait_for_status(page, "tokens deep")
     before = view(page)
     page.click("#stop")
     wait_for_new_view(page, before)
