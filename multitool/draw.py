@@ -47,7 +47,9 @@ matplotlib.rcParams["pdf.fonttype"] = 42
 matplotlib.rcParams["text.hinting"] = "none"  # or texts would be wider or narrower with the resolution
 # matplotlib ships the first; the others are used for the characters that it lacks, where they are installed.
 _WANTED_FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic",
-                 "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Thai",
+                 "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Gurmukhi", "Noto Sans Gujarati",
+                 "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Kannada", "Noto Sans Malayalam", "Noto Sans Sinhala",
+                 "Noto Sans Thai", "Noto Sans Lao", "Noto Sans Khmer", "Noto Sans Myanmar", "Noto Sans Ethiopic",
                  "Noto Emoji", "Symbola")
 _FONTS = [name for name in _WANTED_FONTS if name in {font.name for font in fontManager.ttflist}] + [
     "sans-serif"  # where an SVG's viewer has none of them
@@ -317,10 +319,11 @@ def _wanted(
     phrase: Phrase, share: float, palette: _Palette, spell: Callable, is_root: bool
 ) -> list[tuple[str, str, float]]:
     """A phrase's texts with their colours and sizes."""
-    text = _shortened(spell(phrase.text.strip()))
+    text = _shortened(spell(phrase.label))
     # Where colour tells the lift, only links fade.
     color = _ink(share, palette) if phrase.lift is None else _lift_color(phrase.lift, palette)
-    wanted = [(text or "␣", color, _SIZE)] if text or not phrase.ended else []
+    # What only ends is told by its mark alone.
+    wanted = [(text, color, _SIZE)] if phrase.text.strip() or not phrase.ended else []
     if is_root:
         wanted.append((percent(phrase.cumulative_prob), palette.faint, _SMALL))
     if phrase.ended:

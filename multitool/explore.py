@@ -33,7 +33,8 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
     Returns:
         ``parent`` (-1: the prompt), ``text``, ``p`` (cumulative probability), ``ended`` (probability that the
         definition ends right after it), ``nodes`` (how many of the tree it holds); where known ``lift``,
-        ``activation`` (null: not read) and ``shared``; and ``total``, the tree's nodes.
+        ``activation`` (null: not read) and ``shared``; and ``total``, the tree's nodes, and ``blank``, the numbers of
+        the phrases that only a blank tells from another beside them.
     """
     tree = document.tree
     found: list[tuple[int, Phrase]] = []
@@ -49,6 +50,7 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
         "p": [_short(phrase.cumulative_prob) for _, phrase in found],
         "ended": [_short(phrase.ended) for _, phrase in found],
         "nodes": [len(phrase.nodes) for _, phrase in found],
+        "blank": [number for number, (_, phrase) in enumerate(found) if phrase.blank],
     }
     if tree.lifts is not None:
         columns["lift"] = [round(phrase.lift, 1) for _, phrase in found]

@@ -1,6 +1,7 @@
 """What of a tree to show, and as which phrases: the form that a picture or a printed outline is made from."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,6 +28,12 @@ class Phrase:
     nodes: tuple[int, ...] = ()  # of the whole tree: its tokens, and what closes a definition after them
     last: int = ROOT  # of the whole tree: its last token
     children: list["Phrase"] = field(default_factory=list)
+    blank: bool = False  # a blank before it is all that tells it from another phrase beside it
+
+    @property
+    def label(self) -> str:
+        """The text without the blanks around it, but for one that matters."""
+        return "␣" * self.blank + self.text.strip() or "␣"
 
     @property
     def leaves(self) -> int:
@@ -75,11 +82,11 @@ def shown_part(document: DefinitionTree, max_nodes: int) -> Shown:
             lift=None if shown.lift is None else float(shown.lift[last]),
             nodes=tuple(at[run + [child for child in closing if child != last]].tolist()),
             last=int(at[last]),
-            children=[phrase(child) for child in spoken[last]],
+            children=_told_apart([phrase(child) for child in spoken[last]]),
         )
 
     return Shown(
-        phrases=[phrase(node) for node in children[ROOT]],
+        phrases=_told_apart([phrase(node) for node in children[ROOT]]),
         nodes=len(shown),
         covered=float(shown.cumulative_prob[shown.is_leaf].sum()),
         hidden=int(hidden[ROOT]),
@@ -100,7 +107,7 @@ def outline(document: DefinitionTree, max_nodes: int) -> str:
     def add(phrase: Phrase, indent: int) -> None:
         marks = f" {END}" if phrase.ended else ""
         marks += f" … +{phrase.hidden} ({percent(phrase.hidden_prob)})" if phrase.hidden else ""
-        lines.append(f"{phrase.cumulative_prob:8.2%}  {'    ' * indent}{phrase.text.strip()}{marks}")
+        lines.append(f"{phrase.cumulative_prob:8.2%}  {'    ' * indent}{phrase.label}{marks}")
         for child in phrase.children:
             add(child, indent + 1)
 
@@ -109,6 +116,14 @@ def outline(document: DefinitionTree, max_nodes: int) -> str:
     if part.hidden:
         lines.append(f"{part.hidden_prob:8.2%}  … +{part.hidden}")
     return "\n".join(lines)
+
+
+def _told_apart(beside: list[Phrase]) -> list[Phrase]:
+    spelled = Counter(phrase.text.strip() for phrase in beside)
+    return [
+        replace(phrase, blank=True) if spelled[phrase.text.strip()] > 1 and phrase.text.startswith(" ") else phrase
+        for phrase in beside
+    ]
 
 
 def _hidden_below(tree: Tree, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from multitool.document import DefinitionTree
+from multitool.explore import payload
 from multitool.phrases import outline, phrases, shown_part
 from multitool.tree import ROOT, Tree, most_probable
 
@@ -54,6 +55,15 @@ def test_hidden_nodes_hold_the_probability_of_those_right_below_what_is_shown():
     the, _ = phrases(document(), 5)  # and " house", " dog"
     assert the.text == "the small dog"
     assert the.hidden_prob == pytest.approx(0.05 + 0.1 + 0.1), "summed over the run"
+
+
+def test_a_blank_is_told_where_nothing_else_tells_two_phrases_apart():
+    tokens = ("the", " the", " small", " house", " dog", '."', 'dog"', '"')
+    the, other = phrases(document(tokens), 100)
+    assert (the.label, other.label) == ("the", "the house"), "what follows tells them apart"
+    small, = phrases(document(tokens), 100)[0].children
+    assert [child.label for child in small.children] == ["␣dog", "dog"]
+    assert payload(document(tokens))["blank"] == [2]
 
 
 def test_first_tokens_that_are_not_shown_are_told_too():

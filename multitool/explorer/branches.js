@@ -26,7 +26,7 @@ function branchesView({ tree, state, body, list, act, parts }) {
 
   /* From the left edge of a phrase to where its links begin. */
   function width(i) {
-    const told = [[tree.text[i].trim() || "␣", size(i)]];
+    const told = [[tree.label[i], size(i)]];
     if (tree.level[i] === 0) told.push([percent(tree.p[i]), SMALL]);
     if (tree.ended[i]) told.push([`■ ${percent(tree.ended[i])}`, SMALL]);
     if (tree.shared && tree.shared[i]) told.push([" =", size(i)]);

@@ -173,7 +173,7 @@ function exploreTree(root, data) {
         role: "treeitem", id: `${prefix}-${i}`, "aria-level": tree.level[i] + 1, "aria-setsize": shown.length,
         "aria-posinset": shown.indexOf(i) + 1,
         "aria-expanded": tree.isFolded(i) ? String(mode === "icicle" || state.open.has(i)) : null,
-        "aria-label": `${tree.text[i].trim()}, ${percent(tree.p[i])}${tree.ended[i] ? ", ends" : ""}`,
+        "aria-label": `${tree.label[i]}, ${percent(tree.p[i])}${tree.ended[i] ? ", ends" : ""}`,
         onclick: () => {
           state.active = i;
           if (mode === "icicle") zoomTo(i === state.zoom ? tree.parent[i] : i);
@@ -188,7 +188,7 @@ function exploreTree(root, data) {
       class: classes, role: "none", onclick: () => setActive(i), onmouseenter: () => drawDetails(i),
     }),
     words(i) {
-      const text = make("span", { class: "words", dir: "auto" }, tree.text[i].trim() || "␣");
+      const text = make("span", { class: "words", dir: "auto" }, tree.label[i]);
       if (tree.lift) text.style.setProperty("--lift", clamped(tree.lift[i] / MOST_LIFT, 0, 1).toFixed(2));
       return text;
     },
@@ -278,7 +278,7 @@ function exploreTree(root, data) {
     if (i < 0) return details.replaceChildren();
     const up = tree.parent[i];
     const figures = [`${percent(tree.p[i])} of all answers begin so`];
-    if (up >= 0) figures.push(`${percent(tree.p[i] / tree.p[up])} of those that came to “${tree.text[up].trim()}”`);
+    if (up >= 0) figures.push(`${percent(tree.p[i] / tree.p[up])} of those that came to “${tree.label[up]}”`);
     if (tree.ended[i]) figures.push(`■ ends here: ${percent(tree.ended[i])}`);
     if (tree.lift) figures.push(`lift ${tree.lift[i].toFixed(1)} nats`);
     if (tree.activation && tree.activation[i] !== null) figures.push(`fires: ${tree.activation[i]}`);

@@ -13,6 +13,8 @@ function phrasesOf(data) {
     before[i] = up < 0 ? "" : before[up] + data.text[up];
   });
   for (let i = count - 1; i >= 0; i--) if (data.parent[i] >= 0) below[data.parent[i]] += 1 + below[i];
+  const blank = new Set(data.blank);
+  const label = data.text.map((text, i) => (blank.has(i) ? "␣" : "") + text.trim() || "␣");
   const children = (i) => (i < 0 ? tops : following[i]);
 
   // Where answers end in the tree: definitions, and leaves that go on beyond it. By falling probability.
@@ -41,7 +43,7 @@ function phrasesOf(data) {
   }
 
   return {
-    ...data, count, tops, children, level, before, below, endings, isWithin, preview,
+    ...data, count, tops, children, label, level, before, below, endings, isWithin, preview,
     most: Math.max(...tops.map((i) => data.p[i]), 0) || 1,
     held: endings.reduce((sum, [p]) => sum + p, 0),
     path: (i) => { const path = []; for (; i >= 0; i = data.parent[i]) path.unshift(i); return path; },
