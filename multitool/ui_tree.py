@@ -10,17 +10,14 @@ import gradio as gr
 
 from multitool import explore, links
 from multitool.defaults import DEMO, Opening
-from multitool.demo_model import DEMO_MODEL
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES
-from multitool.errors import UserError
-from multitool.library import Library
-from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.text import visible
 from multitool.tree import Tree
 from multitool.ui_common import PRIVATE, by_name, on_model, shown_errors
-from multitool.ui_controls import FeatureControls, control_values, vector_recipe
+from multitool.ui_controls import FeatureControls, control_values
 from multitool.ui_evidence import tree_verdict
+from multitool.ui_examples import examples
+from multitool.ui_growth import CUTOFFS, N_CONTROLS, check, go_on, grow, growth_controls, growth_values
 from multitool.ui_service import Service
 from multitool.ui_views import (
     EMPTY,
@@ -41,24 +38,7 @@ from multitool.ui_views import (
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
 DEMO_TREE = Path(__file__).parent / "demo" / "opening_tree.json"
-_DEMO_FEATURES = {"rain": 927, "viruses": 1521, "prison": 648, "stars": 152, "symptoms": 513, "smell": 2006,
-                  "military": 1785}
-_GEMMA_FEATURES = ((12, 121), (6, 17), (0, 0), (0, 7), (10, 777))
-# By model: features whose trees are worth a look, by the text of a button.
-EXAMPLES = {
-    DEMO_MODEL: {name: VectorRecipe(sae=DEMO.sae, feature=feature) for name, feature in _DEMO_FEATURES.items()},
-    "google/gemma-2b": {
-        f"layer {layer}: {feature}": VectorRecipe(
-            sae=f"gemma-2b-res-jb/blocks.{layer}.hook_resid_post", feature=feature
-        )
-        for layer, feature in _GEMMA_FEATURES
-    },
-}
-
 _AS_GROWN = "as grown"
-_CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
-_LIKELIEST_SHOWN = 4
-_JUDGED_FROM = 50  # nodes; before, the time says little of what follows
 _RESOLUTIONS = [("screen, 100", 100), ("slides, 150", 150), ("print, 300", 300), ("print, 600", 600)]
 # Only a browser knows under which address it sees the page.
 _WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathname + link : link"
@@ -67,14 +47,14 @@ _WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathnam
 def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page: gr.Blocks) -> None:
     """Build the tab and wire it to the controls; a link's settings are taken from the page's address."""
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
-    examples = _examples(service.library, controls, opening)
+    buttons = examples(service.library, controls, opening)
     with gr.Accordion("Prompt and growth", open=False):
-        growth_controls = _growth_controls(service)
+        growing_controls = growth_controls(service)
     with gr.Row(elem_classes="actions"):
-        grow = gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow")
+        grow_button = gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow")
         stop = gr.Button("Stop", min_width=80, elem_id="stop")
-        go_on = gr.Button("Go on", min_width=80, visible=False, elem_id="go-on")
-        check, keep = (
+        more = gr.Button("Go on", min_width=80, visible=False, elem_id="go-on")
+        check_button, keep = (
             gr.Button(text, min_width=140, interactive=opened is not None, elem_id=name)
             for text, name in (("Check this tree", "check"), ("Keep to compare", "keep"))
         )
@@ -85,33 +65,10 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     verdict = gr.HTML("", elem_id="tree-verdict")
     comparison = gr.HTML("", elem_id="comparison", visible=False)
     with gr.Tabs():
-        with gr.Tab("Explore", elem_id="explore-tab") as explore_tab, gr.Row():
-            with gr.Column(scale=2, min_width=400, visible=False) as kept_column:
-                kept_name = gr.HTML("", elem_id="kept-name", elem_classes="view-title", padding=False)
-                kept_view = explorer(None, "kept-view")
-            with gr.Column(scale=2, min_width=400):
-                name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
-                view = explorer(explore.payload(opened) if opened else None, "tree-view")
-            with gr.Column(scale=1, min_width=300):
-                order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
-                definitions = gr.Dataframe(
-                    **table(opened, ORDERS[0], None), interactive=False, wrap=True,
-                    label="Definitions (“…”: goes on below the cutoff)", max_height=620, elem_id="definitions",
-                    elem_classes="table",
-                )
+        with gr.Tab("Explore", elem_id="explore-tab") as explore_tab:
+            views = _explore_views(opened)
         with gr.Tab("Figure", elem_id="figure-tab") as figure_tab:
-            with gr.Row():
-                drawn = gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the figure", elem_id="drawn",
-                                  info="The most probable ones; the rest is told as “…”")
-                dpi = gr.Dropdown(_RESOLUTIONS, value=150, label="Resolution of the PNG", elem_id="dpi",
-                                  info="Pixels per inch; SVG and PDF are sharp at any size")
-                dark = gr.Checkbox(False, label="Dark figure", elem_id="dark", info="For dark slides and pages")
-            picture = gr.Image(
-                type="filepath", format="png", interactive=False, show_label=False, label="Definition tree",
-                buttons=["download", "fullscreen"], elem_id="tree-picture",
-            )
-            with gr.Row():
-                figures = [gr.DownloadButton(kind.upper(), size="sm", elem_id=kind) for kind in FIGURES]
+            drawing, drawn = _figure_controls()
     with gr.Row():
         trim = gr.Dropdown(
             _trims(opened), value=_AS_GROWN, label="Trim to cutoff", allow_custom_value=True, elem_id="trim",
@@ -134,30 +91,29 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
             for kind, text in zip(FILES, ("Data (JSON)", "Interactive page (HTML)"), strict=True)
         ]
         upload = gr.UploadButton("Open a saved tree (JSON)", size="sm", file_types=[".json"], elem_id="open")
+    order = views.pop("order")
     document, kept, on_figure, linked = gr.State(opened), gr.State(), gr.State(False), gr.State("")
 
     growing = {
-        "fn": shown_errors(partial(_grow, service)), "inputs": [*controls.all(), *growth_controls],
+        "fn": shown_errors(partial(grow, service)), "inputs": [*controls.all(), *growing_controls],
         "outputs": [document, status], "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
     }
-    going_on = growing | {"fn": shown_errors(partial(_go_on, service)), "inputs": document}
+    going_on = growing | {"fn": shown_errors(partial(go_on, service)), "inputs": document}
     reset = {
         "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
     }
     trimming = [document, trim, least_lift]
-    shown = {
-        "status": status, "bar": bar, "verdict": verdict, "go_on": go_on, "check": check, "keep": keep, "view": view,
-        "definitions": definitions, **dict(zip(FILES, data, strict=True)), "link": link, "drop": drop,
-        "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "name": name,
-        "comparison": comparison,
+    shown = views | {
+        "status": status, "bar": bar, "verdict": verdict, "go_on": more, "check": check_button, "keep": keep,
+        "link": link, "drop": drop, "comparison": comparison, **dict(zip(FILES, data, strict=True)),
     }
     show = {
         "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept],
-        "outputs": list(shown.values()), "show_progress_on": view, **PRIVATE,
+        "outputs": list(shown.values()), "show_progress_on": views["view"], **PRIVATE,
     }
     draw = {
-        "fn": shown_errors(_drawn), "inputs": [*trimming, drawn, dpi, dark, on_figure],
-        "outputs": [picture, *figures], "show_progress_on": picture, **PRIVATE,
+        "fn": shown_errors(_drawn), "inputs": [*trimming, *drawing, on_figure], "outputs": drawn,
+        "show_progress_on": drawn[0], **PRIVATE,
     }
 
     def from_link(request: gr.Request) -> list:  # Gradio knows by the annotation what to give
@@ -166,8 +122,8 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     def show_after(event, after="then") -> None:
         getattr(event, after)(**show).then(**draw)
 
-    growths = [grow.click(**growing), go_on.click(**going_on), linked.change(**growing)]
-    for button, recipe in examples:
+    growths = [grow_button.click(**growing), more.click(**going_on), linked.change(**growing)]
+    for button, recipe in buttons:
         fill = button.click(
             partial(control_values, service.library, recipe), None, controls.all(), queue=False, **PRIVATE
         )
@@ -176,7 +132,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
         show_after(growth.success(**reset))
         show_after(growth.failure(**reset))
-    checking = check.click(**growing | {"fn": shown_errors(partial(_check, service)), "inputs": document})
+    checking = check_button.click(**growing | {"fn": shown_errors(partial(check, service)), "inputs": document})
     show_after(checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE))
     show_after(checking, "failure")
     show_after(stop.click(None, cancels=[*growths, checking], **PRIVATE).then(**reset))
@@ -184,139 +140,63 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     show_after(keep.click(lambda shown: shown, document, kept, show_progress="hidden", **PRIVATE))
     show_after(drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE))
     gr.on([trim.input, least_lift.release, order.input], trigger_mode="always_last", **show).then(**draw)
-    gr.on([drawn.release, dpi.input, dark.input], trigger_mode="always_last", **draw)
+    nodes, *options = drawing
+    gr.on([nodes.release, *(option.input for option in options)], trigger_mode="always_last", **draw)
     figure_tab.select(lambda: True, None, on_figure, queue=False, show_progress="hidden", **PRIVATE).then(**draw)
     explore_tab.select(lambda: False, None, on_figure, queue=False, show_progress="hidden", **PRIVATE)
     gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
     page.load(
-        shown_errors(from_link), None, [*controls.all(), *growth_controls, linked],
+        shown_errors(from_link), None, [*controls.all(), *growing_controls, linked],
         show_progress="hidden", **PRIVATE,
     )
 
 
-def _examples(library: Library, controls: FeatureControls, opening: Opening) -> list[tuple[gr.Button, VectorRecipe]]:
-    """A row of buttons for each model that has examples; the chosen model's is seen, or else the demo's."""
-    offered = {
-        model: {name: recipe for name, recipe in recipes.items() if library.offers(recipe.sae)}
-        for model, recipes in EXAMPLES.items()
+def _explore_views(opened: DefinitionTree | None) -> dict:
+    """By name: the view of the tree, that of the kept one, the definitions and their order."""
+    with gr.Row():
+        with gr.Column(scale=2, min_width=400, visible=False) as kept_column:
+            kept_name = gr.HTML("", elem_id="kept-name", elem_classes="view-title", padding=False)
+            kept_view = explorer(None, "kept-view")
+        with gr.Column(scale=2, min_width=400):
+            name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
+            view = explorer(explore.payload(opened) if opened else None, "tree-view")
+        with gr.Column(scale=1, min_width=300):
+            order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
+            definitions = gr.Dataframe(
+                **table(opened, ORDERS[0], None), interactive=False, wrap=True, max_height=620, elem_id="definitions",
+                elem_classes="table", label="Definitions (“…”: goes on below the cutoff)",
+            )
+    return {
+        "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "name": name, "view": view,
+        "order": order, "definitions": definitions,
     }
-    offered = {model: recipes for model, recipes in offered.items() if recipes}
-
-    def seen(model: str) -> list[bool]:
-        shown = model if model in offered else DEMO_MODEL
-        return [one == shown for one in offered]
-
-    def of_sae(name: str | None) -> dict:
-        model = library.find(name).model if library.offers(name or "") else ""
-        return {row: gr.update(visible=is_seen) for row, is_seen in zip(rows, seen(model), strict=True)}
-
-    rows, buttons = [], []
-    for recipes, is_seen in zip(offered.values(), seen(opening.entry.model), strict=True):
-        with gr.Row(elem_classes="examples", visible=is_seen) as row:
-            gr.Markdown("Examples")
-            buttons += [(gr.Button(name, size="sm", min_width=60), recipe) for name, recipe in recipes.items()]
-        rows.append(row)
-    if rows:
-        controls.sae.change(of_sae, controls.sae, rows, queue=False, show_progress="hidden", **PRIVATE)
-    return buttons
 
 
-def _growth_controls(service: Service) -> list:
-    """The controls of prompt and growth, in the order of TreeRecipe's fields."""
-    prompt = gr.Textbox(
-        TreeRecipe.prompt, label="Prompt", max_lines=3, max_length=service.settings.max_prompt, elem_id="prompt",
-        info="{ghost} stands where the unknown token goes. A definition closes the quote left open at the end.",
+def _figure_controls() -> tuple[list, list]:
+    """What a figure is drawn by; and the figure with its files."""
+    with gr.Row():
+        drawing = [
+            gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the figure", elem_id="drawn",
+                      info="The most probable ones; the rest is told as “…”"),
+            gr.Dropdown(_RESOLUTIONS, value=150, label="Resolution of the PNG", elem_id="dpi",
+                        info="Pixels per inch; SVG and PDF are sharp at any size"),
+            gr.Checkbox(False, label="Dark figure", elem_id="dark", info="For dark slides and pages"),
+        ]
+    picture = gr.Image(
+        type="filepath", format="png", interactive=False, show_label=False, label="Definition tree",
+        buttons=["download", "fullscreen"], elem_id="tree-picture",
     )
     with gr.Row():
-        cutoff = gr.Dropdown(
-            _CUTOFFS, value="5e-5", label="Cutoff", allow_custom_value=True, elem_id="cutoff",
-            info="Smallest probability of a path. Ten times smaller grows some five to ten times as many nodes, and "
-            "takes as much longer",
-        )
-        max_nodes = gr.Number(
-            min(TreeRecipe.max_nodes, service.settings.max_nodes), label="Most nodes", precision=0, minimum=1,
-            maximum=service.settings.max_nodes, elem_id="max-nodes",
-            info="If there are more, the most probable are kept",
-        )
-    with gr.Row():
-        top_k = gr.Slider(1, 20, TreeRecipe.top_k, step=1, label="Continuations per node (top_k)", elem_id="top-k",
-                          info="How many next tokens of each path are looked at, the most probable ones")
-        max_depth = gr.Slider(1, 50, TreeRecipe.max_depth, step=1, label="Longest path in tokens", elem_id="max-depth",
-                              info="Definitions are cut off there")
-    stop = gr.Checkbox(
-        TreeRecipe.stop, label="Stop at the closing quote or the end of the text", elem_id="stop-at-quote",
-        info="Without it a path goes on through the quote, to what the model would write next",
-    )
-    return [prompt, top_k, cutoff, max_depth, max_nodes, stop]
+        files = [gr.DownloadButton(kind.upper(), size="sm", elem_id=kind) for kind in FIGURES]
+    return drawing, [picture, *files]
 
 
 def _from_link(service: Service, opening: Opening, parameters: Mapping[str, str]) -> list:
     """The controls as a link's query sets them, and the query, which starts the growth; nothing without one."""
     found = links.recipes_of(parameters, opening.recipe)
     if found is None:
-        return [gr.skip()] * (len(FeatureControls.__dataclass_fields__) + len(TreeRecipe.__dataclass_fields__) + 1)
-    vector, tree = found
-    cutoff = repr(tree.cutoff).replace("e-0", "e-")  # as the menu writes it
-    return [*control_values(service.library, vector), tree.prompt, tree.top_k, cutoff, tree.max_depth, tree.max_nodes,
-            tree.stop, links.query(vector, tree)]
-
-
-def _grow(service: Service, *values):
-    """Grow a tree; after every level the tree so far, and in words how far it is."""
-    n_tree = len(TreeRecipe.__dataclass_fields__)
-    prompt, top_k, cutoff, max_depth, max_nodes, stop = values[-n_tree:]
-    with contextlib.suppress(TypeError, ValueError):  # the recipe says what is wrong with it
-        cutoff = float(cutoff)
-    vector = vector_recipe(*values[:-n_tree])
-    recipe = TreeRecipe(
-        prompt=prompt, top_k=top_k, cutoff=cutoff, max_depth=max_depth, max_nodes=max_nodes, stop=stop
-    )
-    yield from _progress(service.trees(vector, recipe))
-
-
-def _go_on(service: Service, document: DefinitionTree | None):
-    """Grow on a tree whose growth was stopped."""
-    if document is None:
-        raise UserError("There is no tree to go on with. Grow one first.")
-    yield from _progress(service.continued(document))
-
-
-def _check(service: Service, document: DefinitionTree | None):
-    """Find the evidence for the tree that is shown."""
-    if document is None:
-        raise UserError("There is no tree to check. Grow one first.")
-    yield gr.skip(), "Checking … (the first time for a model and a layer it takes a minute or more)"
-    for answer in service.checked(document):
-        yield (gr.skip(), answer) if isinstance(answer, str) else (answer, "Checked.")
-
-
-def _progress(answers):
-    """For the document and the status: the tree so far, and in words how far it is or what it waits for."""
-    yield gr.skip(), "Starting …"
-    for answer in answers:
-        if isinstance(answer, str):
-            yield gr.skip(), answer
-            continue
-        if not len(answer.tree):  # the tree that is shown stays until there is something to show
-            continue
-        likeliest = "\n".join(
-            f"{definition.probability:.1%}  {visible(definition.text)}{'' if definition.complete else ' …'}"
-            for definition in answer.definitions(_LIKELIEST_SHOWN)
-        )
-        yield answer, f"{_how_far(answer)}\n{likeliest}"
-
-
-def _how_far(document: DefinitionTree) -> str:
-    """In words how far a growing tree is, and how long it can take at most."""
-    nodes, most = len(document.tree), document.settings["max_nodes"]
-    words = (
-        f"Growing: {document.depth_grown} tokens deep of at most {document.settings['max_depth']}, {nodes:,} nodes, "
-        f"{document.seconds:.1f} s"
-    )
-    if _JUDGED_FROM <= nodes < most:
-        # Larger trees take less per node, so this is rather too much.
-        words += f"; the most there can be, {most:,} nodes, would take some {document.seconds / nodes * most:.0f} s"
-    return words
+        return [gr.skip()] * (len(FeatureControls.__dataclass_fields__) + N_CONTROLS + 1)
+    return [*control_values(service.library, found[0]), *growth_values(found[1]), links.query(*found)]
 
 
 def _opened(path: str) -> DefinitionTree:
@@ -326,7 +206,7 @@ def _opened(path: str) -> DefinitionTree:
 def _trims(document: DefinitionTree | None) -> list[str]:
     """What a tree can be trimmed to."""
     least = 0.0 if document is None else document.effective_cutoff
-    return [_AS_GROWN, *(cutoff for cutoff in _CUTOFFS if float(cutoff) > least)]
+    return [_AS_GROWN, *(cutoff for cutoff in CUTOFFS if float(cutoff) > least)]
 
 
 def _reset(document: DefinitionTree | None) -> list:

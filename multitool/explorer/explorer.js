@@ -6,7 +6,7 @@
 
 function exploreTree(root, data) {
   const OPEN_AT_FIRST = 30; // lines
-  const WIDE = 500; // px; narrower, the picture would be scrolled sideways more than it is read
+  const WIDE = 450; // px; narrower, the picture would be scrolled sideways more than it is read
   const MOST_LIFT = 6; // nats, from which on a phrase is wholly blue
   const tree = phrasesOf(data);
   const { count, tops, endings } = tree;

@@ -223,6 +223,23 @@ def test_a_dark_page_has_a_dark_view(page, app_url):
     assert ink > 200 and paper < 60
 
 
+def test_the_view_works_inside_the_frame_of_another_site(browser, app_url):
+    """As on Hugging Face, whose page frames the Space's."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    outer = context.new_page()
+    outer.set_content(
+        f'<iframe src="{app_url}" width="1200" height="850" allow="clipboard-write; fullscreen" sandbox="'
+        'allow-scripts allow-same-origin allow-forms allow-popups allow-downloads allow-modals"></iframe>'
+    )
+    inner = outer.frame_locator("iframe")
+    inner.locator("#tree-view [role=treeitem]").first.wait_for(timeout=60_000)
+    inner.locator("#tree-view").get_by_role("button", name="Close all").click()
+    assert inner.locator("#tree-view [role=treeitem] > .words").all_inner_texts() == ["a", "the", "water", "when", "A"]
+    inner.locator("#tree-view").get_by_role("button", name="Fill the screen").click()
+    outer.wait_for_function("document.fullscreenElement?.tagName === 'IFRAME'")
+    context.close()
+
+
 def choose(page, box: str, text: str) -> None:
     field = page.locator(f"{box} input")
     field.fill(text)

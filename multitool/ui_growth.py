@@ -1,0 +1,109 @@
+"""Growing and checking trees on the page: the controls, and in words how far it is."""
+
+import contextlib
+
+import gradio as gr
+
+from multitool.document import DefinitionTree
+from multitool.errors import UserError
+from multitool.recipe import TreeRecipe
+from multitool.text import percent, visible
+from multitool.ui_controls import vector_recipe
+from multitool.ui_service import Service
+
+CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
+_LIKELIEST_SHOWN = 4
+_JUDGED_FROM = 50  # nodes; before, the time says little of what follows
+N_CONTROLS = len(TreeRecipe.__dataclass_fields__)
+
+
+def growth_controls(service: Service) -> list:
+    """The controls of prompt and growth, in the order of TreeRecipe's fields."""
+    prompt = gr.Textbox(
+        TreeRecipe.prompt, label="Prompt", max_lines=3, max_length=service.settings.max_prompt, elem_id="prompt",
+        info="{ghost} stands where the unknown token goes. A definition closes the quote left open at the end.",
+    )
+    with gr.Row():
+        cutoff = gr.Dropdown(
+            CUTOFFS, value="5e-5", label="Cutoff", allow_custom_value=True, elem_id="cutoff",
+            info="Smallest probability of a path. Ten times smaller grows some five to ten times as many nodes, and "
+            "takes as much longer",
+        )
+        max_nodes = gr.Number(
+            min(TreeRecipe.max_nodes, service.settings.max_nodes), label="Most nodes", precision=0, minimum=1,
+            maximum=service.settings.max_nodes, elem_id="max-nodes",
+            info="If there are more, the most probable are kept",
+        )
+    with gr.Row():
+        top_k = gr.Slider(1, 20, TreeRecipe.top_k, step=1, label="Continuations per node (top_k)", elem_id="top-k",
+                          info="How many next tokens of each path are looked at, the most probable ones")
+        max_depth = gr.Slider(1, 50, TreeRecipe.max_depth, step=1, label="Longest path in tokens", elem_id="max-depth",
+                              info="Definitions are cut off there")
+    stop = gr.Checkbox(
+        TreeRecipe.stop, label="Stop at the closing quote or the end of the text", elem_id="stop-at-quote",
+        info="Without it a path goes on through the quote, to what the model would write next",
+    )
+    return [prompt, top_k, cutoff, max_depth, max_nodes, stop]
+
+
+def growth_values(recipe: TreeRecipe) -> list:
+    """What the controls show for a recipe, in their order."""
+    cutoff = repr(recipe.cutoff).replace("e-0", "e-")  # as the menu writes it
+    return [recipe.prompt, recipe.top_k, cutoff, recipe.max_depth, recipe.max_nodes, recipe.stop]
+
+
+def grow(service: Service, *values):
+    """Grow a tree; after every level the tree so far, and in words how far it is."""
+    prompt, top_k, cutoff, max_depth, max_nodes, stop = values[-N_CONTROLS:]
+    with contextlib.suppress(TypeError, ValueError):  # the recipe says what is wrong with it
+        cutoff = float(cutoff)
+    vector = vector_recipe(*values[:-N_CONTROLS])
+    recipe = TreeRecipe(
+        prompt=prompt, top_k=top_k, cutoff=cutoff, max_depth=max_depth, max_nodes=max_nodes, stop=stop
+    )
+    yield from _progress(service.trees(vector, recipe))
+
+
+def go_on(service: Service, document: DefinitionTree | None):
+    """Grow on a tree whose growth was stopped."""
+    if document is None:
+        raise UserError("There is no tree to go on with. Grow one first.")
+    yield from _progress(service.continued(document))
+
+
+def check(service: Service, document: DefinitionTree | None):
+    """Find the evidence for the tree that is shown."""
+    if document is None:
+        raise UserError("There is no tree to check. Grow one first.")
+    yield gr.skip(), "Checking … (the first time for a model and a layer it takes a minute or more)"
+    for answer in service.checked(document):
+        yield (gr.skip(), answer) if isinstance(answer, str) else (answer, "Checked.")
+
+
+def _progress(answers):
+    """For the document and the status: the tree so far, and in words how far it is or what it waits for."""
+    yield gr.skip(), "Starting …"
+    for answer in answers:
+        if isinstance(answer, str):
+            yield gr.skip(), answer
+            continue
+        if not len(answer.tree):  # the tree that is shown stays until there is something to show
+            continue
+        likeliest = "\n".join(
+            f"{percent(definition.probability)}  {visible(definition.text)}{'' if definition.complete else ' …'}"
+            for definition in answer.definitions(_LIKELIEST_SHOWN)
+        )
+        yield answer, f"{_how_far(answer)}\n{likeliest}"
+
+
+def _how_far(document: DefinitionTree) -> str:
+    """In words how far a growing tree is, and how long it can take at most."""
+    nodes, most = len(document.tree), document.settings["max_nodes"]
+    words = (
+        f"Growing: {document.depth_grown} tokens deep of at most {document.settings['max_depth']}, {nodes:,} nodes, "
+        f"{document.seconds:.1f} s"
+    )
+    if _JUDGED_FROM <= nodes < most:
+        # Larger trees take less per node, so this is rather too much.
+        words += f"; the most there can be, {most:,} nodes, would take some {document.seconds / nodes * most:.0f} s"
+    return words
