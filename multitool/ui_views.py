@@ -42,7 +42,7 @@ def summary(document: DefinitionTree | None) -> str:
         return EMPTY
     state = "" if document.complete else "Not whole: it was stopped, or its time was up. “Go on” grows the rest. "
     return (
-        f"{state}{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g}, grown in "
+        f"{state}{len(document.tree):,} nodes at cutoff {document.effective_cutoff:.3g}, grown in "
         f"{document.seconds:.1f} s."
     )
 
@@ -53,17 +53,19 @@ def probability_bar(document: DefinitionTree | None) -> str:
         return ""
     held: Coverage = coverage(document.tree)
     parts = (
-        ("complete", held.complete, "in definitions that end"),
-        ("unfinished", held.unfinished, "in beginnings that go on below the cutoff"),
-        ("outside", held.outside, "in answers too rare for the tree"),
+        ("complete", held.complete, "end within the tree"),
+        ("unfinished", held.unfinished, "go on below the cutoff"),
+        ("outside", held.outside, "are too rare for it"),
     )
     bar = "".join(f'<span class="{name}" style="flex-grow: {share:.4f}"></span>' for name, share, _ in parts)
-    told = "".join(f'<li class="{name}"><b>{percent(share)}</b> {words}</li>' for name, share, words in parts)
+    told = "<li>Of all answers</li>" + "".join(
+        f'<li class="{name}"><b>{percent(share)}</b> {words}</li>' for name, share, words in parts
+    )
     entropy = document.first_token_entropy
     if entropy is not None:
         told += (
-            f'<li title="Over the whole vocabulary; e to its power is the number of equally probable tokens that '
-            f'would be as open a choice.">First token: entropy <b>{entropy:.1f} nats</b>, as open as a choice among '
+            '<li title="Entropy over the whole vocabulary; e to its power is the number of equally probable tokens '
+            f'that would be as open a choice.">First-token entropy <b>{entropy:.1f} nats</b>, like a choice among '
             f"{_about(math.exp(min(entropy, 50)))}</li>"
         )
     return f'<div class="coverage"><div class="bar" aria-hidden="true">{bar}</div><ul>{told}</ul></div>'

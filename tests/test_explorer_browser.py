@@ -76,7 +76,7 @@ def set_share(page, percent: int) -> None:
 @pytest.mark.parametrize("view", ["Tree", "Outline", "Icicle"])
 def test_trees_of_any_size_are_drawn_without_leaving_the_window(opened, n, view):
     with opened(some_document(n, words=WORDS, branching=5)) as page:
-        assert f"{n:,} of {n:,} nodes" in page.inner_text(".told")
+        assert page.inner_text(".told").startswith(f"{n:,} nodes, ")
         choose(page, "Open all")
         choose(page, view)
         items = page.locator("[role=treeitem]")
@@ -226,7 +226,7 @@ def test_a_share_of_the_probability_leaves_the_fewest_endings_that_hold_it(opene
     with opened(OPENING) as page:
         set_share(page, 50)
         told = page.inner_text(".told")
-        endings = int(told.split(" of ")[0])
+        endings = int(told.split(", ")[1].split(" of ")[0])
         assert 1 <= endings < 60
         assert page.locator(".rest").count() > 0
         before = page.locator("[role=treeitem]").count()
@@ -234,7 +234,7 @@ def test_a_share_of_the_probability_leaves_the_fewest_endings_that_hold_it(opene
         assert page.locator("[role=treeitem]").count() > before
         set_share(page, 100)
         assert page.locator(".rest").count() == 0
-        assert "568 of 568 nodes" in page.inner_text(".told")
+        assert page.inner_text(".told").startswith("568 nodes, ")
 
 
 @pytest.mark.parametrize("view", ["Tree", "Outline"])

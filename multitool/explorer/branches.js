@@ -70,11 +70,17 @@ function branchesView({ tree, state, body, list, act, parts }) {
   function scrolled() {
     const above = body.scrollTop - SPARE, under = body.scrollTop + (body.clientHeight || 600) + SPARE;
     const seen = items.filter((item) => item.last + ROW > above && item.first < under);
-    const path = new Set(tree.path(state.active));
-    list.replaceChildren(links(seen, above, under, path), ...seen.map((item) => label(item, path)));
+    list.replaceChildren(links(seen, above, under), ...seen.map(label));
+    markPath(state.active);
   }
 
-  function links(seen, above, under, path) {
+  /* The way to phrase i stands out. */
+  function markPath(i) {
+    const path = new Set(tree.path(i).map(String));
+    for (const link of list.querySelectorAll("path")) link.classList.toggle("on-path", path.has(link.dataset.to));
+  }
+
+  function links(seen, above, under) {
     const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     picture.setAttribute("aria-hidden", "true");
     picture.style.cssText = `top: ${above}px; width: 100%; height: ${under - above}px`;
@@ -86,13 +92,13 @@ function branchesView({ tree, state, body, list, act, parts }) {
       link.setAttribute("d", `M${x0} ${y0}C${middle} ${y0} ${middle} ${y1} ${x1} ${y1}`);
       const p = item.i === undefined ? act.probabilityOf(item.left) : tree.p[item.i];
       link.style.strokeWidth = `${THIN + (THICK - THIN) * Math.sqrt(p / tree.most)}px`;
-      if (path.has(item.i)) link.classList.add("on-path");
+      link.dataset.to = item.i;
       picture.append(link);
     }
     return picture;
   }
 
-  function label(item, path) {
+  function label(item) {
     const { i } = item;
     const place = { left: `${item.x}px`, top: `${top(item)}px`, "line-height": `${ROW}px` };
     if (i === undefined) {
@@ -102,7 +108,7 @@ function branchesView({ tree, state, body, list, act, parts }) {
     const words = parts.words(i);
     words.style.setProperty("font-size", `${size(i)}px`);
     words.style.setProperty("--ink-share", clamped(1 + Math.log10(share(i)) / 3, 0, 1).toFixed(2));
-    const element = make("div", { ...parts.item(i, "branch", path.has(i) && "on-path"), style: place }, words);
+    const element = make("div", { ...parts.item(i, "branch"), style: place }, words);
     if (tree.level[i] === 0) element.append(make("span", { class: "percent" }, percent(tree.p[i])));
     if (tree.ended[i]) element.append(parts.end(i));
     if (tree.isFolded(i) && !state.open.has(i)) element.append(parts.preview(i), parts.hidden(i));
@@ -123,5 +129,5 @@ function branchesView({ tree, state, body, list, act, parts }) {
   }
 
   const order = () => items.filter((item) => item.i !== undefined).map((item) => item.i);
-  return { draw, scrolled, scrollTo, keys: treeKeys({ tree, state, act, order, page: () => body.clientHeight / ROW }) };
+  return { draw, scrolled, scrollTo, markPath, keys: treeKeys({ tree, state, act, order, page: () => body.clientHeight / ROW }) };
 }

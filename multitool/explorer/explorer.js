@@ -70,6 +70,12 @@ function exploreTree(root, data) {
     drawDetails(i);
   }
 
+  /* What the mouse is on. */
+  function point(i) {
+    drawDetails(i);
+    if (mode === "tree") views.tree.markPath(i);
+  }
+
   function toggle(i) {
     if (!tree.isFolded(i)) return;
     if (!state.open.delete(i)) state.open.add(i);
@@ -180,12 +186,12 @@ function exploreTree(root, data) {
           else if (tree.isFolded(i)) toggle(i);
           else setActive(i);
         },
-        onmouseenter: () => drawDetails(i),
+        onmouseenter: () => point(i),
       };
     },
     /* An element that only tells of a phrase. */
     mark: (i, classes) => ({
-      class: classes, role: "none", onclick: () => setActive(i), onmouseenter: () => drawDetails(i),
+      class: classes, role: "none", onclick: () => setActive(i), onmouseenter: () => point(i),
     }),
     words(i) {
       const text = make("span", { class: "words", dir: "auto" }, tree.label[i]);
@@ -222,7 +228,7 @@ function exploreTree(root, data) {
   const crumbs = make("nav", { class: "crumbs", "aria-label": "Zoomed into" });
   const list = make("div", { class: "list" });
   const body = make("div", { class: "body", role: "tree", tabindex: 0, "aria-label": "Definition tree", onkeydown: onKey,
-    onscroll: () => { views[mode].scrolled(); markActive(); }, onmouseleave: () => drawDetails(state.active) }, list);
+    onscroll: () => { views[mode].scrolled(); markActive(); }, onmouseleave: () => point(state.active) }, list);
   const details = make("div", { class: "details" });
   const openAll = button("Open all", () => setOpen(new Set(tree.parent.keys())));
   const closeAll = button("Close all", () => setOpen(new Set()));
@@ -235,7 +241,7 @@ function exploreTree(root, data) {
       make("span", { class: "opening" }, openAll, closeAll, heights, whole)),
     make("div", { class: "bar" },
       make("label", { class: "share" }, "Show ", shareOut, " of the tree’s probability", share), told),
-    crumbs, body, details, legend());
+    details, crumbs, body, legend());
   const context = { tree, state, body, list, act, parts };
   const views = { tree: branchesView(context), outline: outlineView(context), icicle: icicleView(context) };
 
@@ -253,8 +259,9 @@ function exploreTree(root, data) {
     for (const [name, element] of Object.entries(modes)) element.setAttribute("aria-pressed", mode === name);
     openAll.hidden = closeAll.hidden = mode === "icicle";
     heights.hidden = mode !== "icicle";
-    told.textContent = count ? `${counted(endingsWithin)} of ${counted(endings.length)} endings, ` +
-      `${counted(nodesWithin)} of ${counted(tree.total)} nodes` : "";
+    const partly = endingsWithin < endings.length;
+    told.textContent = !count ? "" : `${partly ? `${counted(nodesWithin)} of ` : ""}${counted(tree.total)} nodes, ` +
+      `${partly ? `${counted(endingsWithin)} of ` : ""}${counted(endings.length)} endings`;
     root.dataset.mode = mode;
     crumbs.hidden = mode !== "icicle" || state.zoom < 0;
     crumbs.replaceChildren(button("All", () => zoomTo(-1)),

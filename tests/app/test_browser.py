@@ -69,7 +69,7 @@ def definitions(page) -> list[str]:
 def test_the_page_opens_on_a_tree_that_shows_what_the_tool_is_for(page):
     assert any("water falling from the sky" in text for text in definitions(page))
     assert "water" in page.inner_text("#tree-view")
-    assert "in definitions that end" in page.inner_text("#coverage")
+    assert "end within the tree" in page.inner_text("#coverage")
     assert "nats" in page.inner_text("#coverage")
 
 
