@@ -48,14 +48,22 @@ def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
     return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
-def by_name(components: dict, handler: Callable[..., dict]) -> Callable:
-    """The handler, whose answer names the components that it changes; the others stay as they are."""
+def by_name(components: dict, handler: Callable) -> Callable:
+    """The handler, whose answers (dictionaries) name the components that they change; the others stay as they are.
 
-    @functools.wraps(handler)
-    def named(*args):
-        return {components[name]: value for name, value in handler(*args).items()}
+    Works on generators too.
+    """
 
-    return named
+    def named(answer: dict) -> dict:
+        return {components[name]: value for name, value in answer.items()}
+
+    def plain(*args):
+        return named(handler(*args))
+
+    def streaming(*args):
+        yield from map(named, handler(*args))
+
+    return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
 def save(content: bytes | str, settings: dict, ending: str) -> str:

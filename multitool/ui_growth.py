@@ -1,18 +1,19 @@
 """Growing and checking trees on the page: the controls, and in words how far it is."""
 
 import contextlib
+import time
 
 import gradio as gr
 
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
 from multitool.recipe import TreeRecipe
-from multitool.text import percent, visible
 from multitool.ui_controls import vector_recipe
 from multitool.ui_service import Service
+from multitool.ui_views import pictures
 
 CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
-_LIKELIEST_SHOWN = 4
+_BETWEEN_PICTURES = 0.5  # seconds
 _JUDGED_FROM = 50  # nodes; before, the time says little of what follows
 N_CONTROLS = len(TreeRecipe.__dataclass_fields__)
 
@@ -75,25 +76,29 @@ def check(service: Service, document: DefinitionTree | None):
     """Find the evidence for the tree that is shown."""
     if document is None:
         raise UserError("There is no tree to check. Grow one first.")
-    yield gr.skip(), "Checking … (the first time for a model and a layer it takes a minute or more)"
+    yield {"status": "Checking … (the first time for a model and a layer it takes a minute or more)"}
     for answer in service.checked(document):
-        yield (gr.skip(), answer) if isinstance(answer, str) else (answer, "Checked.")
+        yield {"status": answer} if isinstance(answer, str) else {"document": answer, "status": "Checked."}
 
 
 def _progress(answers):
-    """For the document and the status: the tree so far, and in words how far it is or what it waits for."""
-    yield gr.skip(), "Starting …"
+    """The tree as it grows, or in words what it waits for.
+
+    Pictures of it are made now and then: they may take a twentieth of the time at most.
+    """
+    yield {"status": "Starting …"}
+    next_picture = 0.0
     for answer in answers:
         if isinstance(answer, str):
-            yield gr.skip(), answer
+            yield {"status": answer}
             continue
         if not len(answer.tree):  # the tree that is shown stays until there is something to show
             continue
-        likeliest = "\n".join(
-            f"{percent(definition.probability)}  {visible(definition.text)}{'' if definition.complete else ' …'}"
-            for definition in answer.definitions(_LIKELIEST_SHOWN)
-        )
-        yield answer, f"{_how_far(answer)}\n{likeliest}"
+        found, began = {"document": answer, "status": _how_far(answer)}, time.monotonic()
+        if began >= next_picture:
+            found |= pictures(answer)
+            next_picture = began + max(_BETWEEN_PICTURES, 20 * (time.monotonic() - began))
+        yield found
 
 
 def _how_far(document: DefinitionTree) -> str:
@@ -105,5 +110,5 @@ def _how_far(document: DefinitionTree) -> str:
     )
     if _JUDGED_FROM <= nodes < most:
         # Larger trees take less per node, so this is rather too much.
-        words += f"; the most there can be, {most:,} nodes, would take some {document.seconds / nodes * most:.0f} s"
+        words += f"; {most:,} nodes, the most there can be, would take some {document.seconds / nodes * most:.0f} s"
     return words

@@ -15,7 +15,6 @@ from multitool.draw import DEFAULT_NODES
 from multitool.tree import Tree
 from multitool.ui_common import PRIVATE, by_name, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, control_values
-from multitool.ui_evidence import tree_verdict
 from multitool.ui_examples import examples
 from multitool.ui_growth import CUTOFFS, N_CONTROLS, check, go_on, grow, growth_controls, growth_values
 from multitool.ui_service import Service
@@ -30,6 +29,7 @@ from multitool.ui_views import (
     explorer,
     figure_files,
     link_query,
+    pictures,
     probability_bar,
     summary,
     table,
@@ -94,19 +94,23 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     order = views.pop("order")
     document, kept, on_figure, linked = gr.State(opened), gr.State(), gr.State(False), gr.State("")
 
-    growing = {
-        "fn": shown_errors(partial(grow, service)), "inputs": [*controls.all(), *growing_controls],
-        "outputs": [document, status], "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
-    }
-    going_on = growing | {"fn": shown_errors(partial(go_on, service)), "inputs": document}
-    reset = {
-        "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
-    }
-    trimming = [document, trim, least_lift]
     shown = views | {
         "status": status, "bar": bar, "verdict": verdict, "go_on": more, "check": check_button, "keep": keep,
         "link": link, "drop": drop, "comparison": comparison, **dict(zip(FILES, data, strict=True)),
     }
+    grown = {"document": document} | {name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions")}
+
+    def on_the_model(handler, inputs) -> dict:
+        return {
+            "fn": shown_errors(by_name(grown, partial(handler, service))), "inputs": inputs,
+            "outputs": list(grown.values()), "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
+        }
+
+    growing = on_the_model(grow, [*controls.all(), *growing_controls])
+    reset = {
+        "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
+    }
+    trimming = [document, trim, least_lift]
     show = {
         "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept],
         "outputs": list(shown.values()), "show_progress_on": views["view"], **PRIVATE,
@@ -122,7 +126,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     def show_after(event, after="then") -> None:
         getattr(event, after)(**show).then(**draw)
 
-    growths = [grow_button.click(**growing), more.click(**going_on), linked.change(**growing)]
+    growths = [grow_button.click(**growing), more.click(**on_the_model(go_on, document)), linked.change(**growing)]
     for button, recipe in buttons:
         fill = button.click(
             partial(control_values, service.library, recipe), None, controls.all(), queue=False, **PRIVATE
@@ -132,7 +136,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
         show_after(growth.success(**reset))
         show_after(growth.failure(**reset))
-    checking = check_button.click(**growing | {"fn": shown_errors(partial(check, service)), "inputs": document})
+    checking = check_button.click(**on_the_model(check, document))
     show_after(checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE))
     show_after(checking, "failure")
     show_after(stop.click(None, cancels=[*growths, checking], **PRIVATE).then(**reset))
@@ -249,15 +253,11 @@ def _shown(
     whole, document = document, _trimmed(document, trim, least_lift)
     compared = compared_with(document, kept)
     link = link_query(document)
-    views = {
+    views = pictures(document, order, compared) | {
         "status": summary(document),
-        "bar": probability_bar(document),
-        "verdict": tree_verdict(document.evidence),
         "go_on": gr.update(visible=not whole.complete),
         "check": gr.update(interactive=len(whole.tree) > 0),
         "keep": gr.update(interactive=len(whole.tree) > 0),
-        "view": explore.payload(document, compared.nodes if compared else None),
-        "definitions": gr.Dataframe(**table(document, order, compared)),
         **{kind: gr.update(value=path, visible=True) for kind, path in data_files(document).items()},
         "link": gr.update(value=link, visible=bool(link)),
         **{name: gr.update(visible=bool(compared)) for name in ("drop", "kept_column", "name", "comparison")},

@@ -16,6 +16,7 @@ from multitool.recipe import VectorRecipe, recipes
 from multitool.text import percent, visible
 from multitool.tree import Coverage, Definition, coverage
 from multitool.ui_common import save
+from multitool.ui_evidence import tree_verdict
 
 ORDERS = ("probability", "lift")
 FIGURES = ("png", "svg", "pdf")
@@ -45,6 +46,16 @@ def summary(document: DefinitionTree | None) -> str:
         f"{state}{len(document.tree):,} nodes at cutoff {document.effective_cutoff:.3g}, grown in "
         f"{document.seconds:.1f} s."
     )
+
+
+def pictures(document: DefinitionTree, order: str = ORDERS[0], compared: Comparison | None = None) -> dict:
+    """All that shows the tree itself, by the names of the components."""
+    return {
+        "bar": probability_bar(document),
+        "verdict": tree_verdict(document.evidence),
+        "view": explore.payload(document, compared.nodes if compared else None),
+        "definitions": gr.Dataframe(**table(document, order, compared)),
+    }
 
 
 def probability_bar(document: DefinitionTree | None) -> str:
