@@ -11,6 +11,7 @@ from test_draw import document as some_document
 
 from multitool.document import read_tree
 from multitool.explore import standalone
+from multitool.tree import ROOT
 
 ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"
 OPENING = read_tree((Path(__file__).parents[1] / "multitool" / "demo" / "opening_tree.json").read_bytes())
@@ -335,6 +336,23 @@ def test_texts_stand_out_in_light_and_dark(opened, dark):
                 choose(page, "Outline")
             ink = luminance(page, f"getComputedStyle(document.querySelector('{where}')).color")
             assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, where
+
+
+@pytest.mark.parametrize("view", ["Tree", "Outline", "Icicle"])
+def test_colour_tells_the_lift(opened, view):
+    """Of the first tokens, as they come: nothing, 3 nats, 6 and more."""
+    first = np.flatnonzero(OPENING.tree.parent == ROOT)
+    lifts = np.zeros((len(OPENING.tree), 2))
+    lifts[first] = np.array([[-1, 3, 6, 9, 9]]).T
+    with opened(replace(OPENING, tree=replace(OPENING.tree, lifts=lifts))) as page:
+        choose(page, "Close all")
+        choose(page, view)
+        colours = page.evaluate(
+            "[...document.querySelectorAll(\"[aria-level='1'] > .words\")].map(words => getComputedStyle(words).color)"
+        )
+        assert len(colours) == 5
+        assert len(set(colours)) == 3 and colours[2] == colours[3] == colours[4]
+        assert "lift from 0 to 6 nats" in page.inner_text(".legend")
 
 
 def test_an_empty_tree_says_what_to_do(browser, tmp_path):
