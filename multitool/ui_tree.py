@@ -139,7 +139,10 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     checking = check_button.click(**on_the_model(check, document))
     show_after(checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE))
     show_after(checking, "failure")
-    show_after(stop.click(None, cancels=[*growths, checking], **PRIVATE).then(**reset))
+    # One event each: of a list, each would wait for those before it, and may then stop what has just been started.
+    for running in (*growths, checking):
+        stop.click(None, cancels=running, **PRIVATE)
+    show_after(stop.click(**reset))
     show_after(upload.upload(shown_errors(_opened), upload, document, **PRIVATE).success(**reset))
     show_after(keep.click(lambda shown: shown, document, kept, show_progress="hidden", **PRIVATE))
     show_after(drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE))

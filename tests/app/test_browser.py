@@ -34,6 +34,11 @@ def wait_for_status(page, text: str) -> None:
     page.wait_for_function("text => document.querySelector('#status textarea').value.includes(text)", arg=text)
 
 
+def wait_for_whole_tree(page) -> None:
+    """Wait until a tree that is growing has grown to its end."""
+    page.wait_for_function("/^[0-9,]+ nodes at cutoff/.test(document.querySelector('#status textarea').value)")
+
+
 def wait_for_new_view(page, old: str) -> None:
     page.wait_for_function(
         "old => document.querySelector('#tree-view [data-shown]')?.dataset.shown !== old", arg=old
@@ -223,6 +228,8 @@ def test_a_feature_is_chosen_grown_and_explored_by_keyboard_alone(page):
     page.keyboard.press("Enter")
     wait_for_new_view(page, before)
     tab_to("#tree-view .body")
+    wait_for_whole_tree(page)
+    assert page.evaluate("document.activeElement.matches('#tree-view .body')"), "the focus stays while the tree grows"
     assert page.inner_text("#tree-view .details q") == "a"
     page.keyboard.press("ArrowDown")
     assert page.inner_text("#tree-view .details q") == "a person"
@@ -328,7 +335,8 @@ def test_a_stopped_tree_is_grown_on(page):
     page.click("#stop")
     wait_for_status(page, "Not whole")
     page.click("#go-on")
-    page.wait_for_function("/^[0-9,]+ nodes at cutoff 2e-05/.test(document.querySelector('#status textarea').value)")
+    wait_for_status(page, "tokens deep")
+    wait_for_whole_tree(page)
     assert json.loads(download(page, "#json"))["result"]["complete"] is True
     assert not page.locator("#go-on").is_visible()
 
