@@ -287,6 +287,17 @@ def test_the_icicle_is_zoomed_by_click_and_by_keyboard(opened):
         assert not page.locator(".crumbs").is_visible()
 
 
+def test_the_icicle_scrolls_to_the_cell_that_the_keyboard_reaches(opened):
+    with opened(OPENING, width=390) as page:
+        choose(page, "Icicle")
+        page.locator("[aria-level='1']", has_text="water").click()
+        page.locator(".body").focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+            body, cell = page.locator(".body").bounding_box(), page.locator(".cell.active").bounding_box()
+            assert body["x"] - 1 <= cell["x"] and cell["x"] + cell["width"] <= body["x"] + body["width"] + 1
+
+
 def test_heights_of_the_icicle_are_probabilities(opened):
     with opened(OPENING) as page:
         choose(page, "Icicle")

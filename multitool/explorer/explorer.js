@@ -65,12 +65,11 @@ function exploreTree(root, data) {
   function setActive(i, scroll = false) {
     state.active = i;
     if (scroll) views[mode].scrollTo(i);
-    else if (mode === "tree") views.tree.scrolled(); // the way to it is drawn
     markActive();
-    drawDetails(i);
+    point(i);
   }
 
-  /* What the mouse is on. */
+  /* Tells of a phrase: the active one, or what the mouse is on. */
   function point(i) {
     drawDetails(i);
     if (mode === "tree") views.tree.markPath(i);
@@ -171,11 +170,11 @@ function exploreTree(root, data) {
 
   const parts = {
     /* What every element that stands for a phrase is and does. */
-    item(i, ...classes) {
+    item(i, kind) {
       const { shown } = split(tree.parent[i]);
       return {
-        class: [...classes, state.matches.has(i) && "match", tree.shared && tree.shared[i] && "shared",
-          tree.lift && "lifted", i === state.active && "active"].filter(Boolean).join(" "),
+        class: [kind, state.matches.has(i) && "match", tree.shared && tree.shared[i] && "shared",
+          tree.lift && "lifted"].filter(Boolean).join(" "),
         role: "treeitem", id: `${prefix}-${i}`, "aria-level": tree.level[i] + 1, "aria-setsize": shown.length,
         "aria-posinset": shown.indexOf(i) + 1,
         "aria-expanded": tree.isFolded(i) ? String(mode === "icicle" || state.open.has(i)) : null,

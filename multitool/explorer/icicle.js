@@ -48,7 +48,7 @@ function icicleView({ tree, state, body, list, act, parts }) {
     }));
   }
 
-  const scrollTo = () => list.querySelector(".active")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  const scrollTo = (i) => parts.elementOf(i)?.scrollIntoView({ block: "nearest", inline: "nearest" });
 
   const isDrawn = (i) => parts.elementOf(i) !== null;
   const beside = (by) => {
