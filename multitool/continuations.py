@@ -154,12 +154,16 @@ class Continuations:
         return self._passes.advance(self._most_probable, rows, token_ids)
 
     def _most_probable(self, logits: Tensor, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        top = logits.softmax(dim=-1).topk(self._top_k, dim=-1)
-        return top.indices.cpu().numpy(), top.values.cpu().numpy()
+        return self._best(logits.softmax(dim=-1))
 
     def _with_entropies(self, logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
-        entropies = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
-        return *self._most_probable(logits, rows), entropies.double().cpu().numpy()
+        probs = logits.softmax(dim=-1)
+        entropies = torch.special.entr(probs).sum(dim=-1)
+        return *self._best(probs), entropies.double().cpu().numpy()
+
+    def _best(self, probs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        top = probs.topk(self._top_k, dim=-1)
+        return top.indices.cpu().numpy(), top.values.cpu().numpy()
 
 
 def _joined(answers: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:

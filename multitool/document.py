@@ -65,25 +65,29 @@ class DefinitionTree:
         known = least if self.least_lift is None else max(least, self.least_lift)
         return replace(self, tree=lifted(self.tree, least), least_lift=known)
 
+    @property
+    def result(self) -> dict:
+        """What came of the growth, as the schema has it."""
+        optional = {"least_lift": self.least_lift, "first_token_entropy": self.first_token_entropy}
+        return {
+            "nodes": len(self.tree),
+            "leaves": int(self.tree.is_leaf.sum()),
+            "depth": int(self.tree.depth.max(initial=0)),
+            "effective_cutoff": self.effective_cutoff,
+            "complete": self.complete,
+            "seconds": round(self.seconds, 3),
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
     def to_dict(self) -> dict:
         """The JSON object of the schema."""
-        depth = self.tree.depth
         found = {
             "schema": SCHEMA,
             "settings": self.settings,
             "vector": self.vector,
-            "result": {
-                "nodes": len(self.tree),
-                "leaves": int(self.tree.is_leaf.sum()),
-                "depth": int(depth.max(initial=0)),
-                "effective_cutoff": self.effective_cutoff,
-                "complete": self.complete,
-                "seconds": round(self.seconds, 3),
-            },
+            "result": self.result,
             "tree": _nested(self.tree),
         }
-        optional = {"least_lift": self.least_lift, "first_token_entropy": self.first_token_entropy}
-        found["result"] |= {name: value for name, value in optional.items() if value is not None}
         return found if self.evidence is None else found | {"evidence": self.evidence}
 
     def to_json(self) -> str:

@@ -65,7 +65,7 @@ def standalone(document: DefinitionTree) -> str:
     """The view as one HTML file that needs nothing else, with the whole recipe."""
     settings = document.settings
     title = visible(f"{settings.get('sae')} · feature {settings.get('feature')}")[:300]
-    told = {"settings": settings, "vector": document.vector, "result": document.to_dict()["result"]}
+    told = {"settings": settings, "vector": document.vector, "result": document.result}
     return _PAGE.substitute(
         title=escape(title),
         model=escape(visible(str(settings.get("model")))[:300]),

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from urllib.parse import urlencode
 
 from multitool.errors import UserError, shown
-from multitool.recipe import TreeRecipe, VectorRecipe
+from multitool.recipe import TreeRecipe, VectorRecipe, recipes
 
 _ALWAYS = ("sae", "feature", "weights")  # told even where they are the default: a default may change
 _TRUE, _FALSE = "true", "false"
@@ -32,18 +32,12 @@ def recipes_of(parameters: Mapping[str, str], opening: VectorRecipe) -> tuple[Ve
     Raises:
         UserError: a value cannot be.
     """
-    found = {}
-    for kind in (VectorRecipe, TreeRecipe):
-        for field in fields(kind):
-            if field.name in parameters:
-                found[field.name] = _read(field.name, parameters[field.name])
+    names = (field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind))
+    found = {name: _read(name, parameters[name]) for name in names if name in parameters}
     if not found:
         return None
-    start = asdict(opening) if "sae" not in found else {}
-    vector = {"feature": 0} | start | {field.name: found[field.name] for field in fields(VectorRecipe)
-                                       if field.name in found}
-    tree = {field.name: found[field.name] for field in fields(TreeRecipe) if field.name in found}
-    return VectorRecipe(**vector), TreeRecipe(**tree)
+    start = asdict(opening) if "sae" not in found else {"feature": 0}
+    return recipes(start | found)
 
 
 def _written(value) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from multitool import explore, links
+from multitool.compare import compare_trees
 from multitool.defaults import DEMO, Opening
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES
@@ -23,7 +24,6 @@ from multitool.ui_views import (
     FIGURES,
     FILES,
     ORDERS,
-    compared_with,
     comparison_line,
     data_files,
     explorer,
@@ -254,7 +254,7 @@ def _shown(
     if document is None:
         return {"status": EMPTY}
     whole, document = document, _trimmed(document, trim, least_lift)
-    compared = compared_with(document, kept)
+    compared = compare_trees(document, kept) if kept else None
     link = link_query(document)
     views = pictures(document, order, compared) | {
         "status": summary(document),

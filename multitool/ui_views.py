@@ -8,13 +8,13 @@ from pathlib import Path
 import gradio as gr
 
 from multitool import explore, links
-from multitool.compare import Comparison, compare_trees
+from multitool.compare import Comparison
 from multitool.document import DefinitionTree
 from multitool.draw import render
 from multitool.errors import UserError
 from multitool.recipe import VectorRecipe, recipes
 from multitool.text import percent, visible
-from multitool.tree import Coverage, Definition, coverage
+from multitool.tree import Definition, coverage
 from multitool.ui_common import save
 from multitool.ui_evidence import tree_verdict
 
@@ -62,7 +62,7 @@ def probability_bar(document: DefinitionTree | None) -> str:
     """As HTML how much of the probability the tree holds, and how sure the model is of the first token."""
     if document is None:
         return ""
-    held: Coverage = coverage(document.tree)
+    held = coverage(document.tree)
     parts = (
         ("complete", held.complete, "end within the tree"),
         ("unfinished", held.unfinished, "go on below the cutoff"),
@@ -98,11 +98,11 @@ def table(document: DefinitionTree | None, order: str, compared: Comparison | No
         return _frame(_COLUMNS, [])
     checked = document.tree.lifts is not None
     columns = _CHECKED_COLUMNS if checked else _COLUMNS
-    rows = [_row(document, definition) for definition in _ordered(document, order)]
+    listed = _ordered(document, order)
+    rows = [_row(document, definition) for definition in listed]
     if compared:
         columns = columns | _KEPT_COLUMN
-        rows = [[*row, _kept(definition, compared)]
-                for row, definition in zip(rows, _ordered(document, order), strict=True)]
+        rows = [[*row, _kept(definition, compared)] for row, definition in zip(rows, listed, strict=True)]
     return _frame(columns, rows)
 
 
@@ -135,10 +135,6 @@ def _row(document: DefinitionTree, definition: Definition) -> list:
 def _kept(definition: Definition, compared: Comparison) -> str:
     both = compared.definitions.get(definition.text) if definition.complete else None
     return percent(both[1]) if both else ""
-
-
-def compared_with(document: DefinitionTree | None, kept: DefinitionTree | None) -> Comparison | None:
-    return compare_trees(document, kept) if document is not None and kept is not None else None
 
 
 def comparison_line(document: DefinitionTree, kept: DefinitionTree, compared: Comparison) -> str:
