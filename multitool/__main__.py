@@ -3,7 +3,10 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import MISSING
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from multitool.document import DefinitionTree
 from multitool.engine import check_tree, definition_tree, scan_if_missing, suggest, token_table
@@ -11,13 +14,12 @@ from multitool.errors import UserError, shown
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
-from multitool.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, whole
+from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of, whole
 from multitool.registry import SaeEntry, saes
 from multitool.scan import ScanTask
 from multitool.sources import missing_scan
 from multitool.suggest import Study, try_features
 from multitool.text import visible
-from multitool.vector import DIRECTIONS
 
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
@@ -54,15 +56,8 @@ def _parser() -> argparse.ArgumentParser:
 
     tree = commands.add_parser("tree", help="grow a definition tree")
     _add_vector_options(tree)
+    _add_settings(tree, TreeRecipe)
     add = tree.add_argument
-    add("--prompt", default=TreeRecipe.prompt, help=f"template with {{ghost}} in it once (default: {DEFAULT_PROMPT})")
-    add("--top-k", type=int, default=TreeRecipe.top_k, help="continuations looked at per node (default: %(default)s)")
-    add("--cutoff", type=float, default=TreeRecipe.cutoff,
-        help="smallest cumulative probability of a node (default: %(default)s)")
-    add("--max-depth", type=int, default=TreeRecipe.max_depth, help="longest path in tokens (default: %(default)s)")
-    add("--max-nodes", type=int, default=TreeRecipe.max_nodes,
-        help="keep this many nodes, the most probable ones (default: %(default)s)")
-    add("--no-stop", dest="stop", action="store_false", help="go on after the closing quote and the end of text")
     add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
     add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
     add("--image", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
@@ -74,12 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
     tokens = commands.add_parser("tokens", help="list the tokens nearest to a feature's vector")
     _add_vector_options(tokens)
+    _add_settings(tokens, ListRecipe)
     add = tokens.add_argument
-    add("--exponent", type=float, default=ListRecipe.exponent,
-        help="nearness to the vector against distance from the centroid (default: %(default)s)")
-    add("--top", type=int, default=ListRecipe.top, help="tokens to list (default: %(default)s)")
-    add("--measure", choices=tuple(MEASURES), default=ListRecipe.measure,
-        help="order by: " + "; ".join(f"{name}: {what}" for name, what in MEASURES.items()) + " (default: %(default)s)")
     add("--evidence", action="store_true", help="check the list: do its tokens fire the feature?")
     add("--csv", type=Path, metavar="FILE", help="write the list as a table")
     add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
@@ -90,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     which = trying.add_mutually_exclusive_group(required=True)
     which.add_argument("--feature", type=int, metavar="N", help="one feature's number, from 0")
     which.add_argument("--features", type=_span, metavar="FIRST:LAST", help="many, the last one not included")
+    _add_settings(trying, TreeRecipe, ("prompt",))
     add = trying.add_argument
-    add("--prompt", default=TreeRecipe.prompt, help=f"template with {{ghost}} in it once (default: {DEFAULT_PROMPT})")
     add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
     trying.set_defaults(run=_suggest)
 
@@ -112,21 +103,39 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_vector_options(parser: argparse.ArgumentParser) -> None:
     _add_feature_options(parser)
-    add = parser.add_argument
-    add("--feature", required=True, type=int, metavar="N", help="the feature's number, from 0")
-    add("--weights", choices=tuple(DIRECTIONS), default=VectorRecipe.weights,
-        help="the direction's source: " + "; ".join(f"{kind}: {made.help}" for kind, made in DIRECTIONS.items())
-        + " (default: encoder; vocabulary for the demo's layers)")
-    add("--encoder-share", type=float, default=VectorRecipe.encoder_share, metavar="A",
-        help="the encoder's share in --weights mix (default: %(default)s)")
-    add("--no-centroid", dest="centroid", action="store_false", help="do not start from the centroid of all tokens")
-    add("--scale", type=float, metavar="S", help="length of the direction (default: the model's mean token distance)")
-    add("--pca", type=float, nargs="+", default=[], metavar="W", help="weights of the first principal components")
+    _add_settings(parser, VectorRecipe, [setting.name for setting in settings_of(VectorRecipe)][1:])
+
+
+def _add_settings(parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None) -> None:
+    """Options for the settings of a kind of recipe: those of ``names``, or all."""
+    for setting in settings_of(kind):
+        if names is None or setting.name in names:
+            off = setting.default is True  # such a setting is an option to switch it off
+            name = ("no-" if off else "") + setting.name.replace("_", "-")
+            help_ = "do not " + setting.help if off else _help(setting)
+            parser.add_argument(f"--{name}", dest=setting.name, help=help_, **_option(setting))
+
+
+def _option(setting: Setting) -> dict:
+    """How argparse reads a setting, by its type."""
+    given = {"required": True} if setting.default is MISSING else {"default": setting.default}
+    if setting.type is bool:
+        return {"action": "store_false" if setting.default else "store_true"}
+    if get_origin(setting.type) is Literal:
+        return given | {"choices": get_args(setting.type)}
+    if get_origin(setting.type) is tuple:
+        return given | {"type": get_args(setting.type)[0], "nargs": "+", "metavar": "W"}
+    return given | {"type": setting.type, "metavar": {str: "TEXT", int: "N", float: "X"}[setting.type]}
+
+
+def _help(setting: Setting) -> str:
+    told = setting.help.replace("%", "%%")
+    return told if setting.default in (MISSING, None, (), False) else f"{told} (default: {setting.default})"
 
 
 def _tree(options) -> None:
-    vector = _vector_recipe(options)
-    recipe = TreeRecipe(**{name: getattr(options, name) for name in TreeRecipe.__dataclass_fields__})
+    vector = _recipe(VectorRecipe, options)
+    recipe = _recipe(TreeRecipe, options)
     if options.image and options.image.suffix.lower() not in _IMAGES:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
     picture = _picture_options(options)
@@ -200,8 +209,8 @@ def _scan(library: Library, task: ScanTask | None) -> None:
 
 
 def _tokens(options) -> None:
-    vector = _vector_recipe(options)
-    recipe = ListRecipe(exponent=options.exponent, top=options.top, measure=options.measure)
+    vector = _recipe(VectorRecipe, options)
+    recipe = _recipe(ListRecipe, options)
     _check_writable(options.csv, options.json)
     library = _library(options)
     by_scan = options.evidence or options.measure == "activation"
@@ -278,8 +287,9 @@ def _saes(options) -> None:
         print(f"{name:{wide[0]}}  {model:{wide[1]}}  {hook:{wide[2]}}  {d_sae:>{wide[3]}}  {neuronpedia}".rstrip())
 
 
-def _vector_recipe(options) -> VectorRecipe:
-    return VectorRecipe(**{name: getattr(options, name) for name in VectorRecipe.__dataclass_fields__})
+def _recipe(kind: type, options):
+    """The recipe of that kind in the options."""
+    return kind(**{setting.name: getattr(options, setting.name) for setting in settings_of(kind)})
 
 
 def _library(options) -> Library:

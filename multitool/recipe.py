@@ -1,11 +1,14 @@
 """What a user asks for: the settings of a vector, a tree and a token list, checked before any work.
 
-The field names are the command line's options, the API's parameters and the keys of the tree JSON.
+A setting is added here, as a field: its name is the command line's option, the API's parameter and the key of the tree
+JSON; its type and its help are what command line and API tell of it.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
+from types import NoneType
+from typing import Literal, get_args, get_type_hints
 
 from multitool.errors import UserError, shown
 from multitool.vector import DIRECTIONS
@@ -23,20 +26,55 @@ MEASURES = {
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }
 
+Weights = Literal[tuple(DIRECTIONS)]
+Measure = Literal[tuple(MEASURES)]
+
 _CLOSING = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "„": "“", "`": "`"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of a recipe, as command line and API offer it."""
+
+    name: str
+    type: object  # without "or None"
+    default: object  # MISSING: it must be given
+    help: str  # a sentence without its full stop
+
+
+def _setting(default=MISSING, *, help: str):
+    return field(default=default, metadata={"help": help})
+
+
+def settings_of(kind: type) -> list[Setting]:
+    """The settings of a kind of recipe, in their order."""
+    types = get_type_hints(kind)
+    return [
+        Setting(field.name, _without_none(types[field.name]), field.default, field.metadata["help"])
+        for field in fields(kind)
+    ]
+
+
+def _without_none(kind):
+    return kind if NoneType not in get_args(kind) else next(part for part in get_args(kind) if part is not NoneType)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorRecipe:
     """How the ghost token's vector is made. Raises UserError for a value that cannot be."""
 
-    sae: str
-    feature: int
-    weights: str | None = None  # None: what suits the SAE, SaeEntry.default_weights
-    encoder_share: float = 0.5
-    centroid: bool = True
-    scale: float | None = None  # None: the model's mean token distance
-    pca: tuple[float, ...] = ()
+    sae: str = _setting(help="the SAE: RELEASE/SAE_ID as in sae-lens, or demo/…")
+    feature: int = _setting(help="the feature's number, from 0")
+    weights: Weights | None = _setting(
+        None, help="what gives the direction: " + "; ".join(f"{kind}: {made.help}" for kind, made in DIRECTIONS.items())
+        + " (default: what suits the SAE)",
+    )
+    encoder_share: float = _setting(0.5, help="the encoder's share of mix, 0 to 1")
+    centroid: bool = _setting(True, help="start from the centroid of all token embeddings")
+    scale: float | None = _setting(
+        None, help="length of the direction (default: the model's mean distance of tokens from their centroid)"
+    )
+    pca: tuple[float, ...] = _setting((), help="weights of the first principal components of the token embeddings")
 
     def __post_init__(self):
         if not isinstance(self.sae, str) or not self.sae.strip():
@@ -59,12 +97,12 @@ class VectorRecipe:
 class TreeRecipe:
     """How a definition tree is grown. Raises UserError for a value that cannot be."""
 
-    prompt: str = DEFAULT_PROMPT
-    top_k: int = 5
-    cutoff: float = 5e-5
-    max_depth: int = 25
-    max_nodes: int = 2000
-    stop: bool = True
+    prompt: str = _setting(DEFAULT_PROMPT, help="template with {ghost} in it once")
+    top_k: int = _setting(5, help="continuations looked at per node")
+    cutoff: float = _setting(5e-5, help="smallest cumulative probability of a node, between 0 and 1")
+    max_depth: int = _setting(25, help="longest path in tokens")
+    max_nodes: int = _setting(2000, help="keep this many nodes, the most probable ones")
+    stop: bool = _setting(True, help="end definitions at the closing quote or the end of the text")
 
     def __post_init__(self):
         if not isinstance(self.prompt, str) or self.prompt.count(GHOST) != 1:
@@ -88,9 +126,13 @@ class TreeRecipe:
 class ListRecipe:
     """How a token list is ranked. Raises UserError for a value that cannot be."""
 
-    exponent: float = 1.4
-    top: int = 100
-    measure: str = "score"
+    exponent: float = _setting(
+        1.4, help="trades closeness to the vector (large) against distance from the centroid (small)"
+    )
+    top: int = _setting(100, help="how many tokens")
+    measure: Measure = _setting(
+        "score", help="what orders them: " + "; ".join(f"{name}: {what}" for name, what in MEASURES.items())
+    )
 
     def __post_init__(self):
         if not isinstance(self.measure, str) or self.measure not in MEASURES:

@@ -8,21 +8,19 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from typing import Literal, TypedDict
+from dataclasses import asdict
+from typing import TypedDict, get_args, get_origin
 
 import gradio as gr
 
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import render
 from multitool.errors import UserError, shown
-from multitool.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of
 from multitool.registry import saes as find_saes
 from multitool.ui_common import file_data, on_model, save, shown_errors
 from multitool.ui_service import Service
-from multitool.vector import DIRECTIONS
 
-Weights = Literal[tuple(DIRECTIONS)] | None
-Measure = Literal[tuple(MEASURES)]
 File = dict  # a file with its url, as gradio_client downloads it
 
 
@@ -41,48 +39,14 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         opening: the SAE and feature that calls without them get.
     """
 
-    def definition_tree(
-        sae: str = opening.sae,
-        feature: int = opening.feature,
-        weights: Weights = VectorRecipe.weights,
-        encoder_share: float = VectorRecipe.encoder_share,
-        centroid: bool = VectorRecipe.centroid,
-        scale: float | None = VectorRecipe.scale,
-        pca: list[float] | None = None,
-        prompt: str = TreeRecipe.prompt,
-        top_k: int = TreeRecipe.top_k,
-        cutoff: float = TreeRecipe.cutoff,
-        max_depth: int = TreeRecipe.max_depth,
-        max_nodes: int = min(TreeRecipe.max_nodes, service.settings.max_nodes),
-        stop: bool = TreeRecipe.stop,
-    ) -> tuple[File, dict]:
+    def definition_tree(vector: VectorRecipe, recipe: TreeRecipe) -> tuple[File, dict]:
         """Grow a definition tree: what the model says a token with this feature's vector means.
 
         Streams while it grows (no picture yet, the tree so far); the last answer is whole.
 
-        Args:
-            sae: the SAE as RELEASE/SAE_ID; /saes lists them.
-            feature: the feature's number, from 0.
-            weights: what gives the direction: encoder, decoder, mix, vocabulary or mapped; null takes what suits the
-                SAE.
-            encoder_share: the encoder's share of mix, 0 to 1.
-            centroid: start from the centroid of all token embeddings.
-            scale: length of the direction; null takes the model's mean distance of tokens from their centroid.
-            pca: weights of the first principal components of the token embeddings.
-            prompt: template with {ghost} in it once.
-            top_k: continuations looked at per node.
-            cutoff: smallest cumulative probability of a node, between 0 and 1.
-            max_depth: longest path in tokens.
-            max_nodes: keep this many nodes, the most probable ones.
-            stop: end definitions at the closing quote or the end of the text.
-
         Returns:
             The picture (PNG file) and the tree as JSON (schema sae-multitool/definition-tree/1).
         """
-        vector = _vector(sae, feature, weights, encoder_share, centroid, scale, pca)
-        recipe = TreeRecipe(
-            prompt=prompt, top_k=top_k, cutoff=cutoff, max_depth=max_depth, max_nodes=max_nodes, stop=stop
-        )
         yield from _streamed(service.trees(vector, recipe))
 
     def continue_tree(tree: dict) -> tuple[File, dict]:
@@ -129,80 +93,29 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         *_, document = service.checked(read_tree(tree))
         return _shown(document)
 
-    def token_list(
-        sae: str = opening.sae,
-        feature: int = opening.feature,
-        weights: Weights = VectorRecipe.weights,
-        encoder_share: float = VectorRecipe.encoder_share,
-        centroid: bool = VectorRecipe.centroid,
-        scale: float | None = VectorRecipe.scale,
-        pca: list[float] | None = None,
-        exponent: float = ListRecipe.exponent,
-        top: int = ListRecipe.top,
-        measure: Measure = ListRecipe.measure,
-        evidence: bool = False,
-    ) -> Table:
+    def token_list(vector: VectorRecipe, recipe: ListRecipe, evidence: bool = False) -> Table:
         """List the tokens nearest to a feature's vector, discounting those near to everything.
 
         Args:
-            sae: the SAE as RELEASE/SAE_ID; /saes lists them.
-            feature: the feature's number, from 0.
-            weights: what gives the direction: encoder, decoder, mix, vocabulary or mapped; null takes what suits the
-                SAE.
-            encoder_share: the encoder's share of mix, 0 to 1.
-            centroid: start from the centroid of all token embeddings.
-            scale: length of the direction; null takes the model's mean distance of tokens from their centroid.
-            pca: weights of the first principal components of the token embeddings.
-            exponent: trades closeness to the vector (large) against distance from the centroid (small).
-            top: how many tokens.
-            measure: what orders them: score, or activation, how strongly each alone fires the feature.
             evidence: add the activation as a column; /check_list tells the verdict too.
 
         Returns:
             A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid; activation where the
             vocabulary was scanned for it.
         """
-        vector = _vector(sae, feature, weights, encoder_share, centroid, scale, pca)
-        *_, table = service.table(
-            vector, ListRecipe(exponent=exponent, top=top, measure=measure), evidence=_truth("evidence", evidence)
-        )
+        *_, table = service.table(vector, recipe, evidence=_truth("evidence", evidence))
         return {"headers": list(table.columns), "data": table.rows, "metadata": None}
 
-    def check_list(
-        sae: str = opening.sae,
-        feature: int = opening.feature,
-        weights: Weights = VectorRecipe.weights,
-        encoder_share: float = VectorRecipe.encoder_share,
-        centroid: bool = VectorRecipe.centroid,
-        scale: float | None = VectorRecipe.scale,
-        pca: list[float] | None = None,
-        exponent: float = ListRecipe.exponent,
-        top: int = ListRecipe.top,
-        measure: Measure = ListRecipe.measure,
-    ) -> dict:
+    def check_list(vector: VectorRecipe, recipe: ListRecipe) -> dict:
         """List the tokens as /token_list does, and find the evidence for the list: do they fire the feature?
 
         The first time for a model and a layer every token is read alone, which takes a while.
-
-        Args:
-            sae: the SAE as RELEASE/SAE_ID; /saes lists them.
-            feature: the feature's number, from 0.
-            weights: what gives the direction: encoder, decoder, mix, vocabulary or mapped; null takes what suits the
-                SAE.
-            encoder_share: the encoder's share of mix, 0 to 1.
-            centroid: start from the centroid of all token embeddings.
-            scale: length of the direction; null takes the model's mean distance of tokens from their centroid.
-            pca: weights of the first principal components of the token embeddings.
-            exponent: trades closeness to the vector (large) against distance from the centroid (small).
-            top: how many tokens.
-            measure: what orders them: score, or activation, how strongly each alone fires the feature.
 
         Returns:
             JSON (schema sae-multitool/token-list/1): the tokens with their activations, and "evidence" with figures, a
             verdict (agrees, partly, no or unknown) and a sentence.
         """
-        vector = _vector(sae, feature, weights, encoder_share, centroid, scale, pca)
-        *_, table = service.table(vector, ListRecipe(exponent=exponent, top=top, measure=measure), evidence=True)
+        *_, table = service.table(vector, recipe, evidence=True)
         return table.to_dict()
 
     def activity(sae: str = opening.sae, feature: int = opening.feature, text: str = "") -> list[dict]:
@@ -245,7 +158,11 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         """
         return [entry.facts() for entry in find_saes(search, service.library.patterns)]
 
-    add = functools.partial(_add, page)
+    start = asdict(opening) | {"max_nodes": min(TreeRecipe.max_nodes, service.settings.max_nodes)}
+
+    def add(endpoint: Callable, *arguments, **queue) -> None:
+        _add(page, _flat(endpoint, start), *arguments, **queue)
+
     for endpoint in (definition_tree, continue_tree):
         add(endpoint, ["picture", "tree"], "The tree as JSON (schema sae-multitool/definition-tree/1).",
             **on_model(service.settings))
@@ -277,6 +194,63 @@ def _add(page: gr.Blocks, endpoint: Callable, answers: list[str], as_json: str, 
             part.label = name
 
 
+def _flat(endpoint: Callable, start: dict) -> Callable:
+    """The endpoint with the settings of its recipes, one parameter each, in the place of the recipes.
+
+    Args:
+        start: what settings are where a call does not tell them, other than their own defaults.
+    """
+    parameters, described, makers = [], [], []
+    for parameter in inspect.signature(endpoint).parameters.values():
+        if not hasattr(parameter.annotation, "__dataclass_fields__"):
+            parameters.append(parameter)
+            continue
+        settings = settings_of(parameter.annotation)
+        makers.append((parameter.name, parameter.annotation, [setting.name for setting in settings]))
+        described += [f"    {setting.name}: {setting.help}." for setting in settings]
+        parameters += [_parameter(setting, start.get(setting.name, setting.default)) for setting in settings]
+    if not makers:
+        return endpoint
+
+    def arguments(given: dict) -> dict:
+        for name, kind, names in makers:
+            told = {setting: given.pop(setting) for setting in names}
+            given[name] = kind(**{setting: () if setting == "pca" and value is None else value
+                                  for setting, value in told.items()})
+        return given
+
+    def plain(*args, **kwargs):
+        return endpoint(**arguments(bound(args, kwargs)))
+
+    def streaming(*args, **kwargs):
+        yield from endpoint(**arguments(bound(args, kwargs)))
+
+    def bound(args, kwargs) -> dict:
+        found = signature.bind(*args, **kwargs)
+        found.apply_defaults()
+        return found.arguments
+
+    flat = streaming if inspect.isgeneratorfunction(endpoint) else plain
+    signature = inspect.signature(endpoint).replace(parameters=parameters)
+    flat.__name__ = endpoint.__name__
+    flat.__signature__ = signature
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    said, _, returns = inspect.cleandoc(endpoint.__doc__).partition("Returns:")
+    said, _, others = said.partition("Args:\n")
+    flat.__doc__ = "\n".join([said.rstrip(), "", "Args:", *described, others.rstrip(), "", f"Returns:{returns}"])
+    return flat
+
+
+def _parameter(setting: Setting, default) -> inspect.Parameter:
+    kind = setting.type
+    if get_origin(kind) is tuple:  # JSON knows lists
+        kind, default = list[get_args(kind)[0]], list(default) or None
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default,
+        annotation=kind | None if default is None else kind,
+    )
+
+
 _TWIN = "_json"
 
 
@@ -296,7 +270,7 @@ def _as_json(endpoint: Callable, answer: str) -> Callable:
 
     twin = streaming if inspect.isgeneratorfunction(endpoint) else plain
     twin.__name__ = endpoint.__name__ + _TWIN
-    twin.__doc__ = endpoint.__doc__.partition("Returns:")[0] + f"Returns:\n            {answer}\n"
+    twin.__doc__ = inspect.cleandoc(endpoint.__doc__).partition("Returns:")[0] + f"Returns:\n    {answer}\n"
     # Gradio reads the parameters off the signature, and the return type too.
     twin.__signature__ = inspect.signature(endpoint).replace(return_annotation=str)
     return twin
@@ -325,13 +299,6 @@ def _streamed(answers):
         if not document.complete:
             yield None, document.to_dict()
     yield _shown(document)
-
-
-def _vector(sae, feature, weights, encoder_share, centroid, scale, pca) -> VectorRecipe:
-    return VectorRecipe(
-        sae=sae, feature=feature, weights=weights, encoder_share=encoder_share, centroid=centroid, scale=scale,
-        pca=pca or (),
-    )
 
 
 def _truth(name: str, value) -> bool:
