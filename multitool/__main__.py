@@ -18,8 +18,10 @@ from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, sett
 from multitool.registry import SaeEntry, saes
 from multitool.scan import ScanTask
 from multitool.sources import missing_scan
+from multitool.steering import scans_for_clamp
 from multitool.suggest import Study, try_features
 from multitool.text import visible
+from multitool.wording import changes, distance, is_injected
 
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
@@ -141,7 +143,7 @@ def _tree(options) -> None:
     picture = _picture_options(options)
     _check_writable(options.json, options.image)
     library = _library(options)
-    _scan(library, missing_scan(library, vector, options.model))
+    _scan(library, missing_scan(library, vector, options.model, always=scans_for_clamp(library, vector, recipe)))
     document = definition_tree(library, vector, recipe, model=options.model)
     if options.evidence:
         document = check_tree(library, document, model=options.model)
@@ -303,11 +305,10 @@ def _note_other_model(model: str | None, entry: SaeEntry) -> None:
 
 
 def _title(settings: dict, vector: dict) -> str:
-    return visible(
-        f"{settings['sae']} feature {settings['feature']} on {settings['model']}, {settings['weights']} weights, "
-        f"scale {settings['scale']:.3g}; distance from centroid {vector['distance_from_centroid']:.3g} "
-        f"(tokens: {vector['mean_token_distance']:.3g})"
-    )
+    told = f"{settings['sae']} feature {settings['feature']} on {settings['model']}, {settings['weights']} weights"
+    if not is_injected(settings):
+        told += f", scale {settings['scale']:.3g}"
+    return visible("; ".join([told, distance(settings, vector), *changes(settings)]))
 
 
 def _check_writable(*paths: Path | None) -> None:

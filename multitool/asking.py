@@ -12,6 +12,7 @@ import torch
 
 from multitool.continuations import Continuations, ghost_embeddings
 from multitool.growth import grow_forest
+from multitool.interventions import Changes
 from multitool.likelihoods import path_log_probs
 from multitool.residuals import residuals
 from multitool.task import GrowthTask
@@ -63,7 +64,7 @@ class CheckTask(_Task):
 
     growth: GrowthTask  # as it was grown
     tree: Tree
-    controls: np.ndarray  # (m, d_model) float32: the other ghosts' embedding rows
+    controls: np.ndarray  # (m, d_model) float32: the other ghosts' embedding rows; nothing else is done to these
     texts: list[Text]  # to be read
 
 
@@ -71,7 +72,7 @@ class CheckTask(_Task):
 class Checked:
     log_probs: np.ndarray  # (1 + m, nodes): of every node's path, under the tree's own ghost and the others
     entropies: np.ndarray  # (1 + m,) nats: of the first token
-    last_residuals: np.ndarray  # (1 + m, d_model): at the end of the prompt
+    last_residuals: np.ndarray | None  # (1 + m, d_model): at the end of the prompt; None under changes of the stream
     residuals: list[np.ndarray]  # of each text, (tokens, d_model) float32
 
 
@@ -119,14 +120,24 @@ def ask(model, task: AskTask) -> Iterator[list[Asked]]:
 
 
 @torch.inference_mode()
-def check(model, task: CheckTask) -> Iterator[Checked]:
-    """One answer."""
+def check(model, task: CheckTask, changes: Changes | None = None) -> Iterator[Checked]:
+    """One answer.
+
+    Args:
+        changes: those under which the tree was grown.
+    """
     growth = task.growth
-    vs = torch.from_numpy(np.concatenate([growth.v[None], task.controls]))
-    log_probs, entropies = path_log_probs(model, growth.prompt, vs, task.tree)
-    yield Checked(
-        log_probs, entropies, _at_the_end(model, growth, vs, task.place), read_texts(model, task.texts, task.place)
-    )
+    v, controls = torch.from_numpy(growth.v[None]), torch.from_numpy(task.controls)
+    if changes is None:
+        vs = torch.cat([v, controls])
+        log_probs, entropies = path_log_probs(model, growth.prompt, vs, task.tree)
+        ends = _at_the_end(model, growth, vs, task.place)
+    else:
+        found = (path_log_probs(model, growth.prompt, v, task.tree, changes),
+                 path_log_probs(model, growth.prompt, controls, task.tree))
+        log_probs, entropies = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        ends = None  # a push along the feature's direction would be all that they tell
+    yield Checked(log_probs, entropies, ends, read_texts(model, task.texts, task.place))
 
 
 def read(model, task: ReadTask) -> Iterator[list[np.ndarray]]:

@@ -25,6 +25,7 @@ from multitool.loading import Sae, strongest_contexts
 from multitool.loading_encoder import Encoder
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.sources import FeatureSource, feature_sources, resolved, sae_and_subject, vector_of, vectors_of
+from multitool.steering import tree_task
 from multitool.subject import Subject
 from multitool.task import growth_task
 from multitool.tokens import token_list, token_scores
@@ -113,7 +114,8 @@ class PreparedCheck:
     ) -> TreeEvidence:
         lifts = mean_lifts(tree, self._leaves[:DEFINITIONS_JUDGED])
         similar = [None, None]
-        if self.check.place.hook != "hook_embed":  # there it is the same whatever the ghost
+        # On the embedding it is the same whatever the ghost.
+        if self.check.place.hook != "hook_embed" and checked.last_residuals is not None:
             similar = [cosine(row, self._decoder) for row in checked.last_residuals[:2]]
         return TreeEvidence(
             scores=scores_of(
@@ -224,7 +226,7 @@ def prepare_check(library: Library, document: DefinitionTree, model: str | None 
         raise UserError("This tree JSON is damaged: it has tokens or a depth that its own settings do not allow.")
     source, = feature_sources(library, sae, subject, [vector_recipe.feature], scan=needs_scan(vector_recipe.weights))
     vector = vector_of(source, subject, vector_recipe)
-    growth = growth_task(subject, vector.v, tree_recipe)
+    growth = tree_task(library, sae, subject, source, vector, tree_recipe)
     if growth.prompt.placeholder_id in tree.token_id:
         raise UserError("This tree JSON is damaged: it has the token that stands for the ghost, which no tree has.")
     found = control_sources(library, sae, subject, vector_recipe)
@@ -295,9 +297,12 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def small_recipe(recipe: TreeRecipe, effective_cutoff: float = 0.0) -> TreeRecipe:
-    """The settings of the small trees whose definitions are judged."""
+    """The settings of the small trees whose definitions are judged; they grow undisturbed."""
     return replace(
         recipe,
+        steer_strength=0.0,
+        clamp=None,
+        inject_layer=-1,
         cutoff=max(_SMALL["cutoff"], recipe.cutoff, effective_cutoff),
         max_depth=min(_SMALL["max_depth"], recipe.max_depth),
         max_nodes=min(_SMALL["max_nodes"], recipe.max_nodes),

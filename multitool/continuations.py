@@ -1,7 +1,8 @@
 """The language model at work: what it says after a prompt with a ghost in it.
 
 Only this module and ``residuals`` run the model, and neither changes it. A ghost enters through the input embeddings of
-one forward pass, so that any number of requests can share a model without touching each other.
+one forward pass (or through a hook of that pass, see ``interventions``), so that any number of requests can share a
+model without touching each other.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from multitool.caches import Pasts, cache_bytes
+from multitool.interventions import Changes, Interventions
 from multitool.subject import GhostPrompt
 
 # Of a processor and of a GPU:
@@ -42,6 +44,17 @@ def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
     return embeddings
 
 
+def prompt_embeddings(model, prompt: GhostPrompt, vs: Tensor, changes: Changes) -> Tensor:
+    """The input embeddings of ``prompt`` for the ghosts ``vs`` (n, d_model): (n, length, d_model).
+
+    Where the changes put the ghosts in behind a layer, those of the prompt as it is.
+    """
+    if not changes.injects:
+        return ghost_embeddings(model, prompt, vs)
+    module = model.get_input_embeddings()
+    return module(torch.tensor([prompt.token_ids], device=module.weight.device)).repeat(len(vs), 1, 1)
+
+
 # Given the logits of one batch, (n, V) in float32, and which rows of the whole answer they belong to: some arrays.
 Read = Callable[[Tensor, slice], tuple[np.ndarray, ...]]
 
@@ -53,13 +66,15 @@ class Passes:
     answers is joined over the batches. The placeholder's logit is -inf (no circular definitions).
     """
 
-    def __init__(self, model, prompt: GhostPrompt, v: Tensor, longest: int):
+    def __init__(self, model, prompt: GhostPrompt, v: Tensor, longest: int, changes: Changes | None = None):
         """
         Args:
             model: a transformers causal LM in eval mode.
             v: the ghost's embedding row, (d_model,), or of several ghosts, (n, d_model).
             longest: how many tokens a path can have, to size the batches.
+            changes: what else is done to the stream; None: nothing.
         """
+        self._changes = changes or Changes(model, prompt, Interventions())
         self._model = model
         self._prompt = prompt
         self._v = torch.atleast_2d(v)
@@ -81,11 +96,12 @@ class Passes:
 
     def _begin(self, read: Read, v: Tensor, paths: np.ndarray, rows: slice) -> list[tuple[np.ndarray, ...]]:
         """The prompt and what follows it in one pass."""
-        embeddings = ghost_embeddings(self._model, self._prompt, v[rows])
+        embeddings = prompt_embeddings(self._model, self._prompt, v[rows], self._changes)
         module = self._model.get_input_embeddings()
         followers = module(torch.from_numpy(paths[rows]).to(embeddings.device))
-        embeddings = torch.cat([embeddings, followers], dim=1)
-        output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
+        embeddings = self._changes.embedded(torch.cat([embeddings, followers], dim=1))
+        with self._changes.during(0, v[rows]):
+            output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
         n_paths, length, _ = embeddings.shape
         self._batch = self._batch or self._batch_size(output, length)
         self._pasts.add(output.cache, n_paths, length)
@@ -94,11 +110,14 @@ class Passes:
     @torch.inference_mode()
     def advance(self, read: Read, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, ...]:
         """After each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,)."""
-        device = self._model.get_input_embeddings().weight.device
+        module = self._model.get_input_embeddings()
+        first = len(self._prompt.token_ids)  # at least; further on nothing depends on the position
         answers = []
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // self._batch)):
-            ids = torch.from_numpy(token_ids[part])[:, None].to(device)
-            output = self._model(input_ids=ids, cache=self._pasts.gathered(rows[part]), use_cache=True)
+            ids = torch.from_numpy(token_ids[part])[:, None].to(module.weight.device)
+            embeddings, cache = self._changes.embedded(module(ids), first), self._pasts.gathered(rows[part])
+            with self._changes.during(first):
+                output = self._model(inputs_embeds=embeddings, cache=cache, use_cache=True)
             self._pasts.add(output.cache, *ids.shape, rows[part])
             answers += self._answers(read, output.logits, slice(part[0], part[-1] + 1))
         self._pasts.turn()
@@ -132,15 +151,18 @@ def _batch_bytes(device: torch.device) -> int:
 class Continuations:
     """The most probable next tokens for many paths at once (a ``growth.NextTokens``)."""
 
-    def __init__(self, model, prompt: GhostPrompt, v: Tensor, top_k: int, longest: int):
+    def __init__(
+        self, model, prompt: GhostPrompt, v: Tensor, top_k: int, longest: int, changes: Changes | None = None
+    ):
         """
         Args:
             model: a transformers causal LM in eval mode.
             v: the ghost's embedding row, (d_model,), in the units of the raw embedding matrix; or (n, d_model),
                 the rows of the ghosts of ``n`` trees (``growth.grow_forest``).
             longest: how many tokens a path can have, to size the batches.
+            changes: what else is done to the stream; None: nothing.
         """
-        self._passes = Passes(model, prompt, v, longest)
+        self._passes = Passes(model, prompt, v, longest, changes)
         self._top_k = min(top_k, model.get_input_embeddings().weight.shape[0])
         self.entropies: np.ndarray | None = None
 

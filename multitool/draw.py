@@ -33,6 +33,7 @@ from multitool.errors import UserError
 from multitool.phrases import END, Phrase, Shown, shown_part
 from multitool.recipe import whole
 from multitool.text import percent, visible
+from multitool.wording import changes, distance, exact, is_injected
 
 FORMATS = ("png", "svg", "pdf")
 DEFAULT_NODES = 80  # more are drawn smaller than the page shows them
@@ -462,17 +463,18 @@ def _heading(document: DefinitionTree) -> str:
 
 def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
     """The whole recipe and what came of it, so that the figure alone can be reproduced: paragraphs of short parts."""
-    s, vector = document.settings, document.vector
+    s = document.settings
     weights = f"{s.get('weights')} weights"
     if s.get("weights") == "mix":
-        weights += f" (encoder share {_exact(s.get('encoder_share'))})"
-    place = "centroid + " if s.get("centroid") else ""
+        weights += f" (encoder share {exact(s.get('encoder_share'))})"
+    length = f"{'centroid + ' if s.get('centroid') else ''}{exact(s.get('scale'))}"
+    if is_injected(s):
+        length = f"{exact(s.get('inject_scale'))} mean residual norms"
     pca = s.get("pca")
-    components = [f"components [{', '.join(map(_exact, pca))}]"] if isinstance(pca, list) and pca else []
-    far = f"distance from centroid {_rounded(vector.get('distance_from_centroid'))}"
+    components = [f"components [{', '.join(map(exact, pca))}]"] if isinstance(pca, list) and pca else []
     paragraphs = [
-        [f"{s.get('model')} ({s.get('dtype')})", f"{place}{_exact(s.get('scale'))} × {weights}", *components,
-         f"{far} (tokens: {_rounded(vector.get('mean_token_distance'))} on average)"],
+        [f"{s.get('model')} ({s.get('dtype')})", f"{length} × {weights}", *components, distance(s, document.vector)],
+        *([told] if (told := changes(s)) else []),
         [f"prompt: {s.get('prompt')}"],
         _limits(document),
         [*_drawn(document, part), f"sae-feature-multitool {s.get('version')}"],
@@ -484,14 +486,14 @@ def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
 def _limits(document: DefinitionTree) -> list[str]:
     s = document.settings
     limits = [
-        f"cutoff {_exact(s.get('cutoff'))}, top_k {s.get('top_k')}, depth to {s.get('max_depth')}, at most "
+        f"cutoff {exact(s.get('cutoff'))}, top_k {s.get('top_k')}, depth to {s.get('max_depth')}, at most "
         f"{s.get('max_nodes')} nodes" + ("" if s.get("stop") else ", going on through closing quotes")
     ]
     found = f"{len(document.tree)} nodes"
     if document.effective_cutoff != s.get("cutoff"):
-        found += f" at cutoff {_exact(document.effective_cutoff)}"
+        found += f" at cutoff {exact(document.effective_cutoff)}"
     if document.least_lift is not None:
-        found += f" on branches with a lift of at least {_exact(document.least_lift)} nats"
+        found += f" on branches with a lift of at least {exact(document.least_lift)} nats"
     return [*limits, found, "" if document.complete else "INCOMPLETE: growth was stopped"]
 
 
@@ -511,12 +513,3 @@ def _checked(document: DefinitionTree) -> list[list[str]]:
          f"blue: {_MOST_LIFT:g} nats ({math.exp(_MOST_LIFT):.0f} times) and more"],
         [str((document.evidence or {}).get("sentence", ""))],
     ]
-
-
-def _exact(value) -> str:
-    """A setting: nine digits give a vector in float32 back, and are as few as were typed."""
-    return f"{value:.9g}" if isinstance(value, (int, float)) else str(value)
-
-
-def _rounded(value) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)

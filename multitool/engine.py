@@ -18,9 +18,10 @@ from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.scan import ScanTask
 from multitool.sources import missing_scan, resolved, source_of, vector_of
+from multitool.steering import scans_for_clamp, tree_task
 from multitool.subject import Subject
 from multitool.suggest import Suggestion, prepare_suggestion
-from multitool.task import GrowthTask, growth_task
+from multitool.task import GrowthTask
 from multitool.tokens import token_list
 from multitool.tree import NO_TREE
 from multitool.vector import FeatureVector
@@ -112,13 +113,13 @@ def prepare_tree(
         UserError: the recipe cannot be followed.
     """
     vector_recipe = resolved(library, vector_recipe)
-    _, subject, source = source_of(library, vector_recipe, model)
+    sae, subject, source = source_of(library, vector_recipe, model)
     vector = vector_of(source, subject, vector_recipe)
-    task = growth_task(subject, vector.v, tree_recipe, begun.tree if begun else None)
+    task = tree_task(library, sae, subject, source, vector, tree_recipe, begun.tree if begun else None)
     settings = _resolved(subject, vector_recipe, vector)
     settings |= asdict(tree_recipe) | {"dtype": library.dtype, "version": __version__}
     before = (begun.seconds, begun.first_token_entropy) if begun else ()
-    return PreparedTree(task, settings, _figures(vector), subject.token_texts, *before)
+    return PreparedTree(task, settings, _figures_of_tree(vector, task), subject.token_texts, *before)
 
 
 def definition_trees(
@@ -135,7 +136,8 @@ def definition_trees(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    scan_if_missing(library, missing_scan(library, vector_recipe, model))
+    by_scan = scans_for_clamp(library, vector_recipe, tree_recipe)
+    scan_if_missing(library, missing_scan(library, vector_recipe, model, always=by_scan))
     prepared = prepare_tree(library, vector_recipe, tree_recipe, model=model)
     for growth in library.do(prepared.task):
         yield prepared.document(growth)
@@ -160,7 +162,8 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
     Raises:
         UserError: the tree's recipe cannot be followed.
     """
-    scan_if_missing(library, missing_scan(library, recipes(document.settings)[0], model))
+    recipe = recipes(document.settings)
+    scan_if_missing(library, missing_scan(library, recipe[0], model, always=scans_for_clamp(library, *recipe)))
     prepared = prepare_check(library, document, model)
     asked = [answer for answers in library.do(prepared.ask) for answer in answers]
     checked, = library.do(prepared.check)
@@ -274,3 +277,15 @@ def _figures(vector: FeatureVector) -> dict:
         "distance_from_centroid": vector.distance_from_centroid,
         "mean_token_distance": vector.mean_token_distance,
     }
+
+
+def _figures_of_tree(vector: FeatureVector, task: GrowthTask) -> dict:
+    """The vector's figures; of an injected one its norm in mean residual norms, as it does not lie among the
+    embeddings; and the typical maximum of a clamped feature."""
+    found, wanted = _figures(vector), task.interventions
+    if wanted and wanted.injection:
+        norm = wanted.injection.scale * float(vector.direction.norm())
+        found |= {"norm": norm, "distance_from_centroid": None}
+    if wanted and wanted.clamp:
+        found["typical_maximum"] = wanted.clamp.typical_maximum
+    return found

@@ -18,6 +18,7 @@ from multitool.continuations import Continuations
 from multitool.errors import UserError
 from multitool.firing import embedding_map
 from multitool.growth import Growth, grow
+from multitool.interventions import Changes
 from multitool.loading import DEVICES, DTYPES, Sae, load_model, load_sae, load_subject, out_of_memory
 from multitool.loading_encoder import Encoder, load_encoder
 from multitool.loading_hub import Terms
@@ -175,7 +176,7 @@ class Library:
         model = self.run(task.model, task.folder)
         left = None if task.seconds is None else task.seconds - (time.perf_counter() - started)
         try:
-            yield from _WORK[type(task)](model, replace(task, seconds=left))
+            yield from self._work(model, replace(task, seconds=left))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -184,6 +185,25 @@ class Library:
                 f"Out of memory while {task.model} worked ({self.device}). Ask for fewer nodes (max_nodes), a larger "
                 "cutoff, or a smaller model."
             ) from error
+
+    def _work(self, model, task: Task) -> Iterator:
+        match task:
+            case GrowthTask():
+                return _grow(model, task, self._changes(model, task))
+            case CheckTask():
+                return check(model, task, self._changes(model, task.growth))
+            case AskTask():
+                return ask(model, task)
+            case ReadTask():
+                return read(model, task)
+            case ScanTask():
+                return scan_vocabulary(model, task)
+
+    def _changes(self, model, growth: GrowthTask) -> Changes | None:
+        wanted = growth.interventions
+        if wanted is None:
+            return None
+        return Changes(model, growth.prompt, wanted, self.encoder(wanted.clamp.entry) if wanted.clamp else None)
 
     def _reported(self, name: str, load: Callable):
         """What ``load`` gives, while ``progress`` tells how far it is."""
@@ -202,9 +222,9 @@ class Library:
             self._fetching.pop(name, None)
 
 
-def _grow(model, task: GrowthTask) -> Iterator[Growth]:
+def _grow(model, task: GrowthTask, changes: Changes | None) -> Iterator[Growth]:
     return grow(
-        Continuations(model, task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth),
+        Continuations(model, task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth, changes),
         cutoff=task.cutoff,
         max_depth=task.max_depth,
         max_nodes=task.max_nodes,
@@ -212,11 +232,6 @@ def _grow(model, task: GrowthTask) -> Iterator[Growth]:
         begun=task.begun,
         seconds=task.seconds,
     )
-
-
-_WORK: dict[type, Callable] = {
-    GrowthTask: _grow, AskTask: ask, CheckTask: check, ReadTask: read, ScanTask: scan_vocabulary,
-}
 
 
 class _Kept:

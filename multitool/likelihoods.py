@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from multitool.continuations import Passes
+from multitool.interventions import Changes
 from multitool.subject import GhostPrompt
 from multitool.tree import ROOT, Tree
 
 
-def path_log_probs(model, prompt: GhostPrompt, vs: Tensor, tree: Tree) -> tuple[np.ndarray, np.ndarray]:
+def path_log_probs(
+    model, prompt: GhostPrompt, vs: Tensor, tree: Tree, changes: Changes | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The log-probability of every node's path under each ghost.
 
     Level by level, all ghosts in the same batches; only nodes that have children are fed to the model. The caches of
@@ -22,6 +25,7 @@ def path_log_probs(model, prompt: GhostPrompt, vs: Tensor, tree: Tree) -> tuple[
         prompt: the one that the tree was grown with.
         vs: the ghosts' embedding rows, (m, d_model), at least one, in the units of the raw embedding matrix.
         tree: its token ids count, its probabilities do not.
+        changes: what else is done to the stream; None: nothing.
 
     Returns:
         (m, len(tree)) float64, natural log of the probability of the tokens from the prompt down to each node, the
@@ -29,7 +33,7 @@ def path_log_probs(model, prompt: GhostPrompt, vs: Tensor, tree: Tree) -> tuple[
         (m,) float64: entropy of each ghost's first next token, in nats.
     """
     m, children = len(vs), tree.children()
-    passes = Passes(model, prompt, vs, int(tree.depth.max(initial=0)))
+    passes = Passes(model, prompt, vs, int(tree.depth.max(initial=0)), changes)
     log_probs = np.zeros((m, len(tree) + 1))  # the last column is the root's
     asked, step, entropies = np.array([ROOT]), None, None  # asked: the nodes of a level that have children
     while len(asked):

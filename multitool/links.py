@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from typing import get_origin
 from urllib.parse import urlencode
 
 from multitool.errors import UserError, shown
-from multitool.recipe import TreeRecipe, VectorRecipe, recipes
+from multitool.recipe import Setting, TreeRecipe, VectorRecipe, recipes, settings_of
 
 _ALWAYS = ("sae", "feature", "weights")  # told even where they are the default: a default may change
 _TRUE, _FALSE = "true", "false"
@@ -32,8 +33,10 @@ def recipes_of(parameters: Mapping[str, str], opening: VectorRecipe) -> tuple[Ve
     Raises:
         UserError: a value cannot be.
     """
-    names = (field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind))
-    found = {name: _read(name, parameters[name]) for name in names if name in parameters}
+    offered = (setting for kind in (VectorRecipe, TreeRecipe) for setting in settings_of(kind))
+    found = {
+        setting.name: _read(setting, parameters[setting.name]) for setting in offered if setting.name in parameters
+    }
     if not found:
         return None
     start = asdict(opening) if "sae" not in found else {"feature": 0}
@@ -48,16 +51,14 @@ def _written(value) -> str:
     return str(value)
 
 
-def _read(name: str, text: str):
+def _read(setting: Setting, text: str):
     """A setting from a link's text, of the kind that the recipe wants."""
-    if name in ("sae", "weights", "prompt"):
-        return text
-    if name in ("centroid", "stop"):
+    if setting.type is bool:
         # What is neither is left for the recipe to refuse.
         return {_TRUE: True, _FALSE: False}.get(text.lower(), text)
     try:
-        if name == "pca":
+        if get_origin(setting.type) is tuple:
             return tuple(float(part) for part in text.split(",") if part.strip())
-        return float(text)
+        return float(text) if setting.type in (int, float) else text
     except ValueError as error:
-        raise UserError(f"The link's {name} is {shown(text)}; it must be a number.") from error
+        raise UserError(f"The link's {setting.name} is {shown(text)}; it must be a number.") from error

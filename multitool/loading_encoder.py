@@ -80,12 +80,36 @@ class Encoder:
         return activations[:, 0] if isinstance(feature, int) else activations
 
     @torch.no_grad()
+    def change_by_setting(self, x: Tensor, feature: int, activation: float) -> Tensor:
+        """What setting a feature's activation changes in the SAE's reconstruction of x: (n, d_model) in float32.
+
+        ``decode(z') - decode(z)`` with ``z = encode(x)`` and ``z'`` the same but for the feature. Without a
+        normalisation of the inputs that is ``(activation - z_i) W_dec[i]``; with one, that in the units of x.
+        """
+        alone = self._sae.cfg.architecture() in _ALONE
+        column = 0 if alone else feature
+        changes = torch.empty(len(x), self.d_model)
+        for place in self._places(len(x), 1 if alone else self.d_sae):
+            # A fresh one each time: an SAE notes at encoding what decoding takes to undo a normalisation.
+            sae = _like(self._sae, [feature] if alone else None)
+            before = _encode(sae, x[place].to("cpu", torch.float32), self.centred)
+            after = before.clone()
+            after[:, column] = activation
+            decoded = sae.decode(torch.stack([before, after]))
+            changes[place] = decoded[1] - decoded[0]
+        return changes
+
+    @torch.no_grad()
     def _parts(self, sae, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """``sae``'s activations on ``x`` in chunks of bounded memory, each with its place."""
-        n_rows = max(1, _CHUNK_BYTES // (4 * _TENSORS * max(sae.cfg.d_sae, sae.cfg.d_in)))
-        for first in range(0, len(x), n_rows):
-            place = slice(first, first + n_rows)
+        for place in self._places(len(x), sae.cfg.d_sae):
             yield place, _encode(sae, x[place].to("cpu", torch.float32), self.centred)
+
+    def _places(self, n: int, d_sae: int) -> Iterator[slice]:
+        """Parts of ``n`` rows, so large that what they take stays bounded."""
+        n_rows = max(1, _CHUNK_BYTES // (4 * _TENSORS * max(d_sae, self.d_model)))
+        for first in range(0, n, n_rows):
+            yield slice(first, first + n_rows)
 
 
 def _encode(sae, x: Tensor, centred: bool) -> Tensor:

@@ -26,8 +26,17 @@ MEASURES = {
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }
 
+# Where steering and clamping act.
+POSITIONS = {
+    "ghost": "where the ghost stands",
+    "prompt": "at every token of the prompt",
+    "all": "at every token, the tree's own too",
+}
+
 Weights = Literal[tuple(DIRECTIONS)]
 Measure = Literal[tuple(MEASURES)]
+Position = Literal[tuple(POSITIONS)]
+InjectMode = Literal["replace", "add"]
 
 _CLOSING = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "„": "“", "`": "`"}
 
@@ -103,6 +112,27 @@ class TreeRecipe:
     max_depth: int = _setting(25, help="longest path in tokens")
     max_nodes: int = _setting(2000, help="keep this many nodes, the most probable ones")
     stop: bool = _setting(True, help="end definitions at the closing quote or the end of the text")
+    steer_strength: float = _setting(
+        0.0, help="while the tree grows, push the residual stream at the SAE's hook along the feature's decoder "
+        "direction, by this many times the mean residual norm there; 0: off",
+    )
+    clamp: float | None = _setting(
+        None, help="while the tree grows, set the feature's activation at the SAE's hook to this many times its "
+        "typical maximum (default: off)",
+    )
+    steer_at: Position = _setting(
+        "ghost", help="where steering and clamping act: " + "; ".join(f"{at}: {what}" for at, what in POSITIONS.items())
+    )
+    inject_layer: int = _setting(
+        -1, help="put the vector into the residual stream behind this layer, at the ghost's position; -1: as its "
+        "embedding",
+    )
+    inject_mode: InjectMode = _setting(
+        "replace", help="with inject_layer: replace what the stream holds there, or add to it"
+    )
+    inject_scale: float = _setting(
+        1.0, help="with inject_layer: length of the vector's direction, in mean residual norms there"
+    )
 
     def __post_init__(self):
         if not isinstance(self.prompt, str) or self.prompt.count(GHOST) != 1:
@@ -116,6 +146,22 @@ class TreeRecipe:
         _keep(self, "max_depth", whole(self.max_depth, "max_depth", 1, MAX_DEPTH_LIMIT))
         _keep(self, "max_nodes", whole(self.max_nodes, "max_nodes", 1, MAX_NODES_LIMIT))
         _check_bool(self.stop, "stop")
+        strength = number(self.steer_strength, "steer_strength", "within ±100", lambda x: abs(x) <= 100)
+        _keep(self, "steer_strength", strength)
+        if self.clamp is not None:
+            _keep(self, "clamp", number(self.clamp, "clamp", "within ±100", lambda x: abs(x) <= 100))
+        if self.steer_at not in tuple(POSITIONS):
+            raise UserError(f"steer_at is {shown(self.steer_at)}; valid are {', '.join(POSITIONS)}.")
+        _keep(self, "inject_layer", whole(self.inject_layer, "inject_layer", -1, 1000))
+        if self.inject_mode not in get_args(InjectMode):
+            raise UserError(f"inject_mode is {shown(self.inject_mode)}; valid are {', '.join(get_args(InjectMode))}.")
+        scale = number(self.inject_scale, "inject_scale", "above 0 and at most 1000", lambda x: 0 < x <= 1000)
+        _keep(self, "inject_scale", scale)
+
+    @property
+    def intervenes(self) -> bool:
+        """Whether anything is done to the residual stream while the tree grows."""
+        return self.steer_strength != 0 or self.clamp is not None or self.inject_layer >= 0
 
     @property
     def closing_quote(self) -> str | None:

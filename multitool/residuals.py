@@ -1,12 +1,13 @@
-"""Reading the model: what its residual stream holds at a place, by the name that SAEs have for that place.
+"""Reading the model's residual stream at a place, and changing it there, by the name that SAEs have for that place.
 
-Places are named as TransformerLens names them. The layers behind the place do not run, and nothing of the model
-changes: threads may read one model at the same time, at the same place or at different ones.
+Places are named as TransformerLens names them. The model itself never changes: a hook acts for the passes of the thread
+that asked for it and for no other, so threads may use one model at the same time, at the same place or at different
+ones. When the stream is read, the layers behind the place do not run.
 """
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -112,24 +113,72 @@ def model_layers(model) -> nn.ModuleList:
 
 
 @contextmanager
+def changed(model, hook: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """This thread's passes inside the block go on with what ``change`` makes of the stream at ``hook``.
+
+    Blocks may lie inside each other; of two at the same place the inner one gets what the outer one made.
+
+    Args:
+        hook: as in ``residuals``, but for ``hook_embed``: embeddings are changed before they are given to the model.
+        change: from (batch, positions, d_model) to the same shape, not in place.
+
+    Raises:
+        UserError: the model has no such place.
+    """
+    module, is_input = _place(model, hook)
+    if not hook.endswith("_mid"):
+        with _hooked(module, is_input, change):
+            yield
+        return
+    # There the layer has taken the stream aside already, to add the MLP's output to it: what the change adds must
+    # be added there too.
+    added = []
+
+    def before_mlp(stream: Tensor) -> Tensor:
+        after = change(stream)
+        added.append(after - stream)
+        return after
+
+    layer = model_layers(model)[int(_HOOK.fullmatch(hook)[1])]
+    with _hooked(module, is_input, before_mlp), _hooked(layer, False, lambda stream: stream + added.pop()):
+        yield
+
+
+@contextmanager
 def _stopping_at(module: nn.Module, is_input: bool) -> Iterator[list[Tensor]]:
-    """A forward pass inside the block ends at ``module``; the list then holds the module's input or output.
+    """A forward pass inside the block ends at ``module``; the list then holds the module's input or output."""
+    seen = []
+
+    def see(stream: Tensor) -> Tensor:
+        seen.append(stream)
+        raise _SeenError
+
+    try:
+        with _hooked(module, is_input, see):
+            yield seen
+    except _SeenError:
+        pass
+
+
+@contextmanager
+def _hooked(module: nn.Module, is_input: bool, act: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """This thread's passes inside the block go on with what ``act`` makes of the module's input or output.
 
     Other threads' passes through the same module go on undisturbed and unseen.
     """
-    mine, seen = threading.get_ident(), []
-
-    def see(stream) -> None:
-        seen.append(stream[0] if isinstance(stream, tuple) else stream)
-        raise _SeenError
+    mine = threading.get_ident()
 
     def on_input(_module, args, kwargs):
-        if threading.get_ident() == mine:
-            see(args[0] if args else kwargs["hidden_states"])
+        if threading.get_ident() != mine:
+            return None
+        if args:
+            return (act(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": act(kwargs["hidden_states"])}
 
     def on_output(_module, _args, output):
-        if threading.get_ident() == mine:
-            see(output)
+        if threading.get_ident() != mine:
+            return None
+        return (act(output[0]), *output[1:]) if isinstance(output, tuple) else act(output)
 
     with _HOOKS_CHANGE:
         if is_input:
@@ -137,9 +186,7 @@ def _stopping_at(module: nn.Module, is_input: bool) -> Iterator[list[Tensor]]:
         else:
             handle = module.register_forward_hook(on_output)
     try:
-        yield seen
-    except _SeenError:
-        pass
+        yield
     finally:
         with _HOOKS_CHANGE:
             handle.remove()

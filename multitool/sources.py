@@ -92,11 +92,16 @@ def feature_sources(
     return _scanned(library, subject, scanned, features, rows, activations)
 
 
+def countable_tokens(subject: Subject, scan: Scan) -> Tensor:
+    """Tokens of texts whose residual is not out of the ordinary: (V,) bool."""
+    return torch.from_numpy(subject.in_texts) & usual_tokens(torch.from_numpy(scan.norms))
+
+
 def _scanned(
     library: Library, subject: Subject, scan: Scan, features: Sequence[int], rows: list[FeatureWeights],
     activations: Tensor,
 ) -> list[FeatureSource]:
-    countable = torch.from_numpy(subject.in_texts) & usual_tokens(torch.from_numpy(scan.norms))
+    countable = countable_tokens(subject, scan)
     to_embeddings = library.embedding_map(scan, subject)
     sources = []
     for feature, weights, fires in zip(features, rows, activations.T, strict=True):

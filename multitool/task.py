@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from multitool.interventions import Interventions
 from multitool.recipe import TreeRecipe
 from multitool.subject import GhostPrompt, Subject
 from multitool.tree import Tree
@@ -19,7 +20,7 @@ class GrowthTask:
     folder: Path  # where its files lie
     n_tokens: int  # V
     prompt: GhostPrompt
-    v: np.ndarray  # (d_model,) float32: the ghost's embedding row; of a forest (n, d_model)
+    v: np.ndarray  # (d_model,) float32: the ghost's embedding row, or what is injected; of a forest (n, d_model)
     top_k: int
     cutoff: float
     max_depth: int
@@ -27,6 +28,7 @@ class GrowthTask:
     end_ids: np.ndarray | None  # tokens that end a definition; None: every token may go on
     begun: Tree | None = None  # a part that is known already
     seconds: float | None = None  # time to spend
+    interventions: Interventions | None = None  # what else is done to the stream
 
     @property
     def ends(self) -> np.ndarray | None:
@@ -38,11 +40,15 @@ class GrowthTask:
         return ends
 
 
-def growth_task(subject: Subject, v: Tensor, recipe: TreeRecipe, begun: Tree | None = None) -> GrowthTask:
+def growth_task(
+    subject: Subject, v: Tensor, recipe: TreeRecipe, begun: Tree | None = None,
+    interventions: Interventions | None = None,
+) -> GrowthTask:
     """The growth of a tree from ``v`` (d_model,), or of many from (n, d_model).
 
     Args:
         begun: a part of the tree that is known already.
+        interventions: those that the recipe asks for, by ``steering.interventions``.
 
     Raises:
         UserError: the prompt does not suit the model.
@@ -60,4 +66,5 @@ def growth_task(subject: Subject, v: Tensor, recipe: TreeRecipe, begun: Tree | N
         max_nodes=recipe.max_nodes,
         end_ids=None if ends is None else np.flatnonzero(ends),
         begun=begun,
+        interventions=interventions,
     )

@@ -21,6 +21,7 @@ from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.settings import Settings
 from multitool.sources import missing_scan, resolved, sae_and_subject
+from multitool.steering import scans_for_clamp
 from multitool.suggest import Suggestion, prepare_suggestion
 from multitool.ui_gpu import Worker
 
@@ -67,7 +68,7 @@ class Service:
         if known:
             yield known
             return
-        yield from self._scanned(vector)
+        yield from self._scanned(vector, always=scans_for_clamp(self.library, vector, tree))
         prepared = yield from self._waiting(vector.sae, engine.prepare_tree, vector, tree)
         for answer in self._grown(prepared):
             if isinstance(answer, DefinitionTree) and answer.complete:
@@ -81,7 +82,7 @@ class Service:
         """
         vector, tree = recipes(document.settings)
         self._check(tree)
-        yield from self._scanned(vector)
+        yield from self._scanned(vector, always=scans_for_clamp(self.library, vector, tree))
         yield from self._grown((yield from self._waiting(vector.sae, engine.prepare_continuation, document)))
 
     def table(
@@ -109,7 +110,7 @@ class Service:
             )
         vector, tree = recipes(document.settings)
         self._check(tree)
-        yield from self._scanned(vector)
+        yield from self._scanned(vector, always=scans_for_clamp(self.library, vector, tree))
         prepared = yield from self._waiting(vector.sae, prepare_check, document)
         asked = yield from self._asked(prepared.ask, _CONTROLS)
         yield "Holding the tree against other ghosts, and reading its definitions …"
