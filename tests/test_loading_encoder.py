@@ -105,6 +105,33 @@ def test_every_class_reads_as_in_sae_lens_whole_and_by_feature(tmp_path, kind, n
     assert encoder.unscaled == (normalisation == "expected_average_only_in")
 
 
+def test_setting_a_feature_in_the_head(tmp_path):
+    folder = write_sae(tmp_path / "sae", W_enc=torch.tensor([[1.0, 0.0], [0.0, 2.0]]),
+                       W_dec=torch.tensor([[1.0, 1.0], [0.0, 3.0]]))
+    # Feature 1 is at 8 and at 1: to get to 5 it loses 3 and gains 4, each time [0, 3].
+    found = loaded(folder).change_by_setting(torch.tensor([[3.0, 4.0], [-1.0, 0.5]]), 1, 5.0)
+    assert found.tolist() == [[0, -9], [0, 12]]
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("kind", CLASSES)
+def test_setting_a_feature_changes_what_sae_lens_decodes(tmp_path, kind, normalisation, monkeypatch):
+    folder = write(tmp_path / "sae", kind, normalize_activations=normalisation)
+
+    def decoded(value: float | None):
+        sae = of_sae_lens(folder)  # anew: it notes at encoding what decoding undoes
+        z = sae.encode(X)
+        if value is not None:
+            z[:, 3] = value
+        return sae.decode(z).detach()
+
+    expected = decoded(2.5) - decoded(None)
+    encoder = loaded(folder)
+    torch.testing.assert_close(encoder.change_by_setting(X, 3, 2.5), expected, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(loading_encoder, "_CHUNK_BYTES", 4 * 6 * D_SAE * 7)  # in small parts too
+    torch.testing.assert_close(encoder.change_by_setting(X, 3, 2.5), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["standard", "topk"])
 def test_as_many_features_as_dimensions(tmp_path, kind):
     """Where a bias of the input is as long as one of the features."""

@@ -1,0 +1,199 @@
+"""From a recipe's steering to what is done to the model: typical maxima, what is refused, and the whole way."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from plain_recursion import as_paths, assert_same_tree
+from tiny import PROMPT, random_sae, tiny_model, write_model, write_sae
+
+from multitool.document import DefinitionTree, read_tree
+from multitool.draw import render
+from multitool.engine import check_tree, definition_tree, prepare_continuation, scan_if_missing
+from multitool.errors import UserError
+from multitool.interventions import Interventions
+from multitool.library import Library
+from multitool.links import query, recipes_of
+from multitool.recipe import TreeRecipe, VectorRecipe
+from multitool.sources import missing_scan, source_of
+from multitool.steering import interventions, scans_for_clamp, typical_maximum, yardstick
+from multitool.wording import changes
+
+HOOK = "blocks.0.hook_resid_post"
+PLAIN = TreeRecipe(prompt=PROMPT, cutoff=0.005, max_depth=4, max_nodes=60)
+STEERED = replace(PLAIN, steer_strength=0.5, steer_at="all")
+
+
+@dataclass(frozen=True)
+class World:
+    library: Library
+    sae: str
+
+    def vector(self, feature: int = 2, **settings) -> VectorRecipe:
+        return VectorRecipe(sae=self.sae, feature=feature, **({"weights": "encoder"} | settings))
+
+    def tree(self, recipe: TreeRecipe, **settings) -> DefinitionTree:
+        return definition_tree(self.library, self.vector(**settings), recipe)
+
+    def wanted(self, recipe: TreeRecipe, **settings) -> Interventions | None:
+        sae, subject, source = source_of(self.library, self.vector(**settings), None)
+        return interventions(self.library, sae, subject, source, recipe)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("steering")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAE_MULTITOOL_CACHE", str(folder / "cache"))
+        write_model(folder / "model", tiny_model("llama"), tokenizer)
+        sae = random_sae(folder / "sae", 32, 30, hook=HOOK, model=str(folder / "model"))
+        yield World(Library(allow_folder=True), str(sae))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"steer_strength": 101}, "steer_strength is 101; it must be a number within ±100"),
+        ({"steer_strength": "much"}, "steer_strength is 'much'"),
+        ({"clamp": float("nan")}, "clamp is nan"),
+        ({"clamp": True}, "clamp is True"),
+        ({"steer_at": "here"}, "steer_at is 'here'; valid are ghost, prompt, all"),
+        ({"steer_at": ["all"]}, "valid are ghost, prompt, all"),
+        ({"inject_layer": -2}, "inject_layer is -2; it must be a whole number from -1"),
+        ({"inject_mode": "instead"}, "inject_mode is 'instead'; valid are replace, add"),
+        ({"inject_scale": 0}, "inject_scale is 0; it must be a number above 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_recipe(recipe, said):
+    with pytest.raises(UserError) as caught:
+        TreeRecipe(**recipe)
+    assert said in str(caught.value)
+
+
+def test_nothing_asked_for_is_nothing_done_and_exactly_the_plain_tree(world):
+    for recipe in (PLAIN, replace(PLAIN, steer_at="all"), replace(PLAIN, inject_scale=3.0, inject_mode="add")):
+        assert not recipe.intervenes
+        assert world.wanted(recipe) is None
+        assert as_paths(world.tree(recipe).tree) == as_paths(world.tree(PLAIN).tree)
+
+
+def test_the_push_is_along_the_unit_decoder_direction_at_the_saes_hook(world):
+    (push,) = world.wanted(STEERED).pushes
+    decoder = world.library.sae(world.library.find(world.sae)).W_dec[2]
+    assert (push.hook, push.strength) == (HOOK, 0.5)
+    assert np.allclose(push.direction, decoder / decoder.norm())
+    assert world.wanted(STEERED).where == "all"
+
+
+def test_the_typical_maximum_is_that_of_kept_contexts_or_of_the_scan(world, demo_library):
+    recipe = VectorRecipe(sae="demo/hook_embed", feature=927)
+    assert not scans_for_clamp(demo_library, recipe, TreeRecipe(clamp=1))
+    sae, subject = demo_library.load(demo_library.find(recipe.sae))
+    contexts = json.loads((sae.entry.folder / "contexts.json").read_text())["features"][927]
+    assert typical_maximum(demo_library, sae, subject, 927) == max(activation for *_, activation in contexts) > 0
+
+    clamped = replace(PLAIN, clamp=2.0)
+    assert scans_for_clamp(world.library, world.vector(), clamped)
+    assert not scans_for_clamp(world.library, world.vector(), PLAIN)
+    scan_if_missing(world.library, missing_scan(world.library, world.vector(), always=True))
+    wanted = world.wanted(clamped).clamp
+    sae, subject = world.library.load(world.library.find(world.sae))
+    scan = world.library.scan(sae.entry, subject)
+    norms = torch.from_numpy(scan.norms)
+    usual = (norms <= 2 * norms.median()) & torch.from_numpy(subject.in_texts)
+    fires = (scan.residuals(0, len(norms)) @ sae.W_enc[:, 2]).clamp(min=0)
+    assert wanted.typical_maximum == pytest.approx(float(fires[usual].max()))
+    assert wanted.activation == pytest.approx(2 * wanted.typical_maximum)
+    assert world.tree(clamped).vector["typical_maximum"] == wanted.typical_maximum
+
+
+def test_a_feature_that_never_fires_cannot_be_clamped_and_a_dead_one_not_steered(tmp_path, world, tokenizer):
+    W = torch.zeros(32, 2)
+    W[0, 0] = 1.0
+    weights = {"W_enc": W, "W_dec": torch.zeros(2, 32)}
+    model = world.library.find(world.sae).model
+    sae = write_sae(tmp_path / "sae", **weights, hook=HOOK, model=model)
+    with pytest.raises(UserError, match="decoder weights of this feature are all zero"):
+        definition_tree(world.library, VectorRecipe(sae=str(sae), feature=0, weights="encoder"), STEERED)
+    silent = write_sae(tmp_path / "silent", W_enc=W, W_dec=torch.ones(2, 32), hook=HOOK, model=model)
+    with pytest.raises(UserError, match="fires on no single token.*steer_strength"):
+        definition_tree(
+            world.library, VectorRecipe(sae=str(silent), feature=1, weights="decoder"), replace(PLAIN, clamp=1.0)
+        )
+
+
+def test_a_layer_that_nothing_reads_is_refused(world):
+    assert world.tree(replace(PLAIN, inject_layer=1)).vector["distance_from_centroid"] is None
+    with pytest.raises(UserError, match="must be from 0 to 1, so that at least one layer reads"):
+        world.tree(replace(PLAIN, inject_layer=2))
+
+
+ALL = replace(STEERED, clamp=0.5, inject_layer=1, inject_mode="add", inject_scale=2.0)
+
+
+def test_a_recipe_goes_through_json_and_link_and_grows_the_same_again(world):
+    tree = world.tree(ALL)
+    again = read_tree(json.loads(tree.to_json()))
+    assert again.settings == tree.settings
+    assert {name: tree.settings[name] for name in ("steer_strength", "clamp", "steer_at", "inject_layer", "inject_mode",
+                                                    "inject_scale")} == {
+        "steer_strength": 0.5, "clamp": 0.5, "steer_at": "all", "inject_layer": 1, "inject_mode": "add",
+        "inject_scale": 2.0}
+    assert tree.vector["norm"] == pytest.approx(2.0)  # a unit direction, twice the mean residual norm
+    link = dict(part.split("=") for part in query(world.vector(), ALL).split("&"))
+    assert recipes_of(link | {"sae": "x", "prompt": PROMPT}, world.vector())[1] == ALL
+    assert as_paths(world.tree(ALL).tree) == as_paths(tree.tree)
+    assert as_paths(tree.tree) != as_paths(world.tree(PLAIN).tree)
+
+
+def test_a_steered_tree_that_was_stopped_is_grown_on(world):
+    whole = world.tree(ALL)
+    first = replace(whole, tree=whole.tree.select(whole.tree.depth == 1), complete=False)
+    *_, last = world.library.do(prepare_continuation(world.library, first).task)
+    assert_same_tree(last.tree, as_paths(whole.tree))
+
+
+def test_the_evidence_holds_a_steered_tree_against_undisturbed_ghosts(world):
+    plain, steered = (check_tree(world.library, world.tree(recipe)) for recipe in (PLAIN, STEERED))
+    assert steered.evidence["entropy_centroid"] == pytest.approx(plain.evidence["entropy_centroid"])
+    assert steered.evidence["entropy"] == pytest.approx(steered.first_token_entropy, rel=1e-4)
+    assert plain.evidence["entropy"] != pytest.approx(steered.evidence["entropy"], rel=1e-3)
+    assert steered.evidence["self_similarity"] is None
+    # The path's own probability, as it was grown, against the centroid's.
+    own = np.log(steered.tree.cumulative_prob)
+    shared = {path: i for i, path in enumerate(map(tuple, paths(plain)))}
+    compared = [(i, shared[path]) for i, path in enumerate(map(tuple, paths(steered))) if path in shared]
+    assert compared
+    for i, j in compared:
+        centroid = np.log(plain.tree.cumulative_prob[j]) - plain.tree.lifts[j, 0]
+        assert own[i] - steered.tree.lifts[i, 0] == pytest.approx(centroid, abs=1e-3)
+
+
+def paths(document: DefinitionTree) -> list[list[int]]:
+    tree = document.tree
+    return [[int(tree.token_id[i]) for i in tree.path(node)] for node in range(len(tree))]
+
+
+def test_title_and_figure_tell_what_was_done(world):
+    tree = world.tree(ALL)
+    told = changes(tree.settings)
+    assert told == [
+        "added behind layer 1", "steered by 0.5 mean residual norms at every token, the tree's own too",
+        "clamped to 0.5 × its typical maximum at every token, the tree's own too",
+    ]
+    assert changes({}) == changes(world.tree(PLAIN).settings) == []
+    svg = render(tree, ["svg"])["svg"].decode()
+    assert "added behind layer 1" in svg
+    assert "2 mean residual norms × encoder weights" in svg
+    assert "distance from centroid" not in svg
+    # A file from elsewhere may say anything.
+    assert changes({"inject_layer": "x", "steer_strength": "<b>", "clamp": [1], "steer_at": {}})
+
+
+def test_the_yardstick_begins_with_what_stands_before_a_text(world):
+    subject = world.library.subject(world.library.find(world.sae).model)
+    ids = yardstick(subject)
+    assert ids[0] == subject.bos_id
+    assert len(ids) > 50
