@@ -473,7 +473,7 @@ def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
     paragraphs = [
         [f"{s.get('model')} ({s.get('dtype')})", f"{place}{_exact(s.get('scale'))} × {weights}", *components,
          f"{far} (tokens: {_rounded(vector.get('mean_token_distance'))} on average)"],
-        [f"prompt: {s.get('prompt')}"],
+        [f"prompt: {document.asked}"],
         _limits(document),
         [*_drawn(document, part), f"sae-feature-multitool {s.get('version')}"],
         *_checked(document),

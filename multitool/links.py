@@ -50,9 +50,9 @@ def _written(value) -> str:
 
 def _read(name: str, text: str):
     """A setting from a link's text, of the kind that the recipe wants."""
-    if name in ("sae", "weights", "prompt"):
+    if name in ("sae", "weights", "prompt", "answer"):
         return text
-    if name in ("centroid", "stop"):
+    if name in ("centroid", "chat", "stop"):
         # What is neither is left for the recipe to refuse.
         return {_TRUE: True, _FALSE: False}.get(text.lower(), text)
     try:
