@@ -11,16 +11,19 @@
 
 from multitool._version import __version__
 from multitool.document import DefinitionTree, read_tree
-from multitool.engine import TokenTable, definition_tree, definition_trees, token_table
+from multitool.engine import TokenTable, definition_tree, definition_trees, token_table, trees_of_prompts
 from multitool.errors import UserError
 from multitool.library import Library
+from multitool.prompts import PROMPTS, Prompt
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.registry import find_sae, saes
 
 __all__ = [
     "DefinitionTree",
     "Library",
+    "PROMPTS",
     "ListRecipe",
+    "Prompt",
     "TokenTable",
     "TreeRecipe",
     "UserError",
@@ -32,4 +35,5 @@ __all__ = [
     "read_tree",
     "saes",
     "token_table",
+    "trees_of_prompts",
 ]

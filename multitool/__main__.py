@@ -5,11 +5,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING
+from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from multitool.document import DefinitionTree
-from multitool.engine import check_tree, definition_tree, scan_if_missing, suggest, token_table
+from multitool.engine import check_tree, scan_if_missing, suggest, token_table, trees_of_prompts
 from multitool.errors import UserError, shown
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tree = commands.add_parser("tree", help="grow a definition tree")
     _add_vector_options(tree)
-    _add_settings(tree, TreeRecipe)
+    _add_settings(tree, TreeRecipe, several="prompt")
     add = tree.add_argument
     add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
     add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
@@ -108,14 +109,24 @@ def _add_vector_options(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser, VectorRecipe, [setting.name for setting in settings_of(VectorRecipe)][1:])
 
 
-def _add_settings(parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None) -> None:
-    """Options for the settings of a kind of recipe: those of ``names``, or all."""
+def _add_settings(
+    parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None, several: str = ""
+) -> None:
+    """Options for the settings of a kind of recipe: those of ``names``, or all.
+
+    Args:
+        several: a setting that may be given more than once; the option is then a list, or None if it is not given.
+    """
     for setting in settings_of(kind):
         if names is None or setting.name in names:
             off = setting.default is True  # such a setting is an option to switch it off
             name = ("no-" if off else "") + setting.name.replace("_", "-")
             help_ = "do not " + setting.help if off else _help(setting)
-            parser.add_argument(f"--{name}", dest=setting.name, help=help_, **_option(setting))
+            option = _option(setting)
+            if setting.name == several:
+                help_ += "; give it several times for several trees"
+                option |= {"action": "append", "default": None}
+            parser.add_argument(f"--{name}", dest=setting.name, help=help_, **option)
 
 
 def _option(setting: Setting) -> dict:
@@ -132,31 +143,41 @@ def _option(setting: Setting) -> dict:
 
 def _help(setting: Setting) -> str:
     told = setting.help.replace("%", "%%")
-    return told if setting.default in (MISSING, None, (), False) else f"{told} (default: {setting.default})"
+    return told if setting.default in (MISSING, None, (), False, "") else f"{told} (default: {setting.default})"
 
 
 def _tree(options) -> None:
     vector = _recipe(VectorRecipe, options)
-    recipe = _recipe(TreeRecipe, options)
+    recipes = [_recipe(TreeRecipe, options, prompt=prompt) for prompt in options.prompt or [TreeRecipe.prompt]]
     if options.image and options.image.suffix.lower() not in _IMAGES:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
     picture = _picture_options(options)
-    _check_writable(options.json, options.image)
+    files = [[_numbered(path, tree, len(recipes)) for path in (options.json, options.image)]
+             for tree in range(len(recipes))]
+    _check_writable(*chain(*files))
     library = _library(options)
-    _scan(library, missing_scan(library, vector, options.model, always=scans_for_clamp(library, vector, recipe)))
-    document = definition_tree(library, vector, recipe, model=options.model)
-    if options.evidence:
-        document = check_tree(library, document, model=options.model)
-    _note_other_model(options.model, library.find(vector.sae))
-    if options.json:
-        _write(options.json, document.to_json().encode())
-    if options.image:
-        from multitool.draw import render
+    _scan(library, missing_scan(library, vector, options.model, always=scans_for_clamp(library, vector, recipes[0])))
+    trees = trees_of_prompts(library, vector, recipes, model=options.model)
+    for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
+        if options.evidence:
+            document = check_tree(library, document, model=options.model)
+        if tree == 0:
+            _note_other_model(options.model, library.find(vector.sae))
+        if json_file:
+            _write(json_file, document.to_json().encode())
+        if image:
+            from multitool.draw import render
 
-        kind = options.image.suffix.lower().removeprefix(".")
-        _write(options.image, render(document, [kind], **picture)[kind])
-    if not (options.json or options.image):
-        _print_tree(document)
+            kind = image.suffix.lower().removeprefix(".")
+            _write(image, render(document, [kind], **picture)[kind])
+        if not (json_file or image):
+            print("\n" * (tree > 0), end="")
+            _print_tree(document)
+
+
+def _numbered(path: Path | None, tree: int, n_trees: int) -> Path | None:
+    """The file of one of several trees: tree-1.json, tree-2.json, … for tree.json."""
+    return path if path is None or n_trees == 1 else path.with_stem(f"{path.stem}-{tree + 1}")
 
 
 def _picture_options(options) -> dict:
@@ -177,6 +198,7 @@ def _picture_options(options) -> dict:
 
 def _print_tree(document: DefinitionTree) -> None:
     print(_title(document.settings, document.vector))
+    print(f"Prompt: {visible(document.asked)}")
     print(f"{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g} in {document.seconds:.1f} s\n")
     if document.evidence:
         print(document.evidence["sentence"])
@@ -289,9 +311,13 @@ def _saes(options) -> None:
         print(f"{name:{wide[0]}}  {model:{wide[1]}}  {hook:{wide[2]}}  {d_sae:>{wide[3]}}  {neuronpedia}".rstrip())
 
 
-def _recipe(kind: type, options):
-    """The recipe of that kind in the options."""
-    return kind(**{setting.name: getattr(options, setting.name) for setting in settings_of(kind)})
+def _recipe(kind: type, options, **instead):
+    """The recipe of that kind in the options.
+
+    Args:
+        instead: settings that count in place of the options.
+    """
+    return kind(**{setting.name: getattr(options, setting.name) for setting in settings_of(kind)} | instead)
 
 
 def _library(options) -> Library:

@@ -38,7 +38,14 @@ class DefinitionTree:
     @property
     def closing_quote(self) -> str | None:
         """What ends a definition in this tree's prompt."""
-        return closing_quote(str(self.settings.get("prompt", "")))
+        end = "answer" if self.settings.get("chat") else "prompt"  # where the model goes on; old files know no chat
+        return closing_quote(str(self.settings.get(end, "")))
+
+    @property
+    def asked(self) -> str:
+        """What the model was asked: the prompt, or of a chat what its two sides say."""
+        prompt, answer = (str(self.settings.get(name, "")) for name in ("prompt", "answer"))
+        return f"user: {prompt} – assistant: {answer}" if self.settings.get("chat") else prompt
 
     def definitions(self, n: int | None = None) -> list[Definition]:
         """The most probable definitions, complete ones first."""

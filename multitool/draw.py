@@ -475,7 +475,7 @@ def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
     paragraphs = [
         [f"{s.get('model')} ({s.get('dtype')})", f"{length} × {weights}", *components, distance(s, document.vector)],
         *([told] if (told := changes(s)) else []),
-        [f"prompt: {s.get('prompt')}"],
+        [f"prompt: {document.asked}"],
         _limits(document),
         [*_drawn(document, part), f"sae-feature-multitool {s.get('version')}"],
         *_checked(document),

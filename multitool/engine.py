@@ -151,6 +151,21 @@ def definition_tree(
     return whole
 
 
+def trees_of_prompts(
+    library: Library, vector_recipe: VectorRecipe, tree_recipes: Sequence[TreeRecipe], *, model: str | None = None
+) -> Iterator[DefinitionTree]:
+    """One whole definition tree for each recipe, all of the same vector: several prompts in one go.
+
+    All prompts are checked against the model before the first tree grows. Arguments and errors as in
+    ``definition_trees``.
+    """
+    by_scan = any(scans_for_clamp(library, vector_recipe, recipe) for recipe in tree_recipes)
+    scan_if_missing(library, missing_scan(library, vector_recipe, model, always=by_scan))
+    for prepared in [prepare_tree(library, vector_recipe, recipe, model=model) for recipe in tree_recipes]:
+        *_, whole = library.do(prepared.task)
+        yield prepared.document(whole)
+
+
 def check_tree(library: Library, document: DefinitionTree, *, model: str | None = None) -> DefinitionTree:
     """The tree with its evidence: figures and a verdict, at each node its lifts, at the definitions what fires there.
 

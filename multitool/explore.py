@@ -69,7 +69,7 @@ def standalone(document: DefinitionTree) -> str:
     return _PAGE.substitute(
         title=escape(title),
         model=escape(visible(str(settings.get("model")))[:300]),
-        prompt=escape(visible(str(settings.get("prompt")))),
+        prompt=escape(visible(document.asked)),
         told=escape(json.dumps(told, ensure_ascii=False, indent=2)),
         style=STYLE, script=SCRIPT,
         data=json.dumps(payload(document), ensure_ascii=False, allow_nan=False).translate(_UNSAFE),

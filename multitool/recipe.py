@@ -11,9 +11,10 @@ from types import NoneType
 from typing import Literal, get_args, get_type_hints
 
 from multitool.errors import UserError, shown
+from multitool.prompts import PROMPTS, Prompt
 from multitool.vector import DIRECTIONS
 
-DEFAULT_PROMPT = 'A typical definition of "{ghost}" would be "'
+DEFAULT_PROMPT = PROMPTS["definition"].prompt
 GHOST = "{ghost}"
 MAX_NODES_LIMIT = 20_000
 TOP_LIMIT = 10_000
@@ -106,7 +107,15 @@ class VectorRecipe:
 class TreeRecipe:
     """How a definition tree is grown. Raises UserError for a value that cannot be."""
 
-    prompt: str = _setting(DEFAULT_PROMPT, help="template with {ghost} in it once")
+    prompt: str = _setting(
+        DEFAULT_PROMPT, help="template with {ghost} in it once, or one of the menu: " + ", ".join(PROMPTS)
+    )
+    chat: bool = _setting(
+        False, help="put the prompt into the chat template of an instruction-tuned model, as what a user says"
+    )
+    answer: str = _setting(
+        "", help="with chat: how the assistant's answer begins; it may hold {ghost} in place of the prompt"
+    )
     top_k: int = _setting(5, help="continuations looked at per node")
     cutoff: float = _setting(5e-5, help="smallest cumulative probability of a node, between 0 and 1")
     max_depth: int = _setting(25, help="longest path in tokens")
@@ -135,11 +144,16 @@ class TreeRecipe:
     )
 
     def __post_init__(self):
-        if not isinstance(self.prompt, str) or self.prompt.count(GHOST) != 1:
-            found = self.prompt.count(GHOST) if isinstance(self.prompt, str) else 0
+        _check_bool(self.chat, "chat")
+        if not isinstance(self.answer, str):
+            raise UserError(f"answer is {shown(self.answer)}; it must be a text, how the assistant's answer begins.")
+        if isinstance(self.prompt, str) and self.prompt in PROMPTS:
+            self._take_from_menu(PROMPTS[self.prompt])
+        self._check_ghost()
+        if self.answer and not self.chat:
             raise UserError(
-                f"prompt is {shown(self.prompt)} with {GHOST} in it {found} times; it must stand there exactly once, "
-                f"where the unknown token belongs, e.g. {DEFAULT_PROMPT}"
+                f"answer is {shown(self.answer)}, and chat is off; only in a chat does an answer follow the prompt. "
+                "Turn chat on, or leave answer out."
             )
         _keep(self, "top_k", whole(self.top_k, "top_k", 1, TOP_K_LIMIT))
         _keep(self, "cutoff", check_cutoff(self.cutoff))
@@ -163,9 +177,26 @@ class TreeRecipe:
         """Whether anything is done to the residual stream while the tree grows."""
         return self.steer_strength != 0 or self.clamp is not None or self.inject_layer >= 0
 
+    def _take_from_menu(self, named: Prompt) -> None:
+        """The template in place of its name; a chat and an answer that are given count before the menu's."""
+        _keep(self, "prompt", named.prompt)
+        _keep(self, "chat", self.chat or named.chat)
+        _keep(self, "answer", self.answer or named.answer)
+
+    def _check_ghost(self) -> None:
+        parts = {"prompt": self.prompt, "answer": self.answer} if self.answer else {"prompt": self.prompt}
+        found = sum(part.count(GHOST) for part in parts.values() if isinstance(part, str))
+        if not isinstance(self.prompt, str) or found != 1:
+            told = " and ".join(f"{name} is {shown(part)}" for name, part in parts.items())
+            raise UserError(
+                f"{told} with {GHOST} in it {found} times; it must stand there exactly once, where the unknown token "
+                f"belongs, e.g. {DEFAULT_PROMPT}; or name a prompt of the menu: {', '.join(PROMPTS)}."
+            )
+
     @property
     def closing_quote(self) -> str | None:
-        return closing_quote(self.prompt)
+        """What ends a definition: the partner of the quote left open where the model goes on."""
+        return closing_quote(self.answer if self.chat else self.prompt)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from multitool.embedding import EmbeddingSpace
-from multitool.errors import UserError
+from multitool.errors import UserError, shown
 from multitool.recipe import GHOST
 from multitool.vocabulary import token_texts
 
@@ -114,21 +114,29 @@ class Subject:
         ids |= {added.get(text) for text in _END_OF_TEXT}
         return {token_id for token_id in ids if token_id is not None and token_id < self.space.n_tokens}
 
-    def ghost_prompt(self, template: str, max_depth: int) -> GhostPrompt:
-        """Tokenize ``template`` with a single token in the place of ``{ghost}``.
+    def ghost_prompt(self, template: str, max_depth: int, *, chat: bool = False, answer: str = "") -> GhostPrompt:
+        """Tokenize ``template``, or a chat with it, with a single token in the place of ``{ghost}``.
+
+        Args:
+            template: what the model reads; in a chat what the user says.
+            chat: put it into the model's chat template (see ``in_chat``).
+            answer: with ``chat``, how the assistant's answer begins. ``{ghost}`` stands in one of the two.
 
         Raises:
             UserError: no word makes a single token there, or the prompt and a tree of ``max_depth`` are longer
-                than the model allows.
+                than the model allows; or the model has no chat template, or one that does not work.
         """
-        before, after = template.split(GHOST)
+        text = self.in_chat(template, answer) if chat else template
+        before, after = text.split(GHOST)
         for word in _PLACEHOLDERS:
-            prompt = self._locate(before, word, after)
+            # A chat template writes the special tokens itself.
+            prompt = self._locate(before, word, after, add_special_tokens=not chat)
             if prompt:
                 break
         else:
+            asked = template if GHOST in template else answer
             raise UserError(
-                f"In the prompt {template!r} the place of {GHOST} is no single token for this model's tokenizer. "
+                f"In the prompt {asked!r} the place of {GHOST} is no single token for this model's tokenizer. "
                 f'Put quotes or blanks around it: "{GHOST}".'
             )
         length = len(prompt.token_ids)
@@ -139,9 +147,36 @@ class Subject:
             )
         return prompt
 
-    def _locate(self, before: str, word: str, after: str) -> GhostPrompt | None:
+    def in_chat(self, template: str, answer: str) -> str:
+        """What an instruction-tuned model reads when a user has said ``template`` and it has begun to ``answer``.
+
+        That is the model's own chat template (https://huggingface.co/docs/transformers/chat_templating) with one
+        message of the user and the beginning of the assistant's, then ``answer`` as it is. Templates may add a system
+        message, take blanks off the ends of what the user says, and tell the date: with these, another day is another
+        prompt.
+
+        Raises:
+            UserError: the model has no chat template, it fails, or it does not leave ``{ghost}`` in the text once.
+        """
+        if not self.tokenizer.chat_template:
+            raise UserError(f"{self.name} has no chat template; use an instruction-tuned model or turn chat off.")
+        said = [{"role": "user", "content": template}]
+        try:
+            text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True) + answer
+        except Exception as error:  # the template is a program of its own, run in a sandbox: it may raise anything
+            raise UserError(
+                f"The chat template of {self.name} fails: {shown(str(error))}. Use another model or turn chat off."
+            ) from error
+        if text.count(GHOST) != 1:
+            raise UserError(
+                f"The chat template of {self.name} leaves {GHOST} in the text {text.count(GHOST)} times; it must stand "
+                "there exactly once. Use another model or turn chat off."
+            )
+        return text
+
+    def _locate(self, before: str, word: str, after: str, *, add_special_tokens: bool) -> GhostPrompt | None:
         text = before + word + after
-        encoded = self.tokenizer(text, return_offsets_mapping=True)
+        encoded = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=add_special_tokens)
         start, end = len(before), len(before) + len(word)
         touching = [
             position

@@ -58,7 +58,7 @@ def growth_task(
         model=subject.name,
         folder=subject.folder,
         n_tokens=subject.space.n_tokens,
-        prompt=subject.ghost_prompt(recipe.prompt, recipe.max_depth),
+        prompt=subject.ghost_prompt(recipe.prompt, recipe.max_depth, chat=recipe.chat, answer=recipe.answer),
         v=v.numpy(),
         top_k=recipe.top_k,
         cutoff=recipe.cutoff,

@@ -8,6 +8,7 @@ from multitool.settings import Settings
 from multitool.ui_controls import feature_controls
 from multitool.ui_endpoints import add_endpoints
 from multitool.ui_gpu import gpu_worker
+from multitool.ui_prompts import prompts_tab
 from multitool.ui_service import Service
 from multitool.ui_suggest import suggest_tab
 from multitool.ui_text import text_tab
@@ -44,6 +45,8 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
                     tokens_tab(service, controls)
                 with gr.Tab("Text"):
                     text_tab(service, controls)
+                with gr.Tab("Prompts"):
+                    prompts_tab(service, controls)
                 with gr.Tab("Suggest settings"):
                     suggest_tab(service, controls)
         add_endpoints(page, service, opening.recipe)

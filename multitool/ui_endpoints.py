@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TypedDict, get_args, get_origin
 
 import gradio as gr
@@ -16,6 +16,7 @@ import gradio as gr
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import render
 from multitool.errors import UserError, shown
+from multitool.prompts import PLAIN_PROMPTS
 from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of
 from multitool.registry import saes as find_saes
 from multitool.ui_common import file_data, on_model, save, shown_errors
@@ -48,6 +49,22 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
             The picture (PNG file) and the tree as JSON (schema sae-multitool/definition-tree/1).
         """
         yield from _streamed(service.trees(vector, recipe))
+
+    def definition_trees(vector: VectorRecipe, recipe: TreeRecipe, prompts: list[str] | None = None) -> list[dict]:
+        """Ask several prompts in one go: a definition tree of the same feature for each.
+
+        Args:
+            prompts: up to 8, each a template with {ghost} in it once, or one of the menu by its name, as
+                /definition_tree takes them. null asks the menu's prompts that are no chats.
+
+        Returns:
+            The trees as JSON (schema sae-multitool/definition-tree/1), in the order of the prompts.
+        """
+        if prompts is not None and not isinstance(prompts, list):
+            raise UserError(f"prompts is {shown(prompts)}; it must be a list, e.g. of the names meaning and synonym.")
+        asked = [replace(recipe, prompt=prompt) for prompt in (PLAIN_PROMPTS if prompts is None else prompts)]
+        *_, found = service.trees_of_prompts(vector, asked)
+        return [document.to_dict() for document in found]
 
     def continue_tree(tree: dict) -> tuple[File, dict]:
         """Grow the rest of a definition tree that came back incomplete ("complete": false): its time was up.
@@ -160,12 +177,14 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
 
     start = asdict(opening) | {"max_nodes": min(TreeRecipe.max_nodes, service.settings.max_nodes)}
 
-    def add(endpoint: Callable, *arguments, **queue) -> None:
-        _add(page, _flat(endpoint, start), *arguments, **queue)
+    def add(endpoint: Callable, *arguments, without: tuple[str, ...] = (), **queue) -> None:
+        _add(page, _flat(endpoint, start, without), *arguments, **queue)
 
     for endpoint in (definition_tree, continue_tree):
         add(endpoint, ["picture", "tree"], "The tree as JSON (schema sae-multitool/definition-tree/1).",
             **on_model(service.settings))
+    add(definition_trees, ["trees"], "JSON: a list of trees (schema sae-multitool/definition-tree/1), in the order of "
+        "the prompts.", without=("prompt", "chat", "answer"), **on_model(service.settings))
     add(trim_tree, ["picture", "tree"], "The trimmed tree as JSON.")
     add(check_tree, ["picture", "tree"], 'The tree as JSON, with "evidence" (figures, a verdict, a sentence), and with '
         "lifts and activations at its nodes.", **on_model(service.settings))
@@ -194,18 +213,19 @@ def _add(page: gr.Blocks, endpoint: Callable, answers: list[str], as_json: str, 
             part.label = name
 
 
-def _flat(endpoint: Callable, start: dict) -> Callable:
+def _flat(endpoint: Callable, start: dict, without: tuple[str, ...]) -> Callable:
     """The endpoint with the settings of its recipes, one parameter each, in the place of the recipes.
 
     Args:
         start: what settings are where a call does not tell them, other than their own defaults.
+        without: settings that are left at their defaults, and are no parameters.
     """
     parameters, described, makers = [], [], []
     for parameter in inspect.signature(endpoint).parameters.values():
         if not hasattr(parameter.annotation, "__dataclass_fields__"):
             parameters.append(parameter)
             continue
-        settings = settings_of(parameter.annotation)
+        settings = [setting for setting in settings_of(parameter.annotation) if setting.name not in without]
         makers.append((parameter.name, parameter.annotation, [setting.name for setting in settings]))
         described += [f"    {setting.name}: {setting.help}." for setting in settings]
         parameters += [_parameter(setting, start.get(setting.name, setting.default)) for setting in settings]

@@ -7,9 +7,12 @@ import gradio as gr
 
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
+from multitool.prompts import PROMPTS
 from multitool.recipe import TreeRecipe
+from multitool.ui_common import PRIVATE
 from multitool.ui_controls import vector_recipe
 from multitool.ui_service import Service
+from multitool.ui_steering import STEERING, steering_controls, steering_values
 from multitool.ui_views import pictures
 
 CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
@@ -19,11 +22,15 @@ N_CONTROLS = len(TreeRecipe.__dataclass_fields__)
 
 
 def growth_controls(service: Service) -> list:
-    """The controls of prompt and growth, in the order of TreeRecipe's fields."""
-    prompt = gr.Textbox(
-        TreeRecipe.prompt, label="Prompt", max_lines=3, max_length=service.settings.max_prompt, elem_id="prompt",
-        info="{ghost} stands where the unknown token goes. A definition closes the quote left open at the end.",
-    )
+    """The controls of prompt, growth and steering, in the order of TreeRecipe's fields, folded away."""
+    with gr.Accordion("Prompt and growth", open=False):
+        controls = _growth_controls(service)
+    with gr.Accordion("Steering and injection", open=False, elem_id="steering"):
+        return [*controls, *steering_controls()]
+
+
+def _growth_controls(service: Service) -> list:
+    prompt, chat, answer = _prompt_controls(service)
     with gr.Row():
         cutoff = gr.Dropdown(
             CUTOFFS, value="5e-5", label="Cutoff", allow_custom_value=True, elem_id="cutoff",
@@ -44,23 +51,70 @@ def growth_controls(service: Service) -> list:
         TreeRecipe.stop, label="Stop at the closing quote or the end of the text", elem_id="stop-at-quote",
         info="Without it a path goes on through the quote, to what the model would write next",
     )
-    return [prompt, top_k, cutoff, max_depth, max_nodes, stop]
+    return [prompt, chat, answer, top_k, cutoff, max_depth, max_nodes, stop]
+
+
+def _prompt_controls(service: Service) -> list:
+    """Prompt, chat and answer; a menu fills them in, and shows which of its prompts they are."""
+    with gr.Row():
+        menu = gr.Dropdown(
+            [(f"{name}: {prompt.asks_for}", name) for name, prompt in PROMPTS.items()], value="definition",
+            label="Prompt menu", elem_id="prompt-menu", info="Fills in the prompt", min_width=200,
+        )
+        prompt = gr.Textbox(
+            TreeRecipe.prompt, label="Prompt", max_lines=3, max_length=service.settings.max_prompt, elem_id="prompt",
+            info="{ghost} stands where the unknown token goes. A definition closes the quote left open at the end.",
+            scale=2, min_width=280,
+        )
+    chat = gr.Checkbox(
+        TreeRecipe.chat, label="As a chat", elem_id="chat",
+        info="For instruction-tuned models: the prompt is what a user says",
+    )
+    answer = gr.Textbox(
+        TreeRecipe.answer, label="The answer begins with", max_lines=3, max_length=service.settings.max_prompt,
+        info="What the assistant has said already. A definition closes the quote left open here.", elem_id="answer",
+        visible=False,
+    )
+    controls = [prompt, chat, answer]
+    quietly = {"queue": False, "show_progress": "hidden", **PRIVATE}
+    menu.input(_of_menu, menu, controls, **quietly)
+    gr.on([control.change for control in controls], _in_menu, controls, menu, trigger_mode="always_last", **quietly)
+    chat.change(lambda on: gr.update(visible=on), chat, answer, **quietly)
+    return controls
+
+
+def _of_menu(name: str) -> list:
+    """What the controls show for a prompt of the menu."""
+    return [PROMPTS[name].prompt, PROMPTS[name].chat, PROMPTS[name].answer]
+
+
+def _in_menu(*values) -> str | None:
+    """Which prompt of the menu the controls show; None if it is one's own."""
+    return next((name for name in PROMPTS if _of_menu(name) == list(values)), None)
 
 
 def growth_values(recipe: TreeRecipe) -> list:
     """What the controls show for a recipe, in their order."""
     cutoff = repr(recipe.cutoff).replace("e-0", "e-")  # as the menu writes it
-    return [recipe.prompt, recipe.top_k, cutoff, recipe.max_depth, recipe.max_nodes, recipe.stop]
+    return [recipe.prompt, recipe.chat, recipe.answer, recipe.top_k, cutoff, recipe.max_depth, recipe.max_nodes,
+            recipe.stop, *steering_values(recipe)]
+
+
+def as_number(text: str) -> float | str:
+    """A number from a menu that takes others too; what is none is left for the recipe to refuse."""
+    with contextlib.suppress(TypeError, ValueError):
+        return float(text)
+    return text
 
 
 def grow(service: Service, *values):
     """Grow a tree; after every level the tree so far, and in words how far it is."""
-    prompt, top_k, cutoff, max_depth, max_nodes, stop = values[-N_CONTROLS:]
-    with contextlib.suppress(TypeError, ValueError):  # the recipe says what is wrong with it
-        cutoff = float(cutoff)
+    prompt, chat, answer, top_k, cutoff, max_depth, max_nodes, stop, *steering = values[-N_CONTROLS:]
+    answer = answer if chat else ""  # then its control is not seen
     vector = vector_recipe(*values[:-N_CONTROLS])
     recipe = TreeRecipe(
-        prompt=prompt, top_k=top_k, cutoff=cutoff, max_depth=max_depth, max_nodes=max_nodes, stop=stop
+        prompt=prompt, chat=chat, answer=answer, top_k=top_k, cutoff=as_number(cutoff), max_depth=max_depth,
+        max_nodes=max_nodes, stop=stop, **dict(zip(STEERING, steering, strict=True)),
     )
     yield from _progress(service.trees(vector, recipe))
 

@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +30,7 @@ _CONTROLS_KEPT = 8  # answers of other features; of a large model up to 20 MB ea
 _CONTROLS = "Other features' definitions, to compare with"
 _POLL_SECONDS = 0.3
 LONGEST_TEXT = 2000  # characters
+MOST_PROMPTS = 8  # in one go
 _MOST_TOKENS = 1000
 
 Activity = list[tuple[str, float]]  # token by token: its text, and how strongly the feature fires there
@@ -74,6 +75,26 @@ class Service:
             if isinstance(answer, DefinitionTree) and answer.complete:
                 self._trees.keep(key, answer)
             yield answer
+
+    def trees_of_prompts(
+        self, vector: VectorRecipe, trees: Sequence[TreeRecipe]
+    ) -> Iterator[str | list[DefinitionTree]]:
+        """The trees of several prompts: after each, those that there are; in between, in words, what is waited for.
+
+        Raises:
+            UserError: there are no prompts or too many, or a tree cannot be grown here.
+        """
+        if not 1 <= len(trees) <= MOST_PROMPTS:
+            raise UserError(f"There are {len(trees)} prompts; give 1 to {MOST_PROMPTS} in one go.")
+        for tree in trees:
+            self._check(tree)
+        grown: list[DefinitionTree] = []
+        for tree in trees:
+            for answer in self.trees(vector, tree):
+                if isinstance(answer, str):
+                    yield f"Prompt {len(grown) + 1} of {len(trees)}: {answer}"
+            grown.append(answer)
+            yield grown.copy()
 
     def continued(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
         """The rest of a tree whose growth was stopped. Answers and errors as in ``trees``.
@@ -212,9 +233,10 @@ class Service:
     def _check(self, tree: TreeRecipe) -> None:
         if tree.max_nodes > self.settings.max_nodes:
             raise UserError(f"max_nodes is {tree.max_nodes}; here it can be at most {self.settings.max_nodes}.")
-        if len(tree.prompt) > self.settings.max_prompt:
+        length = len(tree.prompt + tree.answer)
+        if length > self.settings.max_prompt:
             raise UserError(
-                f"The prompt has {len(tree.prompt)} characters; here it can have at most {self.settings.max_prompt}."
+                f"The prompt has {length} characters; here it can have at most {self.settings.max_prompt}."
             )
 
 

@@ -48,8 +48,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     """Build the tab and wire it to the controls; a link's settings are taken from the page's address."""
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
     buttons = examples(service.library, controls, opening)
-    with gr.Accordion("Prompt and growth", open=False):
-        growing_controls = growth_controls(service)
+    growing_controls = growth_controls(service)
     with gr.Row(elem_classes="actions"):
         grow_button = gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow")
         stop = gr.Button("Stop", min_width=80, elem_id="stop")

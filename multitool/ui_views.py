@@ -12,7 +12,7 @@ from multitool.compare import Comparison
 from multitool.document import DefinitionTree
 from multitool.draw import render
 from multitool.errors import UserError
-from multitool.recipe import VectorRecipe, recipes
+from multitool.recipe import TreeRecipe, VectorRecipe, recipes, settings_of
 from multitool.text import percent, visible
 from multitool.tree import Definition, coverage
 from multitool.ui_common import save
@@ -139,11 +139,13 @@ def _kept(definition: Definition, compared: Comparison) -> str:
 
 def comparison_line(document: DefinitionTree, kept: DefinitionTree, compared: Comparison) -> str:
     """As HTML what the tree and the kept one share."""
+    # Older files do not tell all settings.
+    usual = {setting.name: setting.default for kind in (VectorRecipe, TreeRecipe) for setting in settings_of(kind)}
+    before, after = usual | kept.settings, usual | document.settings
     differing = [
-        f"{name} <b>{escape(visible(str(kept.settings.get(name))))}</b> → "
-        f"<b>{escape(visible(str(document.settings.get(name))))}</b>"
-        for name in (*VectorRecipe.__dataclass_fields__, "prompt", "cutoff", "top_k", "stop")
-        if kept.settings.get(name) != document.settings.get(name)
+        f"{name} <b>{escape(visible(str(before.get(name))))}</b> → <b>{escape(visible(str(after.get(name))))}</b>"
+        for name in usual
+        if before.get(name) != after.get(name)
     ]
     settings = ", ".join(differing) or "nothing differs"
     return (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny import random_sae, tiny_model, write_model, write_sae
+from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
 from multitool.__main__ import main
 from multitool.document import read_tree
@@ -64,8 +64,9 @@ def refused(capsys):
 def test_a_tree_of_the_demo_is_printed_readably():
     done = run(*TREE, "--cutoff", "0.005")
     assert (done.returncode, done.stderr) == (0, "")
-    title, summary, *rest = done.stdout.splitlines()
+    title, prompt, summary, *rest = done.stdout.splitlines()
     assert "demo/hook_embed feature 123 on demo/SmolLM2-135M-Instruct-Q4_1" in title
+    assert prompt == 'Prompt: A typical definition of "{ghost}" would be "'
     assert re.search(r"\d+ nodes at cutoff 0.005", summary)
     assert any(line.startswith("Most probable definitions") for line in rest)
     assert any(line.startswith("Tree") for line in rest)
@@ -107,6 +108,44 @@ def test_a_tree_is_written_as_json_and_as_a_picture(folders, tmp_path, capsys):
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [f"wrote {json_file}", f"wrote {image}"]
     assert shown.err == ""
+
+
+@pytest.fixture(scope="module")
+def in_chats(folders, tmp_path_factory):
+    """The tiny model with a chat template, as an option."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}:"
+    return ["--model", str(write_model(tmp_path_factory.mktemp("chat") / "model", tiny_model("llama"), tokenizer))]
+
+
+def test_several_prompts_give_a_tree_and_files_each(folders, in_chats, tmp_path, capsys):
+    ask = ["tree", *folders, *in_chats, "--feature", "2", "--cutoff", "0.05", "--prompt", "chat-meaning",
+           "--prompt", 'My "{ghost}" is "']
+    files = ["--json", str(tmp_path / "tree.json"), "--image", str(tmp_path / "tree.v1.svg")]
+    assert main([*ask, *files]) == 0
+    written = ["tree-1.json", "tree.v1-1.svg", "tree-2.json", "tree.v1-2.svg"]
+    assert capsys.readouterr().out.splitlines() == [f"wrote {tmp_path / name}" for name in written]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
+    settings = [json.loads((tmp_path / name).read_text())["settings"] for name in written[::2]]
+    told = [[tree[name] for name in ("prompt", "chat", "answer")] for tree in settings]
+    assert told == [['What does the word "{ghost}" mean?', True, 'It means "'], ['My "{ghost}" is "', False, ""]]
+
+    assert main(ask) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Prompt: ")]
+    assert shown == ['Prompt: user: What does the word "{ghost}" mean? – assistant: It means "',
+                     'Prompt: My "{ghost}" is "']
+
+
+def test_a_prompt_and_an_answer_of_ones_own_in_a_chat(folders, in_chats, tmp_path):
+    file = tmp_path / "tree.json"
+    chat = ["--prompt", "Define it.", "--chat", "--answer", '"{ghost}" means "']
+    assert main(["tree", *folders, *in_chats, "--feature", "2", "--cutoff", "0.05", *chat, "--json", str(file)]) == 0
+    settings = {"prompt": "Define it.", "chat": True, "answer": '"{ghost}" means "'}
+    assert json.loads(file.read_text())["settings"].items() >= settings.items()
+
+
+def test_a_chat_with_a_model_that_knows_none_is_refused(folders, refused):
+    assert "has no chat template" in refused("tree", *folders, "--feature", "2", "--prompt", "chat-meaning")
 
 
 @pytest.mark.parametrize(("name", "magic"), [("tree.svg", b"<?xml"), ("tree.pdf", b"%PDF")])
@@ -303,8 +342,8 @@ VECTOR_OPTIONS = {
 @pytest.mark.parametrize(
     ("command", "own"),
     [
-        ("tree", {"--prompt", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop", "--evidence", "--json",
-                  "--image", "--drawn", "--dpi", "--dark"}),
+        ("tree", {"--prompt", "--chat", "--answer", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop",
+                  "--evidence", "--json", "--image", "--drawn", "--dpi", "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
         ("saes", {"--search"}),

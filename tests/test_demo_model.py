@@ -199,7 +199,7 @@ def check(condition: bool) -> None:
     assert condition
 
 
-def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_and_tokens(
+def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_tokens_and_chat_template(
     empty_cache, small_wheel, monkeypatch, tokenizer, tmp_path
 ):
     model = tiny_model("llama")
@@ -213,6 +213,7 @@ def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_and_tokens(
     assert all(torch.equal(tensor, expected[name]) for name, tensor in converted.state_dict().items())
     text = 'A "OSS" dog — naïve.'
     assert subject.tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert subject.in_chat("{ghost}?", "A ") == "user: {ghost}?\nA "
 
 
 def write_gguf(path, model, tokenizer) -> None:
@@ -235,6 +236,7 @@ def write_gguf(path, model, tokenizer) -> None:
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     writer.add_token_merges([" ".join(pair) for pair in merges])
     writer.add_eos_token_id(0)
+    writer.add_chat_template("{% for said in messages %}{{ said.role }}: {{ said.content }}\n{% endfor %}")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight":

@@ -31,8 +31,9 @@ def read(text: str):
         TreeRecipe(),
         TreeRecipe(prompt='Ein „{ghost}“ & <b>50%</b> = "', top_k=7, cutoff=1.5e-7, max_depth=3, max_nodes=5,
                    stop=False),
+        TreeRecipe(prompt="Was heißt das?\n", chat=True, answer='„{ghost}“ & ist „'),
     ],
-    ids=["default", "everything"],
+    ids=["default", "everything", "chat"],
 )
 def test_a_link_gives_the_settings_back(vector, tree):
     assert read(query(vector, tree)) == (vector, tree)
@@ -50,6 +51,7 @@ def test_a_query_about_other_things_is_no_link():
 def test_what_a_link_does_not_say_is_as_on_the_page_it_opens():
     assert read("feature=3") == (VectorRecipe(sae="demo/hook_embed", feature=3), TreeRecipe())
     assert read("cutoff=1e-3") == (OPENING, TreeRecipe(cutoff=1e-3))
+    assert read("prompt=meaning") == (OPENING, TreeRecipe(prompt='The meaning of "{ghost}" is "'))
     # Of another SAE the opening feature says nothing.
     assert read("sae=a/b") == (VectorRecipe(sae="a/b", feature=0), TreeRecipe())
 
@@ -59,7 +61,8 @@ def test_what_a_link_does_not_say_is_as_on_the_page_it_opens():
     [
         ("feature=many", "feature"), ("feature=-1", "feature"), ("feature=1.5", "feature"), ("scale=nan", "scale"),
         ("cutoff=2", "cutoff"), ("pca=0.1,x", "pca"), ("stop=maybe", "stop"), ("weights=all", "weights"),
-        ("prompt=no+place", "prompt"), ("max_nodes=1e9", "max_nodes"), ("sae=", None),
+        ("chat=1", "chat"), ("answer=It+is", "chat is off"), ("prompt=no+place", "prompt"),
+        ("max_nodes=1e9", "max_nodes"), ("sae=", None),
     ],
 )
 def test_a_link_with_a_value_that_cannot_be_is_refused(text, message):

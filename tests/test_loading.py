@@ -571,8 +571,8 @@ def test_a_tree_and_a_list_come_from_two_local_folders(tmp_path, model_folder):
     assert document.settings | {"version": None} == {
         "model": str(model_folder), "sae": str(folder), "feature": 3, "weights": "encoder", "encoder_share": 0.5,
         "centroid": True, "scale": document.vector["mean_token_distance"], "pca": [],
-        "prompt": 'A typical definition of "{ghost}" would be "', "top_k": 5, "cutoff": 0.01, "max_depth": 3,
-        "max_nodes": 2000, "stop": True, "dtype": "float32", "version": None,
+        "prompt": 'A typical definition of "{ghost}" would be "', "chat": False, "answer": "", "top_k": 5,
+        "cutoff": 0.01, "max_depth": 3, "max_nodes": 2000, "stop": True, "dtype": "float32", "version": None,
     }  # fmt: skip
     table = token_table(kept, recipe, ListRecipe(top=7), **options)
     assert [row[0] for row in table.rows] == [1, 2, 3, 4, 5, 6, 7]

@@ -44,6 +44,27 @@ def test_the_same_request_again_does_not_reach_the_model(grown):
     assert len(tasks) == 2
 
 
+def test_several_prompts_are_asked_in_one_go_each_within_the_limits(grown):
+    tasks, service = grown
+    small = [TreeRecipe(prompt=name, cutoff=2e-2) for name in ("meaning", "synonym")]
+    answers = list(service.trees_of_prompts(RAIN, small))
+    assert [len(answer) for answer in answers if not isinstance(answer, str)] == [1, 2]
+    assert [tree.settings["prompt"] for tree in answers[-1]] == [recipe.prompt for recipe in small]
+    assert all(tree.complete for tree in answers[-1])
+    assert len(tasks) == 2
+
+    def refusal(prompts, **settings) -> str:
+        with pytest.raises(UserError) as refused:
+            list(Service(service.library, Settings(**settings), None).trees_of_prompts(RAIN, prompts))
+        return str(refused.value)
+
+    assert refusal([]) == "There are 0 prompts; give 1 to 8 in one go."
+    assert "There are 9 prompts" in refusal([SMALL] * 9)
+    assert "max_nodes is 2000; here it can be at most 99" in refusal([TreeRecipe(max_nodes=9), SMALL], max_nodes=99)
+    chat = TreeRecipe(prompt="x" * 30, chat=True, answer="{ghost}" + "y" * 20)
+    assert "The prompt has 57 characters; here it can have at most 56" in refusal([chat], max_prompt=56)
+
+
 def test_a_tree_that_was_left_is_not_kept_for_the_next(grown):
     tasks, service = grown
     answers = service.trees(RAIN, SMALL)

@@ -22,8 +22,8 @@ def client(app_url):
 
 
 ENDPOINTS = {
-    "/definition_tree", "/continue_tree", "/trim_tree", "/check_tree", "/token_list", "/check_list", "/activity",
-    "/suggest", "/saes",
+    "/definition_tree", "/definition_trees", "/continue_tree", "/trim_tree", "/check_tree", "/token_list",
+    "/check_list", "/activity", "/suggest", "/saes",
 }
 
 
@@ -43,12 +43,13 @@ def test_a_twin_answers_with_the_same_as_one_json_text(client):
 def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     vector = ["sae", "feature", "weights", "encoder_share", "centroid", "scale", "pca"]
-    tree = ["prompt", "top_k", "cutoff", "max_depth", "max_nodes", "stop"]
-    assert _names(api["/definition_tree"]) == vector + tree
+    growth = ["top_k", "cutoff", "max_depth", "max_nodes", "stop"]
+    assert _names(api["/definition_tree"]) == [*vector, "prompt", "chat", "answer", *growth]
+    assert _names(api["/definition_trees"]) == [*vector, *growth, "prompts"]
     assert _names(api["/token_list"]) == [*vector, "exponent", "top", "measure", "evidence"]
     assert _names(api["/check_list"]) == [*vector, "exponent", "top", "measure"]
     assert [answer["label"] for answer in api["/definition_tree"]["returns"]] == ["picture", "tree"]
-    for endpoint in ("/definition_tree", "/token_list", "/check_list", "/activity", "/suggest", "/saes"):
+    for endpoint in ENDPOINTS - {"/continue_tree", "/trim_tree", "/check_tree"}:
         assert all(parameter["parameter_has_default"] for parameter in api[endpoint]["parameters"])
 
 
@@ -66,6 +67,28 @@ def test_a_tree_streams_while_it_grows_and_ends_whole(client):
     assert [answer[1]["result"]["complete"] for answer in answers] == [False] * (len(answers) - 1) + [True]
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
     assert tree["schema"] == "sae-multitool/definition-tree/1"
+
+
+def test_several_prompts_give_a_list_of_trees(client):
+    trees = client.predict(prompts=["synonym", "chat-synonym"], **SMALL, api_name="/definition_trees")
+    assert [tree["settings"]["chat"] for tree in trees] == [False, True]
+    assert all(tree["result"]["complete"] and tree["settings"]["cutoff"] == 5e-3 for tree in trees)
+    for tree in trees:
+        prompt = {name: tree["settings"][name] for name in ("prompt", "chat", "answer")}
+        assert client.predict(**prompt, **SMALL, api_name="/definition_tree")[1] == tree, "from memory"
+    assert len(client.predict(cutoff=2e-2, api_name="/definition_trees")) == 5
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ([], "There are 0 prompts; give 1 to 8"), (["meaning"] * 9, "There are 9 prompts"),
+        (["meaning", "no place"], "exactly once"), ([7], "prompt is 7"), ("meaning", "must be a list"),
+    ],
+)
+def test_prompts_that_cannot_be_are_refused(client, prompts, said):
+    with pytest.raises(AppError, match=said):
+        client.predict(prompts=prompts, **SMALL, api_name="/definition_trees")
 
 
 def test_a_tree_of_one_answer_is_trimmed_by_the_next_call(client):
@@ -168,6 +191,7 @@ def test_a_tree_from_elsewhere_is_grown_on_only_where_its_recipe_may_be_grown(cl
         ({"cutoff": 1.0}, ["cutoff is 1.0", "between 0 and 1"]),
         ({"pca": [0.5, None]}, ["None", "number"]),
         ({"prompt": "A definition would be"}, ["exactly once"]),
+        ({"answer": "It is"}, ["answer is 'It is'", "chat is off"]),
         ({"prompt": "{ghost} is {ghost}"}, ["2 times", "exactly once"]),
         ({"prompt": "word " * 9000 + '"{ghost}" is "'}, ["8192", "Shorten"]),
         ({"max_nodes": 10**9}, ["1000000000", "from 1 to"]),

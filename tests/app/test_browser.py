@@ -454,6 +454,43 @@ def test_the_weights_follow_the_sae_and_an_example_brings_its_own(page):
     page.wait_for_selector("#weights input[value=encoder]:checked")
 
 
+def test_the_prompt_menu_fills_in_a_chat_and_knows_a_prompt_of_ones_own(page):
+    open_growth(page)
+    assert not page.locator("#answer").is_visible()
+    choose(page, "#prompt-menu", "chat-synonym: asked in a chat")
+    page.locator("#answer textarea").wait_for()
+    assert page.input_value("#prompt textarea") == 'Give me a synonym of the word "{ghost}".'
+    assert page.input_value("#answer textarea") == 'A synonym is "'
+    page.fill("#answer textarea", 'Another word is "')
+    page.wait_for_function("document.querySelector('#prompt-menu input').value === ''")
+    choose(page, "#cutoff", "2e-3")
+    before = view(page)
+    page.click("#grow")
+    wait_for_new_view(page, before)
+    wait_for_status(page, "at cutoff 0.002")
+    settings = json.loads(download(page, "#json"))["settings"]
+    assert (settings["chat"], settings["answer"]) == (True, 'Another word is "')
+    choose(page, "#prompt-menu", "meaning: often in one word")
+    page.locator("#answer").wait_for(state="hidden")
+    assert page.input_value("#prompt textarea") == 'The meaning of "{ghost}" is "'
+
+
+def test_several_prompts_are_asked_and_downloaded(page):
+    page.get_by_role("tab", name="Prompts").click()
+    page.fill("#prompts textarea", 'synonym\n\n<b>The</b> "{ghost}" is "')
+    page.click("#ask-all")
+    page.locator("#trees").wait_for()
+    cells = page.locator("#answers .virtual-row [role=gridcell]").all_inner_texts()
+    assert cells[0] == 'A synonym of "{ghost}" is "' and cells[3] == '<b>The</b> "{ghost}" is "'
+    assert "rain 3%" in cells[1] and float(cells[2]) > 1
+    trees = json.loads(download(page, "#trees"))
+    assert [tree["settings"]["prompt"] for tree in trees] == [cells[0], cells[3]]
+    assert trees[0]["settings"]["cutoff"] == 1e-3
+    page.fill("#prompts textarea", "no place")
+    page.click("#ask-all")
+    page.locator(".toast-body", has_text="exactly once").wait_for()
+
+
 def test_settings_are_suggested_and_used(page):
     page.get_by_role("tab", name="Suggest settings").click()
     page.click("#suggest")

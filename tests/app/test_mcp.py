@@ -38,8 +38,8 @@ def answer(call, name, **arguments):
 def test_the_tools_are_the_endpoints_and_read_as_documentation(call):
     tools = call()
     assert set(tools) == {
-        "definition_tree", "continue_tree", "trim_tree", "check_tree", "token_list", "check_list", "activity",
-        "suggest", "saes",
+        "definition_tree", "definition_trees", "continue_tree", "trim_tree", "check_tree", "token_list", "check_list",
+        "activity", "suggest", "saes",
     }
     tree = tools["definition_tree"]
     assert tree.description.startswith("Grow a definition tree: what the model says")
@@ -58,6 +58,12 @@ def test_a_tree_is_grown_and_trimmed(call):
     trimmed = answer(call, "trim_tree", tree=tree, cutoff=5e-2)
     assert trimmed["result"]["nodes"] < tree["result"]["nodes"]
     assert answer(call, "check_tree", tree=trimmed)["evidence"]["sentence"]
+
+
+def test_several_prompts_are_asked(call):
+    trees = answer(call, "definition_trees", prompts=["meaning", "category"], cutoff=2e-2)
+    prompts = ['The meaning of "{ghost}" is "', 'A "{ghost}" is a kind of "']
+    assert [tree["settings"]["prompt"] for tree in trees] == prompts
 
 
 def test_tokens_are_listed_and_saes_found(call):

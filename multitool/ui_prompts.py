@@ -1,0 +1,83 @@
+"""The tab that asks several prompts in one go."""
+
+import json
+from functools import partial
+
+import gradio as gr
+
+from multitool.document import DefinitionTree
+from multitool.prompts import PLAIN_PROMPTS, PROMPTS
+from multitool.recipe import TreeRecipe
+from multitool.text import percent, visible
+from multitool.ui_common import PRIVATE, on_model, save, shown_errors
+from multitool.ui_controls import FeatureControls, vector_recipe
+from multitool.ui_growth import CUTOFFS, as_number
+from multitool.ui_service import MOST_PROMPTS, Service
+
+_DEFINITIONS_SHOWN = 5
+# Each with its kind and its part of the width.
+_COLUMNS = {"Prompt": ("str", 32), "Most probable definitions": ("str", 54), "Nats": ("number", 14)}
+
+
+def prompts_tab(service: Service, controls: FeatureControls) -> None:
+    """Build the tab and wire it to the controls."""
+    with gr.Row():
+        prompts = gr.Textbox(
+            "\n".join(PROMPTS[name].prompt for name in PLAIN_PROMPTS), label="Several prompts in one go", lines=5,
+            max_lines=10, max_length=MOST_PROMPTS * service.settings.max_prompt, elem_id="prompts", scale=3,
+            min_width=320,
+            info=f"One a line, up to {MOST_PROMPTS}, each with {{ghost}} in it once, or by its name in the prompt "
+            f"menu: {', '.join(PROMPTS)}",
+        )
+        cutoff = gr.Dropdown(
+            CUTOFFS, value="1e-3", label="Cutoff", allow_custom_value=True, elem_id="prompts-cutoff", min_width=160,
+            info="Smallest probability of a path; small trees will do to compare",
+        )
+    with gr.Row(elem_classes="actions"):
+        ask = gr.Button("Ask all", variant="primary", min_width=160, elem_id="ask-all")
+        stop = gr.Button("Stop", min_width=80)
+    status = gr.Textbox("", show_label=False, placeholder="Nothing asked yet.", interactive=False, container=False,
+                        elem_id="prompts-status", elem_classes="status")
+    kinds, widths = zip(*_COLUMNS.values(), strict=True)
+    table = gr.Dataframe(
+        headers=list(_COLUMNS), datatype=list(kinds), column_widths=[f"{width}%" for width in widths], wrap=True,
+        interactive=False, max_height=560, elem_id="answers", elem_classes="table",
+        label="Answers (“…”: goes on below the cutoff; entropy of the first token, in nats)",
+    )
+    file = gr.DownloadButton("All trees (JSON)", size="sm", elem_id="trees", visible=False)
+    asking = ask.click(
+        shown_errors(partial(_asked, service)), [*controls.all(), prompts, cutoff], [status, table, file],
+        show_progress="hidden", **on_model(service.settings), **PRIVATE,
+    )
+    stop.click(lambda: "Stopped.", None, status, cancels=asking, queue=False, **PRIVATE)
+
+
+def _asked(service: Service, *values):
+    """For the status, the table and the file: the answers as they come, in the end the trees."""
+    *vector_values, prompts, cutoff = values
+    most = min(TreeRecipe.max_nodes, service.settings.max_nodes)
+    recipes = [
+        TreeRecipe(prompt=line.strip(), cutoff=as_number(cutoff), max_nodes=most)
+        for line in prompts.splitlines() if line.strip()
+    ]
+    vector = vector_recipe(*vector_values)
+    yield "Starting …", [], gr.update(visible=False)
+    for answer in service.trees_of_prompts(vector, recipes):
+        if isinstance(answer, str):
+            yield answer, gr.skip(), gr.skip()
+        else:
+            trees = answer
+            yield gr.skip(), [_row(tree) for tree in trees], gr.skip()
+    told = trees[0].settings
+    words = visible(f"{told['sae']} feature {told['feature']}, {told['weights']} weights")
+    path = save(json.dumps([tree.to_dict() for tree in trees], ensure_ascii=False, allow_nan=False), told, "trees.json")
+    yield words, gr.skip(), gr.update(value=path, visible=True)
+
+
+def _row(document: DefinitionTree) -> list:
+    definitions = " · ".join(
+        f"{visible(found.text)}{'' if found.complete else ' …'} {percent(found.probability)}"
+        for found in document.definitions(_DEFINITIONS_SHOWN)
+    )
+    entropy = document.first_token_entropy
+    return [visible(document.asked), definitions, None if entropy is None else round(entropy, 1)]

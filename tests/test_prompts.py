@@ -1,0 +1,224 @@
+"""What can be asked: the menu, chats by a model's own template, several prompts in one go."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from plain_recursion import PlainRecursion, assert_same_tree, cutoff_after, safe_cut, trimmed
+from tiny import RunningSubject, byte_level_tokenizer, sentencepiece_tokenizer, tiny_subject
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from multitool.compare import compare_trees
+from multitool.document import DefinitionTree, read_tree
+from multitool.engine import trees_of_prompts
+from multitool.errors import UserError
+from multitool.explore import standalone
+from multitool.growth import grow
+from multitool.prompts import PLAIN_PROMPTS, PROMPTS
+from multitool.recipe import DEFAULT_PROMPT, TreeRecipe, VectorRecipe, recipes
+from multitool.task import growth_task
+from multitool.tree import NO_TREE
+from multitool.ui_views import comparison_line
+
+TEMPLATE = (
+    "<|endoftext|>{% for said in messages %}{{ said.role }}: {{ said.content | trim }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+QUESTION, ANSWER = 'What is "{ghost}"?', 'It is "'
+
+
+def in_chats(subject: RunningSubject, template: str | None = TEMPLATE) -> RunningSubject:
+    """The same model with a chat template."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = template
+    return RunningSubject(subject.model, tokenizer, "tiny")
+
+
+@pytest.fixture
+def llama(tokenizer):
+    return tiny_subject("llama", tokenizer)
+
+
+# The menu
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_prompt_of_the_menu_is_taken_by_its_name_and_ends_with_an_open_quote(name):
+    named, recipe = PROMPTS[name], TreeRecipe(prompt=name)
+    assert (recipe.prompt, recipe.chat, recipe.answer) == (named.prompt, named.chat, named.answer)
+    assert recipe.closing_quote == '"'
+    assert recipe == TreeRecipe(prompt=named.prompt, chat=named.chat, answer=named.answer), "nothing tells the name"
+
+
+def test_the_menu_begins_with_the_published_prompt_and_has_one_for_every_need():
+    assert list(PROMPTS)[:5] == ["definition", "meaning", "example", "synonym", "category"]
+    assert PROMPTS["definition"].prompt == DEFAULT_PROMPT
+    assert PROMPTS["meaning"].prompt == 'The meaning of "{ghost}" is "'
+    assert list(PLAIN_PROMPTS) == list(PROMPTS)[:5]
+
+
+def test_ones_own_chat_and_answer_count_before_the_menus():
+    own = TreeRecipe(prompt="chat-meaning", answer="A ")
+    assert (own.prompt, own.chat, own.answer) == (PROMPTS["chat-meaning"].prompt, True, "A ")
+    assert TreeRecipe(prompt="meaning", chat=True).chat
+
+
+# What can be
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"prompt": QUESTION, "answer": ANSWER}, "answer is 'It is \"', and chat is off"),
+        ({"prompt": "What is it?", "chat": True}, "0 times"),
+        ({"prompt": QUESTION, "chat": True, "answer": '{ghost} is "'}, "2 times"),
+        ({"prompt": "What?", "answer": '"{ghost}" is "'}, "Turn chat on"),
+        ({"prompt": QUESTION, "chat": "yes"}, "chat is 'yes'; it must be true or false"),
+        ({"prompt": QUESTION, "chat": True, "answer": None}, "answer is None; it must be a text"),
+        ({"prompt": "meanings"}, "the menu: definition, meaning"),
+    ],
+)
+def test_a_prompt_and_an_answer_that_cannot_be_are_refused(settings, said):
+    with pytest.raises(UserError) as refused:
+        TreeRecipe(**settings)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "quote"),
+    [
+        ({"prompt": 'A "{ghost}" is "'}, '"'),
+        ({"prompt": "„{ghost}“?", "chat": True, "answer": "Es heißt „"}, "“"),
+        ({"prompt": "What?", "chat": True, "answer": "«{ghost}»: «"}, "»"),
+        # What the user says is over before the model goes on.
+        ({"prompt": 'Define "{ghost}"', "chat": True}, None),
+    ],
+)
+def test_the_quote_that_closes_is_the_one_left_open_where_the_model_goes_on(settings, quote):
+    assert TreeRecipe(**settings).closing_quote == quote
+    assert DefinitionTree(NO_TREE, settings, {}, 0.05, True, 0.0).closing_quote == quote
+
+
+# Chats
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "text"),
+    [
+        (QUESTION, ANSWER, '<|endoftext|>user: What is "OSS"?\nassistant: It is "'),
+        ("What is it?", '"{ghost}" is "', '<|endoftext|>user: What is it?\nassistant: "OSS" is "'),
+    ],
+    ids=["asked", "answered"],
+)
+def test_the_tree_of_a_chat_is_that_of_the_plain_recursion(subject, architecture, prompt, answer, text):
+    chatting = in_chats(subject)
+    token_ids = chatting.tokenizer(text, add_special_tokens=False)["input_ids"]
+    place = token_ids.index(chatting.tokenizer.convert_tokens_to_ids("OSS"))
+    v = subject.space.E[77].float() * 1.5
+    recipe = TreeRecipe(prompt=prompt, chat=True, answer=answer, top_k=3, cutoff=4e-3, max_depth=4)
+    task = growth_task(chatting, v, recipe)
+    assert (list(task.prompt.token_ids), task.prompt.position) == (token_ids, place)
+    assert task.ends[chatting.tokenizer.convert_tokens_to_ids('"')]
+
+    ends = np.flatnonzero(task.ends)
+    everything = PlainRecursion(subject.model, token_ids, place, v).tree(top_k=3, cutoff=4e-3, max_depth=4, ends=ends)
+    cutoff = cutoff_after(everything, safe_cut(everything, len(everything) // 2, len(everything) - 1))
+    source = chatting.next_tokens(task.prompt, v, task.top_k, task.max_depth)
+    *_, grown = grow(source, cutoff=cutoff, max_depth=task.max_depth, max_nodes=task.max_nodes, ends=task.ends)
+    assert grown.tree.depth.max() > 1
+    # Qwen3.5's linear layers have one formula for a whole text and another for one more token.
+    assert_same_tree(grown.tree, trimmed(everything, cutoff), 1e-4 if architecture == "qwen3_5" else 1e-5)
+
+
+def test_a_beginning_of_text_is_left_to_the_chat_template():
+    tokenizer = sentencepiece_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.chat_template = "<s>{{ messages[0].content }}a"
+    chatting = tiny_subject("llama", tokenizer)
+    told = chatting.ghost_prompt('"{ghost}"', 5, chat=True, answer='"')
+    assert tokenizer.convert_ids_to_tokens(list(told.token_ids)) == ["<s>", '"', "X", '"', "a", '"']
+
+
+def test_a_template_may_take_blanks_off_what_the_user_says_but_not_off_the_answer(llama):
+    assert in_chats(llama).in_chat(" {ghost} ", ' "').endswith('user: {ghost}\nassistant:  "')
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "tiny has no chat template; use an instruction-tuned model or turn chat off"),
+        ("{{ raise_exception('<b>no</b>') }}", "fails: '<b>no</b>'"),
+        ("{{ messages[0].content }", "fails"),
+        ("{{ 1 // 0 }}", "fails: 'integer division"),
+        ("{{ messages.append(1) }}", "fails"),  # the sandbox
+        ("{{ messages[0].content.__class__.__mro__ }}", "fails"),
+        ("Hello!", "leaves {ghost} in the text 0 times"),
+        ("{{ messages[0].content * 2 }}", "leaves {ghost} in the text 2 times"),
+        ("{{ 'word ' * 300 }} {{ messages[0].content }}", "Shorten the prompt"),
+    ],
+    ids=["none", "refuses", "no program", "error", "writes", "looks about", "loses", "doubles", "long"],
+)
+def test_a_chat_template_that_will_not_do_is_told(llama, template, said):
+    with pytest.raises(UserError) as refused:
+        in_chats(llama, template).ghost_prompt(QUESTION, 5, chat=True, answer=ANSWER)
+    assert said in str(refused.value)
+
+
+def test_a_ghost_that_is_no_token_of_its_own_in_an_answer_is_told():
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "it": 1}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    chatting = tiny_subject("llama", PreTrainedTokenizerFast(tokenizer_object=words, chat_template=TEMPLATE))
+    with pytest.raises(UserError, match=r"In the prompt 'under\{ghost\}' the place .* no single token"):
+        chatting.ghost_prompt("What?", 5, chat=True, answer="under{ghost}")
+
+
+# On the demo
+
+
+RAIN = VectorRecipe(sae="demo/hook_embed", feature=927)
+
+
+@pytest.fixture(scope="module")
+def asked(demo_library):
+    """Two prompts in one go, the second a chat."""
+    return list(trees_of_prompts(demo_library, RAIN, [TreeRecipe(prompt=name, cutoff=2e-3)
+                                                      for name in ("synonym", "chat-synonym")]))
+
+
+def test_several_prompts_give_a_tree_each(asked):
+    plain, chat = asked
+    assert "rain" in [found.text for found in plain.definitions(5)]
+    assert "rain" in [found.text for found in chat.definitions(5)]
+    assert plain.settings | {"prompt": "", "chat": True, "answer": ""} == chat.settings | {"prompt": "", "answer": ""}
+    assert len(plain.tree) != len(chat.tree)
+
+
+def test_a_chat_comes_back_from_its_json_with_its_recipe(asked):
+    chat = asked[1]
+    again = read_tree(chat.to_json())
+    assert again.to_json() == chat.to_json()
+    assert recipes(again.settings)[1] == TreeRecipe(prompt="chat-synonym", cutoff=2e-3)
+    assert json.loads(chat.to_json())["settings"]["answer"] == 'A synonym is "'
+
+
+def test_what_was_asked_is_told_with_both_sides_of_a_chat(asked):
+    plain, chat = asked
+    assert plain.asked == 'A synonym of "{ghost}" is "'
+    assert chat.asked == 'user: Give me a synonym of the word "{ghost}". – assistant: A synonym is "'
+    assert "assistant: A synonym is &quot;" in standalone(chat)
+
+
+def test_compared_with_a_file_from_before_there_were_chats_nothing_differs(asked):
+    plain, chat = asked
+    old = replace(plain, settings={name: plain.settings[name] for name in plain.settings.keys() - {"chat", "answer"}})
+    assert "nothing differs" in comparison_line(plain, old, compare_trees(plain, old))
+    assert "chat <b>False</b> → <b>True</b>" in comparison_line(chat, old, compare_trees(chat, old))
+
+
+def test_all_prompts_are_checked_before_the_first_tree_grows(demo_library):
+    trees = trees_of_prompts(demo_library, RAIN, [TreeRecipe(), TreeRecipe(prompt="word " * 9000 + '"{ghost}" "')])
+    with pytest.raises(UserError, match="Shorten the prompt"):
+        next(trees)
