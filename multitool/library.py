@@ -21,6 +21,7 @@ from multitool.growth import Growth, grow
 from multitool.loading import DEVICES, DTYPES, Sae, load_model, load_sae, load_subject, out_of_memory
 from multitool.loading_encoder import Encoder, load_encoder
 from multitool.loading_hub import Terms
+from multitool.logit_lens import LensTask, read_directions
 from multitool.registry import SaeEntry, find_sae
 from multitool.scan import Scan, ScanTask, open_scan, scan_task, scan_vocabulary
 from multitool.subject import Subject
@@ -28,14 +29,14 @@ from multitool.task import GrowthTask
 
 _ROWS_AT_ONCE = 8192  # of a scan in memory
 
-Task = GrowthTask | AskTask | CheckTask | ReadTask | ScanTask
+Task = GrowthTask | AskTask | CheckTask | ReadTask | ScanTask | LensTask
 
 
 class Library:
     """Models and SAEs by name, the most recently used ones kept in memory. Safe to share between threads.
 
     A model comes in two parts: its ``Subject`` (embeddings and tokens, always on the CPU, enough for token lists and
-    vectors) and the running model, which only the growth of a tree needs.
+    vectors) and the running model, which only the tasks of ``do`` need.
 
     Args:
         dtype: of the running model, a key of ``DTYPES``; None for float32 on a CPU and bfloat16 on a GPU.
@@ -216,6 +217,7 @@ def _grow(model, task: GrowthTask) -> Iterator[Growth]:
 
 _WORK: dict[type, Callable] = {
     GrowthTask: _grow, AskTask: ask, CheckTask: check, ReadTask: read, ScanTask: scan_vocabulary,
+    LensTask: read_directions,
 }
 
 

@@ -28,6 +28,7 @@ class FeatureVector:
     """A ghost token's embedding row, and where it lies."""
 
     v: Tensor  # (d_model,), float32, in the units of E
+    direction: Tensor  # g, (d_model,), float32: the direction with its components mixed in
     scale: float  # the length given to the direction
     norm: float  # |v|
     distance_from_centroid: float  # |v - c|
@@ -136,6 +137,7 @@ def feature_vector(
         v = space.centroid + scale * g if centroid else scale * g
         return FeatureVector(
             v=v,
+            direction=g,
             scale=scale,
             norm=float(v.norm()),
             distance_from_centroid=float((v - space.centroid).norm()),
