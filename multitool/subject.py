@@ -1,7 +1,7 @@
 """The language model as a reader of vectors sees it: its embedding space, its tokens, its prompt with a ghost in it.
 
-Nothing here runs the model, so token lists and everything that is checked before a tree grows need no GPU and none
-of the model's layers.
+Nothing here runs the model, so token lists (but for the logit lens) and everything that is checked before a tree grows
+need no GPU and none of the model's layers.
 """
 
 from dataclasses import dataclass

@@ -31,22 +31,18 @@ class _Listed:
 
 def tokens_tab(service: Service, controls: FeatureControls) -> None:
     """Build the tab and wire it to the controls."""
+    measure = gr.Radio(
+        list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
+        info=_measure_help(ListRecipe.measure),
+    )
     with gr.Row():
-        measure = gr.Radio(
-            list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
-            info=_measure_help(ListRecipe.measure),
-        )
         exponent = gr.Slider(0.1, 5, ListRecipe.exponent, step=0.1, label="Exponent", info=_EXPONENT_HELP,
                              elem_id="exponent")
         top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens", info="How many are listed")
-    with gr.Row():
-        negative = gr.Checkbox(
-            ListRecipe.negative, label="Other end", elem_id="negative", info="The tokens that fit worst",
-        )
-        words = gr.Checkbox(
-            ListRecipe.words, label="Only words", elem_id="words",
-            info="No parts of words, no signs, no numbers",
-        )
+        with gr.Column(min_width=160):
+            negative = gr.Checkbox(ListRecipe.negative, label="Other end", info="The tokens that fit worst",
+                                   elem_id="negative")
+            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A blank and letters", elem_id="words")
     with gr.Row(elem_classes="actions"):
         make = gr.Button("List tokens", variant="primary", min_width=160, elem_id="list")
         check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
@@ -183,8 +179,10 @@ def _token_text(service: Service, table: TokenTable, token_id: int) -> str:
 
 def _name(table: TokenTable) -> str:
     settings = table.settings
-    name = f"{settings['sae']} feature {settings['feature']}, {settings['weights']}, scale {settings['scale']:.3g}"
-    return f"{name}, by {_order(table)}"
+    return (
+        f"{settings['sae']} feature {settings['feature']}, by {_order(table)}, {settings['weights']}, scale "
+        f"{settings['scale']:.3g}"
+    )
 
 
 def _order(table: TokenTable) -> str:
