@@ -46,16 +46,46 @@ def judge_list(
     vector_recipe: VectorRecipe,
     list_recipe: ListRecipe,
     vector: FeatureVector,
+    logits: np.ndarray | None = None,
 ) -> ListEvidence:
-    """The evidence for a token list by its score, which needs the source's activations."""
+    """The evidence for a token list by its own measure, which needs the source's activations.
+
+    A list by activation agrees with the activations by itself; of it the score is judged. A list of words is judged on
+    words.
+
+    Args:
+        logits: (1 + RANDOM_LISTS, V), by logit_lens: those of ``lens_directions``.
+    """
+    among = subject.words if list_recipe.words else np.ones(subject.space.n_tokens, dtype=bool)
     vs = torch.cat([vector.v[None], random_ghosts(subject, vector.distance_from_centroid, RANDOM_LISTS)])
-    return list_evidence(
-        token_scores(subject.space, vs, list_recipe.exponent),
-        source.activations.numpy(),
-        source.countable.numpy(),
-        source.made_from(vector_recipe.weights, subject.space.n_tokens),
-        tokens_in_texts(sae, subject, source.index),
+    scores = token_scores(
+        subject.space,
+        vs,
+        list_recipe.exponent,
+        measure="score" if list_recipe.measure == "activation" else list_recipe.measure,
+        values=None if logits is None else torch.from_numpy(logits),
+        negative=list_recipe.negative,
+        among=torch.from_numpy(among),
     )
+    return list_evidence(
+        scores,
+        source.activations.numpy(),
+        source.countable.numpy() & among,
+        source.made_from(vector_recipe.weights, subject.space.n_tokens),
+        [token_id for token_id in tokens_in_texts(sae, subject, source.index) if among[token_id]],
+    )
+
+
+def lens_directions(subject: Subject, vector: FeatureVector, *, randoms: bool) -> torch.Tensor:
+    """What a list by logit_lens reads: the vector's direction at its scale, without the centroid.
+
+    Args:
+        randoms: and RANDOM_LISTS random ones as long, to judge the list by: (1 + RANDOM_LISTS, d_model).
+    """
+    own = vector.scale * vector.direction
+    if not randoms:
+        return own[None]
+    return torch.cat([own[None], random_ghosts(subject, float(own.norm()), RANDOM_LISTS) - subject.space.centroid])
 
 
 def random_ghosts(subject: Subject, distance: float, n: int, seed: int = 0) -> torch.Tensor:

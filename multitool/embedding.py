@@ -65,16 +65,24 @@ class EmbeddingSpace:
         """
         return self._once("components", lambda: principal_components(self._chunks(), self.centroid))
 
-    def cosine_distance(self, v: Tensor) -> Tensor:
-        """``1 - cos(v, E_t)`` for every token: (V,), float32, at least 0; NaN for a row of zeros.
+    def products(self, v: Tensor) -> Tensor:
+        """``v · E_t`` for every token: (V,), float32.
 
         Args:
             v: (d_model,); or n of them, (n, d_model), for which the answer is (n, V).
         """
-        vs = torch.atleast_2d(v)
-        products = torch.cat([rows @ vs.T for rows in self._chunks()]).T
-        distances = (1 - products / (self.norms * vs.norm(dim=1, keepdim=True))).clamp(min=0)
-        return distances if v.ndim > 1 else distances[0]
+        products = torch.cat([rows @ torch.atleast_2d(v).T for rows in self._chunks()]).T
+        return products if v.ndim > 1 else products[0]
+
+    def cosine_distance(self, v: Tensor, products: Tensor | None = None) -> Tensor:
+        """``1 - cos(v, E_t)`` for every token: (V,), float32, at least 0; NaN for a row of zeros.
+
+        Args:
+            v: (d_model,); or n of them, (n, d_model), for which the answer is (n, V).
+            products: those of ``v``, where they are there already.
+        """
+        products = self.products(v) if products is None else products
+        return (1 - products / (self.norms * v.norm(dim=-1, keepdim=True))).clamp(min=0)
 
     def _chunks(self) -> Iterator[Tensor]:
         """The rows, some at a time, in float32. The next ones may take the place of the last ones."""

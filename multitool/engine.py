@@ -8,16 +8,21 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+import torch
+
 from multitool._version import __version__
-from multitool.checks import judge_list, prepare_check
+from multitool.checks import judge_list, lens_directions, prepare_check
 from multitool.document import DefinitionTree
 from multitool.errors import UserError, shown
 from multitool.evidence import ListEvidence
 from multitool.growth import Growth
 from multitool.library import Library
+from multitool.loading import Sae
+from multitool.logit_lens import LensTask
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.scan import ScanTask
-from multitool.sources import missing_scan, resolved, source_of, vector_of
+from multitool.sources import FeatureSource, missing_scan, resolved, source_of, vector_of
 from multitool.steering import scans_for_clamp, tree_task
 from multitool.subject import Subject
 from multitool.suggest import Suggestion, prepare_suggestion
@@ -33,15 +38,11 @@ TOKEN_COLUMNS = ("rank", "token", "token_id", "score", "distance_to_vector", "di
 class TokenTable:
     """A token list with its recipe."""
 
+    columns: tuple[str, ...]  # TOKEN_COLUMNS; cosine, dot or logit_lens of a list by it; activation after a scan
     rows: list[list]  # one list per token, in the order of ``columns``
     settings: dict
     vector: dict
     evidence: ListEvidence | None = None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """``TOKEN_COLUMNS``, and ``activation`` where the vocabulary scan was read."""
-        return (*TOKEN_COLUMNS, "activation") if self.rows and len(self.rows[0]) > len(TOKEN_COLUMNS) else TOKEN_COLUMNS
 
     def to_csv(self) -> str:
         """A header line and one line per token; tokens are exact, quoted where they need it."""
@@ -243,6 +244,81 @@ def prepare_continuation(library: Library, document: DefinitionTree) -> Prepared
     return prepare_tree(library, vector_recipe, tree_recipe, begun=begun)
 
 
+@dataclass(frozen=True)
+class PreparedList:
+    """A token list that can be made: everything is checked and fetched, nothing has been asked of the model yet."""
+
+    task: LensTask | None  # what the list needs of the model, if anything
+    settings: dict  # the recipe with every default resolved, as results carry it
+    _sae: Sae
+    _subject: Subject
+    _source: FeatureSource
+    _vector_recipe: VectorRecipe
+    _recipe: ListRecipe
+    _vector: FeatureVector
+    _evidence: bool
+
+    def table(self, logits: np.ndarray | None = None) -> TokenTable:
+        """The list.
+
+        Args:
+            logits: what the model answers to ``task``.
+        """
+        recipe, subject, fires = self._recipe, self._subject, self._source.activations
+        values = None if logits is None else torch.from_numpy(logits[0])
+        if recipe.measure == "activation":
+            values = fires.where(self._source.countable, 0.0)
+        listed = token_list(
+            subject.space,
+            self._vector.v,
+            measure=recipe.measure,
+            exponent=recipe.exponent,
+            top=recipe.top,
+            values=values,
+            negative=recipe.negative,
+            among=torch.from_numpy(subject.words) if recipe.words else None,
+        )
+        columns = dict(zip(TOKEN_COLUMNS[2:], (
+            listed.token_id, listed.score, listed.distance_to_vector, listed.distance_to_centroid,
+        ), strict=True))
+        columns.setdefault(recipe.measure, listed.value)  # of the score there is a column anyway
+        if fires is not None:
+            columns["activation"] = fires.numpy()[listed.token_id]
+        rows = [
+            [rank, subject.token_texts[token_id], token_id, *numbers]
+            for rank, (token_id, *numbers) in enumerate(zip(*map(np.ndarray.tolist, columns.values()), strict=True), 1)
+        ]
+        judged = None
+        if self._evidence:
+            judged = judge_list(
+                self._sae, subject, self._source, self._vector_recipe, recipe, self._vector, logits
+            )
+        return TokenTable((*TOKEN_COLUMNS[:2], *columns), rows, self.settings, _figures(self._vector), judged)
+
+
+def prepare_list(
+    library: Library,
+    vector_recipe: VectorRecipe,
+    list_recipe: ListRecipe,
+    *,
+    model: str | None = None,
+    evidence: bool = False,
+) -> PreparedList:
+    """Make ready what a token list takes. Arguments and errors as in ``token_table``."""
+    vector_recipe = resolved(library, vector_recipe)
+    by_scan = evidence or list_recipe.measure == "activation"
+    sae, subject, source = source_of(library, vector_recipe, model, scan=by_scan)
+    vector = vector_of(source, subject, vector_recipe)
+    task, dtype = None, str(subject.space.E.dtype).removeprefix("torch.")
+    if list_recipe.measure == "logit_lens":
+        directions = lens_directions(subject, vector, randoms=evidence)
+        task = LensTask(model=subject.name, folder=subject.folder, directions=directions.numpy())
+        dtype = library.dtype
+    settings = _resolved(subject, vector_recipe, vector) | asdict(list_recipe)
+    settings |= {"dtype": dtype, "version": __version__}
+    return PreparedList(task, settings, sae, subject, source, vector_recipe, list_recipe, vector, evidence)
+
+
 def token_table(
     library: Library,
     vector_recipe: VectorRecipe,
@@ -251,7 +327,8 @@ def token_table(
     model: str | None = None,
     evidence: bool = False,
 ) -> TokenTable:
-    """The token list. The model itself is not run; a vocabulary scan that is needed must be there (``missing_scan``).
+    """The token list. Only logit_lens runs the model; a vocabulary scan that is needed must be there
+    (``missing_scan``).
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -260,25 +337,11 @@ def token_table(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    vector_recipe = resolved(library, vector_recipe)
-    by_activation = list_recipe.measure == "activation"
-    sae, subject, source = source_of(library, vector_recipe, model, scan=evidence or by_activation)
-    vector = vector_of(source, subject, vector_recipe)
-    space, texts = subject.space, subject.token_texts
-    firing = source.activations.where(source.countable, 0.0) if by_activation else None
-    listed = token_list(space, vector.v, exponent=list_recipe.exponent, top=list_recipe.top, activations=firing)
-    columns = [listed.token_id, listed.score, listed.distance_to_vector, listed.distance_to_centroid]
-    if source.activations is not None:
-        columns.append(source.activations.numpy()[listed.token_id])
-    rows = [
-        [rank, texts[token_id], token_id, *numbers]
-        for rank, (token_id, *numbers) in enumerate(zip(*(column.tolist() for column in columns), strict=True), 1)
-    ]
-    stored = str(space.E.dtype).removeprefix("torch.")
-    settings = _resolved(subject, vector_recipe, vector) | asdict(list_recipe)
-    settings |= {"dtype": stored, "version": __version__}
-    judged = judge_list(sae, subject, source, vector_recipe, list_recipe, vector) if evidence else None
-    return TokenTable(rows, settings, _figures(vector), judged)
+    prepared = prepare_list(library, vector_recipe, list_recipe, model=model, evidence=evidence)
+    if prepared.task is None:
+        return prepared.table()
+    logits, = library.do(prepared.task)
+    return prepared.table(logits)
 
 
 def _resolved(subject: Subject, recipe: VectorRecipe, vector: FeatureVector) -> dict:

@@ -22,6 +22,7 @@ from multitool.interventions import Changes
 from multitool.loading import DEVICES, DTYPES, Sae, load_model, load_sae, load_subject, out_of_memory
 from multitool.loading_encoder import Encoder, load_encoder
 from multitool.loading_hub import Terms
+from multitool.logit_lens import LensTask, read_directions
 from multitool.registry import SaeEntry, find_sae
 from multitool.scan import Scan, ScanTask, open_scan, scan_task, scan_vocabulary
 from multitool.subject import Subject
@@ -29,14 +30,14 @@ from multitool.task import GrowthTask
 
 _ROWS_AT_ONCE = 8192  # of a scan in memory
 
-Task = GrowthTask | AskTask | CheckTask | ReadTask | ScanTask
+Task = GrowthTask | AskTask | CheckTask | ReadTask | ScanTask | LensTask
 
 
 class Library:
     """Models and SAEs by name, the most recently used ones kept in memory. Safe to share between threads.
 
     A model comes in two parts: its ``Subject`` (embeddings and tokens, always on the CPU, enough for token lists and
-    vectors) and the running model, which only the growth of a tree needs.
+    vectors) and the running model, which only the tasks of ``do`` need.
 
     Args:
         dtype: of the running model, a key of ``DTYPES``; None for float32 on a CPU and bfloat16 on a GPU.
@@ -198,6 +199,8 @@ class Library:
                 return read(model, task)
             case ScanTask():
                 return scan_vocabulary(model, task)
+            case LensTask():
+                return read_directions(model, task)
 
     def _changes(self, model, growth: GrowthTask) -> Changes | None:
         wanted = growth.interventions

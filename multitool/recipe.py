@@ -21,9 +21,12 @@ TOP_LIMIT = 10_000
 TOP_K_LIMIT = 100
 MAX_DEPTH_LIMIT = 200
 
-# What a token list is ordered by, and what that is.
+# What a token list is ordered by, and what that is; the formulas: ListRecipe.
 MEASURES = {
     "score": "nearness to the vector against nearness to the centroid",
+    "cosine": "nearness to the vector alone, the cosine of the angle between them",
+    "dot": "the dot product with the vector, which favours tokens with long embeddings",
+    "logit_lens": "how much the direction, read by the model's final norm and unembedding, makes it say the token",
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }
 
@@ -201,19 +204,44 @@ class TreeRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ListRecipe:
-    """How a token list is ranked. Raises UserError for a value that cannot be."""
+    """How a token list is ranked. Raises UserError for a value that cannot be.
+
+    With the vector ``v``, the direction ``g`` with its components mixed in, the embeddings ``E`` and their centroid
+    ``c`` (see ``vector.feature_vector``), a token ``t`` has as its measure
+
+    - ``score``: ``(1 - cos(v, E_t))^exponent / (1 - cos(c, E_t))``, smallest first; the published score;
+    - ``cosine``: ``cos(v, E_t)``, largest first, as all that follow;
+    - ``dot``: ``v · E_t``;
+    - ``logit_lens``: entry ``t`` of ``W_U · norm(scale · g)``, with the model's own final norm and unembedding:
+      the logits if its residual stream held nothing but the direction (nostalgebraist, "interpreting GPT: the logit
+      lens", 2020). Without the centroid, which lies among the embeddings;
+    - ``activation``: the SAE's activation of the feature on the token alone, behind what stands before a text.
+
+    ``negative`` lists the same from the other end. A word, for ``words``, is what ``vocabulary.is_word`` says.
+    """
 
     exponent: float = _setting(
-        1.4, help="trades closeness to the vector (large) against distance from the centroid (small)"
+        1.4, help="of score: trades closeness to the vector (large) against distance from the centroid (small)"
     )
     top: int = _setting(100, help="how many tokens")
     measure: Measure = _setting(
         "score", help="what orders them: " + "; ".join(f"{name}: {what}" for name, what in MEASURES.items())
     )
+    negative: bool = _setting(False, help="the other end: the tokens that fit worst (not by activation)")
+    words: bool = _setting(
+        False, help="only tokens that are words: a blank and letters, or letters of a script written without blanks"
+    )
 
     def __post_init__(self):
         if not isinstance(self.measure, str) or self.measure not in MEASURES:
             raise UserError(f"measure is {shown(self.measure)}; valid are {', '.join(MEASURES)}.")
+        _check_bool(self.negative, "negative")
+        _check_bool(self.words, "words")
+        if self.negative and self.measure == "activation":
+            raise UserError(
+                "negative is true and measure is 'activation', which has no other end: on most tokens the feature does "
+                "not fire at all. Choose another measure, or leave negative out."
+            )
         _keep(self, "exponent", number(self.exponent, "exponent", "above 0 and at most 100", lambda x: 0 < x <= 100))
         _keep(self, "top", whole(self.top, "top", 1, TOP_LIMIT))
 

@@ -1,7 +1,7 @@
 """The language model as a reader of vectors sees it: its embedding space, its tokens, its prompt with a ghost in it.
 
-Nothing here runs the model, so token lists and everything that is checked before a tree grows need no GPU and none
-of the model's layers.
+Nothing here runs the model, so token lists (but for the logit lens) and everything that is checked before a tree grows
+need no GPU and none of the model's layers.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 from multitool.embedding import EmbeddingSpace
 from multitool.errors import UserError, shown
 from multitool.recipe import GHOST
-from multitool.vocabulary import token_texts
+from multitool.vocabulary import is_word, token_texts
 
 # Words to hold the ghost's place while the prompt is tokenized, rarest first: the place must be one token.
 _PLACEHOLDERS = ("OSS", "XYZ", "foo", "blah", "thing", "word", "it", "X")
@@ -94,6 +94,11 @@ class Subject:
         plain[: len(self.tokenizer)] = True
         plain[[token_id for token_id in self.tokenizer.all_special_ids if token_id < len(plain)]] = False
         return plain
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        """(V,) bool: tokens of texts that are words, as ``vocabulary.is_word`` says."""
+        return self.in_texts & np.fromiter(map(is_word, self.token_texts), bool, self.space.n_tokens)
 
     def ends(self, closing_quote: str | None) -> np.ndarray:
         """(V,) bool: tokens that contain the closing quote, and end-of-text tokens."""

@@ -1,5 +1,6 @@
 """What the page and the API share: how errors reach a user, and the files that are handed out."""
 
+import contextlib
 import functools
 import inspect
 import re
@@ -64,6 +65,13 @@ def by_name(components: dict, handler: Callable) -> Callable:
         yield from map(named, handler(*args))
 
     return streaming if inspect.isgeneratorfunction(handler) else plain
+
+
+def as_number(text: str) -> float | str:
+    """A number from a menu that takes others too; what is none is left for the recipe to refuse."""
+    with contextlib.suppress(TypeError, ValueError):
+        return float(text)
+    return text
 
 
 def save(content: bytes | str, settings: dict, ending: str) -> str:

@@ -111,14 +111,14 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         return _shown(document)
 
     def token_list(vector: VectorRecipe, recipe: ListRecipe, evidence: bool = False) -> Table:
-        """List the tokens nearest to a feature's vector, discounting those near to everything.
+        """List the tokens nearest to a feature's vector, discounting those near to everything; or by another measure.
 
         Args:
             evidence: add the activation as a column; /check_list tells the verdict too.
 
         Returns:
-            A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid; activation where the
-            vocabulary was scanned for it.
+            A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid; cosine, dot or
+            logit_lens where that is the measure; activation where the vocabulary was scanned for it.
         """
         *_, table = service.table(vector, recipe, evidence=_truth("evidence", evidence))
         return {"headers": list(table.columns), "data": table.rows, "metadata": None}

@@ -21,6 +21,7 @@ import spaces
 from multitool.asking import AskTask, CheckTask
 from multitool.errors import UserError
 from multitool.library import Library, Task
+from multitool.logit_lens import LensTask
 from multitool.scan import ScanTask
 from multitool.settings import Settings
 from multitool.task import GrowthTask
@@ -42,8 +43,8 @@ _SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, 
 
 _NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
 _WITHOUT_GPU = (
-    "Saved trees and trimming go on working without, and so do Token lists unless their model's vocabulary must be "
-    "scanned first."
+    "Saved trees and trimming go on working without, and so do Token lists, other than by logit_lens, unless their "
+    "model's vocabulary must be scanned first."
 )
 _TAKEN_AWAY = "The GPU was taken away before {} was whole: its time was up, or its process ended. {}"
 _SMALLER = "ask for a smaller tree (a larger cutoff, fewer nodes)."
@@ -146,7 +147,7 @@ def _work_seconds(task: Task) -> float:
             return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
         case ScanTask():
             return task.n_tokens * _SECONDS_PER_SCANNED
-    return 0.0  # a few texts are read at once
+    return 0.0  # a few texts, or directions, are read at once
 
 
 def _growth_seconds(growth: GrowthTask, nodes: float) -> float:
@@ -198,6 +199,8 @@ def zero_gpu_problem(title: str, message: str, task: type = GrowthTask) -> str:
                 )
             if task is ScanTask:
                 return _TAKEN_AWAY.format("the vocabulary scan", "What was scanned by then is kept; try again.")
+            if task is LensTask:
+                return _TAKEN_AWAY.format("the list", "Try again, or order it by another measure.")
             return _TAKEN_AWAY.format("the answer", f"Try again, or {_SMALLER}")
         case "ZeroGPU worker error":
             return f"The work failed on the GPU ({said}). Try again; if it stays so, report it with the settings."

@@ -1,6 +1,5 @@
 """Growing and checking trees on the page: the controls, and in words how far it is."""
 
-import contextlib
 import time
 
 import gradio as gr
@@ -9,10 +8,10 @@ from multitool.document import DefinitionTree
 from multitool.errors import UserError
 from multitool.prompts import PROMPTS
 from multitool.recipe import TreeRecipe
-from multitool.ui_common import PRIVATE
+from multitool.ui_common import PRIVATE, as_number
 from multitool.ui_controls import vector_recipe
 from multitool.ui_service import Service
-from multitool.ui_steering import STEERING, steering_controls, steering_values
+from multitool.ui_steering import steering_controls, steering_settings, steering_values
 from multitool.ui_views import pictures
 
 CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
@@ -100,13 +99,6 @@ def growth_values(recipe: TreeRecipe) -> list:
             recipe.stop, *steering_values(recipe)]
 
 
-def as_number(text: str) -> float | str:
-    """A number from a menu that takes others too; what is none is left for the recipe to refuse."""
-    with contextlib.suppress(TypeError, ValueError):
-        return float(text)
-    return text
-
-
 def grow(service: Service, *values):
     """Grow a tree; after every level the tree so far, and in words how far it is."""
     prompt, chat, answer, top_k, cutoff, max_depth, max_nodes, stop, *steering = values[-N_CONTROLS:]
@@ -114,7 +106,7 @@ def grow(service: Service, *values):
     vector = vector_recipe(*values[:-N_CONTROLS])
     recipe = TreeRecipe(
         prompt=prompt, chat=chat, answer=answer, top_k=top_k, cutoff=as_number(cutoff), max_depth=max_depth,
-        max_nodes=max_nodes, stop=stop, **dict(zip(STEERING, steering, strict=True)),
+        max_nodes=max_nodes, stop=stop, **steering_settings(steering),
     )
     yield from _progress(service.trees(vector, recipe))
 

@@ -9,9 +9,9 @@ from multitool.document import DefinitionTree
 from multitool.prompts import PLAIN_PROMPTS, PROMPTS
 from multitool.recipe import TreeRecipe
 from multitool.text import percent, visible
-from multitool.ui_common import PRIVATE, on_model, save, shown_errors
+from multitool.ui_common import PRIVATE, as_number, on_model, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
-from multitool.ui_growth import CUTOFFS, as_number
+from multitool.ui_growth import CUTOFFS
 from multitool.ui_service import MOST_PROMPTS, Service
 
 _DEFINITIONS_SHOWN = 5

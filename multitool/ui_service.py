@@ -115,8 +115,15 @@ class Service:
             evidence: judge it by how strongly each token fires the feature.
         """
         yield from self._scanned(vector, always=evidence or recipe.measure == "activation")
-        make = partial(engine.token_table, evidence=evidence)
-        yield (yield from self._waiting(vector.sae, make, vector, recipe))
+        prepared = yield from self._waiting(
+            vector.sae, partial(engine.prepare_list, evidence=evidence), vector, recipe
+        )
+        answers = ()
+        if prepared.task is not None:
+            yield self._first_words()
+            answers = self._work(prepared.task)
+        make = partial(prepared.table, *answers)
+        yield (yield from self._waiting(vector.sae, lambda _: make(), otherwise="Listing the tokens …"))
 
     def checked(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
         """The tree with its evidence; before it, in words, what it waits for. The tree may be anybody's file.

@@ -1,8 +1,11 @@
 """The page's controls for what is done to the residual stream while a tree grows."""
 
+from collections.abc import Sequence
+
 import gradio as gr
 
 from multitool.recipe import POSITIONS, TreeRecipe
+from multitool.ui_common import as_number
 
 # In the order of the controls.
 STEERING = ("steer_strength", "clamp", "steer_at", "inject_layer", "inject_mode", "inject_scale")
@@ -19,11 +22,11 @@ def steering_controls() -> list:
         strength = gr.Slider(
             -2, 2, TreeRecipe.steer_strength, step=0.05, label="Steering strength", elem_id="steer-strength",
             min_width=220,
-            info="Pushes the residual stream at the SAE's hook along the decoder direction; in mean residual norms",
+            info="At the SAE's hook, along the decoder direction; in mean residual norms",
         )
-        clamp = gr.Number(
-            TreeRecipe.clamp, label="Clamp the feature to", elem_id="clamp", min_width=160, placeholder="off",
-            info="Times its typical maximum; empty: off",
+        clamp = gr.Textbox(
+            "", label="Clamp the feature to", elem_id="clamp", min_width=160, placeholder="off", max_lines=1,
+            info="Times its typical maximum, e.g. 1.5; empty: off",
         )
         where = gr.Radio(
             [(what, at) for at, what in POSITIONS.items()], value=TreeRecipe.steer_at, label="Steer and clamp",
@@ -40,11 +43,18 @@ def steering_controls() -> list:
         )
         scale = gr.Slider(
             0.1, 10, TreeRecipe.inject_scale, step=0.1, label="Injection scale", elem_id="inject-scale", min_width=300,
-            info="Length of the injected vector, in mean residual norms at that layer",
+            info="Its length, in mean residual norms there",
         )
     return [strength, clamp, where, layer, mode, scale]
 
 
 def steering_values(recipe: TreeRecipe) -> list:
     """What the controls show for a recipe, in their order."""
-    return [getattr(recipe, name) for name in STEERING]
+    values = {name: getattr(recipe, name) for name in STEERING}
+    return list((values | {"clamp": "" if recipe.clamp is None else str(recipe.clamp)}).values())
+
+
+def steering_settings(values: Sequence) -> dict:
+    """The settings that the controls show, from their values in their order."""
+    settings = dict(zip(STEERING, values, strict=True))
+    return settings | {"clamp": as_number(settings["clamp"]) if (settings["clamp"] or "").strip() else None}

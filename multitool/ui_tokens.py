@@ -31,13 +31,18 @@ class _Listed:
 
 def tokens_tab(service: Service, controls: FeatureControls) -> None:
     """Build the tab and wire it to the controls."""
+    measure = gr.Radio(
+        list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
+        info=_measure_help(ListRecipe.measure),
+    )
     with gr.Row():
-        measure = gr.Radio(
-            list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
-            info=_measure_help(ListRecipe.measure),
-        )
-        exponent = gr.Slider(0.1, 5, ListRecipe.exponent, step=0.1, label="Exponent", info=_EXPONENT_HELP)
+        exponent = gr.Slider(0.1, 5, ListRecipe.exponent, step=0.1, label="Exponent", info=_EXPONENT_HELP,
+                             elem_id="exponent")
         top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens", info="How many are listed")
+        with gr.Column(min_width=160):
+            negative = gr.Checkbox(ListRecipe.negative, label="Other end", info="The tokens that fit worst",
+                                   elem_id="negative")
+            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A blank and letters", elem_id="words")
     with gr.Row(elem_classes="actions"):
         make = gr.Button("List tokens", variant="primary", min_width=160, elem_id="list")
         check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
@@ -62,8 +67,7 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
-    measure.change(lambda kind: (gr.update(info=_measure_help(kind)), gr.update(visible=kind == "score")), measure,
-                   [measure, exponent], queue=False, show_progress="hidden", **PRIVATE)
+    measure.change(_suited, measure, [measure, exponent, negative], queue=False, show_progress="hidden", **PRIVATE)
     event = {"outputs": [status, listed], "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
@@ -74,11 +78,17 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
         "show_progress_on": table, **PRIVATE,
     }
     for button, inputs, handler in (
-        (make, [*controls.all(), measure, exponent, top], _listed), (check, listed, _checked),
+        (make, [*controls.all(), measure, exponent, top, negative, words], _listed), (check, listed, _checked),
     ):
         button.click(shown_errors(partial(handler, service)), inputs, **event).success(**show)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
+
+
+def _suited(measure: str):
+    """The controls as they suit a measure: its help, and what it takes."""
+    other_end = {"visible": True} if measure != "activation" else {"visible": False, "value": False}
+    return gr.update(info=_measure_help(measure)), gr.update(visible=measure == "score"), gr.update(**other_end)
 
 
 def _measure_help(measure: str) -> str:
@@ -95,8 +105,8 @@ def _frame(columns: tuple[str, ...]) -> dict:
 
 def _listed(service: Service, *values):
     """List the tokens; until they can be listed, in words what is being waited for."""
-    *vector_values, measure, exponent, top = values
-    recipe = ListRecipe(measure=measure, exponent=exponent, top=top)
+    *vector_values, measure, exponent, top, negative, words = values
+    recipe = ListRecipe(measure=measure, exponent=exponent, top=top, negative=negative, words=words)
     yield from _made(service, vector_recipe(*vector_values), recipe, evidence=False)
 
 
@@ -130,7 +140,7 @@ def _shown(service: Service, listed: _Listed | None, kept: _Listed | None) -> di
         "table": _dataframe(table, other),
         "csv": save(table.to_csv(), table.settings, "tokens.csv"),
         # A list by activation agrees with the activations, whatever the direction.
-        "check": gr.update(interactive=listed.recipe.measure == "score" and table.evidence is None),
+        "check": gr.update(interactive=listed.recipe.measure != "activation" and table.evidence is None),
         "keep": gr.update(interactive=True),
         **{name: gr.update(visible=other is not None) for name in ("drop", "kept_column", "shared")},
     }
@@ -169,12 +179,22 @@ def _token_text(service: Service, table: TokenTable, token_id: int) -> str:
 
 def _name(table: TokenTable) -> str:
     settings = table.settings
-    return f"{settings['sae']} feature {settings['feature']}, {settings['weights']}, scale {settings['scale']:.3g}"
+    return (
+        f"{settings['sae']} feature {settings['feature']}, by {_order(table)}, {settings['weights']}, scale "
+        f"{settings['scale']:.3g}"
+    )
+
+
+def _order(table: TokenTable) -> str:
+    """In words what a list is ordered by."""
+    settings = table.settings
+    by = settings["measure"].replace("_", " ")
+    return by + ", other end" * settings["negative"] + ", only words" * settings["words"]
 
 
 def _summary(table: TokenTable) -> str:
     settings, vector = table.settings, table.vector
     return (
-        f"{settings['sae']} feature {settings['feature']}, {settings['weights']}: distance from the centroid "
-        f"{vector['distance_from_centroid']:.3g} (tokens: {vector['mean_token_distance']:.3g} on average)"
+        f"{settings['sae']} feature {settings['feature']}, {settings['weights']}, by {_order(table)}: distance from "
+        f"the centroid {vector['distance_from_centroid']:.3g} (tokens: {vector['mean_token_distance']:.3g} on average)"
     )

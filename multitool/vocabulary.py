@@ -1,10 +1,14 @@
 """The exact text that each token of a vocabulary adds."""
 
 import re
+import unicodedata
 
 from multitool.text import bytes_to_text
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+# Scripts whose words stand without blanks between them, or whose tokens do: as the names of their letters begin.
+_WITHOUT_BLANKS = ("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA", "HANGUL ", "THAI ", "LAO ",
+                   "KHMER ", "MYANMAR ")
 
 
 def token_texts(tokenizer, n_tokens: int) -> tuple[str, ...]:
@@ -26,6 +30,22 @@ def token_texts(tokenizer, n_tokens: int) -> tuple[str, ...]:
         else:
             texts.append(piece_text(piece))
     return tuple(texts)
+
+
+def is_word(text: str) -> bool:
+    """Whether a token's text is a word: a blank and then letters, or letters alone of a script written without blanks.
+
+    Letters of any script count, with their combining marks (the Unicode categories L and M); one comes first. Without a
+    blank, letters of other scripts are the middle or the end of a word, or its beginning at the start of a text.
+    """
+    letters = text.removeprefix(" ")
+    kinds = [unicodedata.category(character)[0] for character in letters]
+    if not kinds or kinds[0] != "L" or not set(kinds) <= {"L", "M"}:
+        return False
+    return text != letters or all(
+        kind == "M" or unicodedata.name(letter, "").startswith(_WITHOUT_BLANKS)
+        for letter, kind in zip(letters, kinds, strict=True)
+    )
 
 
 def _byte_level_text(piece: str) -> str:

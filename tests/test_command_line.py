@@ -280,6 +280,21 @@ def test_a_list_is_checked_and_ordered_by_activation_on_request(folders, cache, 
     assert header.split()[-1] == "activation"
 
 
+@pytest.mark.parametrize("measure", ["cosine", "dot", "logit_lens"])
+def test_a_list_of_words_is_ordered_by_another_measure_from_its_other_end(folders, tmp_path, capsys, measure):
+    file = tmp_path / "list.json"
+    options = ["tokens", *folders, "--feature", "2", "--top", "9", "--measure", measure, "--negative", "--words"]
+    assert main(options) == 0
+    header = next(line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("rank"))
+    assert header.split()[-1] == measure
+    assert main([*options, "--json", str(file)]) == 0
+    table = json.loads(file.read_text())
+    values = [token[measure] for token in table["tokens"]]
+    assert len(values) == 9 and values == sorted(values)
+    assert all(token["token"].strip().isalpha() for token in table["tokens"])
+    assert [table["settings"][name] for name in ("measure", "negative", "words")] == [measure, True, True]
+
+
 @pytest.mark.parametrize("weights", ["vocabulary", "mapped"])
 def test_weights_that_need_a_scan_have_it_done(folders, cache, tmp_path, capsys, weights):
     file = tmp_path / "tree.json"
@@ -343,8 +358,9 @@ VECTOR_OPTIONS = {
     ("command", "own"),
     [
         ("tree", {"--prompt", "--chat", "--answer", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop",
+                  "--steer-strength", "--clamp", "--steer-at", "--inject-layer", "--inject-mode", "--inject-scale",
                   "--evidence", "--json", "--image", "--drawn", "--dpi", "--dark"}),
-        ("tokens", {"--exponent", "--top", "--measure", "--evidence", "--csv", "--json"}),
+        ("tokens", {"--exponent", "--top", "--measure", "--negative", "--words", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
         ("saes", {"--search"}),
     ],
@@ -425,7 +441,7 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
         ([*TOKENS, "--top", "0"], "top is 0"),
         ([*TOKENS, "--top", "20000"], "top is 20000"),
         (["saes", "--search", "no such words"], "no such words"),
-        ([*TOKENS, "--measure", "cosine"], "cosine"),
+        ([*TOKENS, "--measure", "size"], "size"),
         (["suggest", *TREE[1:3]], "--feature"),
         (["suggest", *TREE[1:], "--features", "0:2"], "not allowed"),
         (["suggest", *TREE[1:3], "--features", "5:5"], "5:5"),

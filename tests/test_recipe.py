@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from multitool.errors import UserError
-from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe, closing_quote
+from multitool.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, closing_quote
 
 NAN, INF = math.nan, math.inf
 HUGE = 10**400  # a whole number that is no float
@@ -101,12 +101,33 @@ def test_weights_that_there_are_are_kept_and_none_leaves_them_to_the_sae(weights
 
 
 @pytest.mark.parametrize("value", ["Score", "", None, 1, True, ["score"], {}, {"score"}], ids=str)
-def test_a_list_is_ordered_by_score_or_by_activation(value):
+def test_a_list_is_ordered_by_one_of_the_measures(value):
     message = refusal(ListRecipe, measure=value)
     assert f"measure is {beginning(value)}" in message
-    assert "score, activation" in message
+    assert "score, cosine, dot, logit_lens, activation" in message
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measures_that_there_are_are_kept_and_the_score_is_the_default(measure):
+    assert ListRecipe(measure=measure, words=True).measure == measure
     assert ListRecipe().measure == "score"
-    assert ListRecipe(measure="activation").measure == "activation"
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", None], ids=str)
+@pytest.mark.parametrize("name", ["negative", "words"])
+def test_the_other_end_and_only_words_are_true_or_false(name, value):
+    message = refusal(ListRecipe, **{name: value})
+    assert f"{name} is {beginning(value)}" in message
+    assert "true or false" in message
+
+
+def test_every_measure_but_the_activation_has_another_end():
+    for measure in MEASURES:
+        if measure != "activation":
+            assert ListRecipe(measure=measure, negative=True).negative
+    message = refusal(ListRecipe, measure="activation", negative=True)
+    assert "negative is true and measure is 'activation'" in message
+    assert "Choose another measure" in message
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", None], ids=str)

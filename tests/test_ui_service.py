@@ -9,7 +9,8 @@ from multitool import engine
 from multitool.asking import AskTask, CheckTask
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.logit_lens import LensTask
+from multitool.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.scan import ScanTask
 from multitool.settings import Settings
 from multitool.task import GrowthTask
@@ -121,11 +122,11 @@ def slow(monkeypatch):
         progress=lambda entry: next(progress, ""),
     )
 
-    def table(*_, **__):
+    def prepare(*_, **__):
         arrived.wait(20)
-        return "the table"
+        return SimpleNamespace(task=None, table=lambda: "the table")
 
-    monkeypatch.setattr(engine, "token_table", table)
+    monkeypatch.setattr(engine, "prepare_list", prepare)
     monkeypatch.setattr("multitool.ui_service._POLL_SECONDS", 0.01)
     return Service(library, Settings(), None), arrived
 
@@ -147,6 +148,42 @@ def test_who_leaves_does_not_wait_for_the_download(slow):
     answers.close()
     assert not arrived.is_set()
     arrived.set()
+
+
+def test_of_all_lists_only_the_logit_lens_reaches_the_model(grown):
+    tasks, service = grown
+    for measure in MEASURES:
+        *words, table = service.table(RAIN, ListRecipe(top=5, measure=measure, words=True))
+        assert len(table.rows) == 5
+        assert kinds(tasks) == ([LensTask] if measure == "logit_lens" else [])
+        tasks.clear()
+
+
+def test_a_list_by_the_logit_lens_waits_for_a_gpu_and_is_that_of_the_library(demo_library):
+    tasks = []
+
+    def work(task):
+        tasks.append(task)
+        yield from demo_library.do(task)
+
+    service = Service(demo_library, Settings(zero_gpu=True), work)
+    recipe = ListRecipe(top=5, measure="logit_lens", negative=True)
+    *words, table = service.table(RAIN, recipe, evidence=True)
+    assert "Waiting for a GPU …" in words
+    plain = engine.token_table(demo_library, RAIN, recipe)
+    assert [row[1] for row in table.rows] == [row[1] for row in plain.rows] and table.settings == plain.settings
+    assert [row[-2] for row in table.rows] == pytest.approx([row[-1] for row in plain.rows], rel=1e-5)
+    assert table.evidence.verdict == "no"
+    assert [task.directions.shape for task in tasks] == [(21, 576)]
+
+
+def test_a_logit_lens_without_a_gpu_says_so(demo_library):
+    def work(task):
+        raise UserError("No GPU is to be had.")
+        yield
+
+    with pytest.raises(UserError, match="No GPU"):
+        list(Service(demo_library, Settings(), work).table(RAIN, ListRecipe(measure="logit_lens")))
 
 
 # ── The vocabulary scan ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 
 from multitool.registry import find_sae
 from multitool.text import join_tokens
-from multitool.vocabulary import token_texts
+from multitool.vocabulary import is_word, token_texts
 
 
 def id_of(tokenizer, piece: str) -> int:
@@ -98,6 +98,38 @@ def test_the_demo_models_tokens_join_to_the_text(demo_library):
     text = ' A dog — naïve, 中文 🙂 — barks.\n\tfor x in "y":'
     ids = subject.tokenizer(text)["input_ids"]
     assert join_tokens(subject.token_texts[token_id] for token_id in ids) == text
+
+
+# Words
+
+
+@pytest.mark.parametrize("text", [
+    " dog", " Dog", " a", " naïve", " nai\u0308ve", " собака", " σκύλος", " כלב", " कुत्ता", " 犬",
+    "犬", "中文", "人々", "ねこ", "カメラー", "ｶﾒﾗ", "개", "หมา", "น้ำ", "ໝາ", "ឆ្កែ", "ခွေး",
+])
+def test_a_word_is_a_blank_and_letters_or_letters_of_a_script_without_blanks(text):
+    assert is_word(text)
+
+
+@pytest.mark.parametrize("text", [
+    "", " ", "  ", "\n", " \n", "dog", "собака", "ing", "  dog", " dog ", " dog.", " a b", " don't",
+    " 7", " b2", "1", ".", " ²", " 🙂", "。", "犬。", "犬dog", "dog犬", " \u0301", "\u0301a",
+    "\\xe2", " \\x80", "<|endoftext|>", "<no token 301>",
+])
+def test_parts_of_words_signs_and_numbers_are_no_words(text):
+    assert not is_word(text)
+
+
+def test_the_words_of_a_model_are_those_of_its_tokens_and_no_special_ones():
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [" special"]})
+    tokenizer.add_tokens([AddedToken(" added")])
+    subject = tiny_subject("llama", tokenizer)
+    words = [subject.token_texts[token_id] for token_id in np.flatnonzero(subject.words)]
+    assert {" be", " is", " a", " added"} <= set(words)
+    assert not {"OSS", " special", "<|endoftext|>", "<no token 303>"} & set(words)
+    assert {"OSS", " special", "<|endoftext|>", "<no token 303>"} <= set(subject.token_texts)
+    assert subject.words.shape == (N_ROWS,)
 
 
 # Ends

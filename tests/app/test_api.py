@@ -44,10 +44,12 @@ def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     vector = ["sae", "feature", "weights", "encoder_share", "centroid", "scale", "pca"]
     growth = ["top_k", "cutoff", "max_depth", "max_nodes", "stop"]
-    assert _names(api["/definition_tree"]) == [*vector, "prompt", "chat", "answer", *growth]
-    assert _names(api["/definition_trees"]) == [*vector, *growth, "prompts"]
-    assert _names(api["/token_list"]) == [*vector, "exponent", "top", "measure", "evidence"]
-    assert _names(api["/check_list"]) == [*vector, "exponent", "top", "measure"]
+    steering = ["steer_strength", "clamp", "steer_at", "inject_layer", "inject_mode", "inject_scale"]
+    listed = ["exponent", "top", "measure", "negative", "words"]
+    assert _names(api["/definition_tree"]) == [*vector, "prompt", "chat", "answer", *growth, *steering]
+    assert _names(api["/definition_trees"]) == [*vector, *growth, *steering, "prompts"]
+    assert _names(api["/token_list"]) == [*vector, *listed, "evidence"]
+    assert _names(api["/check_list"]) == [*vector, *listed]
     assert [answer["label"] for answer in api["/definition_tree"]["returns"]] == ["picture", "tree"]
     for endpoint in ENDPOINTS - {"/continue_tree", "/trim_tree", "/check_tree"}:
         assert all(parameter["parameter_has_default"] for parameter in api[endpoint]["parameters"])
@@ -294,8 +296,24 @@ def test_a_list_by_activation_and_by_weights_of_the_vocabulary(client):
     assert suited == named != own
 
 
+def test_a_list_by_other_measures_from_both_ends(client):
+    for measure in ("cosine", "dot", "logit_lens"):
+        table, other_end = (
+            client.predict(top=5, measure=measure, negative=negative, words=True, api_name="/token_list")
+            for negative in (False, True)
+        )
+        assert table["headers"][-1] == other_end["headers"][-1] == measure
+        values = [row[-1] for row in (*table["data"], *other_end["data"][::-1])]
+        assert values == sorted(values, reverse=True) and len(set(values)) == 10
+    assert table["data"][0][1] == " rain"
+    found = client.predict(top=5, measure="logit_lens", api_name="/check_list")
+    assert found["evidence"]["verdict"] == "agrees" and found["settings"]["measure"] == "logit_lens"
+
+
 @pytest.mark.parametrize(("request_", "said"), [({"measure": "size"}, "measure is 'size'"),
-                                                ({"evidence": "yes"}, "evidence is 'yes'")])
+                                                ({"evidence": "yes"}, "evidence is 'yes'"),
+                                                ({"words": "yes"}, "words is 'yes'"),
+                                                ({"measure": "activation", "negative": True}, "has no other end")])
 def test_a_bad_value_of_a_list_is_named(client, request_, said):
     with pytest.raises(AppError, match=said):
         client.predict(**request_, api_name="/token_list")

@@ -425,6 +425,30 @@ def test_checking_a_list_tells_the_verdict_and_adds_the_activations(page):
     assert page.locator("#check-list").is_disabled()
 
 
+def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
+    page.get_by_role("tab", name="Token list").click()
+    page.locator("#measure").get_by_text("logit_lens").click()
+    page.wait_for_selector("#exponent", state="hidden")
+    assert "unembedding" in page.inner_text("#measure")
+    page.locator("#words input").check()
+    page.click("#list")
+    page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
+    first = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
+    assert first[0]["token"] == " rain" and float(first[0]["logit_lens"]) > 0
+    assert all(row["token"].strip().isalpha() for row in first)
+    page.locator("#negative input").check()
+    page.click("#list")
+    page.wait_for_function("document.querySelector('#list-status textarea').value.includes('other end, only words')")
+    page.click("#check-list")
+    page.wait_for_selector("#list-verdict .verdict.no")
+
+    page.locator("#measure").get_by_text("activation").click()
+    page.wait_for_selector("#negative", state="hidden")
+    page.click("#list")
+    page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
+    assert page.locator("#check-list").is_disabled()
+
+
 def test_a_text_shows_where_the_feature_fires(page):
     page.get_by_role("tab", name="Text").click()
     page.fill("#text textarea", "No <b>snow</b>,\nbut rain.")

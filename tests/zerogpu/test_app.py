@@ -28,6 +28,7 @@ from multitool.asking import AskTask, CheckTask, Place, ReadTask
 from multitool.demo_model import cache_folder
 from multitool.errors import UserError
 from multitool.library import Library
+from multitool.logit_lens import LensTask
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.scan import ScanTask
 from multitool.settings import Settings, read_settings
@@ -443,6 +444,15 @@ def test_a_list_of_another_model_needs_no_gpu(client, service, library, saes):
     assert len(service.scheduled) == before
 
 
+def test_a_list_by_the_logit_lens_is_made_on_the_gpu(client, service, library, saes):
+    before = len(service.scheduled)
+    recipe = {"measure": "logit_lens", "top": 20}
+    table = client.predict(sae="local/gpt2", feature=5, **recipe, api_name="/token_list")
+    expected = engine.token_table(library, VectorRecipe(sae=str(saes["gpt2"]), feature=5), ListRecipe(**recipe)).rows
+    np.testing.assert_allclose([row[-1] for row in table["data"]], [row[-1] for row in expected], rtol=0.05)
+    assert len(service.scheduled) == before + 1
+
+
 # ── Scans and evidence ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -482,6 +492,7 @@ def test_a_scan_that_is_taken_away_says_what_is_kept():
     assert "What was scanned by then is kept" in zero_gpu_problem(*taken, ScanTask)
     assert "go on from there" in zero_gpu_problem(*taken)
     assert "go on from there" not in zero_gpu_problem(*taken, CheckTask)
+    assert "order it by another measure" in zero_gpu_problem(*taken, LensTask)
 
 
 # ── Time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -594,7 +605,8 @@ def test_other_work_asks_for_time_of_its_own(tmp_path):
     ):
         assert rising == sorted(rising) and rising[0] < rising[-1]
     reading = ReadTask(**place, texts=[(1, 2, 3)])
-    assert seconds(reading) <= min(seconds(scan(tmp_path)), seconds(task(tmp_path)))
+    lens = LensTask(model="a model", folder=tmp_path, directions=np.zeros((21, 32), dtype=np.float32))
+    assert seconds(reading) == seconds(lens) <= min(seconds(scan(tmp_path)), seconds(task(tmp_path)))
 
 
 class Scanning:

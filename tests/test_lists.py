@@ -1,0 +1,144 @@
+"""Token lists the whole way on a tiny model: every measure with its column, its settings and its evidence."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from tiny import random_sae, tiny_model, write_model
+
+from multitool.engine import TOKEN_COLUMNS, scan_if_missing, token_table
+from multitool.library import Library
+from multitool.logit_lens import lens_logits
+from multitool.recipe import MEASURES, ListRecipe, VectorRecipe
+from multitool.sources import missing_scan, source_of
+
+EVERYTHING = 10_000
+OWN_COLUMN = ("cosine", "dot", "logit_lens")
+
+
+@dataclass(frozen=True)
+class World:
+    library: Library
+    model: object
+    vector: VectorRecipe
+
+    def table(self, recipe: ListRecipe, **options):
+        vector = options.pop("vector", self.vector)
+        return token_table(self.library, vector, recipe, **options)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("lists")
+    model = tiny_model("llama_untied")
+    write_model(folder / "model", model, tokenizer)
+    sae = random_sae(folder / "sae", 32, model=str(folder / "model"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAE_MULTITOOL_CACHE", str(folder / "cache"))
+        library = Library(dtype="float32", device="cpu", allow_folder=True, bars=False)
+        vector = VectorRecipe(sae=str(sae), feature=2, weights="encoder")
+        scan_if_missing(library, missing_scan(library, vector, always=True))
+        yield World(library, model, vector)
+
+
+def column(table, name: str) -> list:
+    return [row[table.columns.index(name)] for row in table.rows]
+
+
+@pytest.mark.parametrize("evidence", [False, True])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_list_by_another_measure_has_a_column_more(world, measure, evidence):
+    table = world.table(ListRecipe(measure=measure, top=7), evidence=evidence)
+    own = (measure,) if measure in OWN_COLUMN else ()
+    fires = ("activation",) if evidence or measure == "activation" else ()
+    assert table.columns == (*TOKEN_COLUMNS, *own, *fires)
+    header, *rows = csv.reader(io.StringIO(table.to_csv()))
+    assert header == list(table.columns)
+    written = json.loads(json.dumps(table.to_dict(), allow_nan=False))
+    assert [list(token.values()) for token in written["tokens"]] == table.rows
+    assert all(tuple(token) == table.columns for token in written["tokens"])
+    assert [row[1] for row in rows] == column(table, "token")
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("measure", [measure for measure in MEASURES if measure != "activation"])
+def test_the_settings_of_a_list_make_it_again(world, measure, negative):
+    table = world.table(ListRecipe(measure=measure, top=7, negative=negative, words=True))
+    settings = json.loads(json.dumps(table.to_dict()))["settings"]
+    recipe = ListRecipe(**{name: settings[name] for name in ListRecipe.__dataclass_fields__})
+    assert (recipe.measure, recipe.negative, recipe.words) == (measure, negative, True)
+    assert world.table(recipe) == table
+
+
+@pytest.mark.parametrize("measure", [measure for measure in MEASURES if measure != "activation"])
+def test_both_ends_are_one_list_and_only_words_leaves_the_others_out(world, measure):
+    whole, other_end = (
+        world.table(ListRecipe(measure=measure, top=EVERYTHING, negative=negative)) for negative in (False, True)
+    )
+    values = column(whole, measure)
+    assert len(values) == 304
+    assert values == sorted(values, reverse=measure != "score")
+    assert column(other_end, measure) == values[::-1]
+    assert column(other_end, "token_id") == column(whole, "token_id")[::-1]
+    words = column(world.table(ListRecipe(measure=measure, top=EVERYTHING, words=True)), "token")
+    assert words == [word for word in column(whole, "token") if word.startswith(" ") and word[1:].isalpha()]
+    assert len(words) > 10
+
+
+def test_a_list_of_no_words_has_its_columns_too(world, monkeypatch):
+    subject = world.library.subject(world.library.find(world.vector.sae).model)
+    monkeypatch.setattr(subject, "words", np.zeros(304, dtype=bool))
+    table = world.table(ListRecipe(measure="dot", words=True))
+    assert (table.rows, table.columns) == ([], (*TOKEN_COLUMNS, "dot"))
+    assert table.to_csv().count("\n") == 1
+
+
+@pytest.mark.parametrize("vector", [{}, {"centroid": False}, {"pca": [0.3, -0.2], "scale": 2.0}], ids=str)
+def test_the_logit_lens_reads_the_direction_without_the_centroid(world, vector):
+    recipe = VectorRecipe(**vars(world.vector) | vector)
+    table = world.table(ListRecipe(measure="logit_lens", top=EVERYTHING), vector=recipe)
+    _, subject, source = source_of(world.library, recipe, None)
+    f, space = source.weights.encoder / source.weights.encoder.norm(), subject.space
+    g = (1 - sum(recipe.pca)) * f + sum(w * p for w, p in zip(recipe.pca, space.components, strict=False))
+    expected = lens_logits(world.model, (recipe.scale or space.mean_distance) * g[None])[0]
+    assert column(table, "logit_lens") == pytest.approx(expected[column(table, "token_id")].tolist(), abs=1e-4)
+    assert table.settings["dtype"] == "float32"
+
+
+def test_no_other_measure_runs_the_model(world, monkeypatch):
+    def run(*_):
+        raise AssertionError("the model was asked for")
+
+    monkeypatch.setattr(world.library, "run", run)
+    for measure in MEASURES:
+        if measure == "logit_lens":
+            with pytest.raises(AssertionError, match="asked for"):
+                world.table(ListRecipe(measure=measure))
+        else:
+            assert world.table(ListRecipe(measure=measure), evidence=True).rows
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("measure", ["score", *OWN_COLUMN])
+def test_a_list_is_judged_by_its_own_order(world, measure, negative, words):
+    table = world.table(
+        ListRecipe(measure=measure, negative=negative, words=words, top=EVERYTHING), evidence=True
+    )
+    _, _, source = source_of(world.library, world.vector, None, scan=True)
+    judged = [row for row in table.rows if source.countable[row[2]]]
+    fires = [row[-1] > 0 for row in judged]
+    places = [place for place, one in enumerate(fires, 1) if one]
+    found = table.evidence
+    assert (found.judged_on, found.firing, found.hits) == (len(judged), len(places), sum(fires[:10]))
+    assert found.average_precision == pytest.approx(np.mean([n / place for n, place in enumerate(places, 1)]))
+    assert 0 <= found.beaten_by <= 1 and found.average_precision_chance != found.average_precision
+
+
+def test_by_chance_the_logit_lens_orders_half_of_all_pairs(world):
+    assert world.table(ListRecipe(measure="logit_lens"), evidence=True).evidence.auroc_chance == pytest.approx(
+        0.5, abs=0.1
+    )
