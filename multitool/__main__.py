@@ -14,7 +14,7 @@ from multitool.errors import UserError, shown
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
-from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of, whole
+from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of, weights_told, whole
 from multitool.registry import SaeEntry, saes
 from multitool.scan import ScanTask
 from multitool.sources import missing_scan
@@ -304,7 +304,7 @@ def _note_other_model(model: str | None, entry: SaeEntry) -> None:
 
 def _title(settings: dict, vector: dict) -> str:
     return visible(
-        f"{settings['sae']} feature {settings['feature']} on {settings['model']}, {settings['weights']} weights, "
+        f"{settings['sae']} feature {settings['feature']} on {settings['model']}, weights {weights_told(settings)}, "
         f"scale {settings['scale']:.3g}; distance from centroid {vector['distance_from_centroid']:.3g} "
         f"(tokens: {vector['mean_token_distance']:.3g})"
     )

@@ -31,7 +31,7 @@ from multitool._version import __version__
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
 from multitool.phrases import END, Phrase, Shown, shown_part
-from multitool.recipe import whole
+from multitool.recipe import weights_told, whole
 from multitool.text import percent, visible
 
 FORMATS = ("png", "svg", "pdf")
@@ -463,7 +463,7 @@ def _heading(document: DefinitionTree) -> str:
 def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
     """The whole recipe and what came of it, so that the figure alone can be reproduced: paragraphs of short parts."""
     s, vector = document.settings, document.vector
-    weights = f"{s.get('weights')} weights"
+    weights = weights_told(s) if s.get("weights") == "tokens" else f"{weights_told(s)} weights"
     if s.get("weights") == "mix":
         weights += f" (encoder share {_exact(s.get('encoder_share'))})"
     place = "centroid + " if s.get("centroid") else ""

@@ -17,7 +17,7 @@ from multitool.growth import Growth
 from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.scan import ScanTask
-from multitool.sources import missing_scan, resolved, source_of, vector_of
+from multitool.sources import compared, missing_scan, resolved, source_of, vector_of
 from multitool.subject import Subject
 from multitool.suggest import Suggestion, prepare_suggestion
 from multitool.task import GrowthTask, growth_task
@@ -160,7 +160,8 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
     Raises:
         UserError: the tree's recipe cannot be followed.
     """
-    scan_if_missing(library, missing_scan(library, recipes(document.settings)[0], model))
+    vector_recipe = compared(library, resolved(library, recipes(document.settings)[0]))
+    scan_if_missing(library, missing_scan(library, vector_recipe, model))
     prepared = prepare_check(library, document, model)
     asked = [answer for answers in library.do(prepared.ask) for answer in answers]
     checked, = library.do(prepared.check)

@@ -6,11 +6,12 @@ JSON; its type and its help are what command line and API tell of it.
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from types import NoneType
 from typing import Literal, get_args, get_type_hints
 
 from multitool.errors import UserError, shown
+from multitool.terms import token_terms, tokens_written
 from multitool.vector import DIRECTIONS
 
 DEFAULT_PROMPT = 'A typical definition of "{ghost}" would be "'
@@ -70,9 +71,14 @@ class VectorRecipe:
         + " (default: what suits the SAE)",
     )
     encoder_share: float = _setting(0.5, help="the encoder's share of mix, 0 to 1")
+    tokens: str = _setting(
+        "", help='with weights tokens: real tokens, added and subtracted, e.g. king - man + woman or king*0.5 + '
+        'queen*0.5; an exact token in double quotes, or by its number as #1234'
+    )
     centroid: bool = _setting(True, help="start from the centroid of all token embeddings")
     scale: float | None = _setting(
-        None, help="length of the direction (default: the model's mean distance of tokens from their centroid)"
+        None, help="length of the direction (default: the model's mean distance of tokens from their centroid; of "
+        "tokens their own)"
     )
     pca: tuple[float, ...] = _setting((), help="weights of the first principal components of the token embeddings")
 
@@ -84,6 +90,7 @@ class VectorRecipe:
         if self.weights is not None and self.weights not in tuple(DIRECTIONS):
             raise UserError(f"weights is {shown(self.weights)}; valid are {', '.join(DIRECTIONS)}.")
         _keep(self, "encoder_share", number(self.encoder_share, "encoder_share", "from 0 to 1", lambda x: 0 <= x <= 1))
+        self._check_tokens()
         _check_bool(self.centroid, "centroid")
         if self.scale is not None:
             _keep(self, "scale", number(self.scale, "scale", "above 0 and at most 1e6", lambda x: 0 < x <= 1e6))
@@ -91,6 +98,19 @@ class VectorRecipe:
             raise UserError(f"pca is {shown(self.pca)}; it must be a list of component weights, e.g. [0.2, 0.1].")
         _keep(self, "pca", tuple(number(w, "a weight in pca", "within ±1e6", lambda x: abs(x) <= 1e6)
                                  for w in self.pca))
+
+    def _check_tokens(self) -> None:
+        if not isinstance(self.tokens, str):
+            raise UserError(f"tokens is {shown(self.tokens)}; it must be a text, e.g. king - man + woman.")
+        _keep(self, "tokens", self.tokens.strip())
+        if self.weights == "tokens":
+            _keep(self, "tokens", tokens_written(token_terms(self.tokens)))
+        elif self.tokens:
+            raise UserError(f"tokens is {shown(self.tokens)}, which goes with the weights tokens only. Choose these.")
+
+    def by(self, weights: str, **settings) -> "VectorRecipe":
+        """The recipe with other weights, and other settings besides."""
+        return replace(self, weights=weights, tokens=self.tokens if weights == "tokens" else "", **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +175,12 @@ def recipes(settings: dict) -> tuple[VectorRecipe, TreeRecipe]:
     if missing:
         raise UserError(f"This tree's settings do not tell its {' and '.join(sorted(missing))}, so it cannot be grown.")
     return VectorRecipe(**vector), TreeRecipe(**tree)
+
+
+def weights_told(settings: dict) -> str:
+    """What gave the direction, in words, from the settings of a result, which may be anybody's."""
+    kind = settings.get("weights")
+    return f"tokens {settings.get('tokens')}" if kind == "tokens" else str(kind)
 
 
 def closing_quote(prompt: str) -> str | None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multitool.arithmetic import offset, tokens_meant
 from multitool.errors import UserError
 from multitool.firing import mapped_half, usual_tokens, vocabulary_direction
 from multitool.library import Library
@@ -14,7 +15,7 @@ from multitool.loading import Sae
 from multitool.recipe import VectorRecipe
 from multitool.scan import Scan, ScanTask
 from multitool.subject import Subject
-from multitool.vector import FeatureVector, FeatureWeights, feature_vector, needs_scan
+from multitool.vector import DIRECTIONS, FeatureVector, FeatureWeights, Heading, heading, needs_scan, placed, random_row
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,37 @@ class FeatureSource:
     strongest_ids: Tensor | None = None  # tokens that the vocabulary direction is made from
     countable: Tensor | None = None  # (V,) bool: tokens of texts whose residual is not out of the ordinary
 
-    def made_from(self, kind: str, n_tokens: int) -> np.ndarray:
-        """The tokens, standing alone, that a kind of direction was made from: (V,) bool. No list is judged on them."""
-        return mapped_half(n_tokens).numpy() if kind == "mapped" else self.used_in_texts(kind, n_tokens)
+    def made_from(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
+        """The tokens, standing alone, that a direction was made from: (V,) bool. No list is judged on them."""
+        if recipe.weights == "mapped":
+            return mapped_half(subject.space.n_tokens).numpy()
+        return self.used_in_texts(recipe, subject)
 
-    def used_in_texts(self, kind: str, n_tokens: int) -> np.ndarray:
-        """The tokens that a kind of direction took from what fires this feature: (V,) bool. No text is judged on them.
+    def used_in_texts(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
+        """The tokens that a direction took from what fires this feature, or that it is: (V,) bool. No text is judged on
+        them.
 
         The map is none of that: it was made without looking at any feature.
         """
-        used = np.zeros(n_tokens, dtype=bool)
-        if kind == "vocabulary":
+        used = np.zeros(subject.space.n_tokens, dtype=bool)
+        if recipe.weights == "vocabulary":
             used[self.strongest_ids.numpy()] = True
+        elif recipe.weights == "tokens":
+            used[[token_id for token_id, _ in tokens_meant(subject, recipe.tokens)]] = True
         return used
 
 
 def resolved(library: Library, recipe: VectorRecipe) -> VectorRecipe:
     """The recipe with the weights that suit its SAE, where it names none. Raises UserError if there is no such SAE."""
     return recipe if recipe.weights else replace(recipe, weights=library.find(recipe.sae).default_weights)
+
+
+def compared(library: Library, recipe: VectorRecipe) -> VectorRecipe:
+    """How other features' vectors are made to compare with those of a resolved recipe: by the same recipe; or, where no
+    feature has a part in that, by the weights that suit the SAE."""
+    if DIRECTIONS[recipe.weights].of_feature:
+        return recipe
+    return recipe.by(library.find(recipe.sae).default_weights)
 
 
 def sae_and_subject(library: Library, recipe: VectorRecipe, model: str | None) -> tuple[Sae, Subject]:
@@ -119,12 +133,21 @@ def source_of(
     return sae, subject, source
 
 
+def heading_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Heading:
+    """The direction of a feature by a recipe. Raises UserError if there is none."""
+    weights, space = source.weights, subject.space
+    if recipe.weights == "tokens":
+        tokens = tokens_meant(subject, recipe.tokens)
+        weights = replace(weights, tokens=offset(space, tokens, centroid=recipe.centroid))
+    elif recipe.weights == "random":
+        weights = replace(weights, random=random_row(source.index, space.d_model))
+    return heading(weights, space, recipe.weights, recipe.encoder_share)
+
+
 def vector_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> FeatureVector:
     """The vector of a feature by a recipe. Raises UserError if there is none."""
-    return feature_vector(
-        source.weights, subject.space, kind=recipe.weights, encoder_share=recipe.encoder_share,
-        centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca,
-    )
+    found = heading_of(source, subject, recipe)
+    return placed(found, subject.space, centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca)
 
 
 def vectors_of(

@@ -34,6 +34,7 @@ class FeatureControls:
     feature: gr.Number
     weights: gr.Radio
     encoder_share: gr.Slider
+    tokens: gr.Textbox
     centroid: gr.Checkbox
     usual_scale: gr.Checkbox
     scale: gr.Slider
@@ -76,6 +77,12 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         )
         share = gr.Slider(0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=False,
                           info="1 is the encoder alone, 0 the decoder alone")
+        tokens = gr.Textbox(
+            recipe.tokens, label="Tokens", placeholder="e.g. king - man + woman", max_lines=1, elem_id="arithmetic",
+            visible=recipe.weights == "tokens",
+            info='Words, added and subtracted, with weights as in king*0.5 + queen*0.5; an exact token in double '
+            "quotes. Their sum's own length is the scale, where the usual one is ticked",
+        )
         usual_scale = gr.Checkbox(
             True, label="As far out as a usual token", elem_id="usual-scale",
             info="The scale is the mean distance of the model's tokens from their centroid",
@@ -122,7 +129,8 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         """The weights that suit another SAE."""
         return library.find(name).default_weights if library.offers(name or "") else gr.skip()
 
-    weights.change(lambda kind: gr.update(visible=kind == "mix"), weights, share, queue=False, **PRIVATE)
+    weights.change(lambda kind: [gr.update(visible=kind == "mix"), gr.update(visible=kind == "tokens")], weights,
+                   [share, tokens], queue=False, show_progress="hidden", **PRIVATE)
     gr.on([weights.change, sae_box.change], partial(_weights_help, library), [sae_box, weights], weights_help,
           queue=False, show_progress="hidden", **PRIVATE)
     usual_scale.input(own_scale, [usual_scale, sae_box, scale], scale, queue=False, show_progress="hidden", **PRIVATE)
@@ -134,7 +142,7 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
           show_progress="hidden", **PRIVATE)
     for name, button in step_buttons.items():
         button.click(step(name), [sae_box, feature], feature, show_progress_on=feature, **PRIVATE)
-    return FeatureControls(sae_box, feature, weights, share, centroid, usual_scale, scale, component, more)
+    return FeatureControls(sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, component, more)
 
 
 def control_values(library: Library, recipe: VectorRecipe) -> list:
@@ -142,11 +150,13 @@ def control_values(library: Library, recipe: VectorRecipe) -> list:
     recipe = resolved(library, recipe)
     first, *more = recipe.pca or (0.0,)
     scale = gr.skip() if recipe.scale is None else recipe.scale
-    return [recipe.sae, recipe.feature, recipe.weights, recipe.encoder_share, recipe.centroid, recipe.scale is None,
-            scale, first, ", ".join(map(str, more))]
+    return [recipe.sae, recipe.feature, recipe.weights, recipe.encoder_share, recipe.tokens, recipe.centroid,
+            recipe.scale is None, scale, first, ", ".join(map(str, more))]
 
 
-def vector_recipe(sae, feature, weights, encoder_share, centroid, usual_scale, scale, first, more) -> VectorRecipe:
+def vector_recipe(
+    sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, first, more
+) -> VectorRecipe:
     """The recipe that the controls show, from their values in their order.
 
     Raises:
@@ -160,8 +170,8 @@ def vector_recipe(sae, feature, weights, encoder_share, centroid, usual_scale, s
         ) from error
     pca = [first, *further] if first or further else []
     return VectorRecipe(
-        sae=sae, feature=feature, weights=weights, encoder_share=encoder_share, centroid=centroid,
-        scale=None if usual_scale else scale, pca=pca,
+        sae=sae, feature=feature, weights=weights, encoder_share=encoder_share,
+        tokens=tokens if weights == "tokens" else "", centroid=centroid, scale=None if usual_scale else scale, pca=pca,
     )
 
 
@@ -209,7 +219,7 @@ def _weights_help(library: Library, name: str | None, kind: str | None) -> str:
         return ""
     said = f"<p>{escape(kind.capitalize())}: {escape(DIRECTIONS[kind].help)}.</p>"
     suitable = library.find(name).default_weights if library.offers(name or "") else kind
-    if needs_scan(suitable) and not needs_scan(kind):
+    if needs_scan(suitable) and not needs_scan(kind) and DIRECTIONS[kind].of_feature:
         said += f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>'
     return said
 

@@ -20,7 +20,7 @@ from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.settings import Settings
-from multitool.sources import missing_scan, resolved, sae_and_subject
+from multitool.sources import compared, missing_scan, resolved, sae_and_subject
 from multitool.suggest import Suggestion, prepare_suggestion
 from multitool.ui_gpu import Worker
 
@@ -109,7 +109,7 @@ class Service:
             )
         vector, tree = recipes(document.settings)
         self._check(tree)
-        yield from self._scanned(vector)
+        yield from self._scanned(compared(self.library, resolved(self.library, vector)))
         prepared = yield from self._waiting(vector.sae, prepare_check, document)
         asked = yield from self._asked(prepared.ask, _CONTROLS)
         yield "Holding the tree against other ghosts, and reading its definitions …"

@@ -10,7 +10,7 @@ from multitool import engine
 from multitool.compare import ranks_in
 from multitool.engine import TokenTable
 from multitool.errors import UserError
-from multitool.recipe import MEASURES, ListRecipe, VectorRecipe
+from multitool.recipe import MEASURES, ListRecipe, VectorRecipe, weights_told
 from multitool.text import visible
 from multitool.ui_common import PRIVATE, by_name, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
@@ -169,12 +169,12 @@ def _token_text(service: Service, table: TokenTable, token_id: int) -> str:
 
 def _name(table: TokenTable) -> str:
     settings = table.settings
-    return f"{settings['sae']} feature {settings['feature']}, {settings['weights']}, scale {settings['scale']:.3g}"
+    return f"{settings['sae']} feature {settings['feature']}, {weights_told(settings)}, scale {settings['scale']:.3g}"
 
 
 def _summary(table: TokenTable) -> str:
     settings, vector = table.settings, table.vector
     return (
-        f"{settings['sae']} feature {settings['feature']}, {settings['weights']}: distance from the centroid "
+        f"{settings['sae']} feature {settings['feature']}, {weights_told(settings)}: distance from the centroid "
         f"{vector['distance_from_centroid']:.3g} (tokens: {vector['mean_token_distance']:.3g} on average)"
     )

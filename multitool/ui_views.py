@@ -12,7 +12,7 @@ from multitool.compare import Comparison
 from multitool.document import DefinitionTree
 from multitool.draw import render
 from multitool.errors import UserError
-from multitool.recipe import VectorRecipe, recipes
+from multitool.recipe import VectorRecipe, recipes, weights_told
 from multitool.text import percent, visible
 from multitool.tree import Definition, coverage
 from multitool.ui_common import save
@@ -159,7 +159,7 @@ def titled(which: str, document: DefinitionTree) -> str:
     settings = document.settings
     scale = settings.get("scale")
     far = f", scale {scale:.3g}" if isinstance(scale, (int, float)) else ""
-    name = visible(f"{settings.get('sae')} · feature {settings.get('feature')} · {settings.get('weights')}{far}")[:200]
+    name = visible(f"{settings.get('sae')} · feature {settings.get('feature')} · {weights_told(settings)}{far}")[:200]
     return f'<p title="{escape(name, quote=True)}"><b>{which}</b> · {escape(name)}</p>'
 
 
@@ -171,7 +171,7 @@ def link_query(document: DefinitionTree | None) -> str:
         vector, tree = recipes(document.settings)
     except UserError:
         return ""
-    usual = vector.scale == document.vector.get("mean_token_distance")
+    usual = vector.scale == document.vector.get("mean_token_distance") and vector.weights != "tokens"
     return "?" + links.query(replace(vector, scale=None) if usual else vector, tree)
 
 

@@ -189,7 +189,7 @@ def trees_judged(library: Library, recipe: VectorRecipe, setting: Setting, featu
             if not own:
                 verdicts["unknown"] += 1
                 continue
-            made_from = source.used_in_texts(recipe.weights, space.n_tokens)
+            made_from = source.used_in_texts(recipe, subject)
             scores = scores_of(source.index, own, control_definitions, made_from)
             fires_at_all = float(np.mean([text.fires[:, source.index].max() > 0 for text in own]))
             verdicts[tree_verdict(scores, fires_at_all, int(made_from.sum()))] += 1

@@ -149,6 +149,19 @@ def test_every_option_reaches_the_result(folders, tmp_path):
     assert data["result"]["effective_cutoff"] > 0.02
 
 
+def test_a_tree_of_tokens_in_place_of_a_feature(folders, tmp_path, capsys):
+    file = tmp_path / "tree.json"
+    options = ["tree", *folders, "--feature", "1", "--cutoff", "0.05", "--weights", "tokens"]
+    assert main([*options, "--tokens", "a  -  b*0.5", "--json", str(file)]) == 0
+    settings = json.loads(file.read_text())["settings"]
+    assert (settings["weights"], settings["tokens"]) == ("tokens", "a - b*0.5")
+    capsys.readouterr()
+    assert main([*options, "--tokens", "a  -  b*0.5"]) == 0
+    assert "weights tokens a - b*0.5, scale" in capsys.readouterr().out
+    assert main(options) == 2
+    assert "tokens is ''" in capsys.readouterr().err
+
+
 def test_a_precision_that_was_asked_for_is_used(folders, tmp_path):
     file = tmp_path / "tree.json"
     options = ["--cutoff", "0.1", "--dtype", "bfloat16", "--json", str(file)]
@@ -295,8 +308,8 @@ def test_all_saes_are_listed_and_the_demos_first(capsys):
 
 
 VECTOR_OPTIONS = {
-    "--sae", "--feature", "--model", "--weights", "--encoder-share", "--no-centroid", "--scale", "--pca", "--dtype",
-    "--device",
+    "--sae", "--feature", "--model", "--weights", "--encoder-share", "--tokens", "--no-centroid", "--scale", "--pca",
+    "--dtype", "--device",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from multitool.errors import UserError
 from multitool.recipe import DEFAULT_PROMPT, ListRecipe, TreeRecipe, VectorRecipe, closing_quote
+from multitool.vector import DIRECTIONS
 
 NAN, INF = math.nan, math.inf
 HUGE = 10**400  # a whole number that is no float
@@ -95,9 +96,20 @@ def test_weights_are_one_of_the_kinds_of_direction(value):
     assert "encoder, decoder, mix, vocabulary, mapped" in message
 
 
-@pytest.mark.parametrize("weights", [None, "encoder", "decoder", "mix", "vocabulary", "mapped"])
+@pytest.mark.parametrize("weights", [None, *(kind for kind in DIRECTIONS if kind != "tokens")])
 def test_weights_that_there_are_are_kept_and_none_leaves_them_to_the_sae(weights):
     assert vector(weights=weights).weights == weights
+
+
+def test_tokens_go_with_their_own_weights_only():
+    assert vector(weights="tokens", tokens=" king  -  man ").tokens == "king - man"
+    for weights in (None, "encoder"):
+        assert "goes with the weights tokens only" in refusal(vector, weights=weights, tokens="king")
+    for value in ("", "king man", 5, None):
+        assert f"tokens is {beginning(value)}" in refusal(vector, weights="tokens", tokens=value)
+    by_tokens = vector(weights="tokens", tokens="king", scale=2)
+    assert by_tokens.by("decoder", scale=3) == vector(weights="decoder", scale=3)
+    assert by_tokens.by("tokens") == by_tokens
 
 
 @pytest.mark.parametrize("value", ["Score", "", None, 1, True, ["score"], {}, {"score"}], ids=str)
@@ -208,7 +220,10 @@ def test_the_quote_that_closes_is_the_partner_of_the_one_left_open(prompt, quote
 
 @pytest.mark.parametrize(
     ("recipe", "name"),
-    [*((vector, name) for name in ("sae", "weights", "pca", "scale")), (TreeRecipe, "prompt"), (ListRecipe, "measure")],
+    [
+        *((vector, name) for name in ("sae", "weights", "tokens", "pca", "scale")), (TreeRecipe, "prompt"),
+        (ListRecipe, "measure"),
+    ],  # fmt: skip
 )
 def test_a_very_long_value_is_not_repeated_whole(recipe, name):
     value = " " * 100_000 if name == "sae" else "x" * 100_000

@@ -72,7 +72,7 @@ def test_an_sae_tells_where_it_was_trained_and_whether_its_model_is_gated():
 
 def test_components_are_typed_as_numbers_separated_by_commas():
     def pca(first, more):
-        return vector_recipe("demo/hook_embed", 0, "encoder", 0.5, True, False, 2.0, first, more).pca
+        return vector_recipe("demo/hook_embed", 0, "encoder", 0.5, "", True, False, 2.0, first, more).pca
 
     assert pca(0, "") == ()
     assert pca(0.2, "0.1, -0.05") == (0.2, 0.1, -0.05)
@@ -83,7 +83,7 @@ def test_components_are_typed_as_numbers_separated_by_commas():
 
 @pytest.mark.parametrize(("usual", "scale"), [(True, None), (False, 2.0)])
 def test_the_usual_scale_is_left_to_the_model(usual, scale):
-    assert vector_recipe("demo/hook_embed", 0, "encoder", 0.5, True, usual, 2.0, 0, "").scale == scale
+    assert vector_recipe("demo/hook_embed", 0, "encoder", 0.5, "", True, usual, 2.0, 0, "").scale == scale
 
 
 def test_the_demo_is_found_by_name():

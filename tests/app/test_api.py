@@ -42,7 +42,7 @@ def test_a_twin_answers_with_the_same_as_one_json_text(client):
 
 def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    vector = ["sae", "feature", "weights", "encoder_share", "centroid", "scale", "pca"]
+    vector = ["sae", "feature", "weights", "encoder_share", "tokens", "centroid", "scale", "pca"]
     tree = ["prompt", "top_k", "cutoff", "max_depth", "max_nodes", "stop"]
     assert _names(api["/definition_tree"]) == vector + tree
     assert _names(api["/token_list"]) == [*vector, "exponent", "top", "measure", "evidence"]
