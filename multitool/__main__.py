@@ -1,4 +1,4 @@
-"""The command line: ``python -m multitool tree|tokens|suggest|saes``."""
+"""The command line: ``python -m multitool tree|tokens|suggest|components|saes``."""
 
 import argparse
 import json
@@ -8,8 +8,9 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from multitool.components import SHOWN, TOKENS
 from multitool.document import DefinitionTree
-from multitool.engine import check_tree, definition_tree, scan_if_missing, suggest, token_table
+from multitool.engine import check_tree, components, definition_tree, scan_if_missing, suggest, token_table
 from multitool.errors import UserError, shown
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
@@ -19,7 +20,7 @@ from multitool.registry import SaeEntry, saes
 from multitool.scan import ScanTask
 from multitool.sources import missing_scan
 from multitool.suggest import Study, try_features
-from multitool.text import visible
+from multitool.text import percent, visible
 
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
@@ -85,6 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     add = trying.add_argument
     add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
     trying.set_defaults(run=_suggest)
+
+    showing = commands.add_parser("components", help="what the principal components of a model's embeddings are")
+    add = showing.add_argument
+    add("--sae", metavar="NAME", help="an SAE of the model: RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
+    add("--count", type=int, default=SHOWN, metavar="N", help=f"how many, the first ones (default: {SHOWN})")
+    add("--top", type=int, default=TOKENS, metavar="N", help=f"tokens at each end (default: {TOKENS})")
+    add("--json", type=Path, metavar="FILE", help="write them")
+    showing.set_defaults(run=_components)
 
     listing = commands.add_parser("saes", help="what can be loaded, and on which model")
     listing.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
@@ -272,6 +282,20 @@ def _study(
     if not trials:
         raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
     return Study(trials)
+
+
+def _components(options) -> None:
+    _check_writable(options.json)
+    library = Library(device="cpu", allow_folder=True)
+    found = components(library, options.sae, model=options.model, count=options.count, top=options.top)
+    if options.json:
+        listed = [component.to_dict() for component in found]
+        _write(options.json, json.dumps(listed, ensure_ascii=False, allow_nan=False).encode())
+        return
+    for component in found:
+        print(f"component {component.index}: {percent(component.share)} of the variance")
+        for sign, tokens in (("+", component.positive), ("-", component.negative)):
+            print(f"  {sign}  " + " ".join(visible(token, spaces=True) for token in tokens))
 
 
 def _saes(options) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from multitool._version import __version__
 from multitool.checks import judge_list, prepare_check
+from multitool.components import SHOWN, TOKENS, Component, components_of
 from multitool.document import DefinitionTree
 from multitool.errors import UserError, shown
 from multitool.evidence import ListEvidence
@@ -187,6 +188,25 @@ def suggest(
         [answer for answers in library.do(task) for answer in answers] for task in (prepared.controls, prepared.ask)
     )
     return prepared.suggestion(asked, controls)
+
+
+def components(
+    library: Library, sae: str | None = None, *, model: str | None = None, count: int = SHOWN, top: int = TOKENS
+) -> list[Component]:
+    """The first principal components of a model's embeddings: their share of variance, the tokens at their ends.
+
+    Args:
+        sae: whose model it is, unless ``model`` is given: a hub id or a folder.
+        count: how many components.
+        top: how many tokens at each end.
+
+    Raises:
+        UserError: neither tells a model, it cannot be had, or a number is out of its range.
+    """
+    name = model or (library.find(sae).model if sae else None)
+    if not name:
+        raise UserError("Name a model, or an SAE that tells the model it was trained on.")
+    return components_of(library.subject(name), count, top)
 
 
 def scan_if_missing(

@@ -7,6 +7,7 @@ from html import escape
 
 import gradio as gr
 
+from multitool.components import SHOWN, Component
 from multitool.defaults import Opening
 from multitool.errors import UserError, shown
 from multitool.library import Library
@@ -14,7 +15,7 @@ from multitool.loading import strongest_contexts
 from multitool.recipe import VectorRecipe
 from multitool.registry import SaeEntry, models, saes
 from multitool.sources import resolved
-from multitool.text import visible
+from multitool.text import percent, visible
 from multitool.ui_common import PRIVATE, shown_errors
 from multitool.ui_service import Service
 from multitool.vector import DIRECTIONS, needs_scan
@@ -24,6 +25,7 @@ _NOT_AMONG_EMBEDDINGS = (
     "This layer's own weights point nowhere among the embeddings: here trees and lists by them say little. Choose "
     "vocabulary or mapped weights."
 )
+_TOKENS_TOLD = 6  # at each end of a component
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class FeatureControls:
     centroid: gr.Checkbox
     usual_scale: gr.Checkbox
     scale: gr.Slider
-    first_component: gr.Slider
-    more_components: gr.Textbox
+    components: tuple[gr.Slider, ...]
 
     def all(self) -> list:
-        return list(vars(self).values())
+        *single, components = vars(self).values()
+        return [*single, *components]
 
 
 def feature_controls(service: Service, opening: Opening) -> FeatureControls:
@@ -80,8 +82,8 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         tokens = gr.Textbox(
             recipe.tokens, label="Tokens", placeholder="e.g. king - man + woman", max_lines=1, elem_id="arithmetic",
             visible=recipe.weights == "tokens",
-            info='Words, added and subtracted, with weights as in king*0.5 + queen*0.5; an exact token in double '
-            "quotes. Their sum's own length is the scale, where the usual one is ticked",
+            info='Words, added and subtracted, with weights as in `king*0.5 + queen*0.5`; an exact token in double '
+            "quotes. Ticked below, the scale is their sum's own length",
         )
         usual_scale = gr.Checkbox(
             True, label="As far out as a usual token", elem_id="usual-scale",
@@ -95,13 +97,7 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
             recipe.centroid, label="Start from the centroid",
             info="The mean of all token embeddings; without it, from zero",
         )
-    with gr.Accordion("Principal components", open=False):
-        component = gr.Slider(
-            0, 1, 0, step=0.01, label="Weight of the first component",
-            info="Mixed into the direction, which keeps the rest. The distance then differs from the scale.",
-        )
-        more = gr.Textbox("", label="Weights of further components", placeholder="e.g. 0.1, -0.05", max_lines=1,
-                          info="Of the second, the third, … in their order; negative ones point the other way")
+    components = _component_controls(service, sae_box)
 
     def step(name: str):
         def handler(sae_name: str, feature: int | None) -> int:
@@ -142,37 +138,88 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
           show_progress="hidden", **PRIVATE)
     for name, button in step_buttons.items():
         button.click(step(name), [sae_box, feature], feature, show_progress_on=feature, **PRIVATE)
-    return FeatureControls(sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, component, more)
+    return FeatureControls(sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, components)
 
 
 def control_values(library: Library, recipe: VectorRecipe) -> list:
-    """What the controls show for a recipe, in their order."""
+    """What the controls show for a recipe, in their order. Raises UserError if they cannot."""
     recipe = resolved(library, recipe)
-    first, *more = recipe.pca or (0.0,)
+    if len(recipe.pca) > SHOWN or any(abs(weight) > 1 for weight in recipe.pca):
+        raise UserError(
+            f"pca is {shown(list(recipe.pca))}; the page has sliders for {SHOWN} component weights from -1 to 1. Use "
+            "the command line or the API for others."
+        )
     scale = gr.skip() if recipe.scale is None else recipe.scale
     return [recipe.sae, recipe.feature, recipe.weights, recipe.encoder_share, recipe.tokens, recipe.centroid,
-            recipe.scale is None, scale, first, ", ".join(map(str, more))]
+            recipe.scale is None, scale, *recipe.pca, *[0.0] * (SHOWN - len(recipe.pca))]
 
 
 def vector_recipe(
-    sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, first, more
+    sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, *components
 ) -> VectorRecipe:
     """The recipe that the controls show, from their values in their order.
 
     Raises:
         UserError: a value cannot be.
     """
-    try:
-        further = [float(part) for part in more.replace(";", ",").split(",") if part.strip()]
-    except ValueError as error:
-        raise UserError(
-            f"Weights of further components are {shown(more)}; write numbers separated by commas, e.g. 0.1, -0.05."
-        ) from error
-    pca = [first, *further] if first or further else []
+    n_used = max((i for i, weight in enumerate(components, 1) if weight), default=0)
     return VectorRecipe(
         sae=sae, feature=feature, weights=weights, encoder_share=encoder_share,
-        tokens=tokens if weights == "tokens" else "", centroid=centroid, scale=None if usual_scale else scale, pca=pca,
+        tokens=tokens if weights == "tokens" else "", centroid=centroid, scale=None if usual_scale else scale,
+        pca=components[:n_used],
     )
+
+
+def _component_controls(service: Service, sae_box: gr.Dropdown) -> tuple[gr.Slider, ...]:
+    """A slider for each of the first components, folded away; and under it what the component is, once unfolded."""
+    with gr.Accordion("Principal components", open=False, elem_id="components") as accordion:
+        about = gr.HTML("", elem_id="components-about", padding=False)
+        sliders, lines = [], []
+        for index in range(1, SHOWN + 1):
+            sliders.append(gr.Slider(-1, 1, 0, step=0.01, label=f"Component {index}", elem_id=f"component-{index}"))
+            lines.append(gr.HTML("", elem_classes="component", padding=False))
+    unfolded = gr.State(False)
+    told = {
+        "fn": shown_errors(partial(_components_told, service)), "inputs": [unfolded, sae_box],
+        "outputs": [about, *lines], "show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE,
+    }
+    accordion.expand(lambda: True, None, unfolded, queue=False, show_progress="hidden", **PRIVATE).then(**told)
+    accordion.collapse(lambda: False, None, unfolded, queue=False, show_progress="hidden", **PRIVATE)
+    sae_box.change(**told)
+    return tuple(sliders)
+
+
+_COMPONENTS_ABOUT = (
+    "Directions in which the token embeddings differ most, mixed into the vector, which keeps the rest; a negative "
+    "weight points to the other end. The distance from the centroid then differs from the scale."
+)
+
+
+def _components_told(service: Service, unfolded: bool, sae: str | None):
+    """What the components of the SAE's model are, as HTML: on all of them, and on each."""
+    if not unfolded or not service.library.offers(sae or ""):
+        yield [gr.skip()] * (1 + SHOWN)
+        return
+    if not service.library.has(service.library.find(sae)):
+        later = "What each of them is can be told once the model is loaded: unfold this again after a tree or a list."
+        yield [_quiet(f"{_COMPONENTS_ABOUT} {later}"), *[""] * SHOWN]
+        return
+    for answer in service.components(sae, top=_TOKENS_TOLD):
+        if isinstance(answer, str):
+            yield [_quiet(answer), *[gr.skip()] * SHOWN]
+    yield [_quiet(_COMPONENTS_ABOUT), *map(_component_line, answer)]
+
+
+def _component_line(component: Component) -> str:
+    ends = "".join(
+        f"<li><b>{sign}</b> {' '.join(f'<q>{_text(token, spaces=True)}</q>' for token in tokens)}</li>"
+        for sign, tokens in (("+", component.positive), ("−", component.negative))
+    )
+    return f"<p>{percent(component.share)} of the variance</p><ul>{ends}</ul>"
+
+
+def _quiet(words: str) -> str:
+    return f'<p class="quiet">{escape(words)}</p>'
 
 
 def _names(service: Service, model: str) -> list[str]:

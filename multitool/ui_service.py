@@ -14,6 +14,7 @@ import torch
 from multitool import engine
 from multitool.asking import Asked, AskTask, Place, ReadTask
 from multitool.checks import prepare_check
+from multitool.components import Component
 from multitool.document import DefinitionTree
 from multitool.engine import PreparedTree, TokenTable
 from multitool.errors import UserError
@@ -144,6 +145,11 @@ class Service:
         controls = yield from self._asked(prepared.controls, _CONTROLS)
         judge = partial(prepared.suggestion, asked, controls)
         yield (yield from self._waiting(vector.sae, lambda _: judge(), otherwise="Judging the settings …"))
+
+    def components(self, sae: str, **numbers) -> Iterator[str | list[Component]]:
+        """The first principal components of an SAE's model, as ``engine.components`` tells them; before them, in words,
+        what they wait for."""
+        yield (yield from self._waiting(sae, partial(engine.components, **numbers), sae))
 
     def _grown(self, prepared: PreparedTree) -> Iterator[str | DefinitionTree]:
         yield self._first_words()

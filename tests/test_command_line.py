@@ -278,6 +278,21 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     assert len(study["trials"]) == 3 * 32
 
 
+def test_components_are_printed_and_written(folders, tmp_path, capsys):
+    file = tmp_path / "components.json"
+    options = ["components", *folders[:2], "--count", "2", "--top", "3"]
+    assert main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"component 1: [0-9.]+% of the variance", lines[0])
+    assert [line.split()[0] for line in lines] == ["component", "+", "-"] * 2
+    assert main([*options, "--json", str(file)]) == 0
+    first, second = json.loads(file.read_text())
+    assert first.keys() == {"index", "share", "positive", "negative"}
+    assert first["share"] > second["share"] and len(first["positive"]) == 3
+    assert main(["components"]) == 2
+    assert "Name a model" in capsys.readouterr().err
+
+
 def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
@@ -320,6 +335,7 @@ VECTOR_OPTIONS = {
                   "--image", "--drawn", "--dpi", "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
+        ("components", {"--sae", "--model", "--count", "--top", "--json"}),
         ("saes", {"--search"}),
     ],
 )

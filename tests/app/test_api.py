@@ -23,7 +23,7 @@ def client(app_url):
 
 ENDPOINTS = {
     "/definition_tree", "/continue_tree", "/trim_tree", "/check_tree", "/token_list", "/check_list", "/activity",
-    "/suggest", "/saes",
+    "/suggest", "/components", "/saes",
 }
 
 
@@ -48,7 +48,7 @@ def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     assert _names(api["/token_list"]) == [*vector, "exponent", "top", "measure", "evidence"]
     assert _names(api["/check_list"]) == [*vector, "exponent", "top", "measure"]
     assert [answer["label"] for answer in api["/definition_tree"]["returns"]] == ["picture", "tree"]
-    for endpoint in ("/definition_tree", "/token_list", "/check_list", "/activity", "/suggest", "/saes"):
+    for endpoint in ("/definition_tree", "/token_list", "/check_list", "/activity", "/suggest", "/components", "/saes"):
         assert all(parameter["parameter_has_default"] for parameter in api[endpoint]["parameters"])
 
 
@@ -99,6 +99,14 @@ def test_saes_are_found_by_name_and_by_model(client):
     found = client.predict("gemma-2b-res-jb", api_name="/saes")
     assert {sae["layer"] for sae in found} == {0, 6, 10, 12, 17}
     assert found[1]["neuronpedia_id"] == "gemma-2b/6-res-jb"
+
+
+def test_components_are_told(client):
+    first, second = client.predict(count=2, top=3, api_name="/components")
+    assert first["index"] == 1 and first["share"] > second["share"]
+    assert len(first["positive"]) == len(second["negative"]) == 3
+    with pytest.raises(AppError, match="top is 0"):
+        client.predict(top=0, api_name="/components")
 
 
 def test_requests_at_the_same_time_answer_as_those_one_after_the_other(client):
