@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING
 from pathlib import Path
+from types import UnionType
 from typing import Literal, get_args, get_origin
 
 from multitool.components import SHOWN, TOKENS
@@ -17,8 +18,6 @@ from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
 from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of, weights_told, whole
 from multitool.registry import SaeEntry, saes
-from multitool.scan import ScanTask
-from multitool.sources import missing_scan
 from multitool.suggest import Study, try_features
 from multitool.text import percent, visible
 
@@ -133,6 +132,8 @@ def _option(setting: Setting) -> dict:
         return {"action": "store_false" if setting.default else "store_true"}
     if get_origin(setting.type) is Literal:
         return given | {"choices": get_args(setting.type)}
+    if isinstance(setting.type, UnionType):  # of a number and a text: the recipe tells them apart
+        return given | {"type": str, "metavar": "N"}
     if get_origin(setting.type) is tuple:
         return given | {"type": get_args(setting.type)[0], "nargs": "+", "metavar": "W"}
     return given | {"type": setting.type, "metavar": {str: "TEXT", int: "N", float: "X"}[setting.type]}
@@ -148,10 +149,12 @@ def _tree(options) -> None:
     recipe = _recipe(TreeRecipe, options)
     if options.image and options.image.suffix.lower() not in _IMAGES:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
+    if options.evidence:
+        vector.single_feature()
     picture = _picture_options(options)
     _check_writable(options.json, options.image)
     library = _library(options)
-    _scan(library, missing_scan(library, vector, options.model))
+    _scan(library, vector, options.model)
     document = definition_tree(library, vector, recipe, model=options.model)
     if options.evidence:
         document = check_tree(library, document, model=options.model)
@@ -207,15 +210,15 @@ def _figures(evidence: dict) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
 
-def _scan(library: Library, task: ScanTask | None) -> None:
-    """Do a vocabulary scan, with its progress on standard error."""
+def _scan(library: Library, recipe: VectorRecipe, model: str | None, *, always: bool = False) -> None:
+    """Do the vocabulary scans that are missing, with their progress on standard error."""
 
     def report(done: int, total: int) -> None:
         end = "\n" if done == total else ""
         sys.stderr.write(f"\rmultitool: scanning the vocabulary (once): {done:,} of {total:,} tokens{end}")
         sys.stderr.flush()
 
-    scan_if_missing(library, task, report)
+    scan_if_missing(library, recipe, model, always=always, report=report)
 
 
 def _tokens(options) -> None:
@@ -224,7 +227,7 @@ def _tokens(options) -> None:
     _check_writable(options.csv, options.json)
     library = _library(options)
     by_scan = options.evidence or options.measure == "activation"
-    _scan(library, missing_scan(library, vector, options.model, always=by_scan))
+    _scan(library, vector, options.model, always=by_scan)
     table = token_table(library, vector, recipe, model=options.model, evidence=options.evidence)
     _note_other_model(options.model, library.find(vector.sae))
     if options.csv:
@@ -255,7 +258,7 @@ def _suggest(options) -> None:
     _check_writable(options.json)
     library = _library(options)
     library.sae(library.find(vector.sae)).check(features[-1])
-    _scan(library, missing_scan(library, vector, options.model, always=True))
+    _scan(library, vector, options.model, always=True)
     if options.features is None:
         found = suggest(library, vector, tree, model=options.model)
     else:

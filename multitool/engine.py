@@ -17,8 +17,7 @@ from multitool.evidence import ListEvidence
 from multitool.growth import Growth
 from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
-from multitool.scan import ScanTask
-from multitool.sources import compared, missing_scan, resolved, source_of, vector_of
+from multitool.sources import compared, missing_scan, recipe_vector, resolved, source_of, vector_of
 from multitool.subject import Subject
 from multitool.suggest import Suggestion, prepare_suggestion
 from multitool.task import GrowthTask, growth_task
@@ -113,8 +112,7 @@ def prepare_tree(
         UserError: the recipe cannot be followed.
     """
     vector_recipe = resolved(library, vector_recipe)
-    _, subject, source = source_of(library, vector_recipe, model)
-    vector = vector_of(source, subject, vector_recipe)
+    subject, vector = recipe_vector(library, vector_recipe, model)
     task = growth_task(subject, vector.v, tree_recipe, begun.tree if begun else None)
     settings = _resolved(subject, vector_recipe, vector)
     settings |= asdict(tree_recipe) | {"dtype": library.dtype, "version": __version__}
@@ -136,7 +134,7 @@ def definition_trees(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    scan_if_missing(library, missing_scan(library, vector_recipe, model))
+    scan_if_missing(library, vector_recipe, model)
     prepared = prepare_tree(library, vector_recipe, tree_recipe, model=model)
     for growth in library.do(prepared.task):
         yield prepared.document(growth)
@@ -161,8 +159,10 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
     Raises:
         UserError: the tree's recipe cannot be followed.
     """
-    vector_recipe = compared(library, resolved(library, recipes(document.settings)[0]))
-    scan_if_missing(library, missing_scan(library, vector_recipe, model))
+    vector_recipe = recipes(document.settings)[0]
+    vector_recipe.single_feature()
+    vector_recipe = compared(library, resolved(library, vector_recipe))
+    scan_if_missing(library, vector_recipe, model)
     prepared = prepare_check(library, document, model)
     asked = [answer for answers in library.do(prepared.ask) for answer in answers]
     checked, = library.do(prepared.check)
@@ -182,7 +182,7 @@ def suggest(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    scan_if_missing(library, missing_scan(library, vector_recipe, model, always=True))
+    scan_if_missing(library, vector_recipe, model, always=True)
     prepared = prepare_suggestion(library, vector_recipe, tree_recipe, model)
     controls, asked = (
         [answer for answers in library.do(task) for answer in answers] for task in (prepared.controls, prepared.ask)
@@ -210,15 +210,23 @@ def components(
 
 
 def scan_if_missing(
-    library: Library, task: ScanTask | None, report: Callable[[int, int], None] = lambda done, total: None
+    library: Library,
+    recipe: VectorRecipe,
+    model: str | None = None,
+    *,
+    always: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Do a vocabulary scan.
+    """Do the vocabulary scans that must be there before anything is made of a recipe.
 
     Args:
-        task: of ``missing_scan``.
+        always: one is needed whatever the recipe's direction.
         report: told of the progress: tokens done, tokens in all.
+
+    Raises:
+        UserError: as ``missing_scan``, or a scan cannot be done.
     """
-    if task is not None:
+    while task := missing_scan(library, recipe, model, always=always):
         for done in library.do(task):
             report(done, task.n_tokens)
 
@@ -265,13 +273,17 @@ def token_table(
     """
     vector_recipe = resolved(library, vector_recipe)
     by_activation = list_recipe.measure == "activation"
-    sae, subject, source = source_of(library, vector_recipe, model, scan=evidence or by_activation)
-    vector = vector_of(source, subject, vector_recipe)
+    if evidence or by_activation:
+        sae, subject, source = source_of(library, vector_recipe, model, scan=True)
+        vector = vector_of(source, subject, vector_recipe)
+    else:
+        source = None
+        subject, vector = recipe_vector(library, vector_recipe, model)
     space, texts = subject.space, subject.token_texts
     firing = source.activations.where(source.countable, 0.0) if by_activation else None
     listed = token_list(space, vector.v, exponent=list_recipe.exponent, top=list_recipe.top, activations=firing)
     columns = [listed.token_id, listed.score, listed.distance_to_vector, listed.distance_to_centroid]
-    if source.activations is not None:
+    if source:
         columns.append(source.activations.numpy()[listed.token_id])
     rows = [
         [rank, texts[token_id], token_id, *numbers]

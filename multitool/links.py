@@ -50,7 +50,7 @@ def _written(value) -> str:
 
 def _read(name: str, text: str):
     """A setting from a link's text, of the kind that the recipe wants."""
-    if name in ("sae", "weights", "tokens", "prompt"):
+    if name in ("sae", "feature", "weights", "tokens", "prompt"):
         return text
     if name in ("centroid", "stop"):
         # What is neither is left for the recipe to refuse.

@@ -5,13 +5,14 @@ JSON; its type and its help are what command line and API tell of it.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from types import NoneType
 from typing import Literal, get_args, get_type_hints
 
 from multitool.errors import UserError, shown
-from multitool.terms import token_terms, tokens_written
+from multitool.terms import Term, feature_terms, features_written, token_terms, tokens_written
 from multitool.vector import DIRECTIONS
 
 DEFAULT_PROMPT = 'A typical definition of "{ghost}" would be "'
@@ -65,7 +66,10 @@ class VectorRecipe:
     """How the ghost token's vector is made. Raises UserError for a value that cannot be."""
 
     sae: str = _setting(help="the SAE: RELEASE/SAE_ID as in sae-lens, or demo/…")
-    feature: int = _setting(help="the feature's number, from 0")
+    feature: int | str = _setting(
+        help='the feature\'s number, from 0; or several features with weights, "123*1.0 + 456*-0.5", also of other '
+        'SAEs of the same model, "123*0.5 + demo/blocks.6.hook_resid_post:12*0.5"'
+    )
     weights: Weights | None = _setting(
         None, help="what gives the direction: " + "; ".join(f"{kind}: {made.help}" for kind, made in DIRECTIONS.items())
         + " (default: what suits the SAE)",
@@ -86,11 +90,16 @@ class VectorRecipe:
         if not isinstance(self.sae, str) or not self.sae.strip():
             raise UserError(f"sae is {shown(self.sae)}; name one as RELEASE/SAE_ID, e.g. demo/hook_embed.")
         _keep(self, "sae", self.sae.strip())
-        _keep(self, "feature", whole(self.feature, "feature", 0))
+        _keep(self, "feature", _feature(self.feature))
         if self.weights is not None and self.weights not in tuple(DIRECTIONS):
             raise UserError(f"weights is {shown(self.weights)}; valid are {', '.join(DIRECTIONS)}.")
         _keep(self, "encoder_share", number(self.encoder_share, "encoder_share", "from 0 to 1", lambda x: 0 <= x <= 1))
         self._check_tokens()
+        if isinstance(self.feature, str) and self.weights and not DIRECTIONS[self.weights].of_feature:
+            raise UserError(
+                f"feature is {shown(self.feature)}, and the weights {self.weights} take nothing of a feature. Give one "
+                "feature's number with them."
+            )
         _check_bool(self.centroid, "centroid")
         if self.scale is not None:
             _keep(self, "scale", number(self.scale, "scale", "above 0 and at most 1e6", lambda x: 0 < x <= 1e6))
@@ -107,6 +116,20 @@ class VectorRecipe:
             _keep(self, "tokens", tokens_written(token_terms(self.tokens)))
         elif self.tokens:
             raise UserError(f"tokens is {shown(self.tokens)}, which goes with the weights tokens only. Choose these.")
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The features that the direction is made from, each with its weight."""
+        return (Term(None, self.feature, 1.0),) if isinstance(self.feature, int) else feature_terms(self.feature)
+
+    def single_feature(self) -> int:
+        """The one feature. Raises UserError if they are several: what is known of a feature is not known of a mix."""
+        if isinstance(self.feature, str):
+            raise UserError(
+                f"Evidence is about one feature, as are activations and suggestions, and feature is "
+                f"{shown(self.feature)}, a weighted list. Give one feature's number for it."
+            )
+        return self.feature
 
     def by(self, weights: str, **settings) -> "VectorRecipe":
         """The recipe with other weights, and other settings besides."""
@@ -224,6 +247,16 @@ def whole(value, name: str, low: int, high: int | None = None) -> int:
         valid = f"from {low} to {high}" if high is not None else f"from {low} up"
         raise UserError(f"{name} is {shown(value)}; it must be a whole number {valid}.")
     return int(value)
+
+
+def _feature(value) -> int | str:
+    """A feature's number, or a weighted list in its one spelling."""
+    if not isinstance(value, str):
+        return whole(value, "feature", 0)
+    terms = feature_terms(value)
+    if re.fullmatch(r"\s*[0-9]+\s*", value):
+        return terms[0].feature
+    return features_written(terms)
 
 
 def _check_bool(value, name: str) -> None:

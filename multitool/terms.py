@@ -1,4 +1,4 @@
-"""Sums as people write them: token arithmetic, ``king - man + woman``.
+"""Sums as people write them: weighted features, ``12*1.0 + 45*-0.5``, and token arithmetic, ``king - man + woman``.
 
 Terms are joined by `` + `` or `` - ``, with blanks around the sign, so that a hyphen inside a word is no minus. ``*``
 and a number behind a term are its weight.
@@ -18,10 +18,41 @@ _WEIGHT = re.compile(r"\*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
 _SIGN = re.compile(r"\s+([+-])\s+")
 _TOKEN = re.compile(r'(?P<exact>"(?:[^"\\]|\\.)*")|#(?P<id>[0-9]{1,9})|(?P<word>(?!#|[+-](?:\s|$))[^\s"*]+)')
 
+_FEATURE = re.compile(r"(?:(?P<sae>[^\s:*+]+):)?(?P<feature>[0-9]{1,15})(?![^\s*])")
+
+_FEATURES_HOW = (
+    "It must be a whole number from 0 up, or a weighted list, e.g. 123*1.0 + 456*-0.5; a feature of another SAE of the "
+    "same model stands behind that one's name, e.g. demo/blocks.6.hook_resid_post:12*0.5."
+)
 _TOKENS_HOW = (
     'Write words joined by " + " or " - ", e.g. king - man + woman or king*0.5 + queen*0.5; an exact token stands in '
     'double quotes, e.g. " king", or as #1234.'
 )
+
+
+@dataclass(frozen=True)
+class Term:
+    """A feature and its weight."""
+
+    sae: str | None  # None: the recipe's own
+    feature: int
+    weight: float
+
+    def __str__(self) -> str:
+        return (f"{self.sae}:" if self.sae else "") + f"{self.feature}*{self.weight!r}"
+
+
+def feature_terms(text: str) -> tuple[Term, ...]:
+    """What a weighted list of features says. Raises UserError if it is none."""
+    return tuple(
+        Term(term["sae"], int(term["feature"]), weight)
+        for term, weight in _terms("feature", text, _FEATURE, _FEATURES_HOW)
+    )
+
+
+def features_written(terms: tuple[Term, ...]) -> str:
+    """A weighted list of features in its one spelling, which ``feature_terms`` reads: every weight is told."""
+    return " + ".join(map(str, terms))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The controls for a feature and its vector, which the tree and the token list share."""
 
 import random
+import re
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -25,6 +26,7 @@ _NOT_AMONG_EMBEDDINGS = (
     "This layer's own weights point nowhere among the embeddings: here trees and lists by them say little. Choose "
     "vocabulary or mapped weights."
 )
+_RANDOM = "Random"
 _TOKENS_TOLD = 6  # at each end of a component
 
 
@@ -33,7 +35,7 @@ class FeatureControls:
     """The controls that tree and list share, in the order in which handlers get their values."""
 
     sae: gr.Dropdown
-    feature: gr.Number
+    feature: gr.Textbox
     weights: gr.Radio
     encoder_share: gr.Slider
     tokens: gr.Textbox
@@ -59,17 +61,17 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
             _names(service, entry.model), value=recipe.sae, label="SAE", allow_custom_value=True, filterable=True,
             elem_id="sae", info="RELEASE/SAE_ID as in sae-lens; type to search",
         )
-        feature = gr.Number(
-            recipe.feature, label="Feature", precision=0, minimum=0, elem_id="feature", info=_range(entry),
+        feature = gr.Textbox(
+            str(recipe.feature), label="Feature", max_lines=1, elem_id="feature", info=_range(entry),
         )
     with gr.Row():
         steps = {
             "◀ Previous": lambda feature, d_sae: (feature - 1) % d_sae,
-            "Random": lambda feature, d_sae: random.randrange(d_sae),
+            _RANDOM: lambda feature, d_sae: random.randrange(d_sae),
             "Next ▶": lambda feature, d_sae: (feature + 1) % d_sae,
         }
         step_buttons = {name: gr.Button(name, size="sm", min_width=60) for name in steps}
-    evidence = gr.HTML(_told(library, recipe.sae, recipe.feature), elem_id="evidence")
+    evidence = gr.HTML(_told(library, recipe.sae, str(recipe.feature)), elem_id="evidence")
     with gr.Group():
         weights = gr.Radio(
             list(DIRECTIONS), value=recipe.weights or entry.default_weights, label="Weights", elem_id="weights",
@@ -100,10 +102,12 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
     components = _component_controls(service, sae_box)
 
     def step(name: str):
-        def handler(sae_name: str, feature: int | None) -> int:
-            entry = library.find(sae_name)
+        def handler(sae_name: str, feature: str) -> str:
+            entry, number = library.find(sae_name), _number(feature)
+            if number is None and name != _RANDOM:
+                raise UserError(f"feature is {shown(feature)}; only the number of one feature has neighbours.")
             # Few registry entries do not tell their width; then the SAE itself does.
-            return steps[name](int(feature or 0), entry.d_sae or library.sae(entry).d_sae)
+            return str(steps[name](number, entry.d_sae or library.sae(entry).d_sae))
 
         return shown_errors(handler)
 
@@ -150,7 +154,7 @@ def control_values(library: Library, recipe: VectorRecipe) -> list:
             "the command line or the API for others."
         )
     scale = gr.skip() if recipe.scale is None else recipe.scale
-    return [recipe.sae, recipe.feature, recipe.weights, recipe.encoder_share, recipe.tokens, recipe.centroid,
+    return [recipe.sae, str(recipe.feature), recipe.weights, recipe.encoder_share, recipe.tokens, recipe.centroid,
             recipe.scale is None, scale, *recipe.pca, *[0.0] * (SHOWN - len(recipe.pca))]
 
 
@@ -235,7 +239,14 @@ def _mean_distance(service: Service, entry: SaeEntry, otherwise: float) -> float
 
 
 def _range(entry: SaeEntry) -> str:
-    return f"0 to {entry.d_sae - 1:,}" if entry.d_sae else "from 0 up"
+    numbers = f"0 to {entry.d_sae - 1:,}" if entry.d_sae else "From 0 up"
+    return f"{numbers}; or several, `12*1.0 + 45*-0.5`"
+
+
+def _number(feature: str | None) -> int | None:
+    """The feature's number that is typed; None if it is none, or several with weights."""
+    text = (feature or "").strip()
+    return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
 
 
 def _evidence(entry: SaeEntry, feature: int) -> str:
@@ -271,12 +282,17 @@ def _weights_help(library: Library, name: str | None, kind: str | None) -> str:
     return said
 
 
-def _told(library: Library, name: str | None, feature: int | None) -> str:
-    """The SAE and what is known of its feature, for what the controls show; nothing if that is no SAE."""
+def _told(library: Library, name: str | None, feature: str | None) -> str:
+    """The SAE and what is known of its feature, for what the controls show; nothing if that is no SAE.
+
+    Of several features with weights nothing is known: their contexts are each one's own.
+    """
     if not library.offers(name or ""):
         return ""
     entry = library.find(name)
-    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + _evidence(entry, int(feature or 0))
+    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + (
+        "" if (number := _number(feature)) is None else _evidence(entry, number)
+    )
 
 
 def _about(entry: SaeEntry, here: bool) -> str:

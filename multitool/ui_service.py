@@ -20,6 +20,7 @@ from multitool.engine import PreparedTree, TokenTable
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.scan import ScanTask
 from multitool.settings import Settings
 from multitool.sources import compared, missing_scan, resolved, sae_and_subject
 from multitool.suggest import Suggestion, prepare_suggestion
@@ -109,6 +110,7 @@ class Service:
                 f"{self.settings.max_nodes:,}. Trim it first."
             )
         vector, tree = recipes(document.settings)
+        vector.single_feature()
         self._check(tree)
         yield from self._scanned(compared(self.library, resolved(self.library, vector)))
         prepared = yield from self._waiting(vector.sae, prepare_check, document)
@@ -122,7 +124,7 @@ class Service:
         """Where a feature fires in a text; before it, in words, what it waits for. Raises UserError if it cannot be."""
         if not text or len(text) > LONGEST_TEXT:
             raise UserError(f"The text has {len(text or ''):,} characters; it must have 1 to {LONGEST_TEXT:,}.")
-        entry = self.library.find(recipe.sae)
+        entry, feature = self.library.find(recipe.sae), recipe.single_feature()
 
         def prepare(library: Library):
             sae, subject = sae_and_subject(library, recipe, None)
@@ -131,7 +133,7 @@ class Service:
         subject, task, encoder = yield from self._waiting(recipe.sae, prepare)
         yield self._first_words()
         (residuals,), = self._work(task)
-        fires = encoder.encode_feature(torch.from_numpy(residuals), recipe.feature)
+        fires = encoder.encode_feature(torch.from_numpy(residuals), feature)
         yield [(subject.token_texts[token_id], value)
                for token_id, value in zip(task.texts[0], fires.tolist(), strict=True)]
 
@@ -162,24 +164,23 @@ class Service:
         return "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"
 
     def _scanned(self, vector: VectorRecipe, *, always: bool = False) -> Iterator[str]:
-        """In words how far it is, until the vocabulary scan that a vector needs is there.
-
-        One visitor's request does the work and the others wait for it; if it is broken off, the next one goes on.
+        """In words how far it is, until the vocabulary scans that a vector needs are there.
 
         Args:
             always: the scan is needed whatever the vector's direction.
         """
         missing = partial(self._waiting, vector.sae, partial(missing_scan, always=always), vector)
-        task = yield from missing()
-        if task is None:
-            return
+        while task := (yield from missing()):
+            yield from self._scanned_once(task, missing)
+
+    def _scanned_once(self, task: ScanTask, missing: Callable) -> Iterator[str]:
+        """One of them. One visitor's request does the work and the others wait for it; broken off, the next goes on."""
         with self._lock:
             scan = self._scans[task.path]
         while not scan.turn.acquire(timeout=_POLL_SECONDS):
             yield scan.words(task.n_tokens)
         try:
-            task = yield from missing()  # somebody else may have done it meanwhile
-            if task:
+            if (yield from missing()) == task:  # nobody has done it meanwhile
                 yield self._first_words()
                 for scan.done in self._work(task):
                     yield scan.words(task.n_tokens)

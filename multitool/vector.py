@@ -120,7 +120,9 @@ class Heading:
     scale: float  # how far, in the units of E, where a recipe does not tell
 
 
-def heading(weights: FeatureWeights, space: EmbeddingSpace, kind: str, encoder_share: float = 0.5) -> Heading:
+def feature_heading(
+    weights: FeatureWeights, space: EmbeddingSpace, kind: str, encoder_share: float = 0.5
+) -> Heading:
     """The direction of that kind.
 
     Args:
@@ -147,6 +149,13 @@ def mix_components(f: Tensor, components: Tensor, pca: Sequence[float]) -> Tenso
     return (1 - w.sum()) * f + w @ components[: len(w)]
 
 
+def combined(headings: Sequence[Heading], weights: Sequence[float]) -> Heading:
+    """``f = u(sum w_j f_j)``: several features in one direction; NaN if they cancel, which ``placed`` refuses."""
+    largest = max(map(abs, weights)) or 1.0
+    total = sum(weight / largest * one.f for one, weight in zip(headings, weights, strict=True))
+    return Heading(unit(_whole(total)), headings[0].scale)
+
+
 def feature_vector(
     weights: FeatureWeights,
     space: EmbeddingSpace,
@@ -157,8 +166,8 @@ def feature_vector(
     scale: float | None = None,
     pca: Sequence[float] = (),
 ) -> FeatureVector:
-    """The vector of one feature: ``heading`` and ``placed`` in one. Arguments and errors as there."""
-    found = heading(weights, space, kind, encoder_share)
+    """The vector of one feature: ``feature_heading`` and ``placed`` in one. Arguments and errors as there."""
+    found = feature_heading(weights, space, kind, encoder_share)
     return placed(found, space, centroid=centroid, scale=scale, pca=pca)
 
 
@@ -188,7 +197,7 @@ def placed(
         if not torch.isfinite(g).all() or (g.norm() <= 1e-6 and not only_centroid):
             raise UserError(
                 "These settings give a zero vector: the directions that they mix cancel, or there is none. Change what "
-                "is mixed (encoder_share, pca), or start from the centroid."
+                "is mixed (feature, encoder_share, pca), or start from the centroid."
             )
         v = space.centroid + scale * g if centroid else scale * g
         return FeatureVector(

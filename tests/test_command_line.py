@@ -162,6 +162,17 @@ def test_a_tree_of_tokens_in_place_of_a_feature(folders, tmp_path, capsys):
     assert "tokens is ''" in capsys.readouterr().err
 
 
+def test_several_features_in_one_vector(folders, tmp_path, capsys):
+    file = tmp_path / "tree.json"
+    options = ["tree", *folders, "--feature", "1 - 2*0.5", "--cutoff", "0.05"]
+    assert main([*options, "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["settings"]["feature"] == "1*1.0 + 2*-0.5"
+    assert main(["tokens", *folders, "--feature", "7", "--top", "3"]) == 2
+    assert "0 to 5" in capsys.readouterr().err
+    assert main([*options, "--evidence"]) == 2
+    assert "Evidence is about one feature" in capsys.readouterr().err
+
+
 def test_a_precision_that_was_asked_for_is_used(folders, tmp_path):
     file = tmp_path / "tree.json"
     options = ["--cutoff", "0.1", "--dtype", "bfloat16", "--json", str(file)]

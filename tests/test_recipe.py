@@ -63,11 +63,25 @@ def test_a_large_feature_is_left_to_the_sae_that_knows_how_many_it_has():
     assert vector(feature=10**9).feature == 10**9
 
 
-@pytest.mark.parametrize("value", [-1, 1.5, NAN, INF, "7", None, True, [7], -(10**30)], ids=str)
+@pytest.mark.parametrize("value", [-1, 1.5, NAN, INF, "seven", None, True, [7], -(10**30)], ids=str)
 def test_a_feature_is_a_whole_number_from_zero(value):
     message = refusal(vector, feature=value)
     assert f"feature is {beginning(value)}" in message
     assert "whole number from 0" in message
+
+
+def test_a_feature_may_be_several_with_weights_in_one_spelling():
+    assert vector(feature=" 7 ").feature == 7
+    several = vector(feature="123 - 456*.5")
+    assert several.feature == "123*1.0 + 456*-0.5"
+    assert vector(feature=several.feature) == several
+    assert [(term.feature, term.weight) for term in several.terms] == [(123, 1.0), (456, -0.5)]
+    assert [(term.feature, term.weight) for term in vector(feature=5).terms] == [(5, 1.0)]
+    assert vector(feature=5).single_feature() == 5
+    with pytest.raises(UserError, match="Evidence is about one feature"):
+        several.single_feature()
+    for weights in ("random", "centroid"):
+        assert "take nothing of a feature" in refusal(vector, feature="1 + 2", weights=weights)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, -3.8, NAN, INF, "3.8", True, [], HUGE], ids=lambda v: str(v)[:8])

@@ -43,7 +43,7 @@ class World:
 
     def table(self, hook: str, feature: int, weights: str, measure: str = "score") -> TokenTable:
         recipe = self.recipe(hook, feature, weights=weights)
-        scan_if_missing(self.library, missing_scan(self.library, recipe, always=True))
+        scan_if_missing(self.library, recipe, always=True)
         return token_table(self.library, recipe, ListRecipe(measure=measure), evidence=True)
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from multitool.errors import UserError
-from multitool.terms import TokenTerm, token_terms, tokens_written
+from multitool.registry import saes
+from multitool.terms import Term, TokenTerm, feature_terms, features_written, token_terms, tokens_written
 
 
 def word(text: str, weight: float = 1.0) -> TokenTerm:
@@ -64,3 +65,49 @@ def test_what_is_no_sum_of_tokens_is_refused_with_an_example(text, said):
         token_terms(text)
     assert str(error.value).startswith("tokens is ")
     assert len(str(error.value)) < 600
+
+
+# Features
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("7", [Term(None, 7, 1.0)]),
+        ("123*1.0 + 456*-0.5", [Term(None, 123, 1.0), Term(None, 456, -0.5)]),
+        ("  1 - 2*3 - 4*-.5", [Term(None, 1, 1.0), Term(None, 2, -3.0), Term(None, 4, 0.5)]),
+        ("1 + demo/blocks.6.hook_resid_post:12*1e-3", [Term(None, 1, 1.0),
+                                                      Term("demo/blocks.6.hook_resid_post", 12, 0.001)]),
+    ],
+)  # fmt: skip
+def test_features_are_added_with_their_weights(text, terms):
+    assert list(feature_terms(text)) == terms
+
+
+def test_features_have_one_spelling_that_reads_the_same():
+    terms = feature_terms("123 - 456*.5 + a/b:7*-1e-7")
+    written = features_written(terms)
+    assert written == "123*1.0 + 456*-0.5 + a/b:7*-1e-07"
+    assert feature_terms(written) == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be read"), ("seven", "whole number from 0"), ("-1", "cannot be read"), ("1.5", "cannot be read"),
+        ("1+2", "cannot be read"), ("1 2", "from '2' on"), ("1 +", r"from '\+' on"), ("1*x", r"from '\*x' on"),
+        ("a b:1", "cannot be read"), ("1*nan", "from"), ("1*1e9", "not within"), ("9" * 400, "cannot be read"),
+        (" + ".join(["1"] * 17), "at most 16 terms"),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_features_is_refused_with_an_example(text, said):
+    with pytest.raises(UserError, match=said) as error:
+        feature_terms(text)
+    assert str(error.value).startswith("feature is ")
+    assert "at most" in str(error.value) or "within" in str(error.value) or "123*1.0 + 456*-0.5" in str(error.value)
+
+
+def test_no_sae_has_a_sign_of_the_lists_in_its_name():
+    names = [entry.name for entry in saes()]
+    assert len(names) > 4_000
+    assert not [name for name in names if any(sign in name for sign in ":*+ \t")]

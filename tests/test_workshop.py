@@ -14,12 +14,12 @@ from tiny import PROMPT, random_sae, tiny_model, write_model
 
 from multitool.arithmetic import tokens_meant
 from multitool.document import read_tree
-from multitool.engine import check_tree, definition_tree
+from multitool.engine import check_tree, definition_tree, scan_if_missing, suggest, token_table
 from multitool.errors import UserError
 from multitool.growth import grow
 from multitool.library import Library
-from multitool.recipe import TreeRecipe, VectorRecipe, recipes
-from multitool.sources import FeatureSource, vector_of
+from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.sources import FeatureSource, missing_scan, recipe_vector, vector_of
 from multitool.vector import FeatureWeights, random_row
 
 FEATURE = 3
@@ -200,6 +200,65 @@ def tiny(tmp_path_factory, tokenizer):
         yield Library(dtype="float32", device="cpu", allow_folder=True, bars=False), str(sae)
 
 
+# Several features
+
+
+@pytest.fixture(scope="module")
+def layers(architecture, subject, tmp_path_factory):
+    """A library that has the subject and two SAEs on layers of it, and the SAEs' names."""
+    folder = tmp_path_factory.mktemp("layers")
+    saes = [
+        random_sae(folder / f"layer-{layer}", d_model=D, seed=layer, model=subject.name,
+                   hook=f"blocks.{layer}.hook_resid_post")
+        for layer in (0, 2)
+    ]
+    library = Library(dtype="float32", device="cpu", allow_folder=True, bars=False)
+    library.subject = lambda name: subject
+    return library, [str(sae) for sae in saes]
+
+
+@pytest.mark.parametrize("weights", ["encoder", "decoder", "mix"])
+@pytest.mark.parametrize("across", [False, True], ids=["one layer", "two layers"])
+def test_several_features_with_weights(subject, layers, weights, across):
+    library, (one, other) = layers
+    second = f"{other}:4" if across else "4"
+    settings = VectorRecipe(sae=one, feature=f"1*1.5 + {second}*-0.5", weights=weights, encoder_share=0.3, pca=EIGHT)
+    f = [0.0] * D
+    for sae, feature, weight in ((one, 1, 1.5), (other if across else one, 4, -0.5)):
+        rows = library.sae(library.find(sae)).feature(feature)
+        encoder, decoder = unit(rows.encoder.tolist()), unit(rows.decoder.tolist())
+        shares = {"encoder": (1, 0), "decoder": (0, 1), "mix": (0.3, 0.7)}[weights]
+        f = added(f, unit(added(scaled(encoder, shares[0]), decoder, shares[1])), weight)
+    found, vector = recipe_vector(library, settings)
+    assert found is subject
+    assert vector.v.tolist() == pytest.approx(plain_vector(subject, unit(f), settings), abs=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+def test_several_features_that_cannot_be_mixed(layers, tmp_path):
+    library, (one, other) = layers
+
+    def refused(feature: str, said: str, **more) -> None:
+        with pytest.raises(UserError, match=said):
+            recipe_vector(library, VectorRecipe(sae=one, **{"feature": feature, "weights": "encoder"} | more))
+
+    refused("1 - 1", "directions that they mix cancel")
+    refused("1*0", "directions that they mix cancel")
+    refused("1 + 6", "feature is 6; .* has 6 features")
+    refused(f"1 + {other}:9", "feature is 9; local/layer-2 has 6 features")
+    refused("1 + no/such:2", "no SAE")
+    foreign = random_sae(tmp_path / "foreign", d_model=D, model="gpt2")
+    refused(f"1 + {foreign}:2", "term of local/foreign, which belongs to gpt2, and local/layer-0")
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+def test_a_tiny_weight_is_a_weight(layers):
+    library, (one, _) = layers
+    alone = recipe_vector(library, VectorRecipe(sae=one, feature=1, weights="encoder"))[1]
+    tiny_weight = recipe_vector(library, VectorRecipe(sae=one, feature="1*1e-9", weights="encoder"))[1]
+    assert torch.allclose(tiny_weight.v, alone.v, atol=1e-5)
+
+
 SMALL = TreeRecipe(cutoff=0.05, max_depth=3)
 KINDS = {"tokens": {"tokens": "#77 - #88*0.5"}, "random": {}, "centroid": {"pca": (0.5,)}}
 
@@ -219,6 +278,53 @@ def test_a_tree_of_each_kind_is_repeated_from_its_json_and_checked(tiny, kind):
     assert checked.evidence["left_out"] == (2 if kind == "tokens" else 0)
     # Other features are compared by weights that have something of the feature in them.
     assert checked.evidence["n_features"] == 6
+
+
+def test_features_of_two_layers_by_their_scans_and_the_tree_from_its_json(tiny, tmp_path, monkeypatch):
+    library, sae = tiny
+    model = library.find(sae).model
+    monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path / "cache"))
+    other = random_sae(tmp_path / "other", d_model=D, model=model, hook="blocks.1.hook_resid_post", seed=3)
+    settings = VectorRecipe(sae=sae, feature=f"1 - {other}:2*0.5", weights="vocabulary")
+    first = missing_scan(library, settings)
+    scanned = []
+    scan_if_missing(library, settings, report=lambda done, total: scanned.append(done == total))
+    assert (first.hook, scanned.count(True)) == ("blocks.0.hook_resid_post", 2)
+    assert missing_scan(library, settings) is None
+
+    def alone(sae, feature):
+        return recipe_vector(library, VectorRecipe(sae=str(sae), feature=feature, weights="vocabulary"))[1].direction
+
+    expected = unit(added(alone(sae, 1).tolist(), alone(other, 2).tolist(), -0.5))
+    assert recipe_vector(library, settings)[1].direction.tolist() == pytest.approx(expected, abs=1e-5)
+    tree = definition_tree(library, settings, SMALL)
+    assert tree.settings["feature"] == f"1*1.0 + {other}:2*-0.5"
+    assert replace(recipes(read_tree(tree.to_json()).settings)[0], scale=None) == settings
+    assert len(token_table(library, settings, ListRecipe(top=5)).rows) == 5
+
+
+def test_scans_of_several_layers_that_are_too_large_together_are_not_begun(tiny, tmp_path, monkeypatch):
+    library, sae = tiny
+    other = random_sae(tmp_path / "other", d_model=D, model=library.find(sae).model, hook="blocks.1.hook_resid_post")
+    monkeypatch.setattr("multitool.sources.MAX_BYTES", 30_000)  # one takes 304 times 68
+    with pytest.raises(UserError, match="scans of 2 layers, 0.0 MB in all"):
+        missing_scan(library, VectorRecipe(sae=sae, feature=f"1 - {other}:2", weights="vocabulary"))
+    missing_scan(library, VectorRecipe(sae=sae, feature="1 - 2", weights="vocabulary"))
+
+
+def test_what_is_about_one_feature_says_so_of_several(tiny):
+    library, sae = tiny
+    several = VectorRecipe(sae=sae, feature="1 + 2", weights="encoder")
+    tree = definition_tree(library, several, SMALL)
+    for ask in (
+        lambda: check_tree(library, tree),
+        lambda: suggest(library, several, SMALL),
+        lambda: token_table(library, several, ListRecipe(), evidence=True),
+        lambda: token_table(library, several, ListRecipe(measure="activation")),
+        lambda: missing_scan(library, several, always=True),
+    ):
+        with pytest.raises(UserError, match="Evidence is about one feature"):
+            ask()
 
 
 def test_a_list_of_features_or_words_drawn_at_random_keeps_its_spelling():

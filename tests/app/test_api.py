@@ -101,6 +101,18 @@ def test_saes_are_found_by_name_and_by_model(client):
     assert found[1]["neuronpedia_id"] == "gemma-2b/6-res-jb"
 
 
+def test_several_features_make_one_vector(client):
+    _, tree = client.predict(feature="927 - 648*0.5", cutoff=2e-2, api_name="/definition_tree")
+    assert tree["settings"]["feature"] == "927*1.0 + 648*-0.5"
+    _, again = client.predict(feature=tree["settings"]["feature"], cutoff=2e-2, api_name="/definition_tree")
+    assert again["tree"] == tree["tree"]
+    assert client.predict(feature="927", top=1, api_name="/token_list")["data"][0][1] == " rain"
+    with pytest.raises(AppError, match="Evidence is about one feature"):
+        client.predict(tree, api_name="/check_tree")
+    with pytest.raises(AppError, match="Evidence is about one feature"):
+        client.predict(feature="1 + 2", text="rain", api_name="/activity")
+
+
 def test_components_are_told(client):
     first, second = client.predict(count=2, top=3, api_name="/components")
     assert first["index"] == 1 and first["share"] > second["share"]
