@@ -84,7 +84,7 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         tokens = gr.Textbox(
             recipe.tokens, label="Tokens", placeholder="e.g. king - man + woman", max_lines=1, elem_id="arithmetic",
             visible=recipe.weights == "tokens",
-            info='Words, added and subtracted, with weights as in `king*0.5 + queen*0.5`; an exact token in double '
+            info='Words, added and subtracted, with weights as in `king + queen*0.5`; an exact token in double '
             "quotes. Ticked below, the scale is their sum's own length",
         )
         usual_scale = gr.Checkbox(
@@ -95,6 +95,7 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
             0.1, 10, _mean_distance(service, entry, 1.0), step=0.01, label="Scale", visible=False, elem_id="scale",
             info="Distance from the starting point",
         )
+        distance = gr.HTML(_distance(service, recipe), elem_id="distance", padding=False)
         centroid = gr.Checkbox(
             recipe.centroid, label="Start from the centroid",
             info="The mean of all token embeddings; without it, from zero",
@@ -142,7 +143,10 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
           show_progress="hidden", **PRIVATE)
     for name, button in step_buttons.items():
         button.click(step(name), [sae_box, feature], feature, show_progress_on=feature, **PRIVATE)
-    return FeatureControls(sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, components)
+    controls = FeatureControls(sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, components)
+    gr.on([control.change for control in controls.all()], partial(_distance_shown, service), controls.all(), distance,
+          queue=False, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
+    return controls
 
 
 def control_values(library: Library, recipe: VectorRecipe) -> list:
@@ -171,6 +175,25 @@ def vector_recipe(
         sae=sae, feature=feature, weights=weights, encoder_share=encoder_share,
         tokens=tokens if weights == "tokens" else "", centroid=centroid, scale=None if usual_scale else scale,
         pca=components[:n_used],
+    )
+
+
+def _distance_shown(service: Service, *values) -> str:
+    """The distance by what the controls show, or what is wrong with it: quietly, while somebody may still be typing."""
+    try:
+        return _distance(service, vector_recipe(*values))
+    except UserError as error:
+        return _quiet(str(error))
+
+
+def _distance(service: Service, recipe: VectorRecipe) -> str:
+    """How far out the vector lies, as HTML; nothing where that would take loading or a scan."""
+    vector = service.vector(recipe)
+    if vector is None:
+        return ""
+    return _quiet(
+        f"Distance from the centroid {vector.distance_from_centroid:.3g}; tokens: {vector.mean_token_distance:.3g} on "
+        "average"
     )
 
 
@@ -240,7 +263,7 @@ def _mean_distance(service: Service, entry: SaeEntry, otherwise: float) -> float
 
 def _range(entry: SaeEntry) -> str:
     numbers = f"0 to {entry.d_sae - 1:,}" if entry.d_sae else "From 0 up"
-    return f"{numbers}; or several, `12*1.0 + 45*-0.5`"
+    return f"{numbers}; or several, e.g. `12 - 45*0.5`"
 
 
 def _number(feature: str | None) -> int | None:

@@ -22,11 +22,13 @@ from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.scan import ScanTask
 from multitool.settings import Settings
-from multitool.sources import compared, missing_scan, resolved, sae_and_subject
+from multitool.sources import compared, missing_scan, recipe_heading, resolved, sae_and_subject
 from multitool.suggest import Suggestion, prepare_suggestion
 from multitool.ui_gpu import Worker
+from multitool.vector import FeatureVector, placed
 
 _TREES_KEPT = 100
+_HEADINGS_KEPT = 200  # of a large model 20 kB each
 _CONTROLS_KEPT = 8  # answers of other features; of a large model up to 20 MB each
 _CONTROLS = "Other features' definitions, to compare with"
 _POLL_SECONDS = 0.3
@@ -51,6 +53,7 @@ class Service:
         self._work = work
         self._loading = ThreadPoolExecutor(max_workers=16, thread_name_prefix="loading")
         self._trees = _Recent(_TREES_KEPT)  # whole ones by their recipes
+        self._headings = _Recent(_HEADINGS_KEPT)  # by their recipes without scale and components
         self._controls = _Recent(_CONTROLS_KEPT)
         self._lock = Lock()
         self._scans: dict[object, _RunningScan] = defaultdict(_RunningScan)  # by the scan's folder
@@ -152,6 +155,28 @@ class Service:
         """The first principal components of an SAE's model, as ``engine.components`` tells them; before them, in words,
         what they wait for."""
         yield (yield from self._waiting(sae, partial(engine.components, **numbers), sae))
+
+    def vector(self, recipe: VectorRecipe) -> FeatureVector | None:
+        """The vector of a recipe, where that takes neither loading nor a vocabulary scan; else None.
+
+        Quick, so that it can follow a control that is moved: what only scale and components change is not made again.
+
+        Raises:
+            UserError: there is no such vector.
+        """
+        recipe = resolved(self.library, recipe)
+        entries = [self.library.find(term.sae or recipe.sae) for term in recipe.terms]
+        if not all(map(self.library.has, entries)):
+            return None
+        key = replace(recipe, scale=None, pca=())
+        heading = self._headings.get(key)
+        if heading is None:
+            if missing_scan(self.library, recipe):
+                return None
+            _, heading = recipe_heading(self.library, recipe, None)
+            self._headings.keep(key, heading)
+        space = self.library.subject(entries[0].model).space
+        return placed(heading, space, centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca)
 
     def _grown(self, prepared: PreparedTree) -> Iterator[str | DefinitionTree]:
         yield self._first_words()
