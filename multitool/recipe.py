@@ -251,12 +251,9 @@ def whole(value, name: str, low: int, high: int | None = None) -> int:
 
 def _feature(value) -> int | str:
     """A feature's number, or a weighted list in its one spelling."""
-    if not isinstance(value, str):
-        return whole(value, "feature", 0)
-    terms = feature_terms(value)
-    if re.fullmatch(r"\s*[0-9]+\s*", value):
-        return terms[0].feature
-    return features_written(terms)
+    if isinstance(value, str) and not re.fullmatch(r"\s*-?[0-9]{1,15}\s*", value):
+        return features_written(feature_terms(value))
+    return whole(int(value) if isinstance(value, str) else value, "feature", 0)
 
 
 def _check_bool(value, name: str) -> None:

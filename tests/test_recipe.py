@@ -72,6 +72,7 @@ def test_a_feature_is_a_whole_number_from_zero(value):
 
 def test_a_feature_may_be_several_with_weights_in_one_spelling():
     assert vector(feature=" 7 ").feature == 7
+    assert "feature is -1; it must be a whole number" in refusal(vector, feature="-1")
     several = vector(feature="123 - 456*.5")
     assert several.feature == "123*1.0 + 456*-0.5"
     assert vector(feature=several.feature) == several

@@ -327,7 +327,7 @@ def test_what_is_about_one_feature_says_so_of_several(tiny):
             ask()
 
 
-def test_a_list_of_features_or_words_drawn_at_random_keeps_its_spelling():
+def test_token_arithmetic_drawn_at_random_keeps_its_spelling():
     drawn = random.Random(0)
     for _ in range(20):
         text = " - ".join(f"#{drawn.randrange(1000)}*{drawn.uniform(-9, 9)!r}" for _ in range(drawn.randrange(1, 9)))
