@@ -11,7 +11,7 @@
 
 from multitool._version import __version__
 from multitool.document import DefinitionTree, read_tree
-from multitool.engine import TokenTable, definition_tree, definition_trees, token_table, trees_of_prompts
+from multitool.engine import TokenTable, components, definition_tree, definition_trees, token_table, trees_of_prompts
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.prompts import PROMPTS, Prompt
@@ -29,6 +29,7 @@ __all__ = [
     "UserError",
     "VectorRecipe",
     "__version__",
+    "components",
     "definition_tree",
     "definition_trees",
     "find_sae",

@@ -1,4 +1,4 @@
-"""The command line: ``python -m multitool tree|tokens|suggest|saes``."""
+"""The command line: ``python -m multitool tree|tokens|suggest|components|saes``."""
 
 import argparse
 import json
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from dataclasses import MISSING
 from itertools import chain
 from pathlib import Path
+from types import UnionType
 from typing import Literal, get_args, get_origin
 
+from multitool.components import SHOWN, TOKENS
 from multitool.document import DefinitionTree
-from multitool.engine import check_tree, scan_if_missing, suggest, token_table, trees_of_prompts
+from multitool.engine import check_tree, components, scan_if_missing, suggest, token_table, trees_of_prompts
 from multitool.errors import UserError, shown
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
 from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of, whole
 from multitool.registry import SaeEntry, saes
-from multitool.scan import ScanTask
-from multitool.sources import missing_scan
 from multitool.steering import scans_for_clamp
 from multitool.suggest import Study, try_features
-from multitool.text import visible
-from multitool.wording import changes, distance, is_injected
+from multitool.text import percent, visible
+from multitool.wording import changes, distance, is_injected, weights_told
 
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
@@ -89,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
     trying.set_defaults(run=_suggest)
 
+    showing = commands.add_parser("components", help="what the principal components of a model's embeddings are")
+    add = showing.add_argument
+    add("--sae", metavar="NAME", help="an SAE of the model: RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
+    add("--count", type=int, default=SHOWN, metavar="N", help=f"how many, the first ones (default: {SHOWN})")
+    add("--top", type=int, default=TOKENS, metavar="N", help=f"tokens at each end (default: {TOKENS})")
+    add("--json", type=Path, metavar="FILE", help="write them")
+    showing.set_defaults(run=_components)
+
     listing = commands.add_parser("saes", help="what can be loaded, and on which model")
     listing.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
     listing.set_defaults(run=_saes)
@@ -136,6 +145,8 @@ def _option(setting: Setting) -> dict:
         return {"action": "store_false" if setting.default else "store_true"}
     if get_origin(setting.type) is Literal:
         return given | {"choices": get_args(setting.type)}
+    if isinstance(setting.type, UnionType):  # of a number and a text: the recipe tells them apart
+        return given | {"type": str, "metavar": "N"}
     if get_origin(setting.type) is tuple:
         return given | {"type": get_args(setting.type)[0], "nargs": "+", "metavar": "W"}
     return given | {"type": setting.type, "metavar": {str: "TEXT", int: "N", float: "X"}[setting.type]}
@@ -151,12 +162,14 @@ def _tree(options) -> None:
     recipes = [_recipe(TreeRecipe, options, prompt=prompt) for prompt in options.prompt or [TreeRecipe.prompt]]
     if options.image and options.image.suffix.lower() not in _IMAGES:
         raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
+    if options.evidence:
+        vector.single_feature()
     picture = _picture_options(options)
     files = [[_numbered(path, tree, len(recipes)) for path in (options.json, options.image)]
              for tree in range(len(recipes))]
     _check_writable(*chain(*files))
     library = _library(options)
-    _scan(library, missing_scan(library, vector, options.model, always=scans_for_clamp(library, vector, recipes[0])))
+    _scan(library, vector, options.model, always=scans_for_clamp(library, vector, recipes[0]))
     trees = trees_of_prompts(library, vector, recipes, model=options.model)
     for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
         if options.evidence:
@@ -221,15 +234,15 @@ def _figures(evidence: dict) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
 
-def _scan(library: Library, task: ScanTask | None) -> None:
-    """Do a vocabulary scan, with its progress on standard error."""
+def _scan(library: Library, recipe: VectorRecipe, model: str | None, *, always: bool = False) -> None:
+    """Do the vocabulary scans that are missing, with their progress on standard error."""
 
     def report(done: int, total: int) -> None:
         end = "\n" if done == total else ""
         sys.stderr.write(f"\rmultitool: scanning the vocabulary (once): {done:,} of {total:,} tokens{end}")
         sys.stderr.flush()
 
-    scan_if_missing(library, task, report)
+    scan_if_missing(library, recipe, model, always=always, report=report)
 
 
 def _tokens(options) -> None:
@@ -238,7 +251,7 @@ def _tokens(options) -> None:
     _check_writable(options.csv, options.json)
     library = _library(options)
     by_scan = options.evidence or options.measure == "activation"
-    _scan(library, missing_scan(library, vector, options.model, always=by_scan))
+    _scan(library, vector, options.model, always=by_scan)
     table = token_table(library, vector, recipe, model=options.model, evidence=options.evidence)
     _note_other_model(options.model, library.find(vector.sae))
     if options.csv:
@@ -269,7 +282,7 @@ def _suggest(options) -> None:
     _check_writable(options.json)
     library = _library(options)
     library.sae(library.find(vector.sae)).check(features[-1])
-    _scan(library, missing_scan(library, vector, options.model, always=True))
+    _scan(library, vector, options.model, always=True)
     if options.features is None:
         found = suggest(library, vector, tree, model=options.model)
     else:
@@ -296,6 +309,20 @@ def _study(
     if not trials:
         raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
     return Study(trials)
+
+
+def _components(options) -> None:
+    _check_writable(options.json)
+    library = Library(device="cpu", allow_folder=True)
+    found = components(library, options.sae, model=options.model, count=options.count, top=options.top)
+    if options.json:
+        listed = [component.to_dict() for component in found]
+        _write(options.json, json.dumps(listed, ensure_ascii=False, allow_nan=False).encode())
+        return
+    for component in found:
+        print(f"component {component.index}: {percent(component.share)} of the variance")
+        for sign, tokens in (("+", component.positive), ("-", component.negative)):
+            print(f"  {sign}  " + " ".join(visible(token, spaces=True) for token in tokens))
 
 
 def _saes(options) -> None:
@@ -331,7 +358,7 @@ def _note_other_model(model: str | None, entry: SaeEntry) -> None:
 
 
 def _title(settings: dict, vector: dict) -> str:
-    told = f"{settings['sae']} feature {settings['feature']} on {settings['model']}, {settings['weights']} weights"
+    told = f"{settings['sae']} feature {settings['feature']} on {settings['model']}, weights {weights_told(settings)}"
     if not is_injected(settings):
         told += f", scale {settings['scale']:.3g}"
     return visible("; ".join([told, distance(settings, vector), *changes(settings)]))

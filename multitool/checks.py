@@ -24,7 +24,15 @@ from multitool.library import Library
 from multitool.loading import Sae, strongest_contexts
 from multitool.loading_encoder import Encoder
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
-from multitool.sources import FeatureSource, feature_sources, resolved, sae_and_subject, vector_of, vectors_of
+from multitool.sources import (
+    FeatureSource,
+    compared,
+    feature_sources,
+    resolved,
+    sae_and_subject,
+    vector_of,
+    vectors_of,
+)
 from multitool.steering import tree_task
 from multitool.subject import Subject
 from multitool.task import growth_task
@@ -71,7 +79,7 @@ def judge_list(
         scores,
         source.activations.numpy(),
         source.countable.numpy() & among,
-        source.made_from(vector_recipe.weights, subject.space.n_tokens),
+        source.made_from(vector_recipe, subject),
         [token_id for token_id in tokens_in_texts(sae, subject, source.index) if among[token_id]],
     )
 
@@ -230,7 +238,7 @@ def activations_on(encoder: Encoder, residuals: Sequence[np.ndarray]) -> list[np
 def prepare_check(library: Library, document: DefinitionTree, model: str | None = None) -> PreparedCheck:
     """Make ready what a tree's evidence takes: its vector again, random ghosts, and other features to compare with.
 
-    A vocabulary scan that the tree's direction needs must be there (``missing_scan``).
+    A vocabulary scan that ``compared`` of the tree's recipe needs must be there (``missing_scan``).
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -256,10 +264,10 @@ def prepare_check(library: Library, document: DefinitionTree, model: str | None 
         raise UserError("This tree JSON is damaged: it has tokens or a depth that its own settings do not allow.")
     source, = feature_sources(library, sae, subject, [vector_recipe.feature], scan=needs_scan(vector_recipe.weights))
     vector = vector_of(source, subject, vector_recipe)
-    growth = tree_task(library, sae, subject, source, vector, tree_recipe)
+    growth = tree_task(library, subject, vector, vector_recipe, tree_recipe, model=model)
     if growth.prompt.placeholder_id in tree.token_id:
         raise UserError("This tree JSON is damaged: it has the token that stands for the ghost, which no tree has.")
-    found = control_sources(library, sae, subject, vector_recipe)
+    found = control_sources(library, sae, subject, compared(library, vector_recipe))
     small = small_recipe(tree_recipe, document.effective_cutoff)
     place = Place(sae.entry.hook, subject.bos_id)
     leaves = [definition.node for definition in document.definitions(TEXTS_READ)]
@@ -284,7 +292,7 @@ def prepare_check(library: Library, document: DefinitionTree, model: str | None 
         ),
         control_features=tuple(control.index for control, _ in found),
         _feature=source.index,
-        _made_from=source.used_in_texts(vector_recipe.weights, space.n_tokens),
+        _made_from=source.used_in_texts(vector_recipe, subject),
         _small_texts=small_texts,
         _leaves=leaves,
         _encoder=library.encoder(sae.entry),
@@ -315,7 +323,7 @@ def _lists_shared(source: FeatureSource, subject: Subject, recipe: VectorRecipe)
     lists = [
         token_list(subject.space, vector.v).token_id
         for kind in ("encoder", "decoder")
-        for _, vector in vectors_of([source], subject, replace(recipe, weights=kind))
+        for _, vector in vectors_of([source], subject, recipe.by(kind))
     ]
     return len(np.intersect1d(*lists)) if len(lists) == 2 else 0
 

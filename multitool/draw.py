@@ -33,7 +33,7 @@ from multitool.errors import UserError
 from multitool.phrases import END, Phrase, Shown, shown_part
 from multitool.recipe import whole
 from multitool.text import percent, visible
-from multitool.wording import changes, distance, exact, is_injected
+from multitool.wording import changes, distance, exact, is_injected, weights_told
 
 FORMATS = ("png", "svg", "pdf")
 DEFAULT_NODES = 80  # more are drawn smaller than the page shows them
@@ -464,7 +464,7 @@ def _heading(document: DefinitionTree) -> str:
 def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
     """The whole recipe and what came of it, so that the figure alone can be reproduced: paragraphs of short parts."""
     s = document.settings
-    weights = f"{s.get('weights')} weights"
+    weights = weights_told(s) if s.get("weights") == "tokens" else f"{weights_told(s)} weights"
     if s.get("weights") == "mix":
         weights += f" (encoder share {exact(s.get('encoder_share'))})"
     length = f"{'centroid + ' if s.get('centroid') else ''}{exact(s.get('scale'))}"

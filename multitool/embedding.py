@@ -63,7 +63,20 @@ class EmbeddingSpace:
 
         A component's sign is arbitrary; here its entry of largest magnitude is positive.
         """
+        return self._principal[0]
+
+    @property
+    def explained_variance(self) -> Tensor:
+        """The share of the rows' variance that each of ``components`` explains: (d_model,), float32; sums to 1."""
+        return self._principal[1]
+
+    @property
+    def _principal(self) -> tuple[Tensor, Tensor]:
         return self._once("components", lambda: principal_components(self._chunks(), self.centroid))
+
+    def projections(self, directions: Tensor) -> Tensor:
+        """``(E_t - c) p`` for every token: (n, V), float32, for unit directions (n, d_model)."""
+        return torch.cat([(rows - self.centroid) @ directions.T for rows in self._chunks()]).T
 
     def products(self, v: Tensor) -> Tensor:
         """``v · E_t`` for every token: (V,), float32.
@@ -102,16 +115,18 @@ class EmbeddingSpace:
             return self._kept[name]
 
 
-def principal_components(chunks: Iterable[Tensor], centroid: Tensor) -> Tensor:
+def principal_components(chunks: Iterable[Tensor], centroid: Tensor) -> tuple[Tensor, Tensor]:
     """Unit principal components, one per row, by falling variance, of the rows in ``chunks`` about ``centroid``.
 
-    From the eigenvectors of the (d, d) scatter matrix, so that memory does not grow with the rows.
+    (d, d); and the share of the variance that each explains, its eigenvalue divided by the sum of all: (d,). From the
+    eigenvectors of the (d, d) scatter matrix, so that memory does not grow with the rows.
     """
     d = centroid.shape[0]
     scatter = torch.zeros(d, d, dtype=torch.float64, device=centroid.device)
     for rows in chunks:
         centred = rows - centroid
         scatter += (centred.T @ centred).double()
-    components = torch.linalg.eigh(scatter).eigenvectors.T.flip(0)
+    values, vectors = torch.linalg.eigh(scatter)
+    components, values = vectors.T.flip(0), values.flip(0).clamp(min=0)
     largest = components.gather(1, components.abs().argmax(1, keepdim=True))
-    return (components * largest.sign()).float().contiguous()
+    return (components * largest.sign()).float().contiguous(), (values / values.sum()).float()

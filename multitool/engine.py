@@ -13,6 +13,7 @@ import torch
 
 from multitool._version import __version__
 from multitool.checks import judge_list, lens_directions, prepare_check
+from multitool.components import SHOWN, TOKENS, Component, components_of
 from multitool.document import DefinitionTree
 from multitool.errors import UserError, shown
 from multitool.evidence import ListEvidence
@@ -21,8 +22,15 @@ from multitool.library import Library
 from multitool.loading import Sae
 from multitool.logit_lens import LensTask
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
-from multitool.scan import ScanTask
-from multitool.sources import FeatureSource, missing_scan, resolved, source_of, vector_of
+from multitool.sources import (
+    FeatureSource,
+    compared,
+    missing_scan,
+    recipe_vector,
+    resolved,
+    source_of,
+    vector_of,
+)
 from multitool.steering import scans_for_clamp, tree_task
 from multitool.subject import Subject
 from multitool.suggest import Suggestion, prepare_suggestion
@@ -114,9 +122,10 @@ def prepare_tree(
         UserError: the recipe cannot be followed.
     """
     vector_recipe = resolved(library, vector_recipe)
-    sae, subject, source = source_of(library, vector_recipe, model)
-    vector = vector_of(source, subject, vector_recipe)
-    task = tree_task(library, sae, subject, source, vector, tree_recipe, begun.tree if begun else None)
+    subject, vector = recipe_vector(library, vector_recipe, model)
+    task = tree_task(
+        library, subject, vector, vector_recipe, tree_recipe, model=model, begun=begun.tree if begun else None
+    )
     settings = _resolved(subject, vector_recipe, vector)
     settings |= asdict(tree_recipe) | {"dtype": library.dtype, "version": __version__}
     before = (begun.seconds, begun.first_token_entropy) if begun else ()
@@ -137,8 +146,7 @@ def definition_trees(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    by_scan = scans_for_clamp(library, vector_recipe, tree_recipe)
-    scan_if_missing(library, missing_scan(library, vector_recipe, model, always=by_scan))
+    scan_if_missing(library, vector_recipe, model, always=scans_for_clamp(library, vector_recipe, tree_recipe))
     prepared = prepare_tree(library, vector_recipe, tree_recipe, model=model)
     for growth in library.do(prepared.task):
         yield prepared.document(growth)
@@ -161,7 +169,7 @@ def trees_of_prompts(
     ``definition_trees``.
     """
     by_scan = any(scans_for_clamp(library, vector_recipe, recipe) for recipe in tree_recipes)
-    scan_if_missing(library, missing_scan(library, vector_recipe, model, always=by_scan))
+    scan_if_missing(library, vector_recipe, model, always=by_scan)
     for prepared in [prepare_tree(library, vector_recipe, recipe, model=model) for recipe in tree_recipes]:
         *_, whole = library.do(prepared.task)
         yield prepared.document(whole)
@@ -178,8 +186,10 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
     Raises:
         UserError: the tree's recipe cannot be followed.
     """
-    recipe = recipes(document.settings)
-    scan_if_missing(library, missing_scan(library, recipe[0], model, always=scans_for_clamp(library, *recipe)))
+    vector_recipe, tree_recipe = recipes(document.settings)
+    vector_recipe.single_feature()
+    by_scan = scans_for_clamp(library, vector_recipe, tree_recipe)
+    scan_if_missing(library, compared(library, resolved(library, vector_recipe)), model, always=by_scan)
     prepared = prepare_check(library, document, model)
     asked = [answer for answers in library.do(prepared.ask) for answer in answers]
     checked, = library.do(prepared.check)
@@ -199,7 +209,7 @@ def suggest(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    scan_if_missing(library, missing_scan(library, vector_recipe, model, always=True))
+    scan_if_missing(library, vector_recipe, model, always=True)
     prepared = prepare_suggestion(library, vector_recipe, tree_recipe, model)
     controls, asked = (
         [answer for answers in library.do(task) for answer in answers] for task in (prepared.controls, prepared.ask)
@@ -207,16 +217,43 @@ def suggest(
     return prepared.suggestion(asked, controls)
 
 
-def scan_if_missing(
-    library: Library, task: ScanTask | None, report: Callable[[int, int], None] = lambda done, total: None
-) -> None:
-    """Do a vocabulary scan.
+def components(
+    library: Library, sae: str | None = None, *, model: str | None = None, count: int = SHOWN, top: int = TOKENS
+) -> list[Component]:
+    """The first principal components of a model's embeddings: their share of variance, the tokens at their ends.
 
     Args:
-        task: of ``missing_scan``.
-        report: told of the progress: tokens done, tokens in all.
+        sae: whose model it is, unless ``model`` is given: a hub id or a folder.
+        count: how many components.
+        top: how many tokens at each end.
+
+    Raises:
+        UserError: neither tells a model, it cannot be had, or a number is out of its range.
     """
-    if task is not None:
+    name = model or (library.find(sae).model if sae else None)
+    if not name:
+        raise UserError("Name a model, or an SAE that tells the model it was trained on.")
+    return components_of(library.subject(name), count, top)
+
+
+def scan_if_missing(
+    library: Library,
+    recipe: VectorRecipe,
+    model: str | None = None,
+    *,
+    always: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Do the vocabulary scans that must be there before anything is made of a recipe.
+
+    Args:
+        always: one is needed whatever the recipe's direction.
+        report: told of the progress: tokens done, tokens in all.
+
+    Raises:
+        UserError: as ``missing_scan``, or a scan cannot be done.
+    """
+    while task := missing_scan(library, recipe, model, always=always):
         for done in library.do(task):
             report(done, task.n_tokens)
 
@@ -250,9 +287,9 @@ class PreparedList:
 
     task: LensTask | None  # what the list needs of the model, if anything
     settings: dict  # the recipe with every default resolved, as results carry it
-    _sae: Sae
+    _sae: Sae | None  # where the scan tells what fires
     _subject: Subject
-    _source: FeatureSource
+    _source: FeatureSource | None
     _vector_recipe: VectorRecipe
     _recipe: ListRecipe
     _vector: FeatureVector
@@ -264,7 +301,8 @@ class PreparedList:
         Args:
             logits: what the model answers to ``task``.
         """
-        recipe, subject, fires = self._recipe, self._subject, self._source.activations
+        recipe, subject = self._recipe, self._subject
+        fires = self._source.activations if self._source else None
         values = None if logits is None else torch.from_numpy(logits[0])
         if recipe.measure == "activation":
             values = fires.where(self._source.countable, 0.0)
@@ -307,10 +345,19 @@ def prepare_list(
     """Make ready what a token list takes. Arguments and errors as in ``token_table``."""
     vector_recipe = resolved(library, vector_recipe)
     by_scan = evidence or list_recipe.measure == "activation"
-    sae, subject, source = source_of(library, vector_recipe, model, scan=by_scan)
-    vector = vector_of(source, subject, vector_recipe)
+    sae = source = None
+    if by_scan:
+        sae, subject, source = source_of(library, vector_recipe, model, scan=True)
+        vector = vector_of(source, subject, vector_recipe)
+    else:
+        subject, vector = recipe_vector(library, vector_recipe, model)
     task, dtype = None, str(subject.space.E.dtype).removeprefix("torch.")
     if list_recipe.measure == "logit_lens":
+        if not vector.direction.any():
+            raise UserError(
+                "The centroid alone has no direction for the logit lens to read. Choose other weights, mix in "
+                "principal components, or list by another measure."
+            )
         directions = lens_directions(subject, vector, randoms=evidence)
         task = LensTask(model=subject.name, folder=subject.folder, directions=directions.numpy())
         dtype = library.dtype

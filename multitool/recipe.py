@@ -5,13 +5,15 @@ JSON; its type and its help are what command line and API tell of it.
 """
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from types import NoneType
 from typing import Literal, get_args, get_type_hints
 
 from multitool.errors import UserError, shown
 from multitool.prompts import PROMPTS, Prompt
+from multitool.terms import Term, feature_terms, features_written, token_terms, tokens_written
 from multitool.vector import DIRECTIONS
 
 DEFAULT_PROMPT = PROMPTS["definition"].prompt
@@ -77,15 +79,23 @@ class VectorRecipe:
     """How the ghost token's vector is made. Raises UserError for a value that cannot be."""
 
     sae: str = _setting(help="the SAE: RELEASE/SAE_ID as in sae-lens, or demo/…")
-    feature: int = _setting(help="the feature's number, from 0")
+    feature: int | str = _setting(
+        help='the feature\'s number, from 0; or several features with weights, "123*1.0 + 456*-0.5", also of other '
+        'SAEs of the same model, "123*0.5 + demo/blocks.6.hook_resid_post:12*0.5"'
+    )
     weights: Weights | None = _setting(
         None, help="what gives the direction: " + "; ".join(f"{kind}: {made.help}" for kind, made in DIRECTIONS.items())
         + " (default: what suits the SAE)",
     )
     encoder_share: float = _setting(0.5, help="the encoder's share of mix, 0 to 1")
+    tokens: str = _setting(
+        "", help='with weights tokens: real tokens, added and subtracted, e.g. king - man + woman or king*0.5 + '
+        'queen*0.5; an exact token in double quotes, or by its number as #1234'
+    )
     centroid: bool = _setting(True, help="start from the centroid of all token embeddings")
     scale: float | None = _setting(
-        None, help="length of the direction (default: the model's mean distance of tokens from their centroid)"
+        None, help="length of the direction (default: the model's mean distance of tokens from their centroid; of "
+        "tokens their own)"
     )
     pca: tuple[float, ...] = _setting((), help="weights of the first principal components of the token embeddings")
 
@@ -93,10 +103,16 @@ class VectorRecipe:
         if not isinstance(self.sae, str) or not self.sae.strip():
             raise UserError(f"sae is {shown(self.sae)}; name one as RELEASE/SAE_ID, e.g. demo/hook_embed.")
         _keep(self, "sae", self.sae.strip())
-        _keep(self, "feature", whole(self.feature, "feature", 0))
+        _keep(self, "feature", _feature(self.feature))
         if self.weights is not None and self.weights not in tuple(DIRECTIONS):
             raise UserError(f"weights is {shown(self.weights)}; valid are {', '.join(DIRECTIONS)}.")
         _keep(self, "encoder_share", number(self.encoder_share, "encoder_share", "from 0 to 1", lambda x: 0 <= x <= 1))
+        self._check_tokens()
+        if isinstance(self.feature, str) and self.weights and not DIRECTIONS[self.weights].of_feature:
+            raise UserError(
+                f"feature is {shown(self.feature)}, and the weights {self.weights} take nothing of a feature. Give one "
+                "feature's number with them."
+            )
         _check_bool(self.centroid, "centroid")
         if self.scale is not None:
             _keep(self, "scale", number(self.scale, "scale", "above 0 and at most 1e6", lambda x: 0 < x <= 1e6))
@@ -104,6 +120,33 @@ class VectorRecipe:
             raise UserError(f"pca is {shown(self.pca)}; it must be a list of component weights, e.g. [0.2, 0.1].")
         _keep(self, "pca", tuple(number(w, "a weight in pca", "within ±1e6", lambda x: abs(x) <= 1e6)
                                  for w in self.pca))
+
+    def _check_tokens(self) -> None:
+        if not isinstance(self.tokens, str):
+            raise UserError(f"tokens is {shown(self.tokens)}; it must be a text, e.g. king - man + woman.")
+        _keep(self, "tokens", self.tokens.strip())
+        if self.weights == "tokens":
+            _keep(self, "tokens", tokens_written(token_terms(self.tokens)))
+        elif self.tokens:
+            raise UserError(f"tokens is {shown(self.tokens)}, which goes with the weights tokens only. Choose these.")
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The features that the direction is made from, each with its weight."""
+        return (Term(None, self.feature, 1.0),) if isinstance(self.feature, int) else feature_terms(self.feature)
+
+    def single_feature(self) -> int:
+        """The one feature. Raises UserError if they are several: what is known of a feature is not known of a mix."""
+        if isinstance(self.feature, str):
+            raise UserError(
+                f"Evidence is about one feature, as are activations and suggestions, and feature is "
+                f"{shown(self.feature)}, a weighted list. Give one feature's number for it."
+            )
+        return self.feature
+
+    def by(self, weights: str, **settings) -> "VectorRecipe":
+        """The recipe with other weights, and other settings besides."""
+        return replace(self, weights=weights, tokens=self.tokens if weights == "tokens" else "", **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +346,13 @@ def whole(value, name: str, low: int, high: int | None = None) -> int:
         valid = f"from {low} to {high}" if high is not None else f"from {low} up"
         raise UserError(f"{name} is {shown(value)}; it must be a whole number {valid}.")
     return int(value)
+
+
+def _feature(value) -> int | str:
+    """A feature's number, or a weighted list in its one spelling."""
+    if isinstance(value, str) and not re.fullmatch(r"\s*-?[0-9]{1,15}\s*", value):
+        return features_written(feature_terms(value))
+    return whole(int(value) if isinstance(value, str) else value, "feature", 0)
 
 
 def _check_bool(value, name: str) -> None:

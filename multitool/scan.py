@@ -48,6 +48,11 @@ class ScanTask:
     path: Path  # the scan's own folder
     seconds: float | None = None  # time to spend; what is missing then can be scanned another time
 
+    @property
+    def n_bytes(self) -> int:
+        """What the scan takes on disk."""
+        return self.n_tokens * (self.d_model * 2 + 4)
+
 
 def scan_task(
     model: str, folder: Path, hook: str, *, n_tokens: int, d_model: int, bos_id: int | None, dtype: str
@@ -211,7 +216,7 @@ def _keep_within_limit(task: ScanTask) -> None:
     """Delete scans, those used longest ago first, until this one fits among the others."""
     others = [(_last_used(folder), folder) for folder in task.path.parent.iterdir() if folder != task.path]
     sizes = {folder: _bytes(folder) for _, folder in others}
-    total = task.n_tokens * (task.d_model * 2 + 4) + sum(sizes.values())
+    total = task.n_bytes + sum(sizes.values())
     for _, folder in sorted(others):
         if total <= MAX_BYTES:
             return

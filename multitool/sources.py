@@ -7,14 +7,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multitool.errors import UserError
+from multitool.arithmetic import offset, tokens_meant
+from multitool.errors import UserError, size_shown
 from multitool.firing import mapped_half, usual_tokens, vocabulary_direction
 from multitool.library import Library
 from multitool.loading import Sae
 from multitool.recipe import VectorRecipe
-from multitool.scan import Scan, ScanTask
+from multitool.scan import MAX_BYTES, Scan, ScanTask
 from multitool.subject import Subject
-from multitool.vector import FeatureVector, FeatureWeights, feature_vector, needs_scan
+from multitool.vector import (
+    DIRECTIONS,
+    FeatureVector,
+    FeatureWeights,
+    Heading,
+    combined,
+    feature_heading,
+    needs_scan,
+    placed,
+    random_row,
+)
 
 
 @dataclass(frozen=True)
@@ -27,18 +38,23 @@ class FeatureSource:
     strongest_ids: Tensor | None = None  # tokens that the vocabulary direction is made from
     countable: Tensor | None = None  # (V,) bool: tokens of texts whose residual is not out of the ordinary
 
-    def made_from(self, kind: str, n_tokens: int) -> np.ndarray:
-        """The tokens, standing alone, that a kind of direction was made from: (V,) bool. No list is judged on them."""
-        return mapped_half(n_tokens).numpy() if kind == "mapped" else self.used_in_texts(kind, n_tokens)
+    def made_from(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
+        """The tokens, standing alone, that a direction was made from: (V,) bool. No list is judged on them."""
+        if recipe.weights == "mapped":
+            return mapped_half(subject.space.n_tokens).numpy()
+        return self.used_in_texts(recipe, subject)
 
-    def used_in_texts(self, kind: str, n_tokens: int) -> np.ndarray:
-        """The tokens that a kind of direction took from what fires this feature: (V,) bool. No text is judged on them.
+    def used_in_texts(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
+        """The tokens that a direction took from what fires this feature, or that it is: (V,) bool. No text is judged on
+        them.
 
         The map is none of that: it was made without looking at any feature.
         """
-        used = np.zeros(n_tokens, dtype=bool)
-        if kind == "vocabulary":
+        used = np.zeros(subject.space.n_tokens, dtype=bool)
+        if recipe.weights == "vocabulary":
             used[self.strongest_ids.numpy()] = True
+        elif recipe.weights == "tokens":
+            used[[token_id for token_id, _ in tokens_meant(subject, recipe.tokens)]] = True
         return used
 
 
@@ -47,11 +63,43 @@ def resolved(library: Library, recipe: VectorRecipe) -> VectorRecipe:
     return recipe if recipe.weights else replace(recipe, weights=library.find(recipe.sae).default_weights)
 
 
+def compared(library: Library, recipe: VectorRecipe) -> VectorRecipe:
+    """How other features' vectors are made to compare with those of a resolved recipe: by the same recipe; or, where no
+    feature has a part in that, by the weights that suit the SAE."""
+    if DIRECTIONS[recipe.weights].of_feature:
+        return recipe
+    return recipe.by(library.find(recipe.sae).default_weights)
+
+
 def sae_and_subject(library: Library, recipe: VectorRecipe, model: str | None) -> tuple[Sae, Subject]:
     """Both, loaded; the recipe's feature is there. Raises UserError if not."""
     sae, subject = library.load(library.find(recipe.sae), model)
-    sae.check(recipe.feature)
+    sae.check(recipe.single_feature())
     return sae, subject
+
+
+def features_of(
+    library: Library, recipe: VectorRecipe, model: str | None
+) -> tuple[Subject, list[tuple[Sae, int, float]]]:
+    """The recipe's model, and its features: of each the SAE, its number and its weight. All loaded, all are there.
+
+    Raises:
+        UserError: an SAE or its model cannot be had, belongs to another model than the recipe's, or lacks the feature.
+    """
+    own = library.find(recipe.sae)
+    entries = [library.find(term.sae) if term.sae else own for term in recipe.terms]
+    for entry in entries:
+        if entry.model != own.model:
+            raise UserError(
+                f"feature has a term of {entry.name}, which belongs to {entry.model}, and {own.name} belongs to "
+                f"{own.model}. The features of one vector must be of SAEs of the same model."
+            )
+    found = []
+    for term, entry in zip(recipe.terms, entries, strict=True):
+        sae, subject = library.load(entry, model)
+        sae.check(term.feature)
+        found.append((sae, term.feature, term.weight))
+    return subject, found
 
 
 def missing_scan(
@@ -59,16 +107,27 @@ def missing_scan(
 ) -> ScanTask | None:
     """The vocabulary scan that must be done (by ``library.do``) before anything is made of this recipe, if any.
 
+    The first one: features of several layers need several. Ask again until none is missing.
+
     Args:
-        always: it is needed whatever the recipe's direction.
+        always: it is needed whatever the recipe's direction, to know what fires its one feature.
 
     Raises:
-        UserError: the SAE, the feature or the model cannot be had.
+        UserError: an SAE, a feature or the model cannot be had; the scans of all layers are too large together.
     """
-    if not (always or needs_scan(resolved(library, recipe).weights)):
+    if always:
+        recipe.single_feature()
+    elif not needs_scan(resolved(library, recipe).weights):
         return None
-    sae, subject = sae_and_subject(library, recipe, model)
-    return None if library.scan(sae.entry, subject) else library.scan_task(sae.entry, subject)
+    subject, features = features_of(library, recipe, model)
+    entries = {library.scan_task(sae.entry, subject): sae.entry for sae, _, _ in features}
+    n_bytes = sum(task.n_bytes for task in entries)
+    if len(entries) > 1 and n_bytes > MAX_BYTES:
+        raise UserError(
+            f"The features of this vector need vocabulary scans of {len(entries)} layers, {size_shown(n_bytes)} in "
+            f"all; {size_shown(MAX_BYTES)} are kept. Use features of fewer layers, or encoder or decoder weights."
+        )
+    return next((task for task, entry in entries.items() if not library.scan(entry, subject)), None)
 
 
 def feature_sources(
@@ -124,12 +183,45 @@ def source_of(
     return sae, subject, source
 
 
+def heading_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Heading:
+    """The direction of a feature by a recipe. Raises UserError if there is none."""
+    weights, space = source.weights, subject.space
+    if recipe.weights == "tokens":
+        tokens = tokens_meant(subject, recipe.tokens)
+        weights = replace(weights, tokens=offset(space, tokens, centroid=recipe.centroid))
+    elif recipe.weights == "random":
+        weights = replace(weights, random=random_row(source.index, space.d_model))
+    return feature_heading(weights, space, recipe.weights, recipe.encoder_share)
+
+
+def recipe_heading(library: Library, recipe: VectorRecipe, model: str | None) -> tuple[Subject, Heading]:
+    """The direction of a resolved recipe, of one feature or of several, ``u(sum w_j f_j)``; and its model.
+
+    Raises:
+        UserError: there is none.
+    """
+    scan = needs_scan(recipe.weights)
+    subject, features = features_of(library, recipe, model)
+    sources = [feature_sources(library, sae, subject, [feature], scan=scan)[0] for sae, feature, _ in features]
+    headings = [heading_of(source, subject, recipe) for source in sources]
+    if isinstance(recipe.feature, int):
+        return subject, headings[0]
+    return subject, combined(headings, [weight for _, _, weight in features])
+
+
+def recipe_vector(
+    library: Library, recipe: VectorRecipe, model: str | None = None
+) -> tuple[Subject, FeatureVector]:
+    """The vector of a resolved recipe, and its model; a scan that it needs must be there. Raises UserError if there is
+    none."""
+    subject, found = recipe_heading(library, recipe, model)
+    return subject, placed(found, subject.space, centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca)
+
+
 def vector_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> FeatureVector:
     """The vector of a feature by a recipe. Raises UserError if there is none."""
-    return feature_vector(
-        source.weights, subject.space, kind=recipe.weights, encoder_share=recipe.encoder_share,
-        centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca,
-    )
+    found = heading_of(source, subject, recipe)
+    return placed(found, subject.space, centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca)
 
 
 def vectors_of(

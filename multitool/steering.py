@@ -1,5 +1,6 @@
 """From a recipe's steering, clamp and injection to what is done to the model while the tree grows."""
 
+import numpy as np
 import torch
 
 from multitool.errors import UserError
@@ -7,7 +8,7 @@ from multitool.interventions import Clamp, Injection, Interventions, Push
 from multitool.library import Library
 from multitool.loading import Sae, strongest_contexts
 from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.sources import FeatureSource, countable_tokens
+from multitool.sources import countable_tokens, features_of
 from multitool.subject import Subject
 from multitool.task import GrowthTask, growth_task
 from multitool.tree import Tree
@@ -23,53 +24,75 @@ _YARDSTICK = (
 
 def scans_for_clamp(library: Library, vector: VectorRecipe, tree: TreeRecipe) -> bool:
     """Whether the feature's typical maximum is told by the vocabulary scan, as no contexts are kept with the SAE."""
-    return tree.clamp is not None and not strongest_contexts(library.find(vector.sae), vector.feature)
+    return tree.clamp is not None and not strongest_contexts(library.find(vector.sae), vector.single_feature())
 
 
 def tree_task(
-    library: Library, sae: Sae, subject: Subject, source: FeatureSource, vector: FeatureVector, recipe: TreeRecipe,
-    begun: Tree | None = None,
+    library: Library, subject: Subject, vector: FeatureVector, vector_recipe: VectorRecipe, recipe: TreeRecipe, *,
+    model: str | None = None, begun: Tree | None = None,
 ) -> GrowthTask:
-    """The growth of a feature's tree with all that the recipe does to the model meanwhile.
+    """The growth of a vector's tree with all that the recipe does to the model meanwhile.
 
     Args:
+        subject, vector: those of ``vector_recipe``.
+        model: another model than the SAE names: a hub id or a folder.
         begun: a part of the tree that is known already.
 
     Raises:
         UserError: the prompt does not suit the model, or the recipe's interventions cannot be done.
     """
-    wanted = interventions(library, sae, subject, source, recipe)
-    v = vector.direction if wanted and wanted.injection else vector.v
+    wanted = interventions(library, vector_recipe, recipe, model)
+    v = vector.v
+    if wanted and wanted.injection:
+        v = vector.direction
+        if not v.any():
+            raise UserError(
+                "The centroid alone has no direction to inject. Choose other weights, mix in principal components, or "
+                "set inject_layer to -1."
+            )
     return growth_task(subject, v, recipe, begun, wanted)
 
 
 def interventions(
-    library: Library, sae: Sae, subject: Subject, source: FeatureSource, recipe: TreeRecipe
+    library: Library, vector_recipe: VectorRecipe, recipe: TreeRecipe, model: str | None = None
 ) -> Interventions | None:
     """What the recipe does to the residual stream; None if nothing.
 
-    A vocabulary scan that the clamp needs must be there (``scans_for_clamp``).
+    Of several features in one vector each is pushed at its own SAE's hook, by its weight. A clamp is of one feature; a
+    vocabulary scan that it needs must be there (``scans_for_clamp``).
 
     Raises:
-        UserError: there is no such layer, the feature's decoder weights point nowhere, or it never fires.
+        UserError: there is no such layer, a feature's decoder weights point nowhere, or it never fires, or several are
+            to be clamped.
     """
     if not recipe.intervenes:
         return None
+    subject, features = features_of(library, vector_recipe, model)
     injection, pushes, clamp = None, (), None
     if recipe.inject_layer >= 0:
         _check_layer(subject, recipe.inject_layer)
         injection = Injection(recipe.inject_layer, recipe.inject_mode == "replace", recipe.inject_scale)
     if recipe.steer_strength:
-        decoder = source.weights.decoder
-        if not (torch.isfinite(decoder).all() and decoder.norm() > 0):
-            raise UserError(
-                "The decoder weights of this feature are all zero or not finite, so there is no direction to steer in "
-                "(a dead feature?). Use steer_strength 0 or another feature."
-            )
-        pushes = (Push(sae.entry.hook, unit(decoder).numpy(), recipe.steer_strength),)
+        pushes = tuple(
+            Push(sae.entry.hook, _decoder(sae, feature), recipe.steer_strength * weight)
+            for sae, feature, weight in features
+        )
     if recipe.clamp is not None:
-        clamp = Clamp(sae.entry, source.index, recipe.clamp, typical_maximum(library, sae, subject, source.index))
+        vector_recipe.single_feature()
+        (sae, feature, _), = features
+        clamp = Clamp(sae.entry, feature, recipe.clamp, typical_maximum(library, sae, subject, feature))
     return Interventions(injection, pushes, clamp, recipe.steer_at, yardstick(subject))
+
+
+def _decoder(sae: Sae, feature: int) -> np.ndarray:
+    """``u(W_dec[i])``: (d_model,) float32."""
+    row = sae.feature(feature).decoder
+    if not (torch.isfinite(row).all() and row.norm() > 0):
+        raise UserError(
+            f"The decoder weights of feature {feature} of {sae.entry.name} are all zero or not finite, so there is no "
+            "direction to steer in (a dead feature?). Use steer_strength 0 or another feature."
+        )
+    return unit(row).numpy()
 
 
 def typical_maximum(library: Library, sae: Sae, subject: Subject, feature: int) -> float:

@@ -88,6 +88,12 @@ class Subject:
         return token_texts(self.tokenizer, self.space.n_tokens)
 
     @cached_property
+    def token_ids(self) -> dict[str, int]:
+        """The token of every exact text; of two with the same text the later one, which is no single byte."""
+        there = min(len(self.tokenizer), self.space.n_tokens)
+        return {text: token_id for token_id, text in enumerate(self.token_texts[:there])}
+
+    @cached_property
     def in_texts(self) -> np.ndarray:
         """(V,) bool: tokens that texts are made of; not special ones, and no rows of E without a token."""
         plain = np.zeros(self.space.n_tokens, dtype=bool)

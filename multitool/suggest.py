@@ -6,7 +6,7 @@ are shown. Tokens that a direction was made from count in neither.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from multitool.asking import Asked, AskTask, Place
 from multitool.checks import (
     control_sources,
     cosine,
-    random_ghosts,
     read_definitions,
     small_recipe,
     tokens_in_texts,
@@ -52,7 +51,7 @@ class Setting:
         """The recipe with this setting in it."""
         # The usual scale stays unsaid, so that the recipe is the plain one.
         scale = None if self.relative_scale == 1 else self.relative_scale * subject.space.mean_distance
-        return replace(recipe, weights=self.weights, scale=scale, pca=self.pca)
+        return recipe.by(self.weights, scale=scale, pca=self.pca)
 
     def __str__(self) -> str:
         components = f", components {', '.join(map(str, self.pca))}" if self.pca else ""
@@ -224,10 +223,7 @@ def settings_tried(
     tried, vs = [], []
     for source in sources:
         for setting in settings:
-            if setting == RANDOM:
-                found = [random_ghosts(subject, subject.space.mean_distance, 1, seed=source.index)[0]]
-            else:
-                found = [vector.v for _, vector in vectors_of([source], subject, setting.of(recipe, subject))]
+            found = [vector.v for _, vector in vectors_of([source], subject, setting.of(recipe, subject))]
             tried += [(source, setting)] * len(found)
             vs += found
     return tried, torch.stack(vs) if vs else torch.empty(0, subject.space.d_model)
@@ -300,7 +296,8 @@ class Judge:
         self, source: FeatureSource, settings: Sequence[Setting], vs: torch.Tensor, asked: Sequence[Asked]
     ) -> list[Trial]:
         # The same tokens for all settings: whoever was made from them.
-        used = source.used_in_texts("vocabulary", self._subject.space.n_tokens)
+        used = np.zeros(self._subject.space.n_tokens, dtype=bool)
+        used[source.strongest_ids.numpy()] = True
         others = np.stack([
             strongest(found.fires, found.text, used) for found in self._controls if found.feature != source.index
         ])

@@ -1,12 +1,14 @@
 """The controls for a feature and its vector, which the tree and the token list share."""
 
 import random
+import re
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 
 import gradio as gr
 
+from multitool.components import SHOWN, Component
 from multitool.defaults import Opening
 from multitool.errors import UserError, shown
 from multitool.library import Library
@@ -14,7 +16,7 @@ from multitool.loading import strongest_contexts
 from multitool.recipe import VectorRecipe
 from multitool.registry import SaeEntry, models, saes
 from multitool.sources import resolved
-from multitool.text import visible
+from multitool.text import percent, visible
 from multitool.ui_common import PRIVATE, shown_errors
 from multitool.ui_service import Service
 from multitool.vector import DIRECTIONS, needs_scan
@@ -24,6 +26,8 @@ _NOT_AMONG_EMBEDDINGS = (
     "This layer's own weights point nowhere among the embeddings: here trees and lists by them say little. Choose "
     "vocabulary or mapped weights."
 )
+_RANDOM = "Random"
+_TOKENS_TOLD = 6  # at each end of a component
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,18 @@ class FeatureControls:
     """The controls that tree and list share, in the order in which handlers get their values."""
 
     sae: gr.Dropdown
-    feature: gr.Number
+    feature: gr.Textbox
     weights: gr.Radio
     encoder_share: gr.Slider
+    tokens: gr.Textbox
     centroid: gr.Checkbox
     usual_scale: gr.Checkbox
     scale: gr.Slider
-    first_component: gr.Slider
-    more_components: gr.Textbox
+    components: tuple[gr.Slider, ...]
 
     def all(self) -> list:
-        return list(vars(self).values())
+        *single, components = vars(self).values()
+        return [*single, *components]
 
 
 def feature_controls(service: Service, opening: Opening) -> FeatureControls:
@@ -56,17 +61,17 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
             _names(service, entry.model), value=recipe.sae, label="SAE", allow_custom_value=True, filterable=True,
             elem_id="sae", info="RELEASE/SAE_ID as in sae-lens; type to search",
         )
-        feature = gr.Number(
-            recipe.feature, label="Feature", precision=0, minimum=0, elem_id="feature", info=_range(entry),
+        feature = gr.Textbox(
+            str(recipe.feature), label="Feature", max_lines=1, elem_id="feature", info=_range(entry),
         )
     with gr.Row():
         steps = {
             "◀ Previous": lambda feature, d_sae: (feature - 1) % d_sae,
-            "Random": lambda feature, d_sae: random.randrange(d_sae),
+            _RANDOM: lambda feature, d_sae: random.randrange(d_sae),
             "Next ▶": lambda feature, d_sae: (feature + 1) % d_sae,
         }
         step_buttons = {name: gr.Button(name, size="sm", min_width=60) for name in steps}
-    evidence = gr.HTML(_told(library, recipe.sae, recipe.feature), elem_id="evidence")
+    evidence = gr.HTML(_told(library, recipe.sae, str(recipe.feature)), elem_id="evidence")
     with gr.Group():
         weights = gr.Radio(
             list(DIRECTIONS), value=recipe.weights or entry.default_weights, label="Weights", elem_id="weights",
@@ -76,6 +81,12 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         )
         share = gr.Slider(0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=False,
                           info="1 is the encoder alone, 0 the decoder alone")
+        tokens = gr.Textbox(
+            recipe.tokens, label="Tokens", placeholder="e.g. king - man + woman", max_lines=1, elem_id="arithmetic",
+            visible=recipe.weights == "tokens",
+            info='Words, added and subtracted, with weights as in `king + queen*0.5`; an exact token in double '
+            "quotes. Ticked below, the scale is their sum's own length",
+        )
         usual_scale = gr.Checkbox(
             True, label="As far out as a usual token", elem_id="usual-scale",
             info="The scale is the mean distance of the model's tokens from their centroid",
@@ -84,23 +95,20 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
             0.1, 10, _mean_distance(service, entry, 1.0), step=0.01, label="Scale", visible=False, elem_id="scale",
             info="Distance from the starting point",
         )
+        distance = gr.HTML(_distance(service, recipe), elem_id="distance", padding=False)
         centroid = gr.Checkbox(
             recipe.centroid, label="Start from the centroid",
             info="The mean of all token embeddings; without it, from zero",
         )
-    with gr.Accordion("Principal components", open=False):
-        component = gr.Slider(
-            0, 1, 0, step=0.01, label="Weight of the first component",
-            info="Mixed into the direction, which keeps the rest. The distance then differs from the scale.",
-        )
-        more = gr.Textbox("", label="Weights of further components", placeholder="e.g. 0.1, -0.05", max_lines=1,
-                          info="Of the second, the third, … in their order; negative ones point the other way")
+    components = _component_controls(service, sae_box)
 
     def step(name: str):
-        def handler(sae_name: str, feature: int | None) -> int:
-            entry = library.find(sae_name)
+        def handler(sae_name: str, feature: str) -> str:
+            entry, number = library.find(sae_name), _number(feature)
+            if number is None and name != _RANDOM:
+                raise UserError(f"feature is {shown(feature)}; only the number of one feature has neighbours.")
             # Few registry entries do not tell their width; then the SAE itself does.
-            return steps[name](int(feature or 0), entry.d_sae or library.sae(entry).d_sae)
+            return str(steps[name](number, entry.d_sae or library.sae(entry).d_sae))
 
         return shown_errors(handler)
 
@@ -122,7 +130,8 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         """The weights that suit another SAE."""
         return library.find(name).default_weights if library.offers(name or "") else gr.skip()
 
-    weights.change(lambda kind: gr.update(visible=kind == "mix"), weights, share, queue=False, **PRIVATE)
+    weights.change(lambda kind: [gr.update(visible=kind == "mix"), gr.update(visible=kind == "tokens")], weights,
+                   [share, tokens], queue=False, show_progress="hidden", **PRIVATE)
     gr.on([weights.change, sae_box.change], partial(_weights_help, library), [sae_box, weights], weights_help,
           queue=False, show_progress="hidden", **PRIVATE)
     usual_scale.input(own_scale, [usual_scale, sae_box, scale], scale, queue=False, show_progress="hidden", **PRIVATE)
@@ -134,35 +143,110 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
           show_progress="hidden", **PRIVATE)
     for name, button in step_buttons.items():
         button.click(step(name), [sae_box, feature], feature, show_progress_on=feature, **PRIVATE)
-    return FeatureControls(sae_box, feature, weights, share, centroid, usual_scale, scale, component, more)
+    controls = FeatureControls(sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, components)
+    gr.on([control.change for control in controls.all()], partial(_distance_shown, service), controls.all(), distance,
+          queue=False, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
+    return controls
 
 
 def control_values(library: Library, recipe: VectorRecipe) -> list:
-    """What the controls show for a recipe, in their order."""
+    """What the controls show for a recipe, in their order. Raises UserError if they cannot."""
     recipe = resolved(library, recipe)
-    first, *more = recipe.pca or (0.0,)
+    if len(recipe.pca) > SHOWN or any(abs(weight) > 1 for weight in recipe.pca):
+        raise UserError(
+            f"pca is {shown(list(recipe.pca))}; the page has sliders for {SHOWN} component weights from -1 to 1. Use "
+            "the command line or the API for others."
+        )
     scale = gr.skip() if recipe.scale is None else recipe.scale
-    return [recipe.sae, recipe.feature, recipe.weights, recipe.encoder_share, recipe.centroid, recipe.scale is None,
-            scale, first, ", ".join(map(str, more))]
+    return [recipe.sae, str(recipe.feature), recipe.weights, recipe.encoder_share, recipe.tokens, recipe.centroid,
+            recipe.scale is None, scale, *recipe.pca, *[0.0] * (SHOWN - len(recipe.pca))]
 
 
-def vector_recipe(sae, feature, weights, encoder_share, centroid, usual_scale, scale, first, more) -> VectorRecipe:
+def vector_recipe(
+    sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, *components
+) -> VectorRecipe:
     """The recipe that the controls show, from their values in their order.
 
     Raises:
         UserError: a value cannot be.
     """
-    try:
-        further = [float(part) for part in more.replace(";", ",").split(",") if part.strip()]
-    except ValueError as error:
-        raise UserError(
-            f"Weights of further components are {shown(more)}; write numbers separated by commas, e.g. 0.1, -0.05."
-        ) from error
-    pca = [first, *further] if first or further else []
+    n_used = max((i for i, weight in enumerate(components, 1) if weight), default=0)
     return VectorRecipe(
-        sae=sae, feature=feature, weights=weights, encoder_share=encoder_share, centroid=centroid,
-        scale=None if usual_scale else scale, pca=pca,
+        sae=sae, feature=feature, weights=weights, encoder_share=encoder_share,
+        tokens=tokens if weights == "tokens" else "", centroid=centroid, scale=None if usual_scale else scale,
+        pca=components[:n_used],
     )
+
+
+def _distance_shown(service: Service, *values) -> str:
+    """The distance by what the controls show, or what is wrong with it: quietly, while somebody may still be typing."""
+    try:
+        return _distance(service, vector_recipe(*values))
+    except UserError as error:
+        return _quiet(str(error))
+
+
+def _distance(service: Service, recipe: VectorRecipe) -> str:
+    """How far out the vector lies, as HTML; nothing where that would take loading or a scan."""
+    vector = service.vector(recipe)
+    if vector is None:
+        return ""
+    return _quiet(
+        f"Distance from the centroid {vector.distance_from_centroid:.3g}; tokens: {vector.mean_token_distance:.3g} on "
+        "average"
+    )
+
+
+def _component_controls(service: Service, sae_box: gr.Dropdown) -> tuple[gr.Slider, ...]:
+    """A slider for each of the first components, folded away; and under it what the component is, once unfolded."""
+    with gr.Accordion("Principal components", open=False, elem_id="components") as accordion:
+        about = gr.HTML("", elem_id="components-about", padding=False)
+        sliders, lines = [], []
+        for index in range(1, SHOWN + 1):
+            sliders.append(gr.Slider(-1, 1, 0, step=0.01, label=f"Component {index}", elem_id=f"component-{index}"))
+            lines.append(gr.HTML("", elem_classes="component", padding=False))
+    unfolded = gr.State(False)
+    told = {
+        "fn": shown_errors(partial(_components_told, service)), "inputs": [unfolded, sae_box],
+        "outputs": [about, *lines], "show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE,
+    }
+    accordion.expand(lambda: True, None, unfolded, queue=False, show_progress="hidden", **PRIVATE).then(**told)
+    accordion.collapse(lambda: False, None, unfolded, queue=False, show_progress="hidden", **PRIVATE)
+    sae_box.change(**told)
+    return tuple(sliders)
+
+
+_COMPONENTS_ABOUT = (
+    "Directions in which the token embeddings differ most, mixed into the vector, which keeps the rest; a negative "
+    "weight points to the other end. The distance from the centroid then differs from the scale."
+)
+
+
+def _components_told(service: Service, unfolded: bool, sae: str | None):
+    """What the components of the SAE's model are, as HTML: on all of them, and on each."""
+    if not unfolded or not service.library.offers(sae or ""):
+        yield [gr.skip()] * (1 + SHOWN)
+        return
+    if not service.library.has(service.library.find(sae)):
+        later = "What each of them is can be told once the model is loaded: unfold this again after a tree or a list."
+        yield [_quiet(f"{_COMPONENTS_ABOUT} {later}"), *[""] * SHOWN]
+        return
+    for answer in service.components(sae, top=_TOKENS_TOLD):
+        if isinstance(answer, str):
+            yield [_quiet(answer), *[gr.skip()] * SHOWN]
+    yield [_quiet(_COMPONENTS_ABOUT), *map(_component_line, answer)]
+
+
+def _component_line(component: Component) -> str:
+    ends = "".join(
+        f"<li><b>{sign}</b> {' '.join(f'<q>{_text(token, spaces=True)}</q>' for token in tokens)}</li>"
+        for sign, tokens in (("+", component.positive), ("−", component.negative))
+    )
+    return f"<p>{percent(component.share)} of the variance</p><ul>{ends}</ul>"
+
+
+def _quiet(words: str) -> str:
+    return f'<p class="quiet">{escape(words)}</p>'
 
 
 def _names(service: Service, model: str) -> list[str]:
@@ -178,7 +262,14 @@ def _mean_distance(service: Service, entry: SaeEntry, otherwise: float) -> float
 
 
 def _range(entry: SaeEntry) -> str:
-    return f"0 to {entry.d_sae - 1:,}" if entry.d_sae else "from 0 up"
+    numbers = f"0 to {entry.d_sae - 1:,}" if entry.d_sae else "From 0 up"
+    return f"{numbers}; or several, e.g. `12 - 45*0.5`"
+
+
+def _number(feature: str | None) -> int | None:
+    """The feature's number that is typed; None if it is none, or several with weights."""
+    text = (feature or "").strip()
+    return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
 
 
 def _evidence(entry: SaeEntry, feature: int) -> str:
@@ -209,17 +300,22 @@ def _weights_help(library: Library, name: str | None, kind: str | None) -> str:
         return ""
     said = f"<p>{escape(kind.capitalize())}: {escape(DIRECTIONS[kind].help)}.</p>"
     suitable = library.find(name).default_weights if library.offers(name or "") else kind
-    if needs_scan(suitable) and not needs_scan(kind):
+    if needs_scan(suitable) and not needs_scan(kind) and DIRECTIONS[kind].of_feature:
         said += f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>'
     return said
 
 
-def _told(library: Library, name: str | None, feature: int | None) -> str:
-    """The SAE and what is known of its feature, for what the controls show; nothing if that is no SAE."""
+def _told(library: Library, name: str | None, feature: str | None) -> str:
+    """The SAE and what is known of its feature, for what the controls show; nothing if that is no SAE.
+
+    Of several features with weights nothing is known: their contexts are each one's own.
+    """
     if not library.offers(name or ""):
         return ""
     entry = library.find(name)
-    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + _evidence(entry, int(feature or 0))
+    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + (
+        "" if (number := _number(feature)) is None else _evidence(entry, number)
+    )
 
 
 def _about(entry: SaeEntry, here: bool) -> str:

@@ -13,6 +13,7 @@ from typing import TypedDict, get_args, get_origin
 
 import gradio as gr
 
+from multitool.components import SHOWN, TOKENS
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import render
 from multitool.errors import UserError, shown
@@ -164,6 +165,21 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         *_, suggestion = service.suggestion(VectorRecipe(sae=sae, feature=feature), TreeRecipe())
         return suggestion.to_dict()
 
+    def components(sae: str = opening.sae, count: int = SHOWN, top: int = TOKENS) -> list[dict]:
+        """Tell what the principal components of a model's token embeddings are, to which the weights in pca belong.
+
+        Args:
+            sae: an SAE of the model as RELEASE/SAE_ID; /saes lists them.
+            count: how many components, the first ones.
+            top: how many tokens at each end.
+
+        Returns:
+            One object per component: index (from 1), share (of the variance, 0 to 1), positive and negative (the tokens
+            at its ends, the outermost first).
+        """
+        *_, found = service.components(sae, count=count, top=top)
+        return [component.to_dict() for component in found]
+
     def saes(search: str = "") -> list[dict]:
         """The SAEs that can be loaded, and on which model.
 
@@ -193,6 +209,7 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         'JSON: the tokens with their activations, and "evidence" with figures, a verdict, a sentence.')
     add(suggest, ["suggestion"], "JSON: recipe, sentence, trials.", **on_model(service.settings))
     add(activity, ["tokens"], "JSON: one object per token with token, activation.", **on_model(service.settings))
+    add(components, ["components"], "JSON: one object per component with index, share, positive, negative.")
     add(saes, ["saes"], "JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.")
 
 

@@ -14,18 +14,22 @@ import torch
 from multitool import engine
 from multitool.asking import Asked, AskTask, Place, ReadTask
 from multitool.checks import prepare_check
+from multitool.components import Component
 from multitool.document import DefinitionTree
 from multitool.engine import PreparedTree, TokenTable
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.scan import ScanTask
 from multitool.settings import Settings
-from multitool.sources import missing_scan, resolved, sae_and_subject
+from multitool.sources import compared, missing_scan, recipe_heading, resolved, sae_and_subject
 from multitool.steering import scans_for_clamp
 from multitool.suggest import Suggestion, prepare_suggestion
 from multitool.ui_gpu import Worker
+from multitool.vector import FeatureVector, placed
 
 _TREES_KEPT = 100
+_HEADINGS_KEPT = 200  # of a large model 20 kB each
 _CONTROLS_KEPT = 8  # answers of other features; of a large model up to 20 MB each
 _CONTROLS = "Other features' definitions, to compare with"
 _POLL_SECONDS = 0.3
@@ -51,6 +55,7 @@ class Service:
         self._work = work
         self._loading = ThreadPoolExecutor(max_workers=16, thread_name_prefix="loading")
         self._trees = _Recent(_TREES_KEPT)  # whole ones by their recipes
+        self._headings = _Recent(_HEADINGS_KEPT)  # by their recipes without scale and components
         self._controls = _Recent(_CONTROLS_KEPT)
         self._lock = Lock()
         self._scans: dict[object, _RunningScan] = defaultdict(_RunningScan)  # by the scan's folder
@@ -137,8 +142,11 @@ class Service:
                 f"{self.settings.max_nodes:,}. Trim it first."
             )
         vector, tree = recipes(document.settings)
+        vector.single_feature()
         self._check(tree)
-        yield from self._scanned(vector, always=scans_for_clamp(self.library, vector, tree))
+        yield from self._scanned(
+            compared(self.library, resolved(self.library, vector)), always=scans_for_clamp(self.library, vector, tree)
+        )
         prepared = yield from self._waiting(vector.sae, prepare_check, document)
         asked = yield from self._asked(prepared.ask, _CONTROLS)
         yield "Holding the tree against other ghosts, and reading its definitions …"
@@ -150,7 +158,7 @@ class Service:
         """Where a feature fires in a text; before it, in words, what it waits for. Raises UserError if it cannot be."""
         if not text or len(text) > LONGEST_TEXT:
             raise UserError(f"The text has {len(text or ''):,} characters; it must have 1 to {LONGEST_TEXT:,}.")
-        entry = self.library.find(recipe.sae)
+        entry, feature = self.library.find(recipe.sae), recipe.single_feature()
 
         def prepare(library: Library):
             sae, subject = sae_and_subject(library, recipe, None)
@@ -159,7 +167,7 @@ class Service:
         subject, task, encoder = yield from self._waiting(recipe.sae, prepare)
         yield self._first_words()
         (residuals,), = self._work(task)
-        fires = encoder.encode_feature(torch.from_numpy(residuals), recipe.feature)
+        fires = encoder.encode_feature(torch.from_numpy(residuals), feature)
         yield [(subject.token_texts[token_id], value)
                for token_id, value in zip(task.texts[0], fires.tolist(), strict=True)]
 
@@ -174,6 +182,33 @@ class Service:
         judge = partial(prepared.suggestion, asked, controls)
         yield (yield from self._waiting(vector.sae, lambda _: judge(), otherwise="Judging the settings …"))
 
+    def components(self, sae: str, **numbers) -> Iterator[str | list[Component]]:
+        """The first principal components of an SAE's model, as ``engine.components`` tells them; before them, in words,
+        what they wait for."""
+        yield (yield from self._waiting(sae, partial(engine.components, **numbers), sae))
+
+    def vector(self, recipe: VectorRecipe) -> FeatureVector | None:
+        """The vector of a recipe, where that takes neither loading nor a vocabulary scan; else None.
+
+        Quick, so that it can follow a control that is moved: what only scale and components change is not made again.
+
+        Raises:
+            UserError: there is no such vector.
+        """
+        recipe = resolved(self.library, recipe)
+        entries = [self.library.find(term.sae or recipe.sae) for term in recipe.terms]
+        if not all(map(self.library.has, entries)):
+            return None
+        key = replace(recipe, scale=None, pca=())
+        heading = self._headings.get(key)
+        if heading is None:
+            if missing_scan(self.library, recipe):
+                return None
+            _, heading = recipe_heading(self.library, recipe, None)
+            self._headings.keep(key, heading)
+        space = self.library.subject(entries[0].model).space
+        return placed(heading, space, centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca)
+
     def _grown(self, prepared: PreparedTree) -> Iterator[str | DefinitionTree]:
         yield self._first_words()
         # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
@@ -185,24 +220,23 @@ class Service:
         return "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"
 
     def _scanned(self, vector: VectorRecipe, *, always: bool = False) -> Iterator[str]:
-        """In words how far it is, until the vocabulary scan that a vector needs is there.
-
-        One visitor's request does the work and the others wait for it; if it is broken off, the next one goes on.
+        """In words how far it is, until the vocabulary scans that a vector needs are there.
 
         Args:
             always: the scan is needed whatever the vector's direction.
         """
         missing = partial(self._waiting, vector.sae, partial(missing_scan, always=always), vector)
-        task = yield from missing()
-        if task is None:
-            return
+        while task := (yield from missing()):
+            yield from self._scanned_once(task, missing)
+
+    def _scanned_once(self, task: ScanTask, missing: Callable) -> Iterator[str]:
+        """One of them. One visitor's request does the work and the others wait for it; broken off, the next goes on."""
         with self._lock:
             scan = self._scans[task.path]
         while not scan.turn.acquire(timeout=_POLL_SECONDS):
             yield scan.words(task.n_tokens)
         try:
-            task = yield from missing()  # somebody else may have done it meanwhile
-            if task:
+            if (yield from missing()) == task:  # nobody has done it meanwhile
                 yield self._first_words()
                 for scan.done in self._work(task):
                     yield scan.words(task.n_tokens)

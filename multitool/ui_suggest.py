@@ -46,7 +46,7 @@ def _heading(column: str) -> str:
     return column[:1].upper() + column[1:]
 
 
-def _suggested(service: Service, sae: str, feature: int):
+def _suggested(service: Service, sae: str, feature: str):
     """For the status, the table, the best recipe and the button that uses it."""
     yield "Starting …", gr.skip(), gr.skip(), gr.skip()
     for answer in service.suggestion(VectorRecipe(sae=sae, feature=feature), TreeRecipe()):

@@ -30,7 +30,7 @@ def text_tab(service: Service, controls: FeatureControls) -> None:
     )
 
 
-def _read(service: Service, sae: str, feature: int, text: str):
+def _read(service: Service, sae: str, feature: str, text: str):
     for answer in service.activity(VectorRecipe(sae=sae, feature=feature), text):
         if isinstance(answer, str):
             yield answer, gr.skip()

@@ -17,7 +17,7 @@ from multitool.tree import Tree
 from multitool.ui_common import PRIVATE, by_name, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, control_values
 from multitool.ui_examples import examples
-from multitool.ui_growth import CUTOFFS, N_CONTROLS, check, go_on, grow, growth_controls, growth_values
+from multitool.ui_growth import CUTOFFS, check, go_on, grow, growth_controls, growth_values
 from multitool.ui_service import Service
 from multitool.ui_views import (
     EMPTY,
@@ -119,8 +119,10 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         "show_progress_on": drawn[0], **PRIVATE,
     }
 
+    set_by_link = [*controls.all(), *growing_controls, linked]
+
     def from_link(request: gr.Request) -> list:  # Gradio knows by the annotation what to give
-        return _from_link(service, opening, request.query_params)
+        return _from_link(service, opening, request.query_params, len(set_by_link))
 
     def show_after(event, after="then") -> None:
         getattr(event, after)(**show).then(**draw)
@@ -152,8 +154,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     explore_tab.select(lambda: False, None, on_figure, queue=False, show_progress="hidden", **PRIVATE)
     gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
     page.load(
-        shown_errors(from_link), None, [*controls.all(), *growing_controls, linked],
-        show_progress="hidden", **PRIVATE,
+        shown_errors(from_link), None, set_by_link, show_progress="hidden", **PRIVATE,
     )
 
 
@@ -197,11 +198,11 @@ def _figure_controls() -> tuple[list, list]:
     return drawing, [picture, *files]
 
 
-def _from_link(service: Service, opening: Opening, parameters: Mapping[str, str]) -> list:
+def _from_link(service: Service, opening: Opening, parameters: Mapping[str, str], n_outputs: int) -> list:
     """The controls as a link's query sets them, and the query, which starts the growth; nothing without one."""
     found = links.recipes_of(parameters, opening.recipe)
     if found is None:
-        return [gr.skip()] * (len(FeatureControls.__dataclass_fields__) + N_CONTROLS + 1)
+        return [gr.skip()] * n_outputs
     return [*control_values(service.library, found[0]), *growth_values(found[1]), links.query(*found)]
 
 

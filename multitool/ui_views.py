@@ -17,6 +17,7 @@ from multitool.text import percent, visible
 from multitool.tree import Definition, coverage
 from multitool.ui_common import save
 from multitool.ui_evidence import tree_verdict
+from multitool.wording import weights_told
 
 ORDERS = ("probability", "lift")
 FIGURES = ("png", "svg", "pdf")
@@ -161,7 +162,7 @@ def titled(which: str, document: DefinitionTree) -> str:
     settings = document.settings
     scale = settings.get("scale")
     far = f", scale {scale:.3g}" if isinstance(scale, (int, float)) else ""
-    name = visible(f"{settings.get('sae')} · feature {settings.get('feature')} · {settings.get('weights')}{far}")[:200]
+    name = visible(f"{settings.get('sae')} · feature {settings.get('feature')} · {weights_told(settings)}{far}")[:200]
     return f'<p title="{escape(name, quote=True)}"><b>{which}</b> · {escape(name)}</p>'
 
 
@@ -173,7 +174,7 @@ def link_query(document: DefinitionTree | None) -> str:
         vector, tree = recipes(document.settings)
     except UserError:
         return ""
-    usual = vector.scale == document.vector.get("mean_token_distance")
+    usual = vector.scale == document.vector.get("mean_token_distance") and vector.weights != "tokens"
     return "?" + links.query(replace(vector, scale=None) if usual else vector, tree)
 
 

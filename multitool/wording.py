@@ -15,6 +15,12 @@ def rounded(value) -> str:
     return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
 
 
+def weights_told(settings: dict) -> str:
+    """What gave the direction, in words, the tokens themselves where these did."""
+    kind = settings.get("weights")
+    return f"tokens {settings.get('tokens')}" if kind == "tokens" else str(kind)
+
+
 def is_injected(settings: dict) -> bool:
     """Whether the vector went in behind a layer instead of among the embeddings."""
     layer = settings.get("inject_layer", -1)

@@ -37,7 +37,7 @@ from multitool.library import Library  # noqa: E402
 from multitool.loading import strongest_contexts  # noqa: E402
 from multitool.measures import mean_with_interval  # noqa: E402
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe  # noqa: E402
-from multitool.sources import feature_sources, missing_scan, sae_and_subject, vectors_of  # noqa: E402
+from multitool.sources import feature_sources, sae_and_subject, vectors_of  # noqa: E402
 from multitool.suggest import GRID, MEASURED, PUBLISHED, RANDOM, Setting, Study, try_features  # noqa: E402
 from multitool.task import growth_task  # noqa: E402
 from multitool.text import visible  # noqa: E402
@@ -76,7 +76,7 @@ def measured(library: Library, sae: str) -> dict:
         print(f"{time.monotonic() - started:6.0f} s  {sae}  {text}", flush=True)
 
     recipe = VectorRecipe(sae=sae, feature=0)
-    scan_if_missing(library, missing_scan(library, recipe, always=True))
+    scan_if_missing(library, recipe, always=True)
     entry = library.find(sae)
     features = np.random.default_rng(1).permutation(library.sae(entry).d_sae).tolist()
     choosing, held_out = features[:CHOOSING], features[CHOOSING : CHOOSING + HELD_OUT]
@@ -189,7 +189,7 @@ def trees_judged(library: Library, recipe: VectorRecipe, setting: Setting, featu
             if not own:
                 verdicts["unknown"] += 1
                 continue
-            made_from = source.used_in_texts(recipe.weights, space.n_tokens)
+            made_from = source.used_in_texts(recipe, subject)
             scores = scores_of(source.index, own, control_definitions, made_from)
             fires_at_all = float(np.mean([text.fires[:, source.index].max() > 0 for text in own]))
             verdicts[tree_verdict(scores, fires_at_all, int(made_from.sum()))] += 1

@@ -188,6 +188,30 @@ def test_every_option_reaches_the_result(folders, tmp_path):
     assert data["result"]["effective_cutoff"] > 0.02
 
 
+def test_a_tree_of_tokens_in_place_of_a_feature(folders, tmp_path, capsys):
+    file = tmp_path / "tree.json"
+    options = ["tree", *folders, "--feature", "1", "--cutoff", "0.05", "--weights", "tokens"]
+    assert main([*options, "--tokens", "a  -  b*0.5", "--json", str(file)]) == 0
+    settings = json.loads(file.read_text())["settings"]
+    assert (settings["weights"], settings["tokens"]) == ("tokens", "a - b*0.5")
+    capsys.readouterr()
+    assert main([*options, "--tokens", "a  -  b*0.5"]) == 0
+    assert "weights tokens a - b*0.5, scale" in capsys.readouterr().out
+    assert main(options) == 2
+    assert "tokens is ''" in capsys.readouterr().err
+
+
+def test_several_features_in_one_vector(folders, tmp_path, capsys):
+    file = tmp_path / "tree.json"
+    options = ["tree", *folders, "--feature", "1 - 2*0.5", "--cutoff", "0.05"]
+    assert main([*options, "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["settings"]["feature"] == "1*1.0 + 2*-0.5"
+    assert main(["tokens", *folders, "--feature", "7", "--top", "3"]) == 2
+    assert "0 to 5" in capsys.readouterr().err
+    assert main([*options, "--evidence"]) == 2
+    assert "Evidence is about one feature" in capsys.readouterr().err
+
+
 def test_a_precision_that_was_asked_for_is_used(folders, tmp_path):
     file = tmp_path / "tree.json"
     options = ["--cutoff", "0.1", "--dtype", "bfloat16", "--json", str(file)]
@@ -319,6 +343,21 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     assert len(study["trials"]) == 3 * 32
 
 
+def test_components_are_printed_and_written(folders, tmp_path, capsys):
+    file = tmp_path / "components.json"
+    options = ["components", *folders[:2], "--count", "2", "--top", "3"]
+    assert main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"component 1: [0-9.]+% of the variance", lines[0])
+    assert [line.split()[0] for line in lines] == ["component", "+", "-"] * 2
+    assert main([*options, "--json", str(file)]) == 0
+    first, second = json.loads(file.read_text())
+    assert first.keys() == {"index", "share", "positive", "negative"}
+    assert first["share"] > second["share"] and len(first["positive"]) == 3
+    assert main(["components"]) == 2
+    assert "Name a model" in capsys.readouterr().err
+
+
 def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
@@ -349,8 +388,8 @@ def test_all_saes_are_listed_and_the_demos_first(capsys):
 
 
 VECTOR_OPTIONS = {
-    "--sae", "--feature", "--model", "--weights", "--encoder-share", "--no-centroid", "--scale", "--pca", "--dtype",
-    "--device",
+    "--sae", "--feature", "--model", "--weights", "--encoder-share", "--tokens", "--no-centroid", "--scale", "--pca",
+    "--dtype", "--device",
 }  # fmt: skip
 
 
@@ -362,6 +401,7 @@ VECTOR_OPTIONS = {
                   "--evidence", "--json", "--image", "--drawn", "--dpi", "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--negative", "--words", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
+        ("components", {"--sae", "--model", "--count", "--top", "--json"}),
         ("saes", {"--search"}),
     ],
 )

@@ -127,7 +127,7 @@ def test_a_real_tokens_row_as_ghost_is_that_token(subject, model):
 def test_the_result_tells_the_recipe_with_every_value_resolved(large):
     assert json.loads(large.to_json())["settings"] | {"version": None} == {
         "model": "demo/SmolLM2-135M-Instruct-Q4_1", "sae": "demo/hook_embed", "feature": 123, "weights": "encoder",
-        "encoder_share": 0.5, "centroid": True, "scale": large.vector["mean_token_distance"], "pca": [],
+        "encoder_share": 0.5, "tokens": "", "centroid": True, "scale": large.vector["mean_token_distance"], "pca": [],
         "prompt": 'A typical definition of "{ghost}" would be "', "chat": False, "answer": "", "top_k": 5,
         "cutoff": 2e-3, "max_depth": 25, "max_nodes": 2000, "stop": True, "dtype": "float32", "version": None,
         "steer_strength": 0.0, "clamp": None, "steer_at": "ghost", "inject_layer": -1, "inject_mode": "replace",

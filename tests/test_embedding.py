@@ -55,6 +55,26 @@ def test_components_come_by_falling_variance_with_the_largest_entry_positive():
     assert components[1].tolist() == pytest.approx([0.6, 0.8], abs=1e-6)
 
 
+def test_each_component_tells_its_share_of_the_variance():
+    # By 6, 2 and 0 from the middle: squared 36 and 4.
+    of_it = space([7, 1, 0], [-5, 1, 0], [1, 3, 0], [1, -1, 0])
+    assert of_it.explained_variance.tolist() == pytest.approx([0.9, 0.1, 0.0], abs=1e-6)
+
+
+def test_shares_of_variance_are_those_of_the_singular_values():
+    rows = random_rows()
+    values = torch.linalg.svdvals(rows.double() - rows.double().mean(0)) ** 2
+    shares = EmbeddingSpace(rows).explained_variance
+    assert shares.tolist() == pytest.approx((values / values.sum()).tolist(), abs=1e-5)
+    assert shares.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_projections_are_measured_from_the_centroid(monkeypatch):
+    monkeypatch.setattr("multitool.embedding._AT_ONCE", 2 * 2)
+    of_it = space([7, 1], [-5, 1], [1, 3], [1, -1])
+    assert of_it.projections(torch.tensor([[1.0, 0.0], [0.0, -1.0]])).tolist() == [[6, -6, 0, 0], [0, 0, -2, 2]]
+
+
 def test_components_are_those_of_the_singular_value_decomposition():
     rows = random_rows()
     expected = torch.linalg.svd(rows.double() - rows.double().mean(0), full_matrices=False).Vh

@@ -37,9 +37,11 @@ PLACES = {
 # What a module must not need, neither itself nor through another of ours.
 MODEL_LIBRARIES = {"transformers", "sae_lens", "huggingface_hub", "gradio", "spaces"}
 WITHOUT_MODEL = ("vector", "tokens", "tree", "growth", "document", "phrases", "text", "recipe", "draw", "errors",
-                 "embedding", "measures", "evidence", "firing", "compare", "links", "explore", "wording", "prompts")
+                 "embedding", "measures", "evidence", "firing", "compare", "links", "explore", "wording", "prompts",
+                 "terms")
 WITHOUT_TORCH = ("tree", "growth", "document", "phrases", "text", "draw", "errors", "registry", "measures",
-                 "evidence", "compare", "links", "explore", "wording", "prompts")  # themselves
+                 "evidence", "compare", "links", "explore", "wording", "prompts",
+                 "terms")  # themselves
 
 
 @cache

@@ -22,8 +22,10 @@ def read(text: str):
         VectorRecipe(sae="gemma-2b-res-jb/blocks.6.hook_resid_post", feature=17, weights="decoder"),
         VectorRecipe(sae="a/b c&d=e", feature=0, weights="mix", encoder_share=0.35, centroid=False, scale=3.80417,
                      pca=[0.2, -1e-7]),
+        VectorRecipe(sae="a/b", feature="1 - c/d:2*0.25"),
+        VectorRecipe(sae="a/b", feature=1, weights="tokens", tokens='king - "wo man" + #5'),
     ],
-    ids=["demo", "gemma", "everything"],
+    ids=["demo", "gemma", "everything", "features", "tokens"],
 )
 @pytest.mark.parametrize(
     "tree",

@@ -13,7 +13,7 @@ from multitool.engine import TOKEN_COLUMNS, scan_if_missing, token_table
 from multitool.library import Library
 from multitool.logit_lens import lens_logits
 from multitool.recipe import MEASURES, ListRecipe, VectorRecipe
-from multitool.sources import missing_scan, source_of
+from multitool.sources import source_of
 
 EVERYTHING = 10_000
 OWN_COLUMN = ("cosine", "dot", "logit_lens")
@@ -40,7 +40,7 @@ def world(tmp_path_factory, tokenizer):
         patch.setenv("SAE_MULTITOOL_CACHE", str(folder / "cache"))
         library = Library(dtype="float32", device="cpu", allow_folder=True, bars=False)
         vector = VectorRecipe(sae=str(sae), feature=2, weights="encoder")
-        scan_if_missing(library, missing_scan(library, vector, always=True))
+        scan_if_missing(library, vector, always=True)
         yield World(library, model, vector)
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from multitool.errors import UserError
 from multitool.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, closing_quote
+from multitool.vector import DIRECTIONS
 
 NAN, INF = math.nan, math.inf
 HUGE = 10**400  # a whole number that is no float
@@ -62,11 +63,26 @@ def test_a_large_feature_is_left_to_the_sae_that_knows_how_many_it_has():
     assert vector(feature=10**9).feature == 10**9
 
 
-@pytest.mark.parametrize("value", [-1, 1.5, NAN, INF, "7", None, True, [7], -(10**30)], ids=str)
+@pytest.mark.parametrize("value", [-1, 1.5, NAN, INF, "seven", None, True, [7], -(10**30)], ids=str)
 def test_a_feature_is_a_whole_number_from_zero(value):
     message = refusal(vector, feature=value)
     assert f"feature is {beginning(value)}" in message
     assert "whole number from 0" in message
+
+
+def test_a_feature_may_be_several_with_weights_in_one_spelling():
+    assert vector(feature=" 7 ").feature == 7
+    assert "feature is -1; it must be a whole number" in refusal(vector, feature="-1")
+    several = vector(feature="123 - 456*.5")
+    assert several.feature == "123*1.0 + 456*-0.5"
+    assert vector(feature=several.feature) == several
+    assert [(term.feature, term.weight) for term in several.terms] == [(123, 1.0), (456, -0.5)]
+    assert [(term.feature, term.weight) for term in vector(feature=5).terms] == [(5, 1.0)]
+    assert vector(feature=5).single_feature() == 5
+    with pytest.raises(UserError, match="Evidence is about one feature"):
+        several.single_feature()
+    for weights in ("random", "centroid"):
+        assert "take nothing of a feature" in refusal(vector, feature="1 + 2", weights=weights)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, -3.8, NAN, INF, "3.8", True, [], HUGE], ids=lambda v: str(v)[:8])
@@ -95,9 +111,20 @@ def test_weights_are_one_of_the_kinds_of_direction(value):
     assert "encoder, decoder, mix, vocabulary, mapped" in message
 
 
-@pytest.mark.parametrize("weights", [None, "encoder", "decoder", "mix", "vocabulary", "mapped"])
+@pytest.mark.parametrize("weights", [None, *(kind for kind in DIRECTIONS if kind != "tokens")])
 def test_weights_that_there_are_are_kept_and_none_leaves_them_to_the_sae(weights):
     assert vector(weights=weights).weights == weights
+
+
+def test_tokens_go_with_their_own_weights_only():
+    assert vector(weights="tokens", tokens=" king  -  man ").tokens == "king - man"
+    for weights in (None, "encoder"):
+        assert "goes with the weights tokens only" in refusal(vector, weights=weights, tokens="king")
+    for value in ("", "king man", 5, None):
+        assert f"tokens is {beginning(value)}" in refusal(vector, weights="tokens", tokens=value)
+    by_tokens = vector(weights="tokens", tokens="king", scale=2)
+    assert by_tokens.by("decoder", scale=3) == vector(weights="decoder", scale=3)
+    assert by_tokens.by("tokens") == by_tokens
 
 
 @pytest.mark.parametrize("value", ["Score", "", None, 1, True, ["score"], {}, {"score"}], ids=str)
@@ -229,7 +256,10 @@ def test_the_quote_that_closes_is_the_partner_of_the_one_left_open(prompt, quote
 
 @pytest.mark.parametrize(
     ("recipe", "name"),
-    [*((vector, name) for name in ("sae", "weights", "pca", "scale")), (TreeRecipe, "prompt"), (ListRecipe, "measure")],
+    [
+        *((vector, name) for name in ("sae", "weights", "tokens", "pca", "scale")), (TreeRecipe, "prompt"),
+        (ListRecipe, "measure"),
+    ],  # fmt: skip
 )
 def test_a_very_long_value_is_not_repeated_whole(recipe, name):
     value = " " * 100_000 if name == "sae" else "x" * 100_000

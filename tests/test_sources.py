@@ -18,7 +18,7 @@ from multitool.firing import mapped_half
 from multitool.library import Library
 from multitool.recipe import ListRecipe, VectorRecipe
 from multitool.residuals import residuals
-from multitool.sources import feature_sources, missing_scan, resolved, source_of, vectors_of
+from multitool.sources import compared, feature_sources, missing_scan, resolved, source_of, vectors_of
 
 TOKEN = 77
 GROUP = range(100, 130)
@@ -43,7 +43,7 @@ class World:
 
     def table(self, hook: str, feature: int, weights: str, measure: str = "score") -> TokenTable:
         recipe = self.recipe(hook, feature, weights=weights)
-        scan_if_missing(self.library, missing_scan(self.library, recipe, always=True))
+        scan_if_missing(self.library, recipe, always=True)
         return token_table(self.library, recipe, ListRecipe(measure=measure), evidence=True)
 
 
@@ -237,11 +237,25 @@ def test_special_tokens_and_rows_without_a_token_are_never_counted(world):
 
 
 def test_each_kind_of_direction_says_what_it_was_made_from(world):
-    _, found = sources(world)
+    subject, found = sources(world)
     one = found[ONE]
-    assert one.made_from("vocabulary", N_ROWS).nonzero()[0].tolist() == [TOKEN]
-    assert one.made_from("mapped", N_ROWS).sum() == N_ROWS // 2
-    assert not one.made_from("encoder", N_ROWS).any()
+
+    def by(weights: str, **settings) -> VectorRecipe:
+        return world.recipe("hook_embed", ONE, weights=weights, **settings)
+
+    assert one.made_from(by("vocabulary"), subject).nonzero()[0].tolist() == [TOKEN]
+    assert one.made_from(by("mapped"), subject).sum() == N_ROWS // 2
+    for weights in ("encoder", "random", "centroid"):
+        assert not one.made_from(by(weights), subject).any()
     # The map has seen tokens but no feature, so texts may be judged on all of them.
-    assert not one.used_in_texts("mapped", N_ROWS).any()
-    assert one.used_in_texts("vocabulary", N_ROWS).nonzero()[0].tolist() == [TOKEN]
+    assert not one.used_in_texts(by("mapped"), subject).any()
+    assert one.used_in_texts(by("vocabulary"), subject).nonzero()[0].tolist() == [TOKEN]
+    # A vector that is a token says nothing of whether that token fires the feature.
+    assert one.used_in_texts(by("tokens", tokens="#5 - #7"), subject).nonzero()[0].tolist() == [5, 7]
+
+
+def test_what_has_nothing_of_a_feature_is_compared_with_others_by_the_weights_that_suit(world):
+    own = world.recipe("hook_embed", ONE, weights="mix", pca=(0.1,))
+    assert compared(world.library, own) is own
+    tokens = world.recipe("hook_embed", ONE, weights="tokens", tokens="#5", pca=(0.1,))
+    assert compared(world.library, tokens) == world.recipe("hook_embed", ONE, weights="encoder", pca=(0.1,))

@@ -17,7 +17,6 @@ from multitool.interventions import Interventions
 from multitool.library import Library
 from multitool.links import query, recipes_of
 from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.sources import missing_scan, source_of
 from multitool.steering import interventions, scans_for_clamp, typical_maximum, yardstick
 from multitool.wording import changes
 
@@ -38,8 +37,7 @@ class World:
         return definition_tree(self.library, self.vector(**settings), recipe)
 
     def wanted(self, recipe: TreeRecipe, **settings) -> Interventions | None:
-        sae, subject, source = source_of(self.library, self.vector(**settings), None)
-        return interventions(self.library, sae, subject, source, recipe)
+        return interventions(self.library, self.vector(**settings), recipe)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +95,7 @@ def test_the_typical_maximum_is_that_of_kept_contexts_or_of_the_scan(world, demo
     clamped = replace(PLAIN, clamp=2.0)
     assert scans_for_clamp(world.library, world.vector(), clamped)
     assert not scans_for_clamp(world.library, world.vector(), PLAIN)
-    scan_if_missing(world.library, missing_scan(world.library, world.vector(), always=True))
+    scan_if_missing(world.library, world.vector(), always=True)
     wanted = world.wanted(clamped).clamp
     sae, subject = world.library.load(world.library.find(world.sae))
     scan = world.library.scan(sae.entry, subject)
@@ -115,7 +113,7 @@ def test_a_feature_that_never_fires_cannot_be_clamped_and_a_dead_one_not_steered
     weights = {"W_enc": W, "W_dec": torch.zeros(2, 32)}
     model = world.library.find(world.sae).model
     sae = write_sae(tmp_path / "sae", **weights, hook=HOOK, model=model)
-    with pytest.raises(UserError, match="decoder weights of this feature are all zero"):
+    with pytest.raises(UserError, match="decoder weights of feature 0 of .* are all zero"):
         definition_tree(world.library, VectorRecipe(sae=str(sae), feature=0, weights="encoder"), STEERED)
     silent = write_sae(tmp_path / "silent", W_enc=W, W_dec=torch.ones(2, 32), hook=HOOK, model=model)
     with pytest.raises(UserError, match="fires on no single token.*steer_strength"):

@@ -12,7 +12,6 @@ from multitool.engine import definition_tree, scan_if_missing, suggest
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.sources import missing_scan
 from multitool.suggest import (
     GRID,
     MEASURED,
@@ -43,7 +42,7 @@ def recipe(tmp_path_factory, library, tokenizer):
     place = tmp_path_factory.mktemp("folders")
     model = write_model(place / "model", tiny_model("llama"), tokenizer)
     found = VectorRecipe(sae=str(random_sae(place / "sae", d_model=32, d_sae=40, model=str(model))), feature=1)
-    scan_if_missing(library, missing_scan(library, found, always=True))
+    scan_if_missing(library, found, always=True)
     return found
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from multitool.components import Component
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import VectorRecipe
 from multitool.registry import demo_saes, find_sae
-from multitool.ui_controls import _evidence, _told, _weights_help, control_values, vector_recipe
+from multitool.ui_controls import _component_line, _evidence, _told, _weights_help, control_values, vector_recipe
 from multitool.vector import DIRECTIONS
 
 
@@ -59,31 +60,51 @@ def test_contexts_are_text_whatever_they_hold(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "no/such", "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"])
 def test_an_sae_that_cannot_be_had_shows_nothing(name):
-    assert _told(Library(), name, 0) == ""
-    assert _told(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post", 0) == ""
+    assert _told(Library(), name, "0") == ""
+    assert _told(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post", "0") == ""
+
+
+@pytest.mark.parametrize("several", ["17 - 5*0.5", "", "x"])
+def test_only_of_one_feature_it_is_told_what_is_known_of_it(several):
+    sae = "gemma-2b-res-jb/blocks.6.hook_resid_post"
+    assert "6-res-jb/17" in _told(Library(), sae, " 17 ")
+    html = _told(Library(), sae, several)
+    assert "layer 6 of google/gemma-2b" in html and "neuronpedia" not in html
 
 
 def test_an_sae_tells_where_it_was_trained_and_whether_its_model_is_gated():
-    html = _told(Library(), "gemma-2b-res-jb/blocks.6.hook_resid_post", 17)
+    html = _told(Library(), "gemma-2b-res-jb/blocks.6.hook_resid_post", "17")
     assert "layer 6 of google/gemma-2b (<code>blocks.6.hook_resid_post</code>)" in html
     assert 'href="https://huggingface.co/google/gemma-2b"' in html
-    assert "licence" not in _told(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre", 0)
+    assert "licence" not in _told(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre", "0")
 
 
-def test_components_are_typed_as_numbers_separated_by_commas():
-    def pca(first, more):
-        return vector_recipe("demo/hook_embed", 0, "encoder", 0.5, True, False, 2.0, first, more).pca
+def of_controls(usual: bool = False, components=()) -> VectorRecipe:
+    return vector_recipe("demo/hook_embed", 0, "encoder", 0.5, "", True, usual, 2.0, *components)
 
-    assert pca(0, "") == ()
-    assert pca(0.2, "0.1, -0.05") == (0.2, 0.1, -0.05)
-    assert pca(0, "0.3") == (0.0, 0.3)
-    with pytest.raises(UserError, match="'a lot'"):
-        pca(0, "a lot")
+
+@pytest.mark.parametrize("pca", [(), (0.2,), (0.0, -0.3), (0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8)], ids=str)
+def test_eight_sliders_hold_the_weights_of_the_components(pca):
+    values = control_values(Library(), VectorRecipe(sae="demo/hook_embed", feature=0, pca=pca))[-8:]
+    assert values == [*pca, *[0.0] * (8 - len(pca))]
+    assert of_controls(components=values).pca == pca
+
+
+@pytest.mark.parametrize("pca", [[0.1] * 9, [1.5]], ids=["nine", "large"])
+def test_weights_that_the_sliders_do_not_hold_are_left_to_command_line_and_api(pca):
+    with pytest.raises(UserError, match="sliders for 8 component weights from -1 to 1.* command line or the API"):
+        control_values(Library(), VectorRecipe(sae="demo/hook_embed", feature=0, pca=pca))
+
+
+def test_a_component_is_told_by_its_share_and_its_tokens_as_text():
+    html = _component_line(Component(1, 0.123, (" the", "<b>"), ("\n",)))
+    assert "12% of the variance" in html
+    assert "<q>␣the</q> <q>&lt;b&gt;</q>" in html and "<q>\\n</q>" in html
 
 
 @pytest.mark.parametrize(("usual", "scale"), [(True, None), (False, 2.0)])
 def test_the_usual_scale_is_left_to_the_model(usual, scale):
-    assert vector_recipe("demo/hook_embed", 0, "encoder", 0.5, True, usual, 2.0, 0, "").scale == scale
+    assert of_controls(usual).scale == scale
 
 
 def test_the_demo_is_found_by_name():

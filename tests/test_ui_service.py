@@ -1,9 +1,11 @@
 """Requests of visitors: limits before any work, words while they wait, the same request again from memory."""
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from multitool import engine
 from multitool.asking import AskTask, CheckTask
@@ -13,6 +15,7 @@ from multitool.logit_lens import LensTask
 from multitool.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.scan import ScanTask
 from multitool.settings import Settings
+from multitool.sources import recipe_vector, resolved
 from multitool.task import GrowthTask
 from multitool.ui_service import Service
 
@@ -184,6 +187,29 @@ def test_a_logit_lens_without_a_gpu_says_so(demo_library):
 
     with pytest.raises(UserError, match="No GPU"):
         list(Service(demo_library, Settings(), work).table(RAIN, ListRecipe(measure="logit_lens")))
+# ── The vector alone ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_vector_follows_the_controls_where_everything_is_in_memory(grown, monkeypatch):
+    _, service = grown
+    list(service.table(RAIN, ListRecipe(top=1)))
+    usual = service.vector(RAIN)
+    assert usual.distance_from_centroid == pytest.approx(usual.mean_token_distance, rel=1e-4)
+    # A moved scale or component makes the direction not again.
+    monkeypatch.setattr("multitool.ui_service.recipe_heading", None)
+    assert service.vector(replace(RAIN, scale=3.5)).distance_from_centroid == pytest.approx(3.5, rel=1e-4)
+    mixed = replace(RAIN, pca=(0.3, -0.2))
+    _, plain = recipe_vector(service.library, resolved(service.library, mixed))
+    assert torch.equal(service.vector(mixed).v, plain.v)
+
+
+def test_no_vector_is_loaded_or_scanned_for(demo_library, fresh_cache):
+    service = Service(demo_library, Settings(), None)
+    assert service.vector(VectorRecipe(sae="gemma-2b-res-jb/blocks.6.hook_resid_post", feature=1)) is None
+    assert service.vector(replace(RAIN, feature="1 + gpt2-small-res-jb/blocks.0.hook_resid_pre:1")) is None
+    assert service.vector(replace(RAIN, weights="vocabulary")) is None
+    with pytest.raises(UserError, match="0 to 2047"):
+        service.vector(replace(RAIN, feature=2048))
 
 
 # ── The vocabulary scan ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ def client(app_url):
 
 ENDPOINTS = {
     "/definition_tree", "/definition_trees", "/continue_tree", "/trim_tree", "/check_tree", "/token_list",
-    "/check_list", "/activity", "/suggest", "/saes",
+    "/check_list", "/activity", "/suggest", "/components", "/saes",
 }
 
 
@@ -42,7 +42,7 @@ def test_a_twin_answers_with_the_same_as_one_json_text(client):
 
 def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    vector = ["sae", "feature", "weights", "encoder_share", "centroid", "scale", "pca"]
+    vector = ["sae", "feature", "weights", "encoder_share", "tokens", "centroid", "scale", "pca"]
     growth = ["top_k", "cutoff", "max_depth", "max_nodes", "stop"]
     steering = ["steer_strength", "clamp", "steer_at", "inject_layer", "inject_mode", "inject_scale"]
     listed = ["exponent", "top", "measure", "negative", "words"]
@@ -124,6 +124,26 @@ def test_saes_are_found_by_name_and_by_model(client):
     found = client.predict("gemma-2b-res-jb", api_name="/saes")
     assert {sae["layer"] for sae in found} == {0, 6, 10, 12, 17}
     assert found[1]["neuronpedia_id"] == "gemma-2b/6-res-jb"
+
+
+def test_several_features_make_one_vector(client):
+    _, tree = client.predict(feature="927 - 648*0.5", cutoff=2e-2, api_name="/definition_tree")
+    assert tree["settings"]["feature"] == "927*1.0 + 648*-0.5"
+    _, again = client.predict(feature=tree["settings"]["feature"], cutoff=2e-2, api_name="/definition_tree")
+    assert again["tree"] == tree["tree"]
+    assert client.predict(feature="927", top=1, api_name="/token_list")["data"][0][1] == " rain"
+    with pytest.raises(AppError, match="Evidence is about one feature"):
+        client.predict(tree, api_name="/check_tree")
+    with pytest.raises(AppError, match="Evidence is about one feature"):
+        client.predict(feature="1 + 2", text="rain", api_name="/activity")
+
+
+def test_components_are_told(client):
+    first, second = client.predict(count=2, top=3, api_name="/components")
+    assert first["index"] == 1 and first["share"] > second["share"]
+    assert len(first["positive"]) == len(second["negative"]) == 3
+    with pytest.raises(AppError, match="top is 0"):
+        client.predict(top=0, api_name="/components")
 
 
 def test_requests_at_the_same_time_answer_as_those_one_after_the_other(client):

@@ -149,6 +149,7 @@ def test_an_example_grows_with_one_click(page):
     before = view(page)
     page.get_by_role("button", name="prison").click()
     wait_for_new_view(page, before)
+    wait_for_whole_tree(page)
     assert page.input_value("#feature input") == "648"
     assert any("held" in text for text in definitions(page))
 
@@ -523,6 +524,77 @@ def test_settings_are_suggested_and_used(page):
     best = page.locator("#trials .virtual-row [role=gridcell]").first.inner_text()
     page.click("#use-best")
     page.wait_for_selector(f"#weights input[value={best}]:checked")
+
+
+# ── The vector ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def distance(page) -> float:
+    return float(page.inner_text("#distance").split(";")[0].split()[-1])
+
+
+def wait_for_distance(page, test: str) -> None:
+    """Wait until the line says so, of the distance ``d`` and its whole ``text``."""
+    page.wait_for_function(
+        "test => { const text = document.querySelector('#distance').innerText;"
+        "          return Function('d', 'text', 'return ' + test)(parseFloat(text.split('centroid ')[1]), text) }",
+        arg=test,
+    )
+
+
+def test_the_distance_from_the_centroid_follows_the_controls(page):
+    assert distance(page) == 2.39
+    page.locator("#usual-scale input").uncheck()
+    number = page.locator("#scale input[type=number]")
+    number.fill("3.5")
+    number.press("Tab")
+    wait_for_distance(page, "d === 3.5")
+    page.locator("#feature input").fill("<img src=x onerror=alert(1)>")
+    page.on("dialog", lambda dialog: pytest.fail(f"a feature ran as a script: {dialog.message}"))
+    wait_for_distance(page, "text.includes('<img src=x onerror=alert(1)>') && text.includes('weighted list')")
+    assert page.locator(".toast-body").count() == 0
+    page.locator("#feature input").fill("1 - 2")
+    wait_for_distance(page, "d === 3.5")
+    page.get_by_role("button", name="Next").click()
+    page.locator(".toast-body", has_text="only the number of one feature has neighbours").wait_for()
+
+
+def test_components_tell_what_they_are_and_are_mixed_in(page):
+    assert not page.locator("#component-1").is_visible()
+    page.get_by_text("Principal components").click()
+    lines = page.locator(".component", has_text="of the variance")
+    lines.nth(7).wait_for()
+    assert lines.nth(0).locator("q").count() == 12
+    number = page.locator("#component-2 input[type=number]")
+    number.fill("-0.5")
+    number.press("Tab")
+    wait_for_distance(page, "d > 3")  # 1.5 f - 0.5 p
+    grow(page, "2e-2")
+    found = json.loads(download(page, "#json"))
+    assert found["settings"]["pca"] == [0, -0.5]
+    assert found["vector"]["distance_from_centroid"] == pytest.approx(distance(page), abs=0.01)
+    link = page.input_value("#link input, #link textarea")
+    page.goto(link)
+    page.wait_for_selector("#tree-view .explorer")
+    wait_for_status(page, "at cutoff 0.02")
+    wait_for_distance(page, "d > 3")
+
+
+def test_token_arithmetic_and_several_features_are_grown(page):
+    assert not page.locator("#arithmetic").is_visible()
+    page.locator("#weights input[value=tokens]").check()
+    page.locator("#arithmetic input").fill("king - man + woman")
+    wait_for_distance(page, "d === 2.97")
+    grow(page, "2e-2")
+    assert json.loads(download(page, "#json"))["settings"]["tokens"] == "king - man + woman"
+    before = view(page)
+    page.locator("#weights input[value=encoder]").check()
+    page.locator("#feature input").fill("927 - 648*0.5")
+    page.click("#grow")
+    wait_for_new_view(page, before)
+    wait_for_status(page, "at cutoff 0.02")
+    settings = json.loads(download(page, "#json"))["settings"]
+    assert (settings["feature"], settings["tokens"]) == ("927*1.0 + 648*-0.5", "")
 
 
 # ── Links and comparisons ───────────────────────────────────────────────────────────────────────────────────────────

@@ -39,7 +39,7 @@ def test_the_tools_are_the_endpoints_and_read_as_documentation(call):
     tools = call()
     assert set(tools) == {
         "definition_tree", "definition_trees", "continue_tree", "trim_tree", "check_tree", "token_list", "check_list",
-        "activity", "suggest", "saes",
+        "activity", "suggest", "components", "saes",
     }
     tree = tools["definition_tree"]
     assert tree.description.startswith("Grow a definition tree: what the model says")
