@@ -11,20 +11,35 @@ import numpy as np
 
 from multitool.errors import UserError, shown
 from multitool.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote, is_number, number
+from multitool.tables import html_table
+from multitool.text import percent
 from multitool.tree import ROOT, Definition, Tree, definitions, lifted, trim
+from multitool.wording import source_told
 
 SCHEMA = "sae-multitool/definition-tree/1"
 _MOST_NODES = 100_000
 _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
+_DEFINITIONS_SHOWN = 15  # in a notebook
 _LIFTS = ("lift_centroid", "lift_random")
 
 
 @dataclass(frozen=True)
 class DefinitionTree:
-    """A tree, how it was made, and what became of it."""
+    """A tree, how it was made, and what became of it. A notebook shows its definitions as a table.
 
-    tree: Tree
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=5e-3))
+    >>> for definition in tree.definitions(3):
+    ...     print(f"{definition.probability:.0%} {definition.text}{'' if definition.complete else ' …'}")
+    1% water
+    4% A …
+    1% water that …
+    >>> tree.settings["weights"], tree.result["nodes"]
+    ('encoder', 14)
+    >>> smaller = tree.trimmed(1e-2)
+    """
+
+    tree: Tree = field(repr=False)
     settings: dict  # the recipe, every value resolved
     vector: dict  # norm, distance_from_centroid, mean_token_distance
     effective_cutoff: float  # the cutoff that gives this tree
@@ -34,6 +49,14 @@ class DefinitionTree:
     least_lift: float | None = None  # nats; branches below it were left out
     first_token_entropy: float | None = None  # nats, over the whole vocabulary; older files lack it
     evidence: dict | None = None  # figures, verdict, sentence, as evidence.TreeEvidence.to_dict gives them
+
+    def _repr_html_(self) -> str:
+        nodes = f"{len(self.tree)} nodes at cutoff {self.effective_cutoff:.3g}"
+        of = f"{source_told(self.settings)}: {nodes}"
+        rows = [[percent(found.probability), found.text + ("" if found.complete else " …")]
+                for found in self.definitions(_DEFINITIONS_SHOWN)]
+        said = f". {self.evidence.get('sentence')}" if self.evidence else ""
+        return html_table(of + said, ("probability", "definition"), rows)
 
     @property
     def closing_quote(self) -> str | None:
@@ -98,6 +121,7 @@ class DefinitionTree:
         return found if self.evidence is None else found | {"evidence": self.evidence}
 
     def to_json(self) -> str:
+        """What ``read_tree`` reads, and the page opens."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
 
@@ -125,6 +149,10 @@ def _nested(tree: Tree) -> dict:
 
 def read_tree(source: str | bytes | dict) -> DefinitionTree:
     """A definition tree from its JSON (text or object).
+
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=2e-2))
+    >>> mt.read_tree(tree.to_json()).definitions() == tree.definitions()
+    True
 
     Raises:
         UserError: it is no JSON, or not a tree of this schema; the message names the first thing that is wrong.

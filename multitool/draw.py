@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path as FilePath
 
 import matplotlib
 import numpy as np
@@ -29,7 +30,7 @@ from matplotlib.text import Text
 
 from multitool._version import __version__
 from multitool.document import DefinitionTree
-from multitool.errors import UserError
+from multitool.errors import UserError, shown
 from multitool.phrases import END, Phrase, Shown, shown_part
 from multitool.recipe import whole
 from multitool.text import percent, visible
@@ -175,6 +176,47 @@ def render(
             figure.savefig(buffer, format=name, dpi=dpi, metadata=_metadata(document, name, max_nodes), **options)
             files[name] = buffer.getvalue()
     return {name: files[name] for name in formats}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A tree's figure. A notebook shows it by itself; ``save`` writes it.
+
+    Args:
+        max_nodes, dpi, dark: as for ``render``; so are the errors.
+
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=5e-3))
+    >>> mt.Picture(tree, dark=True).save("tree.pdf")
+    """
+
+    tree: DefinitionTree
+    max_nodes: int = DEFAULT_NODES
+    dpi: int = DEFAULT_DPI
+    dark: bool = False
+
+    def __post_init__(self):
+        whole(self.max_nodes, "max_nodes", 1, MOST_NODES)
+        whole(self.dpi, "dpi", *DPI)
+
+    def save(self, file: str | FilePath) -> None:
+        """Write the figure; the file's name ends in .png, .svg or .pdf.
+
+        Raises:
+            UserError: it ends in none of these, or the figure is too large for a PNG.
+        """
+        kind = FilePath(file).suffix.lower().removeprefix(".")
+        if kind not in FORMATS:
+            raise UserError(f"file is {shown(str(file))}; its ending tells the format, one of .{', .'.join(FORMATS)}.")
+        FilePath(file).write_bytes(self._file(kind))
+
+    def _file(self, kind: str) -> bytes:
+        return render(self.tree, [kind], max_nodes=self.max_nodes, dpi=self.dpi, dark=self.dark)[kind]
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The PNG, and how large a notebook shows it: as many inches as it has, of 96 of a page's pixels each."""
+        png = self._file("png")
+        width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))  # where a PNG tells its size
+        return png, {"width": round(width * 96 / self.dpi), "height": round(height * 96 / self.dpi)}
 
 
 def _check_pixels(figure: Figure, dpi: int) -> None:

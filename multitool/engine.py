@@ -34,23 +34,36 @@ from multitool.sources import (
 from multitool.steering import scans_for_clamp, tree_task
 from multitool.subject import Subject
 from multitool.suggest import Suggestion, prepare_suggestion
+from multitool.tables import html_table
 from multitool.task import GrowthTask
 from multitool.tokens import token_list
 from multitool.tree import NO_TREE
 from multitool.vector import FeatureVector
+from multitool.wording import source_told
 
 TOKEN_COLUMNS = ("rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid")
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """A token list with its recipe."""
+    """A token list with its recipe. A notebook shows it as a table.
+
+    >>> table = mt.token_table(library, vector, mt.ListRecipe(top=3))
+    >>> table.columns
+    ('rank', 'token', 'token_id', 'score', 'distance_to_vector', 'distance_to_centroid')
+    >>> print(table.to_csv().splitlines()[0])
+    "rank","token","token_id","score","distance_to_vector","distance_to_centroid"
+    """
 
     columns: tuple[str, ...]  # TOKEN_COLUMNS; cosine, dot or logit_lens of a list by it; activation after a scan
     rows: list[list]  # one list per token, in the order of ``columns``
     settings: dict
     vector: dict
     evidence: ListEvidence | None = None
+
+    def _repr_html_(self) -> str:
+        of = f"{source_told(self.settings)}, by {self.settings['measure']}"
+        return html_table(of + (f". {self.evidence.sentence}" if self.evidence else ""), self.columns, self.rows)
 
     def to_csv(self) -> str:
         """A header line and one line per token; tokens are exact, quoted where they need it."""
@@ -62,6 +75,7 @@ class TokenTable:
         return text.getvalue()
 
     def to_dict(self) -> dict:
+        """For JSON."""
         found = {
             "schema": "sae-multitool/token-list/1",
             "settings": self.settings,
@@ -133,12 +147,17 @@ def prepare_tree(
 
 
 def definition_trees(
-    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe, *, model: str | None = None
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> Iterator[DefinitionTree]:
     """The definition tree as it grows, once per level; the last one is the whole tree.
 
     Stop asking and the growth stops. Nothing has been computed before the first is asked for. A vocabulary scan that is
     missing is done first.
+
+    >>> for tree in mt.definition_trees(library, vector, mt.TreeRecipe(cutoff=2e-2)):
+    ...     print(tree.depth_grown, tree.complete)
+    1 False
+    2 True
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -153,9 +172,14 @@ def definition_trees(
 
 
 def definition_tree(
-    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe, *, model: str | None = None
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> DefinitionTree:
-    """The whole definition tree. Arguments and errors as in ``definition_trees``."""
+    """The whole definition tree. Arguments and errors as in ``definition_trees``.
+
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=5e-3))
+    >>> tree.definitions(1)[0].text
+    'water'
+    """
     *_, whole = definition_trees(library, vector_recipe, tree_recipe, model=model)
     return whole
 
@@ -167,6 +191,12 @@ def trees_of_prompts(
 
     All prompts are checked against the model before the first tree grows. Arguments and errors as in
     ``definition_trees``.
+
+    >>> asked = [mt.TreeRecipe(prompt=prompt, cutoff=1e-2) for prompt in ("meaning", 'A "{ghost}" is a "')]
+    >>> for tree in mt.trees_of_prompts(library, vector, asked):
+    ...     print(tree.asked)
+    The meaning of "{ghost}" is "
+    A "{ghost}" is a "
     """
     by_scan = any(scans_for_clamp(library, vector_recipe, recipe) for recipe in tree_recipes)
     scan_if_missing(library, vector_recipe, model, always=by_scan)
@@ -179,6 +209,10 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
     """The tree with its evidence: figures and a verdict, at each node its lifts, at the definitions what fires there.
 
     A vocabulary scan that is missing is done first.
+
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=2e-3))
+    >>> print(mt.check_tree(library, tree).evidence["sentence"])
+    This tree agrees with what fires the feature. The feature fires on ...
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -197,11 +231,16 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
 
 
 def suggest(
-    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe, *, model: str | None = None
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> Suggestion:
     """The settings that suit a feature best, of those in ``suggest.GRID``.
 
     A vocabulary scan that is missing is done first.
+
+    >>> found = mt.suggest(library, vector)  # half a minute
+    >>> print(found.sentence)
+    Of 32 settings the best is ...
+    >>> tree = mt.definition_tree(library, found.recipe)
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -221,6 +260,11 @@ def components(
     library: Library, sae: str | None = None, *, model: str | None = None, count: int = SHOWN, top: int = TOKENS
 ) -> list[Component]:
     """The first principal components of a model's embeddings: their share of variance, the tokens at their ends.
+
+    >>> for component in mt.components(library, "demo/hook_embed", count=2):
+    ...     print(component.index, component.positive[:3])
+    1 (' ', ' (', ' and')
+    2 (...)
 
     Args:
         sae: whose model it is, unless ``model`` is given: a hub id or a folder.
@@ -342,7 +386,10 @@ def prepare_list(
     model: str | None = None,
     evidence: bool = False,
 ) -> PreparedList:
-    """Make ready what a token list takes. Arguments and errors as in ``token_table``."""
+    """Make ready what a token list takes. Arguments and errors as in ``token_table``.
+
+    A vocabulary scan that is needed must be there (``missing_scan``).
+    """
     vector_recipe = resolved(library, vector_recipe)
     by_scan = evidence or list_recipe.measure == "activation"
     sae = source = None
@@ -369,13 +416,16 @@ def prepare_list(
 def token_table(
     library: Library,
     vector_recipe: VectorRecipe,
-    list_recipe: ListRecipe,
+    list_recipe: ListRecipe = ListRecipe(),
     *,
     model: str | None = None,
     evidence: bool = False,
 ) -> TokenTable:
-    """The token list. Only logit_lens runs the model; a vocabulary scan that is needed must be there
-    (``missing_scan``).
+    """The token list. A vocabulary scan that is missing is done first; else only logit_lens runs the model.
+
+    >>> table = mt.token_table(library, vector, mt.ListRecipe(measure="logit_lens", words=True, top=5))
+    >>> [token for rank, token, *numbers in table.rows][0]
+    ' rain'
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -384,6 +434,7 @@ def token_table(
     Raises:
         UserError: the recipe cannot be followed.
     """
+    scan_if_missing(library, vector_recipe, model, always=evidence or list_recipe.measure == "activation")
     prepared = prepare_list(library, vector_recipe, list_recipe, model=model, evidence=evidence)
     if prepared.task is None:
         return prepared.table()

@@ -6,6 +6,12 @@ class UserError(Exception):
 
     The message is one sentence or two, shown as it is: what was wrong (with the value), what is
     valid, and what to do. The command line exits with status 2, the page shows it, the API returns it.
+
+    >>> try:
+    ...     mt.TreeRecipe(cutoff=2)
+    ... except mt.UserError as error:
+    ...     print(error)
+    cutoff is 2; ...
     """
 
 

@@ -39,6 +39,10 @@ class Library:
     A model comes in two parts: its ``Subject`` (embeddings and tokens, always on the CPU, enough for token lists and
     vectors) and the running model, which only the tasks of ``do`` need.
 
+    >>> library = mt.Library(device="cpu", dtype="float32")
+    >>> library.find("demo/hook_embed").model
+    'demo/SmolLM2-135M-Instruct-Q4_1'
+
     Args:
         dtype: of the running model, a key of ``DTYPES``; None for float32 on a CPU and bfloat16 on a GPU.
         device: of the running model, one of ``DEVICES``.

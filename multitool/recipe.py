@@ -76,7 +76,12 @@ def _without_none(kind):
 
 @dataclass(frozen=True, kw_only=True)
 class VectorRecipe:
-    """How the ghost token's vector is made. Raises UserError for a value that cannot be."""
+    """How the ghost token's vector is made. Raises UserError for a value that cannot be.
+
+    >>> decoder = mt.VectorRecipe(sae="demo/hook_embed", feature=927, weights="decoder", scale=2.5)
+    >>> several = mt.VectorRecipe(sae="demo/hook_embed", feature="927 - 648*0.5")
+    >>> queen = mt.VectorRecipe(sae="demo/hook_embed", feature=927, weights="tokens", tokens="king - man + woman")
+    """
 
     sae: str = _setting(help="the SAE: RELEASE/SAE_ID as in sae-lens, or demo/…")
     feature: int | str = _setting(
@@ -151,7 +156,12 @@ class VectorRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeRecipe:
-    """How a definition tree is grown. Raises UserError for a value that cannot be."""
+    """How a definition tree is grown. Raises UserError for a value that cannot be.
+
+    >>> mt.TreeRecipe(prompt="synonym", cutoff=1e-3).prompt
+    'A synonym of "{ghost}" is "'
+    >>> clamped = mt.TreeRecipe(clamp=1, steer_at="prompt")
+    """
 
     prompt: str = _setting(
         DEFAULT_PROMPT, help="template with {ghost} in it once, or one of the menu: " + ", ".join(PROMPTS)
@@ -248,6 +258,8 @@ class TreeRecipe:
 @dataclass(frozen=True, kw_only=True)
 class ListRecipe:
     """How a token list is ranked. Raises UserError for a value that cannot be.
+
+    >>> by_lens = mt.ListRecipe(measure="logit_lens", top=20, words=True)
 
     With the vector ``v``, the direction ``g`` with its components mixed in, the embeddings ``E`` and their centroid
     ``c`` (see ``vector.feature_vector``), a token ``t`` has as its measure

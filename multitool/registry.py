@@ -225,7 +225,10 @@ class SaeEntry:
 
 
 def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
-    """The SAEs that can be served: the demo's, the operator's, the registry's.
+    """The SAEs that can be served: the demo's, the operator's, the registry's. Nothing is fetched.
+
+    >>> [sae.name for sae in mt.saes("gemma-2b-res-jb blocks.6")]
+    ['gemma-2b-res-jb/blocks.6.hook_resid_post']
 
     Args:
         search: words that must all occur in the SAE's name, its model's or its hook's, in any case.
@@ -269,6 +272,10 @@ def _matches(entry: SaeEntry, pattern: str) -> bool:
 
 def find_sae(name: str, *, allow_folder: bool = False, patterns: tuple[str, ...] = ()) -> SaeEntry:
     """The SAE of that name.
+
+    >>> sae = mt.find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post")
+    >>> sae.model, sae.layer, sae.gated
+    ('google/gemma-2b', 6, True)
 
     Args:
         name: ``RELEASE/SAE_ID``.

@@ -21,6 +21,11 @@ def weights_told(settings: dict) -> str:
     return f"tokens {settings.get('tokens')}" if kind == "tokens" else str(kind)
 
 
+def source_told(settings: dict) -> str:
+    """What the vector was made from."""
+    return f"{settings.get('sae')} feature {settings.get('feature')}, weights {weights_told(settings)}"
+
+
 def is_injected(settings: dict) -> bool:
     """Whether the vector went in behind a layer instead of among the embeddings."""
     layer = settings.get("inject_layer", -1)

@@ -38,10 +38,10 @@ PLACES = {
 MODEL_LIBRARIES = {"transformers", "sae_lens", "huggingface_hub", "gradio", "spaces"}
 WITHOUT_MODEL = ("vector", "tokens", "tree", "growth", "document", "phrases", "text", "recipe", "draw", "errors",
                  "embedding", "measures", "evidence", "firing", "compare", "links", "explore", "wording", "prompts",
-                 "terms")
+                 "terms", "tables")
 WITHOUT_TORCH = ("tree", "growth", "document", "phrases", "text", "draw", "errors", "registry", "measures",
                  "evidence", "compare", "links", "explore", "wording", "prompts",
-                 "terms")  # themselves
+                 "terms", "tables")  # themselves
 
 
 @cache
