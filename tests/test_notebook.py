@@ -1,0 +1,75 @@
+"""The notebook, as Jupyter runs it, and the way to it."""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "sae_feature_multitool.ipynb"
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The notebook after a run in a copy of the repository, and its folder."""
+    root = tmp_path_factory.mktemp("repository")
+    (root / "notebooks").mkdir()
+    (root / "multitool").symlink_to(ROOT / "multitool")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(root / "ipython"))  # no history and no profile of whoever runs this
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.delenv("PYTHONPATH", raising=False)  # the notebook finds the package by itself
+        NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(root / "notebooks")}}).execute()
+    return notebook, root / "notebooks"
+
+
+def test_it_is_stored_as_it_was_written(stored):
+    nbformat.validate(stored)
+    assert stored.metadata.kernelspec.name == "python3"
+    code = [cell for cell in stored.cells if cell.cell_type == "code"]
+    assert code and not any(cell.outputs or cell.execution_count for cell in code)
+
+
+def test_it_runs(done):
+    notebook, _ = done
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    text = "\n".join(json.dumps(output, ensure_ascii=False) for output in outputs)
+    for said in ("demo/blocks.6.hook_resid_post", "water falling from the sky", "This tree agrees with what fires",
+                 "␣rain", "logit_lens", 'A synonym of \\"{ghost}\\" is', "Rome", "military"):
+        assert said in text, said
+    assert text.count("<table>") == 5
+    assert "Traceback" not in text
+
+
+def test_its_pictures_are_in_it(done):
+    notebook, _ = done
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(shown) == 3
+    for output in shown:
+        assert output.data["image/png"].startswith("iVBORw0KGgo") and len(output.data["image/png"]) > 20_000
+        assert 600 <= output.metadata["image/png"]["width"] <= 1010
+
+
+def test_what_it_saves_can_be_read(done):
+    _, folder = done
+    assert json.loads((folder / "rain.json").read_text(encoding="utf-8"))["evidence"]["verdict"] == "agrees"
+    assert (folder / "rain.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_readme_s_badge_opens_it_from_the_space_that_it_fetches():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    target, = re.findall(r"\(https://colab\.research\.google\.com/#fileId=(\S+)\)", readme)
+    space = re.search(r'SPACE = \\"(\S+)\\"', NOTEBOOK.read_text(encoding="utf-8"))[1]
+    assert unquote(target) == f"https://huggingface.co/spaces/{space}/blob/main/{NOTEBOOK.relative_to(ROOT)}"
