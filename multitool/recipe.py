@@ -139,7 +139,7 @@ class VectorRecipe:
         """The one feature. Raises UserError if they are several: what is known of a feature is not known of a mix."""
         if isinstance(self.feature, str):
             raise UserError(
-                f"Evidence is about one feature, as are activations and suggestions, and feature is "
+                f"Evidence is about one feature, as are activations, clamps and suggestions, and feature is "
                 f"{shown(self.feature)}, a weighted list. Give one feature's number for it."
             )
         return self.feature
