@@ -85,8 +85,8 @@ class VectorRecipe:
     - ``encoder``: ``u(W_enc[:, i])``; ``decoder``: ``u(W_dec[i])``;
     - ``mix``: ``u(a·u(W_enc[:, i]) + (1-a)·u(W_dec[i]))`` with ``a`` the encoder's share;
     - ``vocabulary``, ``mapped``: see ``firing``;
-    - ``tokens``: ``u(o)`` with ``o = sum w_t (E_t - c)``, or ``sum w_t E_t`` without the centroid (Mikolov et al. 2013);
-      their scale is ``|o|`` if none is given, so that a single token is its own embedding;
+    - ``tokens``: ``u(o)`` with ``o = sum w_t (E_t - c)``, or ``sum w_t E_t`` without the centroid (Mikolov et al.
+      2013); their scale is ``|o|`` if none is given, so that a single token is its own embedding;
     - ``random``: a standard normal vector's, drawn with the feature's number as seed;
     - ``centroid``: 0, so that only the components are left.
 
@@ -168,11 +168,11 @@ class VectorRecipe:
 class TreeRecipe:
     """How a definition tree is grown. Raises UserError for a value that cannot be.
 
-    What is done to the residual stream ``x`` meanwhile, with ``m`` the mean norm of residuals at the place on plain prose
-    (``interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations on ``x``:
+    What is done to the residual stream ``x`` meanwhile, with ``m`` the mean norm of residuals at the place on plain
+    prose (``interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations on ``x``:
 
-    - ``inject_layer`` L from 0 on: at the ghost's position behind layer L, ``inject_scale·m·g`` in the place of ``x``, or
-      added to it; up to there the model reads the word that holds the ghost's place (SelfIE, Chen et al. 2024;
+    - ``inject_layer`` L from 0 on: at the ghost's position behind layer L, ``inject_scale·m·g`` in the place of ``x``,
+      or added to it; up to there the model reads the word that holds the ghost's place (SelfIE, Chen et al. 2024;
       Patchscopes, Ghandeharioun et al. 2024);
     - ``steer_strength`` s: ``x + s·m·u(W_dec[i])`` at the SAE's hook (activation addition, Turner et al. 2023);
     - ``clamp`` t: ``x + (t·z_max - z_i)·W_dec[i]`` at the SAE's hook, ``z_max`` the feature's typical maximum
