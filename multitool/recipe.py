@@ -169,7 +169,8 @@ class TreeRecipe:
     """How a definition tree is grown. Raises UserError for a value that cannot be.
 
     What is done to the residual stream ``x`` meanwhile, with ``m`` the mean norm of residuals at the place on plain
-    prose (``interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations on ``x``:
+    prose (``interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations
+    on ``x``:
 
     - ``inject_layer`` L from 0 on: at the ghost's position behind layer L, ``inject_scale·m·g`` in the place of ``x``,
       or added to it; up to there the model reads the word that holds the ghost's place (SelfIE, Chen et al. 2024;
