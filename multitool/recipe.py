@@ -78,6 +78,20 @@ def _without_none(kind):
 class VectorRecipe:
     """How the ghost token's vector is made. Raises UserError for a value that cannot be.
 
+    With the raw embeddings ``E``, their centroid ``c``, ``u(x) = x/|x|`` and the k-th principal component ``p_k``:
+    ``v = c + scale·g``, or ``scale·g`` without the centroid; ``g = (1 - sum w_k) f + sum w_k p_k`` for the weights
+    ``w`` in ``pca``. The direction ``f`` of feature ``i`` is, by ``weights``,
+
+    - ``encoder``: ``u(W_enc[:, i])``; ``decoder``: ``u(W_dec[i])``;
+    - ``mix``: ``u(a·u(W_enc[:, i]) + (1-a)·u(W_dec[i]))`` with ``a`` the encoder's share;
+    - ``vocabulary``, ``mapped``: see ``firing``;
+    - ``tokens``: ``u(o)`` with ``o = sum w_t (E_t - c)``, or ``sum w_t E_t`` without the centroid (Mikolov et al.
+      2013); their scale is ``|o|`` if none is given, so that a single token is its own embedding;
+    - ``random``: a standard normal vector's, drawn with the feature's number as seed;
+    - ``centroid``: 0, so that only the components are left.
+
+    Of several features with weights it is ``u(sum w_j f_j)``.
+
     >>> decoder = mt.VectorRecipe(sae="demo/hook_embed", feature=927, weights="decoder", scale=2.5)
     >>> several = mt.VectorRecipe(sae="demo/hook_embed", feature="927 - 648*0.5")
     >>> queen = mt.VectorRecipe(sae="demo/hook_embed", feature=927, weights="tokens", tokens="king - man + woman")
@@ -144,7 +158,7 @@ class VectorRecipe:
         """The one feature. Raises UserError if they are several: what is known of a feature is not known of a mix."""
         if isinstance(self.feature, str):
             raise UserError(
-                f"Evidence is about one feature, as are activations and suggestions, and feature is "
+                f"Evidence is about one feature, as are activations, clamps and suggestions, and feature is "
                 f"{shown(self.feature)}, a weighted list. Give one feature's number for it."
             )
         return self.feature
@@ -157,6 +171,19 @@ class VectorRecipe:
 @dataclass(frozen=True, kw_only=True)
 class TreeRecipe:
     """How a definition tree is grown. Raises UserError for a value that cannot be.
+
+    What is done to the residual stream ``x`` meanwhile, with ``m`` the mean norm of residuals at the place on plain
+    prose (``interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations
+    on ``x``:
+
+    - ``inject_layer`` L from 0 on: at the ghost's position behind layer L, ``inject_scale·m·g`` in the place of ``x``,
+      or added to it; up to there the model reads the word that holds the ghost's place (SelfIE, Chen et al. 2024;
+      Patchscopes, Ghandeharioun et al. 2024);
+    - ``steer_strength`` s: ``x + s·m·u(W_dec[i])`` at the SAE's hook (activation addition, Turner et al. 2023);
+    - ``clamp`` t: ``x + (t·z_max - z_i)·W_dec[i]`` at the SAE's hook, ``z_max`` the feature's typical maximum
+      (``steering.typical_maximum``); what the SAE does not reconstruct stays (Templeton et al. 2024).
+
+    At one place they act in this order; the last two at the positions of ``steer_at``.
 
     >>> mt.TreeRecipe(prompt="synonym", cutoff=1e-3).prompt
     'A synonym of "{ghost}" is "'

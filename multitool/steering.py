@@ -80,6 +80,7 @@ def interventions(
     if recipe.clamp is not None:
         vector_recipe.single_feature()
         (sae, feature, _), = features
+        library.encoder(sae.entry)  # what cannot be read is refused now, and not where the model runs
         clamp = Clamp(sae.entry, feature, recipe.clamp, typical_maximum(library, sae, subject, feature))
     return Interventions(injection, pushes, clamp, recipe.steer_at, yardstick(subject))
 

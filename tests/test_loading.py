@@ -569,8 +569,8 @@ def test_a_tree_and_a_list_come_from_two_local_folders(tmp_path, model_folder):
     assert document.complete
     assert len(document.tree) > 3
     assert document.settings | {"version": None} == {
-        "model": str(model_folder), "sae": str(folder), "feature": 3, "weights": "encoder", "encoder_share": 0.5, "tokens": "",
-        "centroid": True, "scale": document.vector["mean_token_distance"], "pca": [],
+        "model": str(model_folder), "sae": str(folder), "feature": 3, "weights": "encoder", "encoder_share": 0.5,
+        "tokens": "", "centroid": True, "scale": document.vector["mean_token_distance"], "pca": [],
         "prompt": 'A typical definition of "{ghost}" would be "', "chat": False, "answer": "", "top_k": 5,
         "cutoff": 0.01, "max_depth": 3, "max_nodes": 2000, "stop": True, "dtype": "float32", "version": None,
         "steer_strength": 0.0, "clamp": None, "steer_at": "ghost", "inject_layer": -1, "inject_mode": "replace",

@@ -85,6 +85,26 @@ def test_the_push_is_along_the_unit_decoder_direction_at_the_saes_hook(world):
     assert world.wanted(STEERED).where == "all"
 
 
+def test_of_several_features_each_is_pushed_by_its_weight_and_none_is_clamped(world):
+    several = replace(world.vector(), feature="2*0.5 - 3")
+    first, second = interventions(world.library, several, STEERED).pushes
+    decoder = world.library.sae(world.library.find(world.sae)).W_dec
+    assert (first.strength, second.strength) == (0.25, -0.5)
+    for push, row in ((first, decoder[2]), (second, decoder[3])):
+        assert push.hook == HOOK
+        assert np.allclose(push.direction, row / row.norm())
+    assert definition_tree(world.library, several, STEERED).settings["feature"] == "2*0.5 + 3*-1.0"
+    with pytest.raises(UserError, match="Evidence is about one feature"):
+        definition_tree(world.library, several, replace(PLAIN, clamp=1.0))
+
+
+def test_the_centroid_alone_cannot_be_injected_but_steered(world):
+    centroid = world.vector(weights="centroid")
+    with pytest.raises(UserError, match="centroid alone has no direction to inject"):
+        definition_tree(world.library, centroid, replace(PLAIN, inject_layer=0))
+    assert len(definition_tree(world.library, centroid, STEERED).tree)
+
+
 def test_the_typical_maximum_is_that_of_kept_contexts_or_of_the_scan(world, demo_library):
     recipe = VectorRecipe(sae="demo/hook_embed", feature=927)
     assert not scans_for_clamp(demo_library, recipe, TreeRecipe(clamp=1))

@@ -620,6 +620,36 @@ def test_a_link_reopens_the_settings_and_grows_the_tree(page, app_url):
     assert again["tree"] == first["tree"]
 
 
+def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
+    page.get_by_text("Steering and injection").click()
+    assert page.input_value("#clamp input, #clamp textarea") == ""
+    page.locator("#clamp input, #clamp textarea").fill("1")
+    page.get_by_label("at every token of the prompt").check()
+    page.locator("#inject-layer input").fill("0")
+    page.locator("#inject-mode input[value=add]").check()
+    grow(page, "2e-3")
+    settings = json.loads(download(page, "#json"))["settings"]
+    assert (settings["clamp"], settings["steer_at"], settings["steer_strength"]) == (1.0, "prompt", 0.0)
+    assert (settings["inject_layer"], settings["inject_mode"]) == (0, "add")
+    assert {"rain", "snow"} & set(definitions(page)), "what fires the feature is now what it is said to mean"
+    page.goto(page.input_value("#link input, #link textarea"))
+    page.wait_for_selector("#tree-view .explorer")
+    wait_for_status(page, "at cutoff 0.002")
+    assert json.loads(download(page, "#json"))["settings"] == settings
+    page.get_by_text("Steering and injection").click()
+    assert page.input_value("#clamp input, #clamp textarea") == "1.0"
+    assert page.get_by_label("at every token of the prompt").is_checked()
+
+
+def test_what_cannot_be_steered_is_told(page):
+    page.get_by_text("Steering and injection").click()
+    page.locator("#clamp input, #clamp textarea").fill("much")
+    page.click("#grow")
+    toast = page.locator(".toast-body")
+    toast.wait_for()
+    assert "clamp is 'much'; it must be a number within ±100" in toast.inner_text()
+
+
 def test_a_link_that_cannot_be_is_told_and_the_page_opens_as_usual(page, app_url):
     page.on("dialog", lambda dialog: pytest.fail(f"a link ran as a script: {dialog.message}"))
     page.goto(f"{app_url}/?feature=3&weights=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E")

@@ -200,6 +200,18 @@ def test_a_tree_streams_and_is_the_one_that_grows_in_one_process(client, library
     assert paths(whole) == pytest.approx(plainly(library, cutoff=8e-3), rel=0.05)
 
 
+def test_a_steered_clamped_and_injected_tree_is_that_of_one_process(client, service, library):
+    recipe = {
+        "cutoff": 8e-3, "steer_strength": 0.3, "clamp": 1.0, "steer_at": "prompt", "inject_layer": 2,
+        "inject_mode": "add",
+    }
+    *_, tree = trees(client, feature=927, **recipe)
+    found, expected = paths(tree), plainly(library, **recipe)
+    assert found == pytest.approx(expected, rel=0.05)
+    assert found.keys() != plainly(library, cutoff=8e-3).keys()
+    assert service.scheduled
+
+
 def test_a_warm_worker_grows_the_next_tree_and_a_cold_one_another(client, service, library):
     trees(client, feature=152, **ONE_LEVEL)
     workers = service.workers
