@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Literal, get_args, get_origin
 
-from multitool.components import SHOWN, TOKENS
+from multitool.component import SHOWN, TOKENS
 from multitool.document import DefinitionTree
 from multitool.engine import check_tree, components, scan_if_missing, suggest, token_table, trees_of_prompts
 from multitool.errors import UserError, shown
@@ -20,7 +20,7 @@ from multitool.phrases import END, outline
 from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of, whole
 from multitool.registry import SaeEntry, saes
 from multitool.steering import scans_for_clamp
-from multitool.suggest import Study, try_features
+from multitool.suggestion import Study, try_features
 from multitool.text import percent, visible
 from multitool.wording import changes, distance, is_injected, weights_told
 

@@ -13,7 +13,7 @@ import torch
 
 from multitool._version import __version__
 from multitool.checks import judge_list, lens_directions, prepare_check
-from multitool.components import SHOWN, TOKENS, Component, components_of
+from multitool.component import SHOWN, TOKENS, Component, components_of
 from multitool.document import DefinitionTree
 from multitool.errors import UserError, shown
 from multitool.evidence import ListEvidence
@@ -33,7 +33,7 @@ from multitool.sources import (
 )
 from multitool.steering import scans_for_clamp, tree_task
 from multitool.subject import Subject
-from multitool.suggest import Suggestion, prepare_suggestion
+from multitool.suggestion import Suggestion, prepare_suggestion
 from multitool.tables import html_table
 from multitool.task import GrowthTask
 from multitool.tokens import token_list
@@ -233,7 +233,7 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
 def suggest(
     library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> Suggestion:
-    """The settings that suit a feature best, of those in ``suggest.GRID``.
+    """The settings that suit a feature best, of those in ``suggestion.GRID``.
 
     A vocabulary scan that is missing is done first.
 

@@ -114,11 +114,11 @@ class Changes:
             self._length = self._injection.scale * norms[self._injection.hook]
         for push in wanted.pushes:
             added = push.strength * norms[push.hook] * torch.from_numpy(push.direction)
-            self._edits.append((push.hook, lambda x, added=added: x + added.to(x)))
+            self._edits.append((push.hook, lambda x, added=added: x + _like(x, added)))
         if wanted.clamp:
             clamp = wanted.clamp
-            self._edits.append((clamp.entry.hook, lambda x: x + encoder.change_by_setting(
-                x, clamp.feature, clamp.activation).to(x)))
+            self._edits.append((clamp.entry.hook, lambda x: x + _like(x, encoder.change_by_setting(
+                x, clamp.feature, clamp.activation))))
 
     @property
     def injects(self) -> bool:
@@ -156,7 +156,7 @@ class Changes:
 
     def _injected(self, stream: Tensor, vs: Tensor) -> Tensor:
         stream, position = stream.clone(), self._prompt.position
-        rows = (self._length * vs).to(stream)
+        rows = _like(stream, self._length * vs)
         stream[:, position] = rows if self._injection.replace else stream[:, position] + rows
         return stream
 
@@ -173,6 +173,11 @@ class Changes:
         part = stream[:, meant]
         stream[:, meant] = edit(part.flatten(0, 1)).view(part.shape)
         return stream
+
+
+def _like(stream: Tensor, rows: Tensor) -> Tensor:
+    """The rows where the stream is, in its precision."""
+    return rows.to(stream.device, stream.dtype)
 
 
 def _measured(wanted: Interventions) -> set[str]:

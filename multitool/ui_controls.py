@@ -8,7 +8,7 @@ from html import escape
 
 import gradio as gr
 
-from multitool.components import SHOWN, Component
+from multitool.component import SHOWN, Component
 from multitool.defaults import Opening
 from multitool.errors import UserError, shown
 from multitool.library import Library

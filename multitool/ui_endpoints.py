@@ -13,7 +13,7 @@ from typing import TypedDict, get_args, get_origin
 
 import gradio as gr
 
-from multitool.components import SHOWN, TOKENS
+from multitool.component import SHOWN, TOKENS
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import render
 from multitool.errors import UserError, shown

@@ -14,7 +14,7 @@ import torch
 from multitool import engine
 from multitool.asking import Asked, AskTask, Place, ReadTask
 from multitool.checks import prepare_check
-from multitool.components import Component
+from multitool.component import Component
 from multitool.document import DefinitionTree
 from multitool.engine import PreparedTree, TokenTable
 from multitool.errors import UserError
@@ -24,7 +24,7 @@ from multitool.scan import ScanTask
 from multitool.settings import Settings
 from multitool.sources import compared, missing_scan, recipe_heading, resolved, sae_and_subject
 from multitool.steering import scans_for_clamp
-from multitool.suggest import Suggestion, prepare_suggestion
+from multitool.suggestion import Suggestion, prepare_suggestion
 from multitool.ui_gpu import Worker
 from multitool.vector import FeatureVector, placed
 

@@ -6,7 +6,7 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.suggest import GRID, Suggestion
+from multitool.suggestion import GRID, Suggestion
 from multitool.text import visible
 from multitool.ui_common import PRIVATE, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, control_values

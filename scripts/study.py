@@ -38,7 +38,7 @@ from multitool.loading import strongest_contexts  # noqa: E402
 from multitool.measures import mean_with_interval  # noqa: E402
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe  # noqa: E402
 from multitool.sources import feature_sources, sae_and_subject, vectors_of  # noqa: E402
-from multitool.suggest import GRID, MEASURED, PUBLISHED, RANDOM, Setting, Study, try_features  # noqa: E402
+from multitool.suggestion import GRID, MEASURED, PUBLISHED, RANDOM, Setting, Study, try_features  # noqa: E402
 from multitool.task import growth_task  # noqa: E402
 from multitool.text import visible  # noqa: E402
 from multitool.tree import NO_TREE, ROOT, Tree, definitions  # noqa: E402

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from multitool.components import Component
+from multitool.component import Component
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import VectorRecipe

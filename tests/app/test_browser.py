@@ -625,16 +625,18 @@ def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
     assert page.input_value("#clamp input, #clamp textarea") == ""
     page.locator("#clamp input, #clamp textarea").fill("1")
     page.get_by_label("at every token of the prompt").check()
-    page.locator("#inject-layer input").fill("0")
-    page.locator("#inject-mode input[value=add]").check()
     grow(page, "2e-3")
     settings = json.loads(download(page, "#json"))["settings"]
     assert (settings["clamp"], settings["steer_at"], settings["steer_strength"]) == (1.0, "prompt", 0.0)
-    assert (settings["inject_layer"], settings["inject_mode"]) == (0, "add")
     assert {"rain", "snow"} & set(definitions(page)), "what fires the feature is now what it is said to mean"
+    page.locator("#inject-layer input").fill("0")
+    page.locator("#inject-mode input[value=add]").check()
+    grow(page, "3e-3")
+    settings = json.loads(download(page, "#json"))["settings"]
+    assert (settings["inject_layer"], settings["inject_mode"]) == (0, "add")
     page.goto(page.input_value("#link input, #link textarea"))
     page.wait_for_selector("#tree-view .explorer")
-    wait_for_status(page, "at cutoff 0.002")
+    wait_for_status(page, "at cutoff 0.003")
     assert json.loads(download(page, "#json"))["settings"] == settings
     page.get_by_text("Steering and injection").click()
     assert page.input_value("#clamp input, #clamp textarea") == "1.0"

@@ -12,7 +12,7 @@ from multitool.engine import definition_tree, scan_if_missing, suggest
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.suggest import (
+from multitool.suggestion import (
     GRID,
     MEASURED,
     PUBLISHED,
@@ -158,7 +158,7 @@ def test_a_feature_that_is_not_there_is_refused(library, recipe):
 
 def test_the_tokens_that_fire_a_feature_most_count_for_no_setting(library, recipe, monkeypatch):
     """Whatever a setting says: on those tokens neither its definitions nor its list are judged."""
-    from multitool import suggest as module
+    from multitool import suggestion as module
 
     seen = []
     monkeypatch.setattr(

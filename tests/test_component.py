@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from multitool.components import components_of, ends
+from multitool.component import components_of, ends
 from multitool.engine import components
 from multitool.errors import UserError
 from multitool.library import Library
