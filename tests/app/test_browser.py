@@ -628,7 +628,7 @@ def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
     grow(page, "2e-3")
     settings = json.loads(download(page, "#json"))["settings"]
     assert (settings["clamp"], settings["steer_at"], settings["steer_strength"]) == (1.0, "prompt", 0.0)
-    assert {"rain", "snow"} & set(definitions(page)), "what fires the feature is now what it is said to mean"
+    assert {"fog", "frost"} & set(definitions(page)), "held at its maximum, the feature speaks of weather"
     page.locator("#inject-layer input").fill("0")
     page.locator("#inject-mode input[value=add]").check()
     grow(page, "3e-3")
