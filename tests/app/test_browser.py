@@ -631,12 +631,15 @@ def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
     assert {"fog", "frost"} & set(definitions(page)), "held at its maximum, the feature speaks of weather"
     page.locator("#inject-layer input").fill("0")
     page.locator("#inject-mode input[value=add]").check()
-    grow(page, "3e-3")
+    before = view(page)
+    page.click("#grow")
+    wait_for_new_view(page, before)
+    wait_for_whole_tree(page)
     settings = json.loads(download(page, "#json"))["settings"]
     assert (settings["inject_layer"], settings["inject_mode"]) == (0, "add")
     page.goto(page.input_value("#link input, #link textarea"))
     page.wait_for_selector("#tree-view .explorer")
-    wait_for_status(page, "at cutoff 0.003")
+    wait_for_status(page, "at cutoff 0.002")
     assert json.loads(download(page, "#json"))["settings"] == settings
     page.get_by_text("Steering and injection").click()
     assert page.input_value("#clamp input, #clamp textarea") == "1.0"
