@@ -250,8 +250,7 @@ def _tokens(options) -> None:
     recipe = _recipe(ListRecipe, options)
     _check_writable(options.csv, options.json)
     library = _library(options)
-    by_scan = options.evidence or options.measure == "activation"
-    _scan(library, vector, options.model, always=by_scan)
+    _scan(library, vector, options.model, always=recipe.needs_activations(evidence=options.evidence))
     table = token_table(library, vector, recipe, model=options.model, evidence=options.evidence)
     _note_other_model(options.model, library.find(vector.sae))
     if options.csv:

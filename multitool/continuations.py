@@ -34,12 +34,11 @@ def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
     """
     module = model.get_input_embeddings()
     E = module.weight
-    ids = torch.tensor([prompt.token_ids], device=E.device)
     rows = torch.atleast_2d(v).to(E)
     factor = getattr(module, "embed_scale", None)
     if factor is not None:
         rows = rows * torch.as_tensor(factor).to(E)
-    embeddings = module(ids).repeat(len(rows), 1, 1)
+    embeddings = _plain_embeddings(model, prompt, len(rows))
     embeddings[:, prompt.position] = rows
     return embeddings
 
@@ -49,10 +48,13 @@ def prompt_embeddings(model, prompt: GhostPrompt, vs: Tensor, changes: Changes) 
 
     Where the changes put the ghosts in behind a layer, those of the prompt as it is.
     """
-    if not changes.injects:
-        return ghost_embeddings(model, prompt, vs)
+    return _plain_embeddings(model, prompt, len(vs)) if changes.injects else ghost_embeddings(model, prompt, vs)
+
+
+def _plain_embeddings(model, prompt: GhostPrompt, n: int) -> Tensor:
+    """Those of the prompt's own tokens, ``n`` times: (n, length, d_model)."""
     module = model.get_input_embeddings()
-    return module(torch.tensor([prompt.token_ids], device=module.weight.device)).repeat(len(vs), 1, 1)
+    return module(torch.tensor([prompt.token_ids], device=module.weight.device)).repeat(n, 1, 1)
 
 
 # Given the logits of one batch, (n, V) in float32, and which rows of the whole answer they belong to: some arrays.

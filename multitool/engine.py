@@ -391,7 +391,7 @@ def prepare_list(
     A vocabulary scan that is needed must be there (``missing_scan``).
     """
     vector_recipe = resolved(library, vector_recipe)
-    by_scan = evidence or list_recipe.measure == "activation"
+    by_scan = list_recipe.needs_activations(evidence=evidence)
     sae = source = None
     if by_scan:
         sae, subject, source = source_of(library, vector_recipe, model, scan=True)
@@ -434,7 +434,7 @@ def token_table(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    scan_if_missing(library, vector_recipe, model, always=evidence or list_recipe.measure == "activation")
+    scan_if_missing(library, vector_recipe, model, always=list_recipe.needs_activations(evidence=evidence))
     prepared = prepare_list(library, vector_recipe, list_recipe, model=model, evidence=evidence)
     if prepared.task is None:
         return prepared.table()

@@ -289,7 +289,7 @@ class ListRecipe:
     >>> by_lens = mt.ListRecipe(measure="logit_lens", top=20, words=True)
 
     With the vector ``v``, the direction ``g`` with its components mixed in, the embeddings ``E`` and their centroid
-    ``c`` (see ``vector.feature_vector``), a token ``t`` has as its measure
+    ``c`` (see ``vector.placed``), a token ``t`` has as its measure
 
     - ``score``: ``(1 - cos(v, E_t))^exponent / (1 - cos(c, E_t))``, smallest first; the published score;
     - ``cosine``: ``cos(v, E_t)``, largest first, as all that follow;
@@ -326,6 +326,10 @@ class ListRecipe:
             )
         _keep(self, "exponent", number(self.exponent, "exponent", "above 0 and at most 100", lambda x: 0 < x <= 100))
         _keep(self, "top", whole(self.top, "top", 1, TOP_LIMIT))
+
+    def needs_activations(self, *, evidence: bool) -> bool:
+        """Whether the list, or its evidence, takes how strongly each token fires the feature: a vocabulary scan."""
+        return evidence or self.measure == "activation"
 
 
 def recipes(settings: dict) -> tuple[VectorRecipe, TreeRecipe]:

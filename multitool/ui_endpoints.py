@@ -243,17 +243,18 @@ def _flat(endpoint: Callable, start: dict, without: tuple[str, ...]) -> Callable
             parameters.append(parameter)
             continue
         settings = [setting for setting in settings_of(parameter.annotation) if setting.name not in without]
-        makers.append((parameter.name, parameter.annotation, [setting.name for setting in settings]))
+        makers.append((parameter.name, parameter.annotation, settings))
         described += [f"    {setting.name}: {setting.help}." for setting in settings]
         parameters += [_parameter(setting, start.get(setting.name, setting.default)) for setting in settings]
     if not makers:
         return endpoint
 
     def arguments(given: dict) -> dict:
-        for name, kind, names in makers:
-            told = {setting: given.pop(setting) for setting in names}
-            given[name] = kind(**{setting: () if setting == "pca" and value is None else value
-                                  for setting, value in told.items()})
+        for name, kind, settings in makers:
+            told = {setting.name: given.pop(setting.name) for setting in settings}
+            # A list that is left out comes as null.
+            empty = {setting.name: () for setting in settings if _is_list(setting) and told[setting.name] is None}
+            given[name] = kind(**told | empty)
         return given
 
     def plain(*args, **kwargs):
@@ -278,9 +279,14 @@ def _flat(endpoint: Callable, start: dict, without: tuple[str, ...]) -> Callable
     return flat
 
 
+def _is_list(setting: Setting) -> bool:
+    """Whether it is a list in JSON."""
+    return get_origin(setting.type) is tuple
+
+
 def _parameter(setting: Setting, default) -> inspect.Parameter:
     kind = setting.type
-    if get_origin(kind) is tuple:  # JSON knows lists
+    if _is_list(setting):
         kind, default = list[get_args(kind)[0]], list(default) or None
     return inspect.Parameter(
         setting.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default,

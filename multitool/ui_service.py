@@ -119,7 +119,7 @@ class Service:
         Args:
             evidence: judge it by how strongly each token fires the feature.
         """
-        yield from self._scanned(vector, always=evidence or recipe.measure == "activation")
+        yield from self._scanned(vector, always=recipe.needs_activations(evidence=evidence))
         prepared = yield from self._waiting(
             vector.sae, partial(engine.prepare_list, evidence=evidence), vector, recipe
         )

@@ -156,21 +156,6 @@ def combined(headings: Sequence[Heading], weights: Sequence[float]) -> Heading:
     return Heading(unit(_whole(total)), headings[0].scale)
 
 
-def feature_vector(
-    weights: FeatureWeights,
-    space: EmbeddingSpace,
-    *,
-    kind: str,
-    encoder_share: float = 0.5,
-    centroid: bool = True,
-    scale: float | None = None,
-    pca: Sequence[float] = (),
-) -> FeatureVector:
-    """The vector of one feature: ``feature_heading`` and ``placed`` in one. Arguments and errors as there."""
-    found = feature_heading(weights, space, kind, encoder_share)
-    return placed(found, space, centroid=centroid, scale=scale, pca=pca)
-
-
 def placed(
     heading: Heading,
     space: EmbeddingSpace,

@@ -11,7 +11,14 @@ import torch
 
 from multitool.embedding import EmbeddingSpace
 from multitool.errors import UserError
-from multitool.vector import DIRECTIONS, FeatureWeights, feature_vector, mix_components, needs_scan
+from multitool.vector import (
+    DIRECTIONS,
+    FeatureWeights,
+    feature_heading,
+    mix_components,
+    needs_scan,
+    placed,
+)
 
 SPACE = EmbeddingSpace(torch.tensor([[4.0, 1.0], [-2.0, 1.0], [1.0, 2.0], [1.0, 0.0]]))
 X, Y = (1.0, 0.0), (0.0, 1.0)
@@ -19,6 +26,10 @@ X, Y = (1.0, 0.0), (0.0, 1.0)
 
 def weights(encoder=(3.0, 4.0), decoder=(0.0, 5.0)) -> FeatureWeights:
     return FeatureWeights(torch.tensor(encoder), torch.tensor(decoder))
+
+
+def feature_vector(weights: FeatureWeights, space: EmbeddingSpace, *, kind: str, encoder_share=0.5, **place):
+    return placed(feature_heading(weights, space, kind, encoder_share), space, **place)
 
 
 def v(**settings) -> list[float]:
