@@ -24,4 +24,17 @@ def open_growth(page) -> None:
     """Unfold the controls of prompt and growth."""
     page.get_by_text("Prompt and growth").click()
     page.locator("#prompt textarea").wait_for()
-    page.wait_for_timeout(500)  # a control that has just appeared is still given its first value
+
+
+def write(page, selector: str, text: str) -> None:
+    """Type into a control until it stays there: one that has just appeared is still given its first value.
+
+    How long that takes depends on whether the browser has the control's code already, and on what else it does.
+    """
+    box = page.locator(selector)
+    for _ in range(20):
+        box.fill(text)
+        page.wait_for_timeout(300)
+        if box.input_value() == text:
+            return
+    raise AssertionError(f"{selector} shows {box.input_value()!r}, not {text!r}")

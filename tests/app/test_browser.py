@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from visit import open_growth
+from visit import open_growth, write
 
 from multitool.demo_model import DEMO_MODEL
 
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
+CLAMP = "#clamp input, #clamp textarea"
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +48,8 @@ def wait_for_new_view(page, old: str) -> None:
 
 def set_cutoff(page, cutoff: str) -> None:
     open_growth(page)
-    box = page.locator("#cutoff input")
-    box.fill(cutoff)
-    box.press("Enter")
+    write(page, "#cutoff input", cutoff)
+    page.press("#cutoff input", "Enter")
 
 
 def grow(page, cutoff: str = "1e-3") -> None:
@@ -191,7 +191,7 @@ def test_a_saved_tree_opens_again_and_hostile_tokens_stay_text(page, tmp_path):
 
 def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
     open_growth(page)
-    page.fill("#prompt textarea", "<img src=x onerror=alert(1)> no place")
+    write(page, "#prompt textarea", "<img src=x onerror=alert(1)> no place")
     page.on("dialog", lambda dialog: pytest.fail(f"a prompt ran as a script: {dialog.message}"))
     page.click("#grow")
     toast = page.locator(".toast-body")
@@ -452,7 +452,7 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
 
 def test_a_text_shows_where_the_feature_fires(page):
     page.get_by_role("tab", name="Text").click()
-    page.fill("#text textarea", "No <b>snow</b>,\nbut rain.")
+    write(page, "#text textarea", "No <b>snow</b>,\nbut rain.")
     page.click("#read")
     page.wait_for_selector("#fires .fires")
     assert page.inner_text("#fires .fires") == "No <b>snow</b>,⏎\nbut rain."
@@ -486,7 +486,7 @@ def test_the_prompt_menu_fills_in_a_chat_and_knows_a_prompt_of_ones_own(page):
     page.locator("#answer textarea").wait_for()
     assert page.input_value("#prompt textarea") == 'Give me a synonym of the word "{ghost}".'
     assert page.input_value("#answer textarea") == 'A synonym is "'
-    page.fill("#answer textarea", 'Another word is "')
+    write(page, "#answer textarea", 'Another word is "')
     page.wait_for_function("document.querySelector('#prompt-menu input').value === ''")
     choose(page, "#cutoff", "2e-3")
     before = view(page)
@@ -502,7 +502,7 @@ def test_the_prompt_menu_fills_in_a_chat_and_knows_a_prompt_of_ones_own(page):
 
 def test_several_prompts_are_asked_and_downloaded(page):
     page.get_by_role("tab", name="Prompts").click()
-    page.fill("#prompts textarea", 'synonym\n\n<b>The</b> "{ghost}" is "')
+    write(page, "#prompts textarea", 'synonym\n\n<b>The</b> "{ghost}" is "')
     page.click("#ask-all")
     page.locator("#trees").wait_for()
     cells = page.locator("#answers .virtual-row [role=gridcell]").all_inner_texts()
@@ -511,7 +511,7 @@ def test_several_prompts_are_asked_and_downloaded(page):
     trees = json.loads(download(page, "#trees"))
     assert [tree["settings"]["prompt"] for tree in trees] == [cells[0], cells[3]]
     assert trees[0]["settings"]["cutoff"] == 1e-3
-    page.fill("#prompts textarea", "no place")
+    write(page, "#prompts textarea", "no place")
     page.click("#ask-all")
     page.locator(".toast-body", has_text="exactly once").wait_for()
 
@@ -583,7 +583,7 @@ def test_components_tell_what_they_are_and_are_mixed_in(page):
 def test_token_arithmetic_and_several_features_are_grown(page):
     assert not page.locator("#arithmetic").is_visible()
     page.locator("#weights input[value=tokens]").check()
-    page.locator("#arithmetic input").fill("king - man + woman")
+    write(page, "#arithmetic input", "king - man + woman")
     wait_for_distance(page, "d === 2.97")
     grow(page, "2e-2")
     assert json.loads(download(page, "#json"))["settings"]["tokens"] == "king - man + woman"
@@ -622,14 +622,14 @@ def test_a_link_reopens_the_settings_and_grows_the_tree(page, app_url):
 
 def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
     page.get_by_text("Steering and injection").click()
-    assert page.input_value("#clamp input, #clamp textarea") == ""
-    page.locator("#clamp input, #clamp textarea").fill("1")
+    assert page.input_value(CLAMP) == ""
+    write(page, CLAMP, "1")
     page.get_by_label("at every token of the prompt").check()
     grow(page, "2e-3")
     settings = json.loads(download(page, "#json"))["settings"]
     assert (settings["clamp"], settings["steer_at"], settings["steer_strength"]) == (1.0, "prompt", 0.0)
     assert {"fog", "frost"} & set(definitions(page)), "held at its maximum, the feature speaks of weather"
-    page.locator("#inject-layer input").fill("0")
+    write(page, "#inject-layer input", "0")
     page.locator("#inject-mode input[value=add]").check()
     before = view(page)
     page.click("#grow")
@@ -642,13 +642,13 @@ def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
     wait_for_status(page, "at cutoff 0.002")
     assert json.loads(download(page, "#json"))["settings"] == settings
     page.get_by_text("Steering and injection").click()
-    assert page.input_value("#clamp input, #clamp textarea") == "1.0"
+    assert page.input_value(CLAMP) == "1.0"
     assert page.get_by_label("at every token of the prompt").is_checked()
 
 
 def test_what_cannot_be_steered_is_told(page):
     page.get_by_text("Steering and injection").click()
-    page.locator("#clamp input, #clamp textarea").fill("much")
+    write(page, CLAMP, "much")
     page.click("#grow")
     toast = page.locator(".toast-body")
     toast.wait_for()

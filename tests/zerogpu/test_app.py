@@ -21,7 +21,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from running import start_app
 from tiny import PROMPT, byte_level_tokenizer, random_sae, tiny_model, write_model
-from visit import open_growth, opened
+from visit import open_growth, opened, write
 
 from multitool import engine
 from multitool.asking import AskTask, CheckTask, Place, ReadTask
@@ -681,8 +681,8 @@ def page(browser, app, service):
 def start_growing(page) -> None:
     """A tree of fifty levels that take little each."""
     open_growth(page)
-    page.fill("#prompt textarea", SONG)
-    page.fill("#cutoff input", "1e-8")
+    write(page, "#prompt textarea", SONG)
+    write(page, "#cutoff input", "1e-8")
     page.press("#cutoff input", "Enter")
     page.get_by_label("number input for Continuations per node (top_k)").fill("1")
     page.get_by_label("number input for Longest path in tokens").fill("50")
