@@ -43,10 +43,16 @@ class FeatureControls:
     usual_scale: gr.Checkbox
     scale: gr.Slider
     components: tuple[gr.Slider, ...]
+    telling: tuple[dict, ...]  # the arguments of events that tell what is known of feature, vector and components
 
     def all(self) -> list:
-        *single, components = vars(self).values()
+        *single, components, _ = vars(self).values()
         return [*single, *components]
+
+    def tell_after(self, event) -> None:
+        """Tell anew what could not be told before the event loaded a model or did a vocabulary scan."""
+        for told in self.telling:
+            event.then(**told)
 
 
 def feature_controls(service: Service, opening: Opening) -> FeatureControls:
@@ -100,7 +106,7 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
             recipe.centroid, label="Start from the centroid",
             info="The mean of all token embeddings; without it, from zero",
         )
-    components = _component_controls(service, sae_box)
+    components, telling_components = _component_controls(service, sae_box)
 
     def step(name: str):
         def handler(sae_name: str, feature: str) -> str:
@@ -139,14 +145,23 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
     # Only at a visitor's choice: an example brings weights of its own.
     sae_box.input(suitable, sae_box, weights, queue=False, show_progress="hidden", **PRIVATE)
     sae_box.change(shown_errors(of_sae), sae_box, [model_box, feature], queue=False, show_progress="hidden", **PRIVATE)
-    gr.on([sae_box.change, feature.change], partial(_told, library), [sae_box, feature], evidence, queue=False,
-          show_progress="hidden", **PRIVATE)
+    telling_feature = {
+        "fn": partial(_told, library), "inputs": [sae_box, feature], "outputs": evidence, "queue": False,
+        "show_progress": "hidden", **PRIVATE,
+    }
+    gr.on([sae_box.change, feature.change], **telling_feature)
     for name, button in step_buttons.items():
         button.click(step(name), [sae_box, feature], feature, show_progress_on=feature, **PRIVATE)
-    controls = FeatureControls(sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, components)
-    gr.on([control.change for control in controls.all()], partial(_distance_shown, service), controls.all(), distance,
-          queue=False, show_progress="hidden", trigger_mode="always_last", **PRIVATE)
-    return controls
+    by_controls = [sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, *components]
+    telling_distance = {
+        "fn": partial(_distance_shown, service), "inputs": by_controls, "outputs": distance, "queue": False,
+        "show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE,
+    }
+    gr.on([control.change for control in by_controls], **telling_distance)
+    return FeatureControls(
+        sae_box, feature, weights, share, tokens, centroid, usual_scale, scale, components,
+        (telling_feature, telling_distance, telling_components),
+    )
 
 
 def control_values(library: Library, recipe: VectorRecipe) -> list:
@@ -197,23 +212,24 @@ def _distance(service: Service, recipe: VectorRecipe) -> str:
     )
 
 
-def _component_controls(service: Service, sae_box: gr.Dropdown) -> tuple[gr.Slider, ...]:
-    """A slider for each of the first components, folded away; and under it what the component is, once unfolded."""
+def _component_controls(service: Service, sae_box: gr.Dropdown) -> tuple[tuple[gr.Slider, ...], dict]:
+    """A slider for each of the first components, folded away, and under it what the component is, once unfolded; and
+    the arguments of an event that tells it."""
     with gr.Accordion("Principal components", open=False, elem_id="components") as accordion:
         about = gr.HTML("", elem_id="components-about", padding=False)
         sliders, lines = [], []
         for index in range(1, SHOWN + 1):
             sliders.append(gr.Slider(-1, 1, 0, step=0.01, label=f"Component {index}", elem_id=f"component-{index}"))
             lines.append(gr.HTML("", elem_classes="component", padding=False))
-    unfolded = gr.State(False)
-    told = {
-        "fn": shown_errors(partial(_components_told, service)), "inputs": [unfolded, sae_box],
-        "outputs": [about, *lines], "show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE,
+    unfolded, told_of = gr.State(False), gr.State("")
+    telling = {
+        "fn": shown_errors(partial(_components_told, service)), "inputs": [unfolded, told_of, sae_box],
+        "outputs": [told_of, about, *lines], "show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE,
     }
-    accordion.expand(lambda: True, None, unfolded, queue=False, show_progress="hidden", **PRIVATE).then(**told)
+    accordion.expand(lambda: True, None, unfolded, queue=False, show_progress="hidden", **PRIVATE).then(**telling)
     accordion.collapse(lambda: False, None, unfolded, queue=False, show_progress="hidden", **PRIVATE)
-    sae_box.change(**told)
-    return tuple(sliders)
+    sae_box.change(**telling)
+    return tuple(sliders), telling
 
 
 _COMPONENTS_ABOUT = (
@@ -222,19 +238,24 @@ _COMPONENTS_ABOUT = (
 )
 
 
-def _components_told(service: Service, unfolded: bool, sae: str | None):
-    """What the components of the SAE's model are, as HTML: on all of them, and on each."""
-    if not unfolded or not service.library.offers(sae or ""):
-        yield [gr.skip()] * (1 + SHOWN)
+def _components_told(service: Service, unfolded: bool, told_of: str, sae: str | None):
+    """What the components of the SAE's model are, as HTML: on all of them, and on each; before it, of which model.
+
+    Nothing new where they are folded away, or those of this model are told already.
+    """
+    library = service.library
+    model = library.find(sae).model if library.offers(sae or "") else ""
+    if not unfolded or model in ("", told_of):
+        yield [gr.skip()] * (2 + SHOWN)
         return
-    if not service.library.has(service.library.find(sae)):
-        later = "What each of them is can be told once the model is loaded: unfold this again after a tree or a list."
-        yield [_quiet(f"{_COMPONENTS_ABOUT} {later}"), *[""] * SHOWN]
+    if not library.has(library.find(sae)):
+        later = "What each of them is will be told here when a tree or a list has loaded the model."
+        yield ["", _quiet(f"{_COMPONENTS_ABOUT} {later}"), *[""] * SHOWN]
         return
     for answer in service.components(sae, top=_TOKENS_TOLD):
         if isinstance(answer, str):
-            yield [_quiet(answer), *[gr.skip()] * SHOWN]
-    yield [_quiet(_COMPONENTS_ABOUT), *map(_component_line, answer)]
+            yield ["", _quiet(answer), *[gr.skip()] * SHOWN]
+    yield [model, _quiet(_COMPONENTS_ABOUT), *map(_component_line, answer)]
 
 
 def _component_line(component: Component) -> str:

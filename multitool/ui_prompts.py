@@ -50,6 +50,7 @@ def prompts_tab(service: Service, controls: FeatureControls) -> None:
         show_progress="hidden", **on_model(service.settings), **PRIVATE,
     )
     stop.click(lambda: "Stopped.", None, status, cancels=asking, queue=False, **PRIVATE)
+    controls.tell_after(asking)
 
 
 def _asked(service: Service, *values):

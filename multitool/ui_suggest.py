@@ -39,6 +39,7 @@ def suggest_tab(service: Service, controls: FeatureControls) -> None:
         show_progress="hidden", **on_model(service.settings), **PRIVATE,
     )
     stop.click(lambda: "Stopped.", None, status, cancels=trying, queue=False, **PRIVATE)
+    controls.tell_after(trying)
     use.click(shown_errors(partial(_filled, service)), best, controls.all(), queue=False, **PRIVATE)
 
 

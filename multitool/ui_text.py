@@ -24,10 +24,11 @@ def text_tab(service: Service, controls: FeatureControls) -> None:
     status = gr.Textbox("", show_label=False, placeholder="Nothing read yet.", interactive=False, container=False,
                         elem_id="text-status", elem_classes="status")
     shown = gr.HTML("", elem_id="fires")
-    read.click(
+    reading = read.click(
         shown_errors(partial(_read, service)), [controls.sae, controls.feature, text], [status, shown],
         show_progress_on=shown, **on_model(service.settings), **PRIVATE,
     )
+    controls.tell_after(reading)
 
 
 def _read(service: Service, sae: str, feature: str, text: str):

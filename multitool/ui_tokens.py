@@ -81,7 +81,9 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
     for button, inputs, handler in (
         (make, [*controls.all(), measure, exponent, top, negative, words], _listed), (check, listed, _checked),
     ):
-        button.click(shown_errors(partial(handler, service)), inputs, **event).success(**show)
+        making = button.click(shown_errors(partial(handler, service)), inputs, **event)
+        making.success(**show)
+        controls.tell_after(making)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
 

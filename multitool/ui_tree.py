@@ -134,6 +134,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         )
         growths.append(fill.then(**growing))
     for growth in growths:
+        controls.tell_after(growth)
         # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
         show_after(growth.success(**reset))
         show_after(growth.failure(**reset))

@@ -4,15 +4,19 @@ import contextlib
 
 
 @contextlib.contextmanager
-def opened(browser, url: str):
-    """The page, freshly opened until the context ends; fails on an error in the page's own scripts."""
+def opened(browser, url: str, shows: str = "#tree-view .explorer"):
+    """The page, freshly opened until the context ends; fails on an error in the page's own scripts.
+
+    Args:
+        shows: what is seen once it is there.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(60_000)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(url)
-    page.wait_for_selector("#tree-view .explorer")
+    page.wait_for_selector(shows)
     try:
         yield page
     finally:

@@ -27,6 +27,7 @@ from hub_clients import (
     environment,
     fetched,
 )
+from visit import opened, write
 
 SPACE = {"SPACE_ID": "me/sae-multitool"}
 DEMO_0 = "demo/hook_embed"
@@ -97,6 +98,24 @@ def test_a_gated_model_that_the_servers_token_may_not_read_is_named_with_its_pag
     assert PYTHIA in message
     assert f"https://huggingface.co/{PYTHIA}" in message
     assert "may not read" in gemma_space.press("grow", sae=PYTHIA_3)
+
+
+def test_the_page_tells_of_vector_and_components_as_soon_as_a_list_has_loaded_the_model(browser, gemma_space, hub):
+    with opened(browser, gemma_space.url, shows="#grow") as page:
+        component = page.locator(".component", has_text="of the variance").first
+        distance = page.locator("#distance", has_text="Distance from the centroid")
+        page.get_by_text("Principal components").click()
+        component.wait_for()
+        distance.wait_for()
+        write(page, "#sae input", PYTHIA_3)
+        page.press("#sae input", "Enter")
+        page.get_by_text("will be told here when a tree or a list has loaded the model").wait_for()
+        component.wait_for(state="detached")
+        distance.wait_for(state="detached")
+        page.get_by_role("tab", name="Token list").click()
+        page.click("#list")
+        component.wait_for()
+        distance.wait_for()
 
 
 NOT_FOR_VISITORS = [
