@@ -5,6 +5,7 @@ need no GPU and none of the model's layers.
 """
 
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from multitool.vocabulary import is_word, token_texts
 _PLACEHOLDERS = ("OSS", "XYZ", "foo", "blah", "thing", "word", "it", "X")
 # End-of-text tokens that a configuration does not always list.
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<eos>", "</s>", "<end_of_turn>")
+# What a chat template is told when it asks for today's date: Llama 3's own, where it cannot ask.
+_CHAT_DATE = date(2024, 7, 26)
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,8 @@ class Subject:
 
         That is the model's own chat template (https://huggingface.co/docs/transformers/chat_templating) with one
         message of the user and the beginning of the assistant's, then ``answer`` as it is. Templates may add a system
-        message, take blanks off the ends of what the user says, and tell the date: with these, another day is another
-        prompt.
+        message and take blanks off the ends of what the user says. One that tells the date always tells 26 July 2024,
+        so that a recipe is the same prompt on any day.
 
         Raises:
             UserError: the model has no chat template, it fails, or it does not leave ``{ghost}`` in the text once.
@@ -173,7 +176,9 @@ class Subject:
             raise UserError(f"{self.name} has no chat template; use an instruction-tuned model or turn chat off.")
         said = [{"role": "user", "content": template}]
         try:
-            text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True) + answer
+            text = self.tokenizer.apply_chat_template(
+                said, tokenize=False, add_generation_prompt=True, strftime_now=_CHAT_DATE.strftime
+            ) + answer
         except Exception as error:  # the template is a program of its own, run in a sandbox: it may raise anything
             raise UserError(
                 f"The chat template of {self.name} fails: {shown(str(error))}. Use another model or turn chat off."

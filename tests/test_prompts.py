@@ -146,6 +146,11 @@ def test_a_template_may_take_blanks_off_what_the_user_says_but_not_off_the_answe
     assert in_chats(llama).in_chat(" {ghost} ", ' "').endswith('user: {ghost}\nassistant:  "')
 
 
+def test_a_template_that_tells_the_date_makes_the_same_prompt_on_any_day(llama):
+    dated = in_chats(llama, "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}")
+    assert dated.in_chat("{ghost}", "") == "26 Jul 2024 {ghost}"
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
