@@ -5,7 +5,6 @@ need no GPU and none of the model's layers.
 """
 
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -21,8 +20,19 @@ from multitool.vocabulary import is_word, token_texts
 _PLACEHOLDERS = ("OSS", "XYZ", "foo", "blah", "thing", "word", "it", "X")
 # End-of-text tokens that a configuration does not always list.
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<eos>", "</s>", "<end_of_turn>")
-# What a chat template is told when it asks for today's date: Llama 3's own, where it cannot ask.
-_CHAT_DATE = date(2024, 7, 26)
+# Stands before a chat template, in the place of the function that tells it today's date: 26 July 2024, the date in
+# Llama 3.1's template. (Values that transformers hands to a template can be no functions.)
+_SAME_DATE = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(
+        f" | replace('{code}', '{value}')"
+        for code, value in {
+            "%Y": "2024", "%y": "24", "%m": "07", "%d": "26", "%-d": "26", "%B": "July", "%b": "Jul", "%A": "Friday",
+            "%a": "Fri", "%H": "12", "%M": "00", "%S": "00",
+        }.items()
+    )
+    + " }}{% endmacro +%}"
+)
 
 
 @dataclass(frozen=True)
@@ -176,8 +186,9 @@ class Subject:
             raise UserError(f"{self.name} has no chat template; use an instruction-tuned model or turn chat off.")
         said = [{"role": "user", "content": template}]
         try:
+            dated = _SAME_DATE + self.tokenizer.get_chat_template()
             text = self.tokenizer.apply_chat_template(
-                said, tokenize=False, add_generation_prompt=True, strftime_now=_CHAT_DATE.strftime
+                said, chat_template=dated, tokenize=False, add_generation_prompt=True
             ) + answer
         except Exception as error:  # the template is a program of its own, run in a sandbox: it may raise anything
             raise UserError(

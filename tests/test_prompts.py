@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
@@ -146,9 +147,15 @@ def test_a_template_may_take_blanks_off_what_the_user_says_but_not_off_the_answe
     assert in_chats(llama).in_chat(" {ghost} ", ' "').endswith('user: {ghost}\nassistant:  "')
 
 
-def test_a_template_that_tells_the_date_makes_the_same_prompt_on_any_day(llama):
-    dated = in_chats(llama, "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}")
-    assert dated.in_chat("{ghost}", "") == "26 Jul 2024 {ghost}"
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d", "2024-07-26"), ("%A, %B %-d", "Friday, July 26")],
+)
+def test_a_template_that_tells_the_date_makes_the_same_prompt_on_any_day(llama, how, told):
+    assert date(2024, 7, 26).strftime(how) == told
+    asking = "{% if strftime_now is defined %}{% set today = strftime_now('" + how + "') %}{% endif %}"
+    dated = in_chats(llama, "\n" + asking + "Today is {{ today }}. {{ messages[0].content }}")
+    assert dated.in_chat("{ghost}", "") == f"\nToday is {told}. {{ghost}}"
 
 
 @pytest.mark.parametrize(
