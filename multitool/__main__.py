@@ -22,7 +22,7 @@ from multitool.registry import SaeEntry, saes
 from multitool.steering import scans_for_clamp
 from multitool.suggestion import Study, try_features
 from multitool.text import percent, visible
-from multitool.wording import changes, distance, is_injected, weights_told
+from multitool.wording import changes, distance, is_injected, source_told
 
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
@@ -357,9 +357,10 @@ def _note_other_model(model: str | None, entry: SaeEntry) -> None:
 
 
 def _title(settings: dict, vector: dict) -> str:
-    told = f"{settings['sae']} feature {settings['feature']} on {settings['model']}, weights {weights_told(settings)}"
+    told = source_told(settings)
     if not is_injected(settings):
         told += f", scale {settings['scale']:.3g}"
+    told += f", on {settings['model']}"
     return visible("; ".join([told, distance(settings, vector), *changes(settings)]))
 
 

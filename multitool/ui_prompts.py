@@ -13,6 +13,7 @@ from multitool.ui_common import PRIVATE, as_number, on_model, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
 from multitool.ui_growth import CUTOFFS
 from multitool.ui_service import MOST_PROMPTS, Service
+from multitool.wording import source_told
 
 _DEFINITIONS_SHOWN = 5
 # Each with its kind and its part of the width.
@@ -70,7 +71,7 @@ def _asked(service: Service, *values):
             trees = answer
             yield gr.skip(), [_row(tree) for tree in trees], gr.skip()
     told = trees[0].settings
-    words = visible(f"{told['sae']} feature {told['feature']}, {told['weights']} weights")
+    words = visible(source_told(told))
     path = save(json.dumps([tree.to_dict() for tree in trees], ensure_ascii=False, allow_nan=False), told, "trees.json")
     yield words, gr.skip(), gr.update(value=path, visible=True)
 

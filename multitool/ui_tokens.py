@@ -16,7 +16,7 @@ from multitool.ui_common import PRIVATE, by_name, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
 from multitool.ui_evidence import list_verdict
 from multitool.ui_service import Service
-from multitool.wording import weights_told
+from multitool.wording import distance, source_told
 
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
 
@@ -181,11 +181,7 @@ def _token_text(service: Service, table: TokenTable, token_id: int) -> str:
 
 
 def _name(table: TokenTable) -> str:
-    settings = table.settings
-    return (
-        f"{settings['sae']} feature {settings['feature']}, by {_order(table)}, {weights_told(settings)}, scale "
-        f"{settings['scale']:.3g}"
-    )
+    return f"{source_told(table.settings)}, scale {table.settings['scale']:.3g}, by {_order(table)}"
 
 
 def _order(table: TokenTable) -> str:
@@ -196,8 +192,4 @@ def _order(table: TokenTable) -> str:
 
 
 def _summary(table: TokenTable) -> str:
-    settings, vector = table.settings, table.vector
-    return (
-        f"{settings['sae']} feature {settings['feature']}, {weights_told(settings)}, by {_order(table)}: distance from "
-        f"the centroid {vector['distance_from_centroid']:.3g} (tokens: {vector['mean_token_distance']:.3g} on average)"
-    )
+    return f"{source_told(table.settings)}, by {_order(table)}; {distance(table.settings, table.vector)}"

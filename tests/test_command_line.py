@@ -65,7 +65,7 @@ def test_a_tree_of_the_demo_is_printed_readably():
     done = run(*TREE, "--cutoff", "0.005")
     assert (done.returncode, done.stderr) == (0, "")
     title, prompt, summary, *rest = done.stdout.splitlines()
-    assert "demo/hook_embed feature 123 on demo/SmolLM2-135M-Instruct-Q4_1" in title
+    assert "demo/hook_embed feature 123, weights encoder, scale 2.39, on demo/SmolLM2-135M-Instruct-Q4_1" in title
     assert prompt == 'Prompt: A typical definition of "{ghost}" would be "'
     assert re.search(r"\d+ nodes at cutoff 0.005", summary)
     assert any(line.startswith("Most probable definitions") for line in rest)
