@@ -15,6 +15,7 @@ from multitool.errors import UserError
 from multitool.settings import Settings
 
 PRIVATE = {"api_visibility": "private"}  # for events that only serve the page
+QUIETLY = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those of them that are done at once
 
 
 def on_model(settings: Settings) -> dict:
@@ -72,6 +73,11 @@ def as_number(text: str) -> float | str:
     with contextlib.suppress(TypeError, ValueError):
         return float(text)
     return text
+
+
+def quiet(words: str) -> str:
+    """Words beside a control, as HTML."""
+    return f'<p class="quiet">{escape(words)}</p>'
 
 
 def save(content: bytes | str, settings: dict, ending: str) -> str:

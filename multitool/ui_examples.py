@@ -6,7 +6,7 @@ from multitool.defaults import DEMO, Opening
 from multitool.demo_model import DEMO_MODEL
 from multitool.library import Library
 from multitool.recipe import VectorRecipe
-from multitool.ui_common import PRIVATE
+from multitool.ui_common import QUIETLY
 from multitool.ui_controls import FeatureControls
 
 _DEMO_FEATURES = {"rain": 927, "viruses": 1521, "prison": 648, "stars": 152, "symptoms": 513, "smell": 2006,
@@ -47,5 +47,5 @@ def examples(library: Library, controls: FeatureControls, opening: Opening) -> l
             buttons += [(gr.Button(name, size="sm", min_width=60), recipe) for name, recipe in recipes.items()]
         rows.append(row)
     if rows:
-        controls.sae.change(of_sae, controls.sae, rows, queue=False, show_progress="hidden", **PRIVATE)
+        controls.sae.change(of_sae, controls.sae, rows, **QUIETLY)
     return buttons

@@ -8,7 +8,7 @@ from multitool.document import DefinitionTree
 from multitool.errors import UserError
 from multitool.prompts import PROMPTS
 from multitool.recipe import TreeRecipe
-from multitool.ui_common import PRIVATE, as_number
+from multitool.ui_common import QUIETLY, as_number
 from multitool.ui_controls import vector_recipe
 from multitool.ui_service import Service
 from multitool.ui_steering import steering_controls, steering_settings, steering_values
@@ -75,10 +75,9 @@ def _prompt_controls(service: Service) -> list:
         visible=False,
     )
     controls = [prompt, chat, answer]
-    quietly = {"queue": False, "show_progress": "hidden", **PRIVATE}
-    menu.input(_of_menu, menu, controls, **quietly)
-    gr.on([control.change for control in controls], _in_menu, controls, menu, trigger_mode="always_last", **quietly)
-    chat.change(lambda on: gr.update(visible=on), chat, answer, **quietly)
+    menu.input(_of_menu, menu, controls, **QUIETLY)
+    gr.on([control.change for control in controls], _in_menu, controls, menu, trigger_mode="always_last", **QUIETLY)
+    chat.change(lambda on: gr.update(visible=on), chat, answer, **QUIETLY)
     return controls
 
 

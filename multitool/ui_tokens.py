@@ -12,7 +12,7 @@ from multitool.engine import TokenTable
 from multitool.errors import UserError
 from multitool.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
-from multitool.ui_common import PRIVATE, by_name, save, shown_errors
+from multitool.ui_common import PRIVATE, QUIETLY, by_name, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
 from multitool.ui_evidence import list_verdict
 from multitool.ui_service import Service
@@ -68,7 +68,7 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
-    measure.change(_suited, measure, [measure, exponent, negative], queue=False, show_progress="hidden", **PRIVATE)
+    measure.change(_suited, measure, [measure, exponent, negative], **QUIETLY)
     event = {"outputs": [status, listed], "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,

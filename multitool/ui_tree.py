@@ -14,7 +14,7 @@ from multitool.defaults import DEMO, Opening
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES
 from multitool.tree import Tree
-from multitool.ui_common import PRIVATE, by_name, on_model, shown_errors
+from multitool.ui_common import PRIVATE, QUIETLY, by_name, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, control_values
 from multitool.ui_examples import examples
 from multitool.ui_growth import CUTOFFS, check, go_on, grow, growth_controls, growth_values
@@ -151,8 +151,8 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     gr.on([trim.input, least_lift.release, order.input], trigger_mode="always_last", **show).then(**draw)
     nodes, *options = drawing
     gr.on([nodes.release, *(option.input for option in options)], trigger_mode="always_last", **draw)
-    figure_tab.select(lambda: True, None, on_figure, queue=False, show_progress="hidden", **PRIVATE).then(**draw)
-    explore_tab.select(lambda: False, None, on_figure, queue=False, show_progress="hidden", **PRIVATE)
+    figure_tab.select(lambda: True, None, on_figure, **QUIETLY).then(**draw)
+    explore_tab.select(lambda: False, None, on_figure, **QUIETLY)
     gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
     page.load(
         shown_errors(from_link), None, set_by_link, show_progress="hidden", **PRIVATE,

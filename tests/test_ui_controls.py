@@ -10,7 +10,9 @@ from multitool.errors import UserError
 from multitool.library import Library
 from multitool.recipe import VectorRecipe
 from multitool.registry import demo_saes, find_sae
-from multitool.ui_controls import _component_line, _evidence, _told, _weights_help, control_values, vector_recipe
+from multitool.ui_components import _line
+from multitool.ui_controls import _weights_help, control_values, vector_recipe
+from multitool.ui_feature import _evidence, _told
 from multitool.vector import DIRECTIONS
 
 
@@ -97,7 +99,7 @@ def test_weights_that_the_sliders_do_not_hold_are_left_to_command_line_and_api(p
 
 
 def test_a_component_is_told_by_its_share_and_its_tokens_as_text():
-    html = _component_line(Component(1, 0.123, (" the", "<b>"), ("\n",)))
+    html = _line(Component(1, 0.123, (" the", "<b>"), ("\n",)))
     assert "12% of the variance" in html
     assert "<q>␣the</q> <q>&lt;b&gt;</q>" in html and "<q>\\n</q>" in html
 
