@@ -1,7 +1,6 @@
 """What steering and clamping add to the growth of a tree."""
 
 import tempfile
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,8 +24,8 @@ def steering(repeats: int, smoke: bool) -> list[Row]:
     """Trees with the residual stream changed at every token, so little that they are the plain one, against that."""
     task = prepared(2e-2 if smoke else 5e-5).task
     small, large = (8, 16) if smoke else (16_384, 65_536)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         changes = {
             "steered": _push(),
             f"clamped, a standard SAE of {small:,} features": _clamp(folder / "standard", small),

@@ -28,22 +28,15 @@ _NOT_AMONG_EMBEDDINGS = (
 
 @dataclass(frozen=True)
 class FeatureControls:
-    """The controls that tree and list share, in the order in which handlers get their values."""
+    """The controls that tree and list share."""
 
     sae: gr.Dropdown
     feature: gr.Textbox
-    weights: gr.Radio
-    encoder_share: gr.Slider
-    tokens: gr.Textbox
-    centroid: gr.Checkbox
-    usual_scale: gr.Checkbox
-    scale: gr.Slider
-    components: tuple[gr.Slider, ...]
+    vector: tuple  # these two and all others, in the order in which ``vector_recipe`` takes their values
     telling: tuple[dict, ...]  # the arguments of events that tell what is known of feature, vector and components
 
     def all(self) -> list:
-        *single, components, _ = vars(self).values()
-        return [*single, *components]
+        return list(self.vector)
 
     def tell_after(self, event) -> None:
         """Tell anew what could not be told before the event loaded a model or did a vocabulary scan."""
@@ -64,10 +57,8 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         **QUIETLY,
     }
     gr.on([control.change for control in vector], **telling_distance)
-    return FeatureControls(
-        choice.sae, choice.feature, weights, share, tokens, centroid, usual_scale, scale, components,
-        (choice.telling, telling_distance, telling_components),
-    )
+    telling = (choice.telling, telling_distance, telling_components)
+    return FeatureControls(choice.sae, choice.feature, tuple(vector), telling)
 
 
 def _direction_controls(library: Library, choice: FeatureChoice, opening: Opening) -> tuple:
