@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.material import Pass, demo_model, grown, passes, prepared
 from benchmarks.measuring import PeakRise, Reach, Row, in_child, ratios, side_by_side, timed
 from multitool.continuations import ghost_embeddings
-from multitool.growth import grow
+from multitool.growth import Next, grow
 from multitool.task import GrowthTask
 from multitool.tree import Tree
 
@@ -222,15 +222,15 @@ class _WithoutCache:
         self._paths = np.empty((1, 0), dtype=np.int64)
         self.entropies = None
 
-    def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def start(self, paths: np.ndarray | None = None, least: np.ndarray | None = None) -> Next:
         return self._answer()
 
-    def advance(self, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def advance(self, rows: np.ndarray, token_ids: np.ndarray, least: np.ndarray | None = None) -> Next:
         self._paths = np.column_stack([self._paths[rows], token_ids])
         return self._answer()
 
     @torch.inference_mode()
-    def _answer(self) -> tuple[np.ndarray, np.ndarray]:
+    def _answer(self) -> Next:
         ids, probs = [], []
         for paths in torch.from_numpy(self._paths).split(64):
             followers = self._model.get_input_embeddings()(paths)
@@ -240,7 +240,8 @@ class _WithoutCache:
             best = logits.softmax(dim=-1).topk(self._task.top_k)
             ids.append(best.indices.numpy())
             probs.append(best.values.numpy())
-        return np.concatenate(ids), np.concatenate(probs)
+        rows = np.repeat(np.arange(len(self._paths)), self._task.top_k)
+        return Next(rows, np.concatenate(ids).ravel(), np.concatenate(probs).ravel(), np.zeros(len(self._paths)))
 
 
 def memory(repeats: int, smoke: bool) -> list[Row]:

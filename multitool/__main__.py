@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Literal, get_args, get_origin
 
 from multitool.component import SHOWN, TOKENS
-from multitool.document import DefinitionTree
+from multitool.document import UNFINISHED, DefinitionTree
 from multitool.engine import check_tree, components, scan_if_missing, suggest, token_table, trees_of_prompts
 from multitool.errors import UserError, shown
 from multitool.library import Library
@@ -212,20 +212,32 @@ def _picture_options(options) -> dict:
 def _print_tree(document: DefinitionTree) -> None:
     print(_title(document.settings, document.vector))
     print(f"Prompt: {visible(document.asked)}")
-    print(f"{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g} in {document.seconds:.1f} s\n")
+    print(f"{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g} in {document.seconds:.1f} s")
+    print(_shares(document))
+    print(document.caution + "\n" if document.caution else "")
     if document.evidence:
         print(document.evidence["sentence"])
         print(_figures(document.evidence) + "\n")
-    columns = "; lift in nats, activation" if document.evidence else ""
-    print(f"Most probable definitions (… not ended{columns})")
-    for found in document.definitions(_DEFINITIONS_PRINTED):
-        beside = ""
-        if document.evidence:
-            beside = f"{document.tree.lift[found.node]:6.1f} {document.tree.activation[found.node]:7.2f}  "
-        print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
+    columns = " (lift in nats, activation)" if document.evidence else ""
+    complete, unfinished = document.most_probable(_DEFINITIONS_PRINTED)
+    for heading, listed in ((f"Most probable definitions{columns}", complete), (UNFINISHED, unfinished)):
+        if listed:
+            print(heading)
+        for found in listed:
+            beside = ""
+            if document.evidence:
+                beside = f"{document.tree.lift[found.node]:6.1f} {document.tree.activation[found.node]:7.2f}  "
+            print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
     print(f"\nTree ({END} a definition ends, … +n hidden nodes and their probability; the {shown} most probable nodes)")
     print(outline(document, _NODES_PRINTED))
+
+
+def _shares(document: DefinitionTree) -> str:
+    """Where the model's answers go."""
+    shares = document.shares
+    beyond = "" if shares.beyond is None else f", {percent(shares.beyond)} cut by top_k"
+    return f"Probability: {percent(shares.in_tree)} in the tree{beyond}, {percent(shares.below)} below the cutoff"
 
 
 def _figures(evidence: dict) -> str:

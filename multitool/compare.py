@@ -19,7 +19,7 @@ class Comparison:
 
     nodes: np.ndarray  # (n,) bool: the other tree has a node that is spelled the same from the prompt on
     other_nodes: np.ndarray  # the same for the other tree's nodes
-    definitions: dict[str, tuple[float, float]]  # complete in both: the probability here, and there
+    definitions: dict[str, tuple[float, float]]  # complete in both, by their keys: the probability here, and there
 
     @property
     def overlap(self) -> float:
@@ -31,12 +31,12 @@ def compare_trees(document: DefinitionTree, other: DefinitionTree) -> Comparison
     """What two trees share."""
     here, there = (_spelled(one.tree) for one in (document, other))
     mine, others = (
-        {found.text: found.probability for found in one.definitions() if found.complete} for one in (document, other)
+        {found.key: found.probability for found in one.definitions() if found.complete} for one in (document, other)
     )
     return Comparison(
         nodes=_among(here, set(there)),
         other_nodes=_among(there, set(here)),
-        definitions={text: (mine[text], others[text]) for text in mine if text in others},
+        definitions={key: (mine[key], others[key]) for key in mine if key in others},
     )
 
 

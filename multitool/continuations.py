@@ -6,12 +6,14 @@ model without touching each other.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from multitool.caches import Pasts, cache_bytes
+from multitool.growth import Next
 from multitool.interventions import Changes, Interventions
 from multitool.subject import GhostPrompt
 
@@ -161,33 +163,46 @@ class Continuations:
             model: a transformers causal LM in eval mode.
             v: the ghost's embedding row, (d_model,), in the units of the raw embedding matrix; or (n, d_model),
                 the rows of the ghosts of ``n`` trees (``growth.grow_forest``).
+            top_k: how many next tokens of a path at most; 0: all that are wanted.
             longest: how many tokens a path can have, to size the batches.
             changes: what else is done to the stream; None: nothing.
         """
         self._passes = Passes(model, prompt, v, longest, changes)
-        self._top_k = min(top_k, model.get_input_embeddings().weight.shape[0])
+        self._top_k = top_k
         self.entropies: np.ndarray | None = None
 
-    def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def start(self, paths: np.ndarray | None = None, least: np.ndarray | None = None) -> Next:
         if paths is not None:
-            return self._passes.start(self._most_probable, paths)
-        ids, probs, self.entropies = self._passes.start(self._with_entropies)
-        return ids, probs
+            return Next(*self._passes.start(partial(self._most_probable, least), paths))
+        *found, self.entropies = self._passes.start(partial(self._with_entropies, least))
+        return Next(*found)
 
-    def advance(self, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._passes.advance(self._most_probable, rows, token_ids)
+    def advance(self, rows: np.ndarray, token_ids: np.ndarray, least: np.ndarray | None = None) -> Next:
+        return Next(*self._passes.advance(partial(self._most_probable, least), rows, token_ids))
 
-    def _most_probable(self, logits: Tensor, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        return self._best(logits.softmax(dim=-1))
+    def _most_probable(self, least: np.ndarray | None, logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
+        return self._best(logits.softmax(dim=-1), least, rows)
 
-    def _with_entropies(self, logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
+    def _with_entropies(self, least: np.ndarray | None, logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
         probs = logits.softmax(dim=-1)
         entropies = torch.special.entr(probs).sum(dim=-1)
-        return *self._best(probs), entropies.double().cpu().numpy()
+        return *self._best(probs, least, rows), entropies.double().cpu().numpy()
 
-    def _best(self, probs: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        top = probs.topk(self._top_k, dim=-1)
-        return top.indices.cpu().numpy(), top.values.cpu().numpy()
+    def _best(self, probs: Tensor, least: np.ndarray | None, rows: slice) -> tuple[np.ndarray, ...]:
+        """The parts of a ``Next``, of a batch: ``rows`` of the whole answer."""
+        least = np.zeros(rows.stop) if least is None else least
+        bound = torch.from_numpy(least[rows]).to(probs)[:, None]
+        wanted = probs >= bound
+        n_wanted = wanted.count_nonzero(dim=-1)
+        most = int(n_wanted.max())
+        top = probs.topk(min(most, self._top_k) if self._top_k else most, dim=-1)
+        row, rank = (top.values >= bound).nonzero(as_tuple=True)
+        beyond = torch.zeros(len(probs), dtype=torch.float64, device=probs.device)
+        left = (n_wanted > top.values.shape[-1]).nonzero().flatten()
+        # Of those rows all of the top is wanted.
+        beyond[left] = (probs[left] * wanted[left]).sum(dim=-1).double() - top.values[left].sum(dim=-1).double()
+        found = (row + rows.start, top.indices[row, rank], top.values[row, rank], beyond)
+        return tuple(part.cpu().numpy() for part in found)
 
 
 def _joined(answers: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from multitool.demo_model import DEMO_MODEL
 from multitool.errors import UserError
 from multitool.library import Library
 from multitool.loading_hub import may_read
-from multitool.recipe import VectorRecipe
+from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.registry import SaeEntry
 from multitool.settings import PREFIX, Settings
 
@@ -13,11 +14,20 @@ DEMO = VectorRecipe(sae="demo/hook_embed", feature=927)
 GEMMA = VectorRecipe(sae="gemma-2b-res-jb/blocks.6.hook_resid_post", feature=17)
 GPT2 = VectorRecipe(sae="gpt2-small-res-jb/blocks.0.hook_resid_pre", feature=0)
 
+# On the demo all next tokens above the cutoff say more than five each at the published cutoff, with fewer nodes and in
+# less time: docs/growth.md. Other models start as published.
+_DEMO_GROWTH = TreeRecipe(top_k=0, cutoff=1e-3)
+
 _HOW_TO_GET_GEMMA = (
     "This Space has no access to Gemma-2B, the model that the tool was made for. Its owner gets it by accepting the "
     "licence at [google/gemma-2b](https://huggingface.co/google/gemma-2b) and setting a token that may read it as the "
     "secret `HF_TOKEN` (Settings → Variables and secrets)."
 )
+
+
+def usual_growth(model: str) -> TreeRecipe:
+    """What the page's controls of growth begin with on a model."""
+    return _DEMO_GROWTH if model == DEMO_MODEL else TreeRecipe()
 
 
 @dataclass(frozen=True)

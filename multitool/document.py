@@ -13,7 +13,7 @@ from multitool.errors import UserError, shown
 from multitool.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote, is_number, number
 from multitool.tables import html_table
 from multitool.text import percent
-from multitool.tree import ROOT, Definition, Tree, definitions, lifted, trim
+from multitool.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
 from multitool.wording import source_told
 
 SCHEMA = "sae-multitool/definition-tree/1"
@@ -22,6 +22,9 @@ _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
 _DEFINITIONS_SHOWN = 15  # in a notebook
 _LIFTS = ("lift_centroid", "lift_random")
+_BEYOND = "beyond_top_k"
+UNFINISHED = "Unfinished: these go on beyond the tree"  # heads a list of beginnings
+_MUCH = 0.5  # of the probability
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,10 @@ class DefinitionTree:
     def _repr_html_(self) -> str:
         nodes = f"{len(self.tree)} nodes at cutoff {self.effective_cutoff:.3g}"
         of = f"{source_told(self.settings)}: {nodes}"
-        rows = [[percent(found.probability), found.text + ("" if found.complete else " …")]
-                for found in self.definitions(_DEFINITIONS_SHOWN)]
+        complete, unfinished = self.most_probable(_DEFINITIONS_SHOWN)
+        rows = [[percent(found.probability), found.text] for found in complete]
+        rows += [["", UNFINISHED]] * bool(unfinished)
+        rows += [[percent(found.probability), f"{found.text} …"] for found in unfinished]
         said = f". {self.evidence.get('sentence')}" if self.evidence else ""
         return html_table(of + said, ("probability", "definition"), rows)
 
@@ -73,6 +78,11 @@ class DefinitionTree:
     def definitions(self, n: int | None = None) -> list[Definition]:
         """The most probable definitions, complete ones first."""
         return definitions(self.tree, n, self.closing_quote)
+
+    def most_probable(self, n: int) -> tuple[list[Definition], list[Definition]]:
+        """The ``n`` most probable definitions that come to their end, and the ``n`` most probable beginnings."""
+        found = self.definitions()
+        return tuple([one for one in found if one.complete == complete][:n] for complete in (True, False))
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
         """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.
@@ -96,9 +106,28 @@ class DefinitionTree:
         return replace(self, tree=lifted(self.tree, least), least_lift=known)
 
     @property
+    def shares(self) -> Coverage:
+        """Where the model's answers go: into the tree, or past it and why."""
+        return coverage(self.tree)
+
+    @property
+    def caution(self) -> str:
+        """A sentence where ``top_k`` keeps out more of the probability than all else; else empty."""
+        beyond, top_k = self.shares.beyond, self.settings.get("top_k")
+        if not (beyond and beyond > _MUCH and is_number(top_k) and top_k > 0):
+            return ""
+        return (
+            f"{percent(beyond)} of the probability is cut by top_k: further next tokens reach the cutoff than the "
+            f"{top_k:g} most probable of each path. With top_k 0 all above the cutoff are followed."
+        )
+
+    @property
     def result(self) -> dict:
         """What came of the growth, as the schema has it."""
+        shares = self.shares
         optional = {"least_lift": self.least_lift, "first_token_entropy": self.first_token_entropy}
+        if shares.beyond is not None:
+            optional |= {"beyond_top_k": shares.beyond, "below_cutoff": shares.below}
         return {
             "nodes": len(self.tree),
             "leaves": int(self.tree.is_leaf.sum()),
@@ -106,6 +135,7 @@ class DefinitionTree:
             "effective_cutoff": self.effective_cutoff,
             "complete": self.complete,
             "seconds": round(self.seconds, 3),
+            "in_tree": shares.in_tree,
             **{name: value for name, value in optional.items() if value is not None},
         }
 
@@ -128,6 +158,8 @@ class DefinitionTree:
 def _nested(tree: Tree) -> dict:
     root = {"token": "", "token_id": None, "prob": 1.0, "cumulative_prob": 1.0, "children": []}
     nodes: list[dict] = []
+    if tree.beyond is not None:
+        root[_BEYOND] = float(tree.beyond[ROOT])
     for i, parent in enumerate(tree.parent):
         node = {
             "token_id": int(tree.token_id[i]),
@@ -138,6 +170,8 @@ def _nested(tree: Tree) -> dict:
         }
         if tree.end[i]:
             node["end"] = True
+        if tree.beyond is not None and tree.beyond[i] > 0:
+            node[_BEYOND] = float(tree.beyond[i])
         if tree.lifts is not None:
             node |= dict(zip(_LIFTS, tree.lifts[i].tolist(), strict=True))
         if tree.activation is not None and not np.isnan(tree.activation[i]):
@@ -211,7 +245,7 @@ def _flat(root) -> Tree:
     """Columns from nested nodes, level by level (no recursion: the nesting comes from outside)."""
     if not isinstance(root, dict):
         _foreign("tree", root, "an object")
-    rows: list[tuple] = []  # parent, token_id, token, prob, cumulative_prob, end, lifts, activation
+    rows: list[tuple] = []  # parent, token_id, token, prob, cumulative_prob, end, lifts, activation, beyond
     waiting = [(ROOT, 1.0, root.get("children"), "tree", 0)]
     for parent, reached, children, where, depth in waiting:
         if depth > MAX_DEPTH_LIMIT:
@@ -224,8 +258,10 @@ def _flat(root) -> Tree:
             if len(rows) > _MOST_NODES:
                 raise UserError(f"This tree has more than {_MOST_NODES} nodes; trim it with the tool that made it.")
             waiting.append((len(rows) - 1, rows[-1][4], child.get("children"), name, depth + 1))
-    parent, token_id, token, prob, cumulative, end, lifts, activation = zip(*rows, strict=True) if rows else ((),) * 8
+    columns = zip(*rows, strict=True) if rows else ((),) * 9
+    parent, token_id, token, prob, cumulative, end, lifts, activation, beyond = columns
     checked = bool(rows) and None not in lifts
+    known = _BEYOND in root  # files that know it tell it of the prompt in any case
     return Tree(
         parent=np.array(parent, dtype=np.int64),
         token_id=np.array(token_id, dtype=np.int64),
@@ -233,6 +269,7 @@ def _flat(root) -> Tree:
         prob=np.array(prob, dtype=np.float64),
         cumulative_prob=np.array(cumulative, dtype=np.float64),
         end=np.array(end, dtype=bool),
+        beyond=np.array([*beyond, _beyond(root, "tree")]) if known else None,
         lifts=np.array(lifts, dtype=np.float64) if checked else None,
         activation=np.array(activation, dtype=np.float64) if checked else None,
     )
@@ -254,7 +291,12 @@ def _row(parent: int, reached: float, node, name: str) -> tuple:
         _foreign(f"{name}: cumulative_prob", cumulative, f"at most its parent's {reached}")
     lifts = [_finite(f"{name}: {lift}", node[lift]) for lift in _LIFTS if lift in node]
     activation = _finite(f"{name}: activation", node["activation"]) if "activation" in node else np.nan
-    return parent, token_id, token, prob, cumulative, end, lifts if len(lifts) == 2 else None, activation
+    both = lifts if len(lifts) == 2 else None
+    return parent, token_id, token, prob, cumulative, end, both, activation, _beyond(node, name)
+
+
+def _beyond(node: dict, name: str) -> float:
+    return _probability(f"{name}: {_BEYOND}", node[_BEYOND]) if _BEYOND in node else 0.0
 
 
 def _probability(where: str, value) -> float:

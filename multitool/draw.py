@@ -370,7 +370,7 @@ def _wanted(
     if is_root:
         wanted.append((percent(phrase.cumulative_prob), palette.faint, _SMALL))
     if phrase.ended:
-        wanted.append((f"{END} {percent(phrase.ended)}", palette.end, _SMALL))
+        wanted.append((f"{END} {percent(phrase.definition)}", palette.end, _SMALL))
     if not phrase.children and phrase.hidden_prob > _WORTH_A_MARK * phrase.cumulative_prob:
         wanted.append(_hidden_mark(phrase.hidden_prob, palette))
     return wanted
@@ -544,7 +544,8 @@ def _drawn(document: DefinitionTree, part: Shown) -> list[str]:
     drawn = "all drawn" if part.nodes == len(document.tree) else f"the {part.nodes} most probable drawn"
     # Of a file from elsewhere the probabilities may add up to anything.
     covered = f"{percent(min(part.covered, 1.0))} of the model's answers follow a drawn path to its end"
-    return [drawn, covered, f"{END} a definition ends", "… further answers, not drawn"]
+    ends = f"{END} a definition ends, with its probability in all spellings"
+    return [drawn, covered, ends, "… further answers, not drawn"]
 
 
 def _checked(document: DefinitionTree) -> list[list[str]]:

@@ -32,7 +32,8 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
 
     Returns:
         ``parent`` (-1: the prompt), ``text``, ``p`` (cumulative probability), ``ended`` (probability that the
-        definition ends right after it), ``nodes`` (how many of the tree it holds); where known ``lift``,
+        definition ends right after it), ``defined`` (probability of that definition in all its spellings), ``nodes``
+        (how many of the tree it holds); where known ``lift``,
         ``activation`` (null: not read) and ``shared``; and ``total``, the tree's nodes, and ``blank``, the numbers of
         the phrases that only a blank tells from another beside them.
     """
@@ -49,6 +50,7 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
         "text": [phrase.text for _, phrase in found],
         "p": [_short(phrase.cumulative_prob) for _, phrase in found],
         "ended": [_short(phrase.ended) for _, phrase in found],
+        "defined": [_short(phrase.definition) for _, phrase in found],
         "nodes": [len(phrase.nodes) for _, phrase in found],
         "blank": [number for number, (_, phrase) in enumerate(found) if phrase.blank],
     }

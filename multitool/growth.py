@@ -7,13 +7,26 @@ from typing import Protocol
 
 import numpy as np
 
-from multitool.tree import ROOT, Tree, most_probable
+from multitool.tree import ROOT, Tree, cut, most_probable
 
 _SMALL_BATCH = 32  # so many paths take hardly longer than one
+_ROUNDING = 1e-6  # relative: float32 must not lose a token that is exactly at the cutoff
+
+
+@dataclass(frozen=True)
+class Next:
+    """What may come next after each of n paths."""
+
+    row: np.ndarray  # (m,) int64: which path, rising
+    token_id: np.ndarray  # (m,) int64
+    prob: np.ndarray  # (m,) float32, falling within a row
+    beyond: np.ndarray  # (n,) float64: probability of tokens that are wanted but beyond the top_k
 
 
 class NextTokens(Protocol):
     """The most probable next tokens, for many paths at once. Rows are numbered as in the last answer.
+
+    ``least``, (n,), is the smallest probability of a next token that is wanted after each path; None: any.
 
     Attributes:
         entropies: of the first token after the prompt, in nats: (n_trees,) float64; None before a start, and after one
@@ -22,13 +35,12 @@ class NextTokens(Protocol):
 
     entropies: np.ndarray | None
 
-    def start(self, paths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(token ids, probabilities), by falling probability: each (1, top_k) after the prompt (for a forest
-        (n_trees, top_k)), or (n, top_k) after the prompt and each of ``paths``, (n, k) token ids."""
+    def start(self, paths: np.ndarray | None = None, least: np.ndarray | None = None) -> Next:
+        """After the prompt, one row (for a forest one for each tree), or after the prompt and each of ``paths``, (n, k)
+        token ids."""
 
-    def advance(self, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same after each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,):
-        each (n, top_k)."""
+    def advance(self, rows: np.ndarray, token_ids: np.ndarray, least: np.ndarray | None = None) -> Next:
+        """After each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,)."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +82,18 @@ def grow(
         return
     level_began = 0.0
     known = None if begun is None else np.array([begun.token_id[begun.path(node)] for node in growing.paths])
-    ids, probs = source.start(known)
+    found = source.start(known, growing.least)
     growing.entropy = None if source.entropies is None else float(source.entropies[0])
     while True:
         n_paths = len(growing.paths)
-        growth = growing.take(ids, probs)
+        growth = growing.take(found)
         yield growth
         # The next level takes as much longer as it has more paths, unless both fit into one small batch.
         expected = (growth.seconds - level_began) * max(1.0, len(growing.paths) / max(n_paths, _SMALL_BATCH))
         if growth.done or (seconds is not None and growth.seconds + expected > seconds):
             return
         level_began = growing.seconds
-        ids, probs = source.advance(growing.rows, growing.token_ids)
+        found = source.advance(growing.rows, growing.token_ids, growing.least)
 
 
 def grow_forest(
@@ -96,7 +108,7 @@ def grow_forest(
     """Grow many trees at once, the paths of all of them in the same batches; each is what ``grow`` gives alone.
 
     Args:
-        source: its ``start`` answers (n_trees, top_k), one row per tree.
+        source: its ``start`` answers with one row per tree.
         cutoff, max_depth, max_nodes, ends: of each tree, as for ``grow``.
 
     Returns:
@@ -105,18 +117,27 @@ def grow_forest(
     if not n_trees:
         return []
     trees = [_Growing(cutoff, max_depth, max_nodes, ends) for _ in range(n_trees)]
-    ids, probs = source.start()
+    found = source.start(least=np.concatenate([tree.least for tree in trees]))
     while True:
         # Each tree's paths follow those of the trees before it.
         bounds = np.cumsum([0] + [len(tree.paths) for tree in trees])
         rows = []
         for tree, first, last in zip(trees, bounds[:-1], bounds[1:], strict=True):
             if first < last:
-                tree.take(ids[first:last], probs[first:last])
+                tree.take(_of_rows(found, first, last))
                 rows.append(first + tree.rows)
         if not sum(map(len, rows)):
             return [tree.growth for tree in trees]
-        ids, probs = source.advance(np.concatenate(rows), np.concatenate([tree.token_ids for tree in trees]))
+        found = source.advance(
+            np.concatenate(rows), np.concatenate([tree.token_ids for tree in trees]),
+            np.concatenate([tree.least for tree in trees]),
+        )
+
+
+def _of_rows(found: Next, first: int, last: int) -> Next:
+    """The part of an answer that is about the rows from ``first`` to before ``last``."""
+    part = slice(*np.searchsorted(found.row, [first, last]))
+    return Next(found.row[part] - first, found.token_id[part], found.prob[part], found.beyond[first:last])
 
 
 class _Growing:
@@ -146,18 +167,29 @@ class _Growing:
         """Since the growth began."""
         return time.perf_counter() - self._started
 
-    def take(self, ids: np.ndarray, probs: np.ndarray) -> Growth:
-        """Grow by a level: the next tokens of ``paths`` and their probabilities, each (n, top_k)."""
-        cumulative = self._columns.cumulative_prob(self.paths)[:, None] * probs.astype(np.float64)
-        row, rank = np.nonzero(cumulative >= self._threshold)
-        self._bitten |= len(row) < np.count_nonzero(cumulative >= self._cutoff)
+    @property
+    def least(self) -> np.ndarray:
+        """The smallest probability of a next token that can be kept, for each of ``paths``: (n,)."""
+        # As long as nothing had to be left out, it matters whether there is more down to the cutoff.
+        wanted = self._threshold if self._bitten else self._cutoff
+        return (1 - _ROUNDING) * wanted / self._columns.cumulative_prob(self.paths)
+
+    def take(self, found: Next) -> Growth:
+        """Grow by a level: what comes next after ``paths``."""
+        reached = self._columns.cumulative_prob(self.paths)[found.row] * found.prob.astype(np.float64)
+        keep = reached >= self._threshold
+        self._bitten |= np.count_nonzero(keep) < np.count_nonzero(reached >= self._cutoff)
+        beyond = found.beyond.copy()
+        beyond[found.row[~keep]] = 0.0  # where one of the top_k is too rare, so is all that is beyond it
+        self._columns.set_beyond(self.paths, beyond)
+        row, token_id = found.row[keep], found.token_id[keep]
         level = Tree(
             parent=self.paths[row],
-            token_id=ids[row, rank].astype(np.int64),
+            token_id=token_id,
             token=("",) * len(row),
-            prob=probs[row, rank].astype(np.float64),
-            cumulative_prob=cumulative[row, rank],
-            end=np.zeros(len(row), dtype=bool) if self._ends is None else self._ends[ids[row, rank]],
+            prob=found.prob[keep].astype(np.float64),
+            cumulative_prob=reached[keep],
+            end=np.zeros(len(row), dtype=bool) if self._ends is None else self._ends[token_id],
         )
         first = self._columns.append(level)
         self._depth += 1
@@ -171,6 +203,8 @@ class _Growing:
 
     def _go_on_from(self, begun: Tree) -> None:
         self._columns.append(begun)
+        if begun.beyond is not None:
+            self._columns.set_beyond(np.append(np.arange(len(begun)), ROOT), begun.beyond)
         self._bitten = len(begun) >= self._max_nodes
         self._threshold = max(self._cutoff, self._columns.nth_best(self._max_nodes))
         depths = begun.depth
@@ -195,14 +229,20 @@ class _Columns:
 
     def __init__(self):
         self._levels: list[Tree] = []
+        self._beyond = np.zeros(1)  # as Tree has it
         self.count = 0
 
     def append(self, level: Tree) -> int:
         """Add nodes whose parents are here already; the index of the first of them."""
         first = self.count
         self._levels.append(level)
+        self._beyond = np.insert(self._beyond, first, np.zeros(len(level)))
         self.count += len(level)
         return first
+
+    def set_beyond(self, nodes: np.ndarray, beyond: np.ndarray) -> None:
+        """Note of nodes (ROOT: the prompt) what comes next that is beyond the top_k."""
+        self._beyond[nodes] = beyond
 
     def cumulative_prob(self, nodes: np.ndarray) -> np.ndarray:
         """Of these nodes; the root's is 1."""
@@ -216,8 +256,9 @@ class _Columns:
 
     def tree(self, max_nodes: int) -> Tree:
         names = ("parent", "token_id", "prob", "cumulative_prob", "end")
-        whole = Tree(token=("",) * self.count, **{name: self._column(name) for name in names})
-        return whole.select(most_probable(whole.cumulative_prob, max_nodes)) if self.count > max_nodes else whole
+        columns = {name: self._column(name) for name in names}
+        whole = Tree(token=("",) * self.count, beyond=self._beyond.copy(), **columns)
+        return cut(whole, most_probable(whole.cumulative_prob, max_nodes)) if self.count > max_nodes else whole
 
     def _column(self, name: str) -> np.ndarray:
         return np.concatenate([getattr(level, name) for level in self._levels])

@@ -7,7 +7,7 @@ import numpy as np
 
 from multitool.document import DefinitionTree
 from multitool.text import join_tokens, percent, visible
-from multitool.tree import ROOT, Tree, last_words, most_probable
+from multitool.tree import END_PUNCTUATION, ROOT, Tree, definition_probabilities, last_words, most_probable
 
 END = "■"  # stands where a definition ends
 
@@ -16,7 +16,8 @@ END = "■"  # stands where a definition ends
 class Phrase:
     """A run of tokens without a fork: nodes with one shown child are folded into what follows.
 
-    Tokens that only close a definition (``"``, ``."``) are no phrases of their own: they make ``ended``.
+    Tokens that only close a definition (``"``, ``."``, ``.`` and then ``"``) are no phrases of their own: they make
+    ``ended``.
     """
 
     text: str  # as shown: on one line, nothing hidden
@@ -25,6 +26,7 @@ class Phrase:
     hidden: int  # nodes that continue it but are not shown
     hidden_prob: float  # probability that an answer goes on to one of those
     lift: float | None = None  # nats, at its last token; None if the tree was not checked
+    definition: float = 0.0  # probability of the definition that ends there, in all its spellings; 0: none ends
     nodes: tuple[int, ...] = ()  # of the whole tree: its tokens, and what closes a definition after them
     last: int = ROOT  # of the whole tree: its last token
     children: list["Phrase"] = field(default_factory=list)
@@ -64,7 +66,17 @@ def shown_part(document: DefinitionTree, max_nodes: int) -> Shown:
     # A file from elsewhere may go on behind an end; such a node is a phrase, or what follows it would not be seen.
     closers = {node for node, words in ending.items()
                if not (children[node] or hidden[node] or any(character.isalnum() for character in words))}
+    for node in range(len(shown) - 1, -1, -1):  # children stand after their parents
+        only_punctuation = not shown.token[node].strip(f"{END_PUNCTUATION} ")
+        if only_punctuation and children[node] and not hidden[node] and closers.issuperset(children[node]):
+            closers.add(node)
     spoken = [[child for child in listed if child not in closers] for listed in children]
+    defined = np.append(definition_probabilities(tree, quote), 0.0)[at]
+
+    def closing(node: int) -> list[int]:
+        """The closers behind a node."""
+        behind = [child for child in children[node] if child in closers]
+        return behind + [further for child in behind for further in closing(child)]
 
     def phrase(node: int) -> Phrase:
         run = [node]
@@ -72,15 +84,17 @@ def shown_part(document: DefinitionTree, max_nodes: int) -> Shown:
             run.append(spoken[run[-1]][0])
         last = run[-1]
         words = [ending.get(i, shown.token[i]) for i in run]
-        closing = [child for child in children[last] if child in closers] or ([last] if last in ending else [])
+        behind = closing(last)
+        ends = [node for node in behind if node in ending] or ([last] if last in ending else [])
         return Phrase(
             text=visible(join_tokens(words)),
             cumulative_prob=float(shown.cumulative_prob[last]),
-            ended=float(shown.cumulative_prob[closing].sum()),
+            ended=float(shown.cumulative_prob[ends].sum()),
             hidden=int(hidden[run].sum()),
             hidden_prob=float(hidden_prob[run].sum()),
             lift=None if shown.lift is None else float(shown.lift[last]),
-            nodes=tuple(at[run + [child for child in closing if child != last]].tolist()),
+            definition=float(defined[ends].max(initial=0.0)),
+            nodes=tuple(at[run + behind].tolist()),
             last=int(at[last]),
             children=_told_apart([phrase(child) for child in spoken[last]]),
         )

@@ -199,7 +199,9 @@ class TreeRecipe:
     answer: str = _setting(
         "", help="with chat: how the assistant's answer begins; it may hold {ghost} in place of the prompt"
     )
-    top_k: int = _setting(5, help="continuations looked at per node")
+    top_k: int = _setting(
+        5, help="how many next tokens of each path are looked at, the most probable ones; 0: all that reach the cutoff"
+    )
     cutoff: float = _setting(5e-5, help="smallest cumulative probability of a node, between 0 and 1")
     max_depth: int = _setting(25, help="longest path in tokens")
     max_nodes: int = _setting(2000, help="keep this many nodes, the most probable ones")
@@ -238,7 +240,7 @@ class TreeRecipe:
                 f"answer is {shown(self.answer)}, and chat is off; only in a chat does an answer follow the prompt. "
                 "Turn chat on, or leave answer out."
             )
-        _keep(self, "top_k", whole(self.top_k, "top_k", 1, TOP_K_LIMIT))
+        _keep(self, "top_k", whole(self.top_k, "top_k", 0, TOP_K_LIMIT))
         _keep(self, "cutoff", check_cutoff(self.cutoff))
         _keep(self, "max_depth", whole(self.max_depth, "max_depth", 1, MAX_DEPTH_LIMIT))
         _keep(self, "max_nodes", whole(self.max_nodes, "max_nodes", 1, MAX_NODES_LIMIT))

@@ -11,6 +11,7 @@ import numpy as np
 from multitool.text import join_tokens
 
 ROOT = -1  # the parent of the first tokens: the prompt
+END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Tree:
     prob: np.ndarray  # float64, of the token given its path
     cumulative_prob: np.ndarray  # float64, product of prob along the path
     end: np.ndarray  # bool, the definition ends here
+    # (n + 1,) float64, the last entry is the prompt's: probability, given the path, of next tokens that reach the
+    # growth's cutoff, but are beyond its top_k; None: not known (older files).
+    beyond: np.ndarray | None = None
     # (n, 2) float64, nats: how much more probable the node's path is under its own ghost than under the centroid, and
     # than under random ghosts on average; None until it is measured.
     lifts: np.ndarray | None = None
@@ -87,6 +91,7 @@ class Tree:
             prob=self.prob[index],
             cumulative_prob=self.cumulative_prob[index],
             end=self.end[index],
+            beyond=None if self.beyond is None else self.beyond[np.append(index, ROOT)],
             lifts=None if self.lifts is None else self.lifts[index],
             activation=None if self.activation is None else self.activation[index],
         )
@@ -102,10 +107,15 @@ NO_TREE = Tree(
 class Definition:
     """What the model says, as a reader quotes it."""
 
-    text: str  # without the closing quote and blanks around it
-    probability: float  # of all paths that spell it
+    text: str  # as its most probable path spells it, without the closing quote and blanks around it
+    probability: float  # of all paths that spell it, whatever their case, blanks and punctuation at the end
     complete: bool  # it came to its end; otherwise its continuations fell below the cutoff
     node: int  # the last one of the most probable path that spells it
+
+    @property
+    def key(self) -> str:
+        """What it has in common with its other spellings."""
+        return spelling_key(self.text)
 
 
 @dataclass(frozen=True)
@@ -114,11 +124,18 @@ class Coverage:
 
     complete: float  # come to their end in the tree
     unfinished: float  # run along the tree to a leaf and go on beyond it
+    beyond: float | None  # leave the tree, or never enter it, by a token that top_k alone kept out; None: not known
 
     @property
-    def outside(self) -> float:
-        """Leave the tree on the way, or never enter it: what is too rare to be kept."""
-        return max(0.0, 1.0 - self.complete - self.unfinished)
+    def in_tree(self) -> float:
+        """Run along the tree as far as it goes."""
+        return self.complete + self.unfinished
+
+    @property
+    def below(self) -> float:
+        """Leave the tree, or never enter it, by a token that is too rare; or in any way, where ``beyond`` is not
+        known."""
+        return max(0.0, 1.0 - self.in_tree - (self.beyond or 0.0))
 
 
 def coverage(tree: Tree) -> Coverage:
@@ -129,15 +146,27 @@ def coverage(tree: Tree) -> Coverage:
         before = parent != ROOT and ended[parent]
         first_end[node] = tree.end[node] and not before
         ended[node] = tree.end[node] or before
+    left = np.append(~tree.is_leaf & ~ended, True)  # nodes that answers can leave the tree from; the prompt's last
     return Coverage(
         complete=float(tree.cumulative_prob[first_end].sum()),
         unfinished=float(tree.cumulative_prob[tree.is_leaf & ~ended].sum()),
+        beyond=None if tree.beyond is None else float((np.append(tree.cumulative_prob, 1.0) * tree.beyond)[left].sum()),
     )
 
 
 def trim(tree: Tree, cutoff: float) -> Tree:
     """The nodes whose cumulative probability is at least ``cutoff``."""
-    return tree.select(tree.cumulative_prob >= cutoff)
+    return cut(tree, tree.cumulative_prob >= cutoff)
+
+
+def cut(tree: Tree, keep: np.ndarray) -> Tree:
+    """The nodes where ``keep`` is true, which are more probable than the others."""
+    if tree.beyond is not None:
+        # Where a child is too rare, so is all that was beyond the top_k.
+        beyond = tree.beyond.copy()
+        beyond[tree.parent[~keep]] = 0.0
+        tree = replace(tree, beyond=beyond)
+    return tree.select(keep)
 
 
 def lifted(tree: Tree, least: float) -> Tree:
@@ -162,25 +191,47 @@ def most_probable(cumulative_prob: np.ndarray, n: int) -> np.ndarray:
 def definitions(tree: Tree, n: int | None = None, closing_quote: str | None = '"') -> list[Definition]:
     """The most probable definitions: complete ones first, then beginnings (leaves that do not end).
 
-    Paths that spell the same text (split into other tokens, or ended by another one) count together.
+    Paths that spell the same count together: split into other tokens or ended by another one, and whatever their case,
+    their blanks, and the punctuation at their end.
 
     Args:
         n: how many at most; None for all.
         closing_quote: what ends a definition in this prompt; the text stops before it.
     """
-    found: dict[tuple[bool, str], list[int]] = {}
-    for leaf in np.flatnonzero(tree.is_leaf | tree.end).tolist():
-        found.setdefault((bool(tree.end[leaf]), _text(tree, leaf, closing_quote)), []).append(leaf)
-    spelled = [
-        Definition(
-            text=text,
+    found = []
+    for (complete, _), leaves in _same_spellings(tree, closing_quote).items():
+        likeliest = max(leaves, key=lambda leaf: tree.cumulative_prob[leaf])
+        found.append(Definition(
+            text=_text(tree, likeliest, closing_quote),
             probability=float(tree.cumulative_prob[leaves].sum()),
             complete=complete,
-            node=max(leaves, key=lambda leaf: tree.cumulative_prob[leaf]),
-        )
-        for (complete, text), leaves in found.items()
-    ]
-    return sorted(spelled, key=lambda found: (not found.complete, -found.probability, found.text))[:n]
+            node=likeliest,
+        ))
+    return sorted(found, key=lambda found: (not found.complete, -found.probability, found.text))[:n]
+
+
+def definition_probabilities(tree: Tree, closing_quote: str | None = '"') -> np.ndarray:
+    """Of each node where a definition ends, or a beginning, the probability of that in all its spellings, as
+    ``definitions`` counts them; 0 elsewhere: (n,)."""
+    found = np.zeros(len(tree))
+    for leaves in _same_spellings(tree, closing_quote).values():
+        found[leaves] = tree.cumulative_prob[leaves].sum()
+    return found
+
+
+def spelling_key(text: str) -> str:
+    """The same for texts that differ in case, in blanks, or in punctuation at the end alone."""
+    plain = " ".join(text.casefold().split())
+    return plain.rstrip(f"{END_PUNCTUATION} ") or plain
+
+
+def _same_spellings(tree: Tree, closing_quote: str | None) -> dict[tuple[bool, str], list[int]]:
+    """The ends of definitions and other leaves by what they spell; first whether it is complete."""
+    found: dict[tuple[bool, str], list[int]] = {}
+    for leaf in np.flatnonzero(tree.is_leaf | tree.end).tolist():
+        key = bool(tree.end[leaf]), spelling_key(_text(tree, leaf, closing_quote))
+        found.setdefault(key, []).append(leaf)
+    return found
 
 
 def _text(tree: Tree, leaf: int, closing_quote: str | None) -> str:

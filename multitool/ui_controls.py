@@ -30,6 +30,7 @@ _NOT_AMONG_EMBEDDINGS = (
 class FeatureControls:
     """The controls that tree and list share."""
 
+    model: gr.Dropdown
     sae: gr.Dropdown
     feature: gr.Textbox
     vector: tuple  # these two and all others, in the order in which ``vector_recipe`` takes their values
@@ -58,7 +59,7 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
     }
     gr.on([control.change for control in vector], **telling_distance)
     telling = (choice.telling, telling_distance, telling_components)
-    return FeatureControls(choice.sae, choice.feature, tuple(vector), telling)
+    return FeatureControls(choice.model, choice.sae, choice.feature, tuple(vector), telling)
 
 
 def _direction_controls(library: Library, choice: FeatureChoice, opening: Opening) -> tuple:

@@ -140,7 +140,8 @@ def _work_seconds(task: Task) -> float:
     match task:
         case GrowthTask():
             # So many nodes have large trees of the demo.
-            return _growth_seconds(task, min(task.max_nodes, task.cutoff**-0.75))
+            nodes = task.cutoff**-0.75 if task.top_k else 0.4 / task.cutoff
+            return _growth_seconds(task, min(task.max_nodes, nodes))
         case AskTask(growth=growth):
             return _growth_seconds(growth, len(growth.v) * growth.max_nodes)
         case CheckTask(growth=growth, tree=tree, controls=controls):

@@ -1,38 +1,66 @@
 """Growing and checking trees on the page: the controls, and in words how far it is."""
 
 import time
+from functools import partial
 
 import gradio as gr
 
+from multitool.defaults import Opening, usual_growth
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
+from multitool.library import Library
 from multitool.prompts import PROMPTS
 from multitool.recipe import TreeRecipe
 from multitool.ui_common import QUIETLY, as_number
-from multitool.ui_controls import vector_recipe
+from multitool.ui_controls import FeatureControls, vector_recipe
 from multitool.ui_service import Service
 from multitool.ui_steering import steering_controls, steering_settings, steering_values
 from multitool.ui_views import pictures
 
+# Next tokens of each path that are looked at; another number can come by a link.
+_TOP_K = [("5, as published", 5), ("10", 10), ("20", 20), ("all above the cutoff", 0)]
 CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
 _BETWEEN_PICTURES = 0.5  # seconds
 _JUDGED_FROM = 50  # nodes; before, the time says little of what follows
 N_CONTROLS = len(TreeRecipe.__dataclass_fields__)
 
 
-def growth_controls(service: Service) -> list:
-    """The controls of prompt, growth and steering, in the order of TreeRecipe's fields, folded away."""
+def growth_controls(service: Service, controls: FeatureControls, opening: Opening) -> list:
+    """The controls of prompt, growth and steering, in the order of TreeRecipe's fields, most of them folded away."""
+    usual = usual_growth(opening.entry.model)
+    top_k = gr.Radio(
+        _TOP_K, value=usual.top_k, label="Next tokens looked at (top_k)", elem_id="top-k",
+        info="The most probable ones of each path. All above the cutoff: a larger cutoff then says more in fewer nodes",
+    )
     with gr.Accordion("Prompt and growth", open=False):
-        controls = _growth_controls(service)
+        growth = _growth_controls(service, top_k, usual)
     with gr.Accordion("Steering and injection", open=False, elem_id="steering"):
-        return [*controls, *steering_controls()]
+        steering = steering_controls()
+    cutoff = growth[4]
+    for chosen in (controls.model, controls.sae):  # at a visitor's choice: an example or a link brings its own growth
+        chosen.input(partial(_suited, service.library, chosen is controls.model), [controls.model, controls.sae],
+                     [top_k, cutoff], **QUIETLY)
+    return [*growth, *steering]
 
 
-def _growth_controls(service: Service) -> list:
+def _suited(library: Library, by_model: bool, model: str, sae: str | None):
+    """The choices that suit another model; nothing while it is the same.
+
+    Args:
+        by_model: whether the model was chosen, and the SAE will follow, or the other way round.
+    """
+    of_sae = library.find(sae).model if library.offers(sae or "") else None
+    if of_sae in (None, model):
+        return gr.skip(), gr.skip()
+    usual = usual_growth(model if by_model else of_sae)
+    return usual.top_k, _written(usual.cutoff)
+
+
+def _growth_controls(service: Service, top_k: gr.Radio, usual: TreeRecipe) -> list:
     prompt, chat, answer = _prompt_controls(service)
     with gr.Row():
         cutoff = gr.Dropdown(
-            CUTOFFS, value="5e-5", label="Cutoff", allow_custom_value=True, elem_id="cutoff",
+            CUTOFFS, value=_written(usual.cutoff), label="Cutoff", allow_custom_value=True, elem_id="cutoff",
             info="Smallest probability of a path. Ten times smaller grows some five to ten times as many nodes, and "
             "takes as much longer",
         )
@@ -41,11 +69,8 @@ def _growth_controls(service: Service) -> list:
             maximum=service.settings.max_nodes, elem_id="max-nodes",
             info="If there are more, the most probable are kept",
         )
-    with gr.Row():
-        top_k = gr.Slider(1, 20, TreeRecipe.top_k, step=1, label="Continuations per node (top_k)", elem_id="top-k",
-                          info="How many next tokens of each path are looked at, the most probable ones")
-        max_depth = gr.Slider(1, 50, TreeRecipe.max_depth, step=1, label="Longest path in tokens", elem_id="max-depth",
-                              info="Definitions are cut off there")
+    max_depth = gr.Slider(1, 50, TreeRecipe.max_depth, step=1, label="Longest path in tokens", elem_id="max-depth",
+                          info="Definitions are cut off there")
     stop = gr.Checkbox(
         TreeRecipe.stop, label="Stop at the closing quote or the end of the text", elem_id="stop-at-quote",
         info="Without it a path goes on through the quote, to what the model would write next",
@@ -93,9 +118,20 @@ def _in_menu(*values) -> str | None:
 
 def growth_values(recipe: TreeRecipe) -> list:
     """What the controls show for a recipe, in their order."""
-    cutoff = repr(recipe.cutoff).replace("e-0", "e-")  # as the menu writes it
-    return [recipe.prompt, recipe.chat, recipe.answer, recipe.top_k, cutoff, recipe.max_depth, recipe.max_nodes,
-            recipe.stop, *steering_values(recipe)]
+    return [recipe.prompt, recipe.chat, recipe.answer, _top_k_shown(recipe.top_k), _written(recipe.cutoff),
+            recipe.max_depth, recipe.max_nodes, recipe.stop, *steering_values(recipe)]
+
+
+def _top_k_shown(top_k: int):
+    """The choices with that one chosen, should it be none of the usual ones."""
+    others = [] if top_k in dict(_TOP_K).values() else [(str(top_k), top_k)]
+    return gr.Radio(choices=[*_TOP_K, *others], value=top_k)
+
+
+def _written(cutoff: float) -> str:
+    """As the menu writes it: 1e-3."""
+    mantissa, _, power = f"{cutoff:e}".partition("e")
+    return f"{float(mantissa):.9g}e{int(power)}"
 
 
 def grow(service: Service, *values):

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import gradio as gr
 
 from multitool import explore, links
 from multitool.compare import compare_trees
-from multitool.defaults import DEMO, Opening
+from multitool.defaults import DEMO, Opening, usual_growth
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES
+from multitool.library import Library
+from multitool.recipe import VectorRecipe
 from multitool.tree import Tree
-from multitool.ui_common import PRIVATE, QUIETLY, by_name, on_model, shown_errors
+from multitool.ui_common import PRIVATE, QUIETLY, by_name, on_model, quiet, shown_errors
 from multitool.ui_controls import FeatureControls, control_values
 from multitool.ui_examples import examples
 from multitool.ui_growth import CUTOFFS, check, go_on, grow, growth_controls, growth_values
@@ -24,6 +27,7 @@ from multitool.ui_views import (
     FIGURES,
     FILES,
     ORDERS,
+    asked_recipes,
     comparison_line,
     data_files,
     explorer,
@@ -48,7 +52,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     """Build the tab and wire it to the controls; a link's settings are taken from the page's address."""
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
     buttons = examples(service.library, controls, opening)
-    growing_controls = growth_controls(service)
+    growing_controls = growth_controls(service, controls, opening)
     with gr.Row(elem_classes="actions"):
         grow_button = gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow")
         stop = gr.Button("Stop", min_width=80, elem_id="stop")
@@ -61,6 +65,9 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     status = gr.Textbox(summary(opened), show_label=False, container=False, lines=1, max_lines=8, interactive=False,
                         elem_id="status", elem_classes="status")
     bar = gr.HTML(probability_bar(opened), elem_id="coverage", apply_default_css=False)
+    with gr.Row(visible=_is_cut(opened), elem_classes="actions", elem_id="offer") as offer:
+        offered = gr.HTML(_offer(opened), apply_default_css=False, padding=False)
+        follow_all = gr.Button("Follow all above the cutoff", size="sm", min_width=200, elem_id="follow-all")
     verdict = gr.HTML("", elem_id="tree-verdict")
     comparison = gr.HTML("", elem_id="comparison", visible=False)
     with gr.Tabs():
@@ -95,7 +102,8 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
 
     shown = views | {
         "status": status, "bar": bar, "verdict": verdict, "go_on": more, "check": check_button, "keep": keep,
-        "link": link, "drop": drop, "comparison": comparison, **dict(zip(FILES, data, strict=True)),
+        "link": link, "drop": drop, "offer": offer, "offered": offered, "comparison": comparison,
+        **dict(zip(FILES, data, strict=True)),
     }
     grown = {"document": document} | {name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions")}
 
@@ -128,11 +136,12 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         getattr(event, after)(**show).then(**draw)
 
     growths = [grow_button.click(**growing), more.click(**on_the_model(go_on, document)), linked.change(**growing)]
+    filled = {"outputs": [*controls.all(), *growing_controls], "queue": False, **PRIVATE}
     for button, recipe in buttons:
-        fill = button.click(
-            partial(control_values, service.library, recipe), None, controls.all(), queue=False, **PRIVATE
-        )
+        fill = button.click(partial(_example, service.library, recipe), None, **filled)
         growths.append(fill.then(**growing))
+    following = follow_all.click(shown_errors(partial(_following_all, service.library)), document, **filled)
+    growths.append(following.success(**growing))
     for growth in growths:
         controls.tell_after(growth)
         # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
@@ -172,7 +181,7 @@ def _explore_views(opened: DefinitionTree | None) -> dict:
             order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
             definitions = gr.Dataframe(
                 **table(opened, ORDERS[0], None), interactive=False, wrap=True, max_height=620, elem_id="definitions",
-                elem_classes="table", label="Definitions (“…”: goes on below the cutoff)",
+                elem_classes="table", label="Definitions",
             )
     return {
         "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "name": name, "view": view,
@@ -205,6 +214,25 @@ def _from_link(service: Service, opening: Opening, parameters: Mapping[str, str]
     if found is None:
         return [gr.skip()] * n_outputs
     return [*control_values(service.library, found[0]), *growth_values(found[1]), links.query(*found)]
+
+
+def _example(library: Library, recipe: VectorRecipe) -> list:
+    """The controls as an example sets them."""
+    return [*control_values(library, recipe), *growth_values(usual_growth(library.find(recipe.sae).model))]
+
+
+def _following_all(library: Library, document: DefinitionTree) -> list:
+    """The controls for the tree that is shown, but with all next tokens above the cutoff."""
+    vector, tree = asked_recipes(document)
+    return [*control_values(library, vector), *growth_values(replace(tree, top_k=0))]
+
+
+def _is_cut(document: DefinitionTree | None) -> bool:
+    return document is not None and bool(document.caution)
+
+
+def _offer(document: DefinitionTree | None) -> str:
+    return "" if document is None else quiet(document.caution)
 
 
 def _opened(path: str) -> DefinitionTree:
@@ -264,6 +292,8 @@ def _shown(
         "keep": gr.update(interactive=len(whole.tree) > 0),
         **{kind: gr.update(value=path, visible=True) for kind, path in data_files(document).items()},
         "link": gr.update(value=link, visible=bool(link)),
+        "offer": gr.update(visible=_is_cut(document)),
+        "offered": _offer(document),
         **{name: gr.update(visible=bool(compared)) for name in ("drop", "kept_column", "name", "comparison")},
     }
     if compared:

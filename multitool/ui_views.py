@@ -9,12 +9,12 @@ import gradio as gr
 
 from multitool import explore, links
 from multitool.compare import Comparison
-from multitool.document import DefinitionTree
+from multitool.document import UNFINISHED, DefinitionTree
 from multitool.draw import render
 from multitool.errors import UserError
 from multitool.recipe import TreeRecipe, VectorRecipe, recipes, settings_of
 from multitool.text import percent, visible
-from multitool.tree import Definition, coverage
+from multitool.tree import Definition
 from multitool.ui_common import save
 from multitool.ui_evidence import tree_verdict
 from multitool.wording import weights_told
@@ -63,12 +63,17 @@ def probability_bar(document: DefinitionTree | None) -> str:
     """As HTML how much of the probability the tree holds, and how sure the model is of the first token."""
     if document is None:
         return ""
-    held = coverage(document.tree)
-    parts = (
+    held = document.shares
+    parts = [
         ("complete", held.complete, "end within the tree"),
-        ("unfinished", held.unfinished, "go on below the cutoff"),
-        ("outside", held.outside, "are too rare for it"),
-    )
+        ("unfinished", held.unfinished, "begin in it and go on"),
+        ("below", held.below, "are below the cutoff"),
+    ]
+    if held.beyond is None:
+        parts[-1] = ("below", held.below, "are not in it")  # an older file does not tell why
+    elif held.beyond:
+        top_k = escape(visible(str(document.settings.get("top_k"))))  # the settings may be anybody's
+        parts.insert(2, ("beyond", held.beyond, f"are cut by top_k {top_k}"))
     bar = "".join(f'<span class="{name}" style="flex-grow: {share:.4f}"></span>' for name, share, _ in parts)
     told = "<li>Of all answers</li>" + "".join(
         f'<li class="{name}"><b>{percent(share)}</b> {words}</li>' for name, share, words in parts
@@ -99,11 +104,12 @@ def table(document: DefinitionTree | None, order: str, compared: Comparison | No
         return _frame(_COLUMNS, [])
     checked = document.tree.lifts is not None
     columns = _CHECKED_COLUMNS if checked else _COLUMNS
-    listed = _ordered(document, order)
-    rows = [_row(document, definition) for definition in listed]
-    if compared:
-        columns = columns | _KEPT_COLUMN
-        rows = [[*row, _kept(definition, compared)] for row, definition in zip(rows, listed, strict=True)]
+    columns = columns | (_KEPT_COLUMN if compared else {})
+    rows = []
+    for definition in _ordered(document, order):
+        if not (definition.complete or any(row[1] == UNFINISHED for row in rows)):
+            rows.append(["", UNFINISHED, *[""] * (len(columns) - 2)])
+        rows.append([*_row(document, definition), *([_kept(definition, compared)] if compared else [])])
     return _frame(columns, rows)
 
 
@@ -120,7 +126,8 @@ def _ordered(document: DefinitionTree, order: str) -> list[Definition]:
     if order == "lift" and document.tree.lifts is not None:
         lift = document.tree.lift
         return sorted(document.definitions(), key=lambda definition: -lift[definition.node])[:_DEFINITIONS_SHOWN]
-    return document.definitions(_DEFINITIONS_SHOWN)
+    complete, unfinished = document.most_probable(_DEFINITIONS_SHOWN)
+    return [*complete, *unfinished]
 
 
 def _row(document: DefinitionTree, definition: Definition) -> list:
@@ -134,7 +141,7 @@ def _row(document: DefinitionTree, definition: Definition) -> list:
 
 
 def _kept(definition: Definition, compared: Comparison) -> str:
-    both = compared.definitions.get(definition.text) if definition.complete else None
+    both = compared.definitions.get(definition.key) if definition.complete else None
     return percent(both[1]) if both else ""
 
 
@@ -171,11 +178,16 @@ def link_query(document: DefinitionTree | None) -> str:
     if document is None:
         return ""
     try:
-        vector, tree = recipes(document.settings)
+        return "?" + links.query(*asked_recipes(document))
     except UserError:
         return ""
+
+
+def asked_recipes(document: DefinitionTree) -> tuple[VectorRecipe, TreeRecipe]:
+    """The recipes that a tree was asked for by: the usual scale unsaid. Raises UserError if they cannot be."""
+    vector, tree = recipes(document.settings)
     usual = vector.scale == document.vector.get("mean_token_distance") and vector.weights != "tokens"
-    return "?" + links.query(replace(vector, scale=None) if usual else vector, tree)
+    return (replace(vector, scale=None) if usual else vector), tree
 
 
 def figure_files(document: DefinitionTree, *, drawn: int, dpi: int, dark: bool) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_s
 from multitool.continuations import ghost_embeddings
 from multitool.growth import grow, grow_forest
 from multitool.subject import GhostPrompt
+from multitool.tree import coverage
 
 SHORT_PROMPT = '"{ghost}" "'
 DEPTH = 7
@@ -120,11 +121,28 @@ def assert_ghost_is_token(subject: RunningSubject, token_id: int) -> None:
 
 def test_the_placeholder_is_never_predicted_and_the_others_sum_to_one(subject):
     prompt = subject.ghost_prompt(PROMPT, DEPTH)
-    ids, probs = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS, DEPTH).start()
-    assert sorted(ids[0]) == list(range(N_ROWS))
-    assert probs[0, ids[0] == prompt.placeholder_id] == [0.0]
-    assert probs.sum() == pytest.approx(1, abs=1e-5)
-    assert (np.diff(probs[0]) <= 0).all()
+    found = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS, DEPTH).start()
+    assert sorted(found.token_id) == list(range(N_ROWS))
+    assert found.prob[found.token_id == prompt.placeholder_id] == [0.0]
+    assert found.prob.sum() == pytest.approx(1, abs=1e-5)
+    assert (np.diff(found.prob) <= 0).all()
+    assert found.beyond == [0.0]
+
+
+def test_only_wanted_tokens_are_answered_and_those_beyond_top_k_are_summed(subject):
+    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+
+    def asked(top_k: int, least: float):
+        return subject.next_tokens(prompt, ghost_vector(subject), top_k, DEPTH).start(least=np.array([least]))
+
+    everything = asked(0, 0.0)
+    assert len(everything.prob) == N_ROWS and everything.beyond == [0.0]
+    tenth = float(everything.prob[9])
+    wanted, few = asked(0, tenth), asked(4, tenth)
+    assert wanted.token_id.tolist() == everything.token_id[:10].tolist() and wanted.beyond == [0.0]
+    assert few.token_id.tolist() == everything.token_id[:4].tolist()
+    assert few.beyond == pytest.approx([everything.prob[4:10].sum()], abs=1e-6)
+    assert len(asked(4, 2.0).prob) == 0 and asked(4, 2.0).beyond == [0.0]
 
 
 def test_the_entropy_of_the_first_token_is_over_all_tokens_but_the_placeholder(subject):
@@ -133,8 +151,7 @@ def test_the_entropy_of_the_first_token_is_over_all_tokens_but_the_placeholder(s
     assert source.entropies is None
     source.start()
     everything = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS, DEPTH)
-    _, probs = everything.start()
-    probs = probs[0].astype(np.float64)
+    probs = everything.start().prob.astype(np.float64)
     plain = -sum(p * np.log(p) for p in probs[probs > 0])
     assert source.entropies == pytest.approx([plain], rel=1e-5)
 
@@ -193,8 +210,37 @@ def test_two_requests_at_once_in_two_threads_give_what_they_give_alone(subject):
 
 def test_more_continuations_than_tokens_are_all_of_them(subject):
     prompt = GhostPrompt((5, 6, 7), 1)
-    ids, _ = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS + 10, DEPTH).start()
-    assert ids.shape == (1, N_ROWS)
+    assert len(subject.next_tokens(prompt, ghost_vector(subject), N_ROWS + 10, DEPTH).start().token_id) == N_ROWS
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama"], indirect=True)
+def test_all_next_tokens_above_the_cutoff_make_the_tree_of_the_recursion_over_the_vocabulary(subject):
+    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
+    everything = plain.tree(top_k=N_ROWS, cutoff=2e-2, max_depth=DEPTH)
+    n = safe_cut(everything, len(everything) // 2, len(everything) - 1)
+    growth = grown(subject, top_k=0, cutoff=cutoff_after(everything, n))
+    assert_same_tree(growth.tree, most_probable(everything, n))
+    assert not growth.tree.beyond.any()
+    few = grown(subject, top_k=0, cutoff=2e-2, max_nodes=n)
+    assert_same_tree(few.tree, most_probable(everything, n))
+    assert few.effective_cutoff == few.tree.cumulative_prob.min()
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+def test_where_answers_go_adds_up_with_the_recursion(subject):
+    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
+    tree = grown(subject, top_k=2, cutoff=2e-2).tree
+    nodes = as_paths(tree) | {(): (1.0, 1.0)}
+    beyond = 0.0
+    for path, (_, reached) in nodes.items():
+        following = plain.next_tokens(path, N_ROWS)
+        if any(len(other) == len(path) + 1 and other[: len(path)] == path for other in nodes):
+            beyond += reached * sum(p for _, p in following[2:] if reached * p >= 2e-2)
+    shares = coverage(tree)
+    assert shares.beyond == pytest.approx(beyond, abs=1e-5) and beyond > 0.05
+    assert shares.in_tree + shares.beyond + shares.below == pytest.approx(1)
 
 
 @pytest.mark.parametrize("stop", [True, False], ids=["stop", "go on"])

@@ -45,6 +45,7 @@ def test_the_json_has_the_fields_of_the_schema():
         "vector": VECTOR,
         "result": {
             "nodes": 3, "leaves": 2, "depth": 2, "effective_cutoff": 0.05, "complete": True, "seconds": 1.25,
+            "in_tree": 0.325,
         },
         "tree": {
             "token": "", "token_id": None, "prob": 1.0, "cumulative_prob": 1.0,
@@ -76,10 +77,40 @@ def test_probabilities_survive_to_the_last_bit():
     assert read_tree(document(tree=third).to_json()).tree.prob[0] == 1 / 3
 
 
+def test_what_top_k_keeps_out_is_written_and_read():
+    cut = document(tree=replace(document().tree, beyond=np.array([0.5, 0, 0, 0.25])))
+    written = cut.to_json()
+    data = json.loads(written)
+    assert (data["result"]["beyond_top_k"], data["result"]["below_cutoff"]) == pytest.approx((0.5, 0.175))
+    a, b = data["tree"]["children"]
+    assert (data["tree"]["beyond_top_k"], a["beyond_top_k"], "beyond_top_k" in b) == (0.25, 0.5, False)
+    assert read_tree(written).to_json() == written
+    nothing = document(tree=replace(document().tree, beyond=np.zeros(4))).to_json()
+    assert json.loads(nothing)["result"]["beyond_top_k"] == 0 and read_tree(nothing).to_json() == nothing
+
+
+@pytest.mark.parametrize(("top_k", "beyond", "said"), [
+    (5, 0.75, "75% of the probability is cut by top_k"), (5, 0.25, ""), (0, 0.75, ""), ("<b>", 0.75, ""),
+])
+def test_where_top_k_cuts_more_than_half_a_sentence_says_so(top_k, beyond, said):
+    cut = document(
+        tree=replace(document().tree, beyond=np.array([0, 0, 0, beyond])), settings=SETTINGS | {"top_k": top_k}
+    )
+    assert cut.caution.startswith(said) and bool(cut.caution) == bool(said)
+    assert not document().caution, "an older file does not tell"
+
+
+def test_definitions_that_end_and_beginnings_are_told_apart():
+    complete, unfinished = document().most_probable(5)
+    assert [d.node for d in complete] == [2] and [d.node for d in unfinished] == [1]
+    assert document().most_probable(0) == ([], [])
+
+
 def test_an_empty_tree_is_written_and_read():
     empty = document(tree=document().tree.select(np.zeros(3, dtype=bool)))
     assert json.loads(empty.to_json())["result"] | {"seconds": 0} == {
         "nodes": 0, "leaves": 0, "depth": 0, "effective_cutoff": 0.05, "complete": True, "seconds": 0,
+        "in_tree": 0,
     }  # fmt: skip
     assert len(read_tree(empty.to_json()).tree) == 0
 

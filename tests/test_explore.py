@@ -39,6 +39,7 @@ def test_the_view_gets_phrases_with_their_probabilities_ends_and_sizes():
         "text": ["a", " b", " c", "d e f"],
         "p": [0.5, 0.25, 0.1, 0.1],
         "ended": [0.1, 0.1, 0.0, 0.0],
+        "defined": [0.1, 0.1, 0.0, 0.0],
         "nodes": [2, 2, 1, 3],
         "blank": [],
     }

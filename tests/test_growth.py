@@ -7,36 +7,38 @@ import numpy as np
 import pytest
 from plain_recursion import as_paths, cutoff_after, most_probable
 
-from multitool.growth import grow, grow_forest
+from multitool.growth import Next, grow, grow_forest
 
 
 class WrittenOut:
     """Next tokens as a table: path → [(token id, probability), …], and a record of what was asked."""
 
-    def __init__(self, table: dict):
+    def __init__(self, table: dict, top_k: int = 1000):
         self.table = table
+        self.top_k = top_k
         self.asked: list[tuple] = []
         self.levels = 0
         self.entropies = None
         self._paths: list[tuple] = []
 
-    def start(self, paths=None):
+    def start(self, paths=None, least=None):
         self.entropies = np.array([1.5]) if paths is None else None
-        return self._answer([()] if paths is None else [tuple(path.tolist()) for path in paths])
+        return self._answer([()] if paths is None else [tuple(path.tolist()) for path in paths], least)
 
-    def advance(self, rows, token_ids):
+    def advance(self, rows, token_ids, least=None):
         assert (np.diff(rows) >= 0).all(), "rows must rise"
         assert len(rows), "nothing to ask"
-        return self._answer([(*self._paths[row], int(t)) for row, t in zip(rows, token_ids, strict=True)])
+        return self._answer([(*self._paths[row], int(t)) for row, t in zip(rows, token_ids, strict=True)], least)
 
-    def _answer(self, paths):
+    def _answer(self, paths, least):
         self.levels += 1
         self.asked += paths
         self._paths = paths
-        answers = [self.table[path] for path in paths]
-        return np.array([[t for t, _ in answer] for answer in answers]), np.array(
-            [[p for _, p in answer] for answer in answers], dtype=np.float32
-        )
+        wanted = [[(t, p) for t, p in self.table[path] if p >= limit] for path, limit in zip(paths, least, strict=True)]
+        found = [(row, t, p) for row, answer in enumerate(wanted) for t, p in answer[: self.top_k]]
+        row, token_id, prob = (np.array(column) for column in zip(*found, strict=True)) if found else [np.empty(0)] * 3
+        beyond = np.array([sum(p for _, p in answer[self.top_k :]) for answer in wanted])
+        return Next(row.astype(np.int64), token_id.astype(np.int64), prob.astype(np.float32), beyond)
 
 
 # Token 9 ends a definition. All probabilities are sums of powers of two, so that nothing is rounded.
@@ -112,6 +114,35 @@ def test_the_deepest_level_is_not_continued():
     assert source.asked == [()]
     assert paths(growth) == [(1,), (2,), (9,)]
     assert growth.done
+
+
+def test_what_top_k_keeps_out_is_noted_where_it_would_have_been_kept():
+    # After the prompt 9 (0.125) reaches the cutoff of 0.1 but is the third; after 1 it is the second, and 1 (0.0625)
+    # does not reach it.
+    tree = grown(WrittenOut(SMALL, top_k=2)).tree
+    assert paths(grown(WrittenOut(SMALL, top_k=2))) == [(1,), (2,), (1, 2), (1, 9), (2, 9), (1, 2, 9)]
+    assert tree.beyond.tolist() == [0, 0, 0, 0, 0, 0, 0.125]
+    tree = grown(WrittenOut(SMALL, top_k=1)).tree
+    assert dict(zip([*paths(grown(WrittenOut(SMALL, top_k=1))), ()], tree.beyond.tolist(), strict=True)) == {
+        (1,): 0.25, (1, 2): 0, (1, 2, 9): 0, (): 0.25 + 0.125
+    }
+
+
+def test_all_that_reach_the_cutoff_leave_nothing_beyond():
+    assert not grown(WrittenOut(SMALL)).tree.beyond.any()
+
+
+def test_what_max_nodes_leaves_out_is_too_rare_and_not_beyond_top_k():
+    # The first two nodes are (1,) and then (2,), (1, 2) or (1, 2, 9), all 0.25: of those the one that comes first.
+    tree = grown(WrittenOut(SMALL, top_k=1), max_nodes=1).tree
+    assert (len(tree), tree.beyond.tolist()) == (1, [0, 0.375])
+    assert grown(WrittenOut(SMALL, top_k=2), max_nodes=1).tree.beyond.tolist() == [0, 0]
+
+
+def test_a_tree_that_was_stopped_knows_what_was_beyond_top_k():
+    first, *_, last = growths(WrittenOut(SMALL, top_k=1))
+    again = grown(WrittenOut(SMALL, top_k=1), begun=first.tree)
+    assert again.tree.beyond.tolist() == last.tree.beyond.tolist()
 
 
 def test_there_is_an_answer_after_every_level_and_only_the_last_is_done():
@@ -274,9 +305,9 @@ class Forest(WrittenOut):
         super().__init__({(i, *path): answer for i, table in enumerate(tables) for path, answer in table.items()})
         self._n_trees = len(tables)
 
-    def start(self, paths=None):
+    def start(self, paths=None, least=None):
         assert paths is None
-        return self._answer([(i,) for i in range(self._n_trees)])
+        return self._answer([(i,) for i in range(self._n_trees)], least)
 
 
 def forest(tables, **settings):
@@ -288,7 +319,7 @@ def forest(tables, **settings):
 def as_told(growth) -> tuple:
     """Everything but the time, every column in its order."""
     tree = growth.tree
-    columns = [tree.parent, tree.token_id, tree.prob, tree.cumulative_prob, tree.end]
+    columns = [tree.parent, tree.token_id, tree.prob, tree.cumulative_prob, tree.end, tree.beyond]
     return [column.tolist() for column in columns], growth.depth, growth.effective_cutoff, growth.done
 
 

@@ -209,7 +209,8 @@ def test_several_ghosts_are_injected_each_into_its_own_row(subject):
 
     def probabilities(vs):
         changes = Changes(subject.model, prompt, wanted)
-        ids, probs = Continuations(subject.model, prompt, vs, N_ROWS, DEPTH, changes).start()
+        found = Continuations(subject.model, prompt, vs, N_ROWS, DEPTH, changes).start()
+        ids, probs = (column.reshape(-1, N_ROWS) for column in (found.token_id, found.prob))
         return np.take_along_axis(probs, ids.argsort(axis=1), axis=1)
 
     together, alone = probabilities(vs), np.concatenate([probabilities(v) for v in vs])

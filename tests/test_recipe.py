@@ -195,9 +195,11 @@ def test_a_cutoff_lies_between_zero_and_one(value):
 @pytest.mark.parametrize("value", [0, -1, 1.5, NAN, "5", None, True, HUGE], ids=lambda v: str(v)[:8])
 @pytest.mark.parametrize(("name", "most"), [("top_k", 100), ("max_depth", 200), ("max_nodes", 20_000)])
 def test_limits_are_whole_numbers_in_a_range(name, most, value):
+    least = 0 if name == "top_k" else 1  # 0: all that reach the cutoff
+    value = least - 1 if value == 0 and value is not False else value
     message = refusal(TreeRecipe, **{name: value})
     assert f"{name} is {beginning(value)}" in message
-    assert f"from 1 to {most}" in message
+    assert f"from {least} to {most}" in message
     assert f"{name} is {most + 1}" in refusal(TreeRecipe, **{name: most + 1})
 
 

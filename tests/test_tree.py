@@ -10,7 +10,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from multitool.tree import ROOT, Tree, coverage, definitions, lifted, most_probable, trim
+from multitool.tree import (
+    ROOT,
+    Tree,
+    coverage,
+    definition_probabilities,
+    definitions,
+    lifted,
+    most_probable,
+    spelling_key,
+    trim,
+)
 
 A, B, F, C, D, E = range(6)
 
@@ -99,6 +109,29 @@ def test_definitions_are_the_complete_ones_first_then_the_beginnings_each_by_fal
     assert found == [("b f", 0.27, True), ("a c e.", 0.1, True), ("a d", 0.1, False)]
 
 
+def test_spellings_of_one_definition_count_together_under_the_most_probable():
+    spelled = tree(tokens=(" The  sun", " the", ' Sun,"', ".", " sky", '"'), ends=(F, E))
+    (sun, sky) = definitions(spelled)
+    assert (sun.text, sun.node, sun.complete, sky.text) == ("the Sun,", F, True, "The  sun sky")
+    assert sun.probability == pytest.approx(0.27 + 0.1)
+    assert definition_probabilities(spelled).tolist() == pytest.approx([0, 0, 0.37, 0, 0.1, 0.37])
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "same"),
+    [("A dog", "a dog.", True), ("a  dog ,", "a dog", True), ("wait…", "Wait!", True), ("犬。", "犬", True),
+     ("a dog", "a-dog", False), ("...", "…", False), ("(a dog)", "(a dog", False), ("STRASSE", "straße", True)],
+)
+def test_what_is_the_same_spelling(text, other, same):
+    assert (spelling_key(text) == spelling_key(other)) == same
+
+
+def test_a_finished_definition_and_a_beginning_of_the_same_words_are_two():
+    found = definitions(tree(tokens=(" a", " b", ' dog"', " c", " dog", '"'), ends=(F,)))
+    assert [(d.text, d.complete) for d in found][0] == ("b dog", True)
+    assert ("a dog", False) in [(d.text, d.complete) for d in found]
+
+
 def test_only_so_many_definitions_as_are_asked_for():
     assert [d.text for d in definitions(tree(), 1)] == ["b f"]
     assert definitions(EMPTY) == []
@@ -185,8 +218,25 @@ def test_coverage_tells_apart_what_ends_what_goes_on_and_what_is_not_in_the_tree
     found = coverage(tree())
     assert found.complete == pytest.approx(0.27 + 0.1)
     assert found.unfinished == pytest.approx(0.1)
-    assert found.outside == pytest.approx(0.53)
-    assert coverage(EMPTY).outside == 1
+    assert found.in_tree == pytest.approx(0.47)
+    assert found.below == pytest.approx(0.53)
+    assert found.beyond is None
+    assert coverage(EMPTY).below == 1
+
+
+def test_coverage_tells_apart_what_top_k_keeps_out_and_what_is_too_rare():
+    # 0.1 of all after the prompt, half of what comes to a (0.5) and nothing elsewhere.
+    beyond = np.array([0.5, 0, 0, 0, 0, 0, 0.1])
+    found = coverage(replace(tree(), beyond=beyond))
+    assert found.beyond == pytest.approx(0.1 + 0.25)
+    assert found.below == pytest.approx(1 - 0.47 - 0.35)
+    assert coverage(replace(EMPTY, beyond=np.array([0.4]))).beyond == 0.4
+
+
+def test_where_a_trimmed_tree_has_lost_a_child_all_that_was_beyond_top_k_is_too_rare():
+    cut = trim(replace(tree(), beyond=np.array([0.5, 0.25, 0, 0, 0, 0, 0.1])), 0.2)  # without d and e
+    assert cut.beyond.tolist() == [0, 0.25, 0, 0, 0.1]
+    assert coverage(cut).beyond == pytest.approx(0.3 * 0.25 + 0.1)
 
 
 def test_where_a_tree_goes_on_through_an_end_only_the_first_end_counts():

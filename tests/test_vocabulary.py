@@ -208,6 +208,6 @@ def test_the_ghosts_vector_is_read_in_the_models_own_precision(tokenizer):
     half = RunningSubject(subject.model, tokenizer, "half")
     assert half.space.E.dtype == torch.bfloat16
     prompt = half.ghost_prompt('"{ghost}" "', 5)
-    ids, probs = half.next_tokens(prompt, half.space.centroid, 5, 5).start()
-    assert probs.dtype == np.float32
-    assert ids.shape == probs.shape == (1, 5)
+    found = half.next_tokens(prompt, half.space.centroid, 5, 5).start()
+    assert found.prob.dtype == np.float32
+    assert found.token_id.shape == found.prob.shape == (5,)

@@ -28,7 +28,7 @@ function branchesView({ tree, state, body, list, act, parts }) {
   function width(i) {
     const told = [[tree.label[i], size(i)]];
     if (tree.level[i] === 0) told.push([percent(tree.p[i]), SMALL]);
-    if (tree.ended[i]) told.push([`■ ${percent(tree.ended[i])}`, SMALL]);
+    if (tree.ended[i]) told.push([`■ ${percent(tree.defined[i])}`, SMALL]);
     if (tree.shared && tree.shared[i]) told.push([" =", size(i)]);
     return told.reduce((sum, [text, px]) => sum + Math.min(measured(text, px), WIDEST) + SPACE, 0);
   }

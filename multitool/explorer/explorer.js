@@ -21,7 +21,7 @@ function exploreTree(root, data) {
 
   function openLikeliest() {
     const closed = [...tops];
-    let lines = tops.length;
+    let lines = Math.min(tops.length, OPEN_AT_FIRST / 2); // however many there are, some are read whole
     while (closed.length && lines < OPEN_AT_FIRST) {
       closed.sort((a, b) => tree.p[a] - tree.p[b]);
       const i = closed.pop();
@@ -197,7 +197,7 @@ function exploreTree(root, data) {
       if (tree.lift) text.style.setProperty("--lift", clamped(tree.lift[i] / MOST_LIFT, 0, 1).toFixed(2));
       return text;
     },
-    end: (i) => make("span", { class: "end" }, `■ ${percent(tree.ended[i])}`),
+    end: (i) => make("span", { class: "end" }, `■ ${percent(tree.defined[i])}`),
     preview: (i) => make("span", { class: "preview", dir: "auto" }, tree.preview(i).trim()),
     hidden: (i) => make("span", { class: "more" }, `+${counted(tree.below[i])}`),
     left: (phrases) => `… ${counted(phrases.length)} more, ${percent(probabilityOf(phrases))}`,
@@ -245,7 +245,7 @@ function exploreTree(root, data) {
   const views = { tree: branchesView(context), outline: outlineView(context), icicle: icicleView(context) };
 
   function legend() {
-    const line = make("p", { class: "legend" }, make("span", {}, make("i", { class: "end" }, "■"), " a definition ends"),
+    const line = make("p", { class: "legend" }, make("span", {}, make("i", { class: "end" }, "■"), " a definition ends; its probability in all spellings"),
       make("span", {}, make("i", { class: "more" }, "+9"), " so many more phrases, the likeliest ones in grey"));
     if (tree.lift) line.append(make("span", { class: "lifts" }, make("i"), ` grey to blue: lift from 0 to ${MOST_LIFT} nats and more`));
     if (tree.shared) line.append(make("span", {}, make("i", { class: "same" }, "="), " the other tree has it too"));
@@ -285,7 +285,10 @@ function exploreTree(root, data) {
     const up = tree.parent[i];
     const figures = [`${percent(tree.p[i])} of all answers begin so`];
     if (up >= 0) figures.push(`${percent(tree.p[i] / tree.p[up])} of those that came to “${tree.label[up]}”`);
-    if (tree.ended[i]) figures.push(`■ ends here: ${percent(tree.ended[i])}`);
+    if (tree.ended[i]) {
+      const [whole, here] = [percent(tree.defined[i]), percent(tree.ended[i])];
+      figures.push(`■ this definition: ${whole}${whole === here ? "" : `, of which ${here} spelled so`}`);
+    }
     if (tree.lift) figures.push(`lift ${tree.lift[i].toFixed(1)} nats`);
     if (tree.activation && tree.activation[i] !== null) figures.push(`fires: ${tree.activation[i]}`);
     if (tree.shared && tree.shared[i]) figures.push("= in the other tree too");

@@ -42,7 +42,7 @@ function icicleView({ tree, state, body, list, act, parts }) {
         left: `${column * width}px`, top: `${top}px`, width: `${end ? ENDING : width - 2}px`,
         height: `${Math.max(size - 1, 1)}px`,
       } });
-      if (end && size >= LABELLED) cell.append(`■ ${percent(tree.ended[i])}`);
+      if (end && size >= LABELLED) cell.append(`■ ${percent(tree.defined[i])}`);
       else if (size >= LABELLED) cell.append(parts.words(i), make("span", { class: "percent" }, percent(tall(i))));
       return cell;
     }));
