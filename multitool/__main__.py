@@ -214,7 +214,9 @@ def _print_tree(document: DefinitionTree) -> None:
     print(f"Prompt: {visible(document.asked)}")
     print(f"{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g} in {document.seconds:.1f} s")
     print(_shares(document))
-    print(document.caution + "\n" if document.caution else "")
+    if document.caution:
+        print(f"{document.caution} --top-k 0 follows all of them.")
+    print()
     if document.evidence:
         print(document.evidence["sentence"])
         print(_figures(document.evidence) + "\n")

@@ -16,7 +16,7 @@ GPT2 = VectorRecipe(sae="gpt2-small-res-jb/blocks.0.hook_resid_pre", feature=0)
 
 # On the demo all next tokens above the cutoff say more than five each at the published cutoff, with fewer nodes and in
 # less time: docs/growth.md. Other models start as published.
-_DEMO_GROWTH = TreeRecipe(top_k=0, cutoff=1e-3)
+_DEMO_GROWTH = TreeRecipe(top_k=0, cutoff=5e-4)
 
 _HOW_TO_GET_GEMMA = (
     "This Space has no access to Gemma-2B, the model that the tool was made for. Its owner gets it by accepting the "

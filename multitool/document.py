@@ -117,8 +117,8 @@ class DefinitionTree:
         if not (beyond and beyond > _MUCH and is_number(top_k) and top_k > 0):
             return ""
         return (
-            f"{percent(beyond)} of the probability is cut by top_k: further next tokens reach the cutoff than the "
-            f"{top_k:g} most probable of each path. With top_k 0 all above the cutoff are followed."
+            f"{percent(beyond)} of the probability is cut by top_k: more than the {top_k:g} most probable next tokens "
+            "of a path reach the cutoff."
         )
 
     @property

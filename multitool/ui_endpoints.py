@@ -20,6 +20,7 @@ from multitool.errors import UserError, shown
 from multitool.prompts import PLAIN_PROMPTS
 from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of
 from multitool.registry import saes as find_saes
+from multitool.tree import NO_TREE
 from multitool.ui_common import file_data, on_model, save, shown_errors
 from multitool.ui_service import Service
 
@@ -334,14 +335,34 @@ def offer_json_tools(page: gr.Blocks) -> None:
 
 
 def _streamed(answers):
-    """A tree as it grows, without a picture; in the end with it."""
+    """A tree as it grows, without a picture; in the end with it.
+
+    Gradio sends what changes from one answer to the next, and lists that shrink inside one another reach its clients
+    damaged. So a tree that has lost nodes (to max_nodes) comes after an empty one.
+    """
+    told = {}
     for answer in answers:
         if isinstance(answer, str):  # what is being waited for
             continue
-        document = answer
+        document, before, told = answer, told, answer.to_dict()
+        if _shrinks(before, told):
+            yield None, replace(document, tree=NO_TREE, complete=False).to_dict()
         if not document.complete:
-            yield None, document.to_dict()
-    yield _shown(document)
+            yield None, told
+    yield _picture(document), told
+
+
+def _shrinks(before, after) -> bool:
+    """Whether a list anywhere in it has become shorter."""
+    waiting = [(before, after)]
+    for old, new in waiting:
+        if isinstance(old, list) and isinstance(new, list):
+            if len(new) < len(old):
+                return True
+            waiting += zip(old, new, strict=False)
+        elif isinstance(old, dict) and isinstance(new, dict):
+            waiting += [(old[name], new[name]) for name in old.keys() & new.keys()]
+    return False
 
 
 def _truth(name: str, value) -> bool:

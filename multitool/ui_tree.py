@@ -66,8 +66,8 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
                         elem_id="status", elem_classes="status")
     bar = gr.HTML(probability_bar(opened), elem_id="coverage", apply_default_css=False)
     with gr.Row(visible=_is_cut(opened), elem_classes="actions", elem_id="offer") as offer:
-        offered = gr.HTML(_offer(opened), apply_default_css=False, padding=False)
-        follow_all = gr.Button("Follow all above the cutoff", size="sm", min_width=200, elem_id="follow-all")
+        offered = gr.HTML(_offer(opened), apply_default_css=False, padding=False, min_width=280)
+        follow_all = gr.Button("Follow all above the cutoff", size="sm", scale=0, min_width=220, elem_id="follow-all")
     verdict = gr.HTML("", elem_id="tree-verdict")
     comparison = gr.HTML("", elem_id="comparison", visible=False)
     with gr.Tabs():

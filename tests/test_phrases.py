@@ -42,6 +42,37 @@ def test_tokens_without_a_fork_make_a_phrase_and_a_closing_quote_an_end():
     ]
 
 
+def test_punctuation_and_then_the_quote_close_a_definition_too():
+    # " dog" .2 ends by '"' .05, or by "." .1 and then '"' .08
+    tree = Tree(
+        parent=np.array([ROOT, 0, 0, 2]), token_id=np.arange(4), token=(" dog", '"', ".", '"'),
+        prob=np.array([0.2, 0.25, 0.5, 0.8]), cumulative_prob=np.array([0.2, 0.05, 0.1, 0.08]),
+        end=np.array([False, True, False, True]),
+    )
+    found = DefinitionTree(tree, {"prompt": 'It means "'}, {}, 0.05, True, 0.0)
+    (dog,) = phrases(found, 100)
+    assert (dog.text, dog.ended, dog.children, dog.nodes) == (" dog", pytest.approx(0.13), [], (0, 1, 2, 3))
+    # Where the quote behind the stop is hidden, the stop is told.
+    assert phrases(found, 2)[0].text == " dog."
+
+
+def test_a_definition_has_one_number_wherever_it_is_told():
+    # "Dog." .1 and "dog" .05 are one definition; " cat" another.
+    tree = Tree(
+        parent=np.array([ROOT, ROOT, 0, 1, 1]), token_id=np.arange(5), token=("Dog", " dog", '."', '"', ' cat"'),
+        prob=np.array([0.5, 0.2, 0.2, 0.25, 0.2]), cumulative_prob=np.array([0.5, 0.2, 0.1, 0.05, 0.04]),
+        end=np.array([False, False, True, True, True]),
+    )
+    found = DefinitionTree(tree, {"prompt": 'It means "'}, {}, 0.04, True, 0.0)
+    told = {definition.text: definition.probability for definition in found.definitions()}
+    assert told == {"Dog.": pytest.approx(0.15), "dog cat": pytest.approx(0.04)}
+    upper, lower = phrases(found, 100)
+    (cat,) = lower.children
+    assert (upper.definition, lower.definition, cat.definition) == pytest.approx((0.15, 0.15, 0.04))
+    assert (upper.ended, lower.ended) == pytest.approx((0.1, 0.05)), "shares of the tree stay those of the path"
+    assert payload(found)["defined"] == pytest.approx([0.15, 0.15, 0.04])
+
+
 def test_of_a_phrase_that_goes_on_beyond_what_is_shown_the_hidden_nodes_are_counted():
     found = phrases(document(), 3)  # the, a, " small"
     assert shape(found) == [("the small", 0.4, 0.0, []), ("a", 0.25, 0.0, [])]

@@ -71,6 +71,17 @@ def test_a_tree_streams_while_it_grows_and_ends_whole(client):
     assert tree["schema"] == "sae-multitool/definition-tree/1"
 
 
+def test_a_tree_that_loses_nodes_while_it_streams_comes_whole(client):
+    settings = {"feature": 1785, "cutoff": 1e-3, "top_k": 0, "max_nodes": 60}
+    job = client.submit(**settings, api_name="/definition_tree")
+    _, tree = job.result()
+    nodes = [answer[1]["result"]["nodes"] for answer in job.outputs()]
+    assert 0 in nodes[1:-1] and nodes[-1] == len(_paths(tree["tree"])) == 60
+    assert json.loads(client.predict(**settings, api_name="/definition_tree_json")) == tree
+    assert tree["settings"]["top_k"] == 0 and tree["result"]["beyond_top_k"] == 0
+    assert tree["result"]["in_tree"] + tree["result"]["below_cutoff"] == pytest.approx(1)
+
+
 def test_several_prompts_give_a_list_of_trees(client):
     trees = client.predict(prompts=["synonym", "chat-synonym"], **SMALL, api_name="/definition_trees")
     assert [tree["settings"]["chat"] for tree in trees] == [False, True]
