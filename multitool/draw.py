@@ -34,7 +34,7 @@ from multitool.errors import UserError, shown
 from multitool.phrases import END, Phrase, Shown, shown_part
 from multitool.recipe import whole
 from multitool.text import percent, visible
-from multitool.wording import changes, distance, exact, is_injected, weights_told
+from multitool.wording import changes, distance, exact, is_injected, top_k_told, weights_told
 
 FORMATS = ("png", "svg", "pdf")
 DEFAULT_NODES = 80  # more are drawn smaller than the page shows them
@@ -528,7 +528,7 @@ def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
 def _limits(document: DefinitionTree) -> list[str]:
     s = document.settings
     limits = [
-        f"cutoff {exact(s.get('cutoff'))}, top_k {s.get('top_k')}, depth to {s.get('max_depth')}, at most "
+        f"cutoff {exact(s.get('cutoff'))}, {top_k_told(s)}, depth to {s.get('max_depth')}, at most "
         f"{s.get('max_nodes')} nodes" + ("" if s.get("stop") else ", going on through closing quotes")
     ]
     found = f"{len(document.tree)} nodes"

@@ -26,6 +26,12 @@ def source_told(settings: dict) -> str:
     return f"{settings.get('sae')} feature {settings.get('feature')}, weights {weights_told(settings)}"
 
 
+def top_k_told(settings: dict) -> str:
+    """How many next tokens of each path were looked at."""
+    top_k = settings.get("top_k")
+    return "all next tokens above it (top_k 0)" if top_k == 0 else f"top_k {top_k}"
+
+
 def is_injected(settings: dict) -> bool:
     """Whether the vector went in behind a layer instead of among the embeddings."""
     layer = settings.get("inject_layer", -1)

@@ -252,6 +252,8 @@ def test_the_caption_holds_the_whole_recipe():
     ):  # fmt: skip
         assert part in caption
     assert "INCOMPLETE" not in caption
+    all_of_them = " ".join(texts(draw_tree(document(settings={"top_k": 0}))))
+    assert "cutoff 5e-05, all next tokens above it (top_k 0), depth to 24" in all_of_them
 
 
 def test_settings_can_be_read_off_the_caption_exactly_and_results_are_rounded():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,7 @@ def test_a_saved_tree_opens_again_and_hostile_tokens_stay_text(page, tmp_path):
         page.click("#open")
     chooser.value.set_files(file)
     wait_for_status(page, "1 nodes")
-    assert definitions(page) == [r"<img src=x onerror=alert(1)> $x$ **bold**\n\x00\u202e …"]
+    assert definitions(page)[1:] == [r"<img src=x onerror=alert(1)> $x$ **bold**\n\x00\u202e …"]
     assert page.locator("#definitions img").count() == 0
 
 
@@ -199,7 +200,7 @@ def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
     assert "exactly once" in toast.inner_text()
     assert "<img src=x onerror=alert(1)>" in toast.inner_text()
     assert toast.locator("img").count() == 0
-    wait_for_status(page, "568 nodes at cutoff 5e-05")  # still the tree that is shown
+    wait_for_status(page, "686 nodes at cutoff 0.0005")  # still the tree that is shown
 
 
 def test_the_next_feature_is_one_click_away(page):
@@ -261,7 +262,7 @@ def test_the_view_works_inside_the_frame_of_another_site(browser, app_url):
     inner = outer.frame_locator("iframe")
     inner.locator("#tree-view [role=treeitem]").first.wait_for(timeout=60_000)
     inner.locator("#tree-view").get_by_role("button", name="Close all").click()
-    assert inner.locator("#tree-view [role=treeitem] > .words").all_inner_texts() == ["a", "the", "water", "when", "A"]
+    assert inner.locator("#tree-view [role=treeitem] > .words").all_inner_texts()[:5] == ["a", "the", "water", "when", "A"]
     inner.locator("#tree-view").get_by_role("button", name="Fill the screen").click()
     outer.wait_for_function("document.fullscreenElement?.tagName === 'IFRAME'")
     context.close()
@@ -330,7 +331,7 @@ def test_the_tree_is_seen_while_it_grows(page):
 
 
 def test_a_stopped_tree_is_grown_on(page):
-    set_cutoff(page, "2e-5")
+    set_cutoff(page, "2e-4")
     page.click("#grow")
     wait_for_status(page, "tokens deep")
     page.click("#stop")
@@ -507,7 +508,7 @@ def test_several_prompts_are_asked_and_downloaded(page):
     page.locator("#trees").wait_for()
     cells = page.locator("#answers .virtual-row [role=gridcell]").all_inner_texts()
     assert cells[0] == 'A synonym of "{ghost}" is "' and cells[3] == '<b>The</b> "{ghost}" is "'
-    assert "rain 3%" in cells[1] and float(cells[2]) > 1
+    assert re.search(r"rain \d", cells[1]) and float(cells[2]) > 1
     trees = json.loads(download(page, "#trees"))
     assert [tree["settings"]["prompt"] for tree in trees] == [cells[0], cells[3]]
     assert trees[0]["settings"]["cutoff"] == 1e-3
@@ -700,3 +701,52 @@ def test_two_lists_are_compared_side_by_side(page):
     assert page.locator("#tokens [role=gridcell]", has_text="= ").count() > 0
     page.click("#drop-list")
     page.wait_for_selector("#kept-tokens", state="hidden")
+
+
+def top_k(page) -> str:
+    return page.locator("#top-k label:has(input:checked)").inner_text()
+
+
+def test_where_top_k_cuts_most_all_next_tokens_are_one_click_away(page, app_url):
+    assert top_k(page) == "all above the cutoff"
+    assert not page.locator("#follow-all").is_visible()
+    page.goto(f"{app_url}/?sae=demo/hook_embed&feature=927&cutoff=1e-3&top_k=3")
+    page.locator("#follow-all").wait_for()
+    assert top_k(page) == "3", "a number that is none of the usual ones"
+    assert "of the probability is cut by top_k: more than the 3 most probable" in page.inner_text("#offer")
+    assert "are cut by top_k 3" in page.inner_text("#coverage")
+    assert "rain" not in definitions(page)
+    before = view(page)
+    page.click("#follow-all")
+    wait_for_new_view(page, before)
+    wait_for_whole_tree(page)
+    page.locator("#follow-all").wait_for(state="hidden")
+    assert top_k(page) == "all above the cutoff"
+    assert "are cut by" not in page.inner_text("#coverage") and "are below the cutoff" in page.inner_text("#coverage")
+    assert {"water", "rain", "precipitation"} <= set(definitions(page))
+    saved = json.loads(download(page, "#json"))
+    assert (saved["settings"]["top_k"], saved["settings"]["cutoff"]) == (0, 1e-3)
+
+
+def test_the_growth_follows_the_model_as_its_method_was_published(page):
+    choose(page, "#model", "openai-community/gpt2")
+    page.wait_for_function("document.querySelector('#cutoff input')?.value !== '5e-4'")
+    page.wait_for_function("document.querySelector('#top-k input:checked').closest('label').innerText.startsWith('5')")
+    choose(page, "#model", DEMO_MODEL)
+    page.wait_for_function("document.querySelector('#top-k input:checked').closest('label').innerText.startsWith('all')")
+
+
+def test_what_is_unfinished_stands_under_a_heading(page):
+    grow(page)
+    page.locator("#definitions", has_text="precipitation").wait_for()
+    listed = definitions(page)
+    heading = listed.index("Unfinished: these go on beyond the tree")
+    assert not any(text.endswith("…") for text in listed[:heading])
+    assert listed[heading + 1 :] and all(text.endswith("…") for text in listed[heading + 1 :])
+    numbers = dict(zip(listed, page.locator("#definitions .virtual-row [role=gridcell]:nth-child(1)").all_inner_texts(),
+                       strict=True))
+    page.get_by_role("button", name="Outline").click()
+    page.locator("#tree-view").get_by_role("button", name="Open all").click()
+    ends = page.locator("#tree-view [role=treeitem]:has(.end)")
+    shown = dict(zip(ends.locator(".words").all_inner_texts(), ends.locator(".end").all_inner_texts(), strict=True))
+    assert shown["water"] == f"■ {numbers['water']}%" and shown["rain"] == f"■ {numbers['rain']}%"
