@@ -18,7 +18,12 @@ class Pasts:
     Of layers of other kinds (sliding windows, linear attention) every path has its own state.
     """
 
-    def __init__(self):
+    def __init__(self, device: torch.device):
+        """
+        Args:
+            device: where the model is.
+        """
+        self._device = device
         self._cache = None  # the first one, for what it has beside its layers
         self._layers: list[_Tokens | _States] = []
         self._n_tokens = 0
@@ -52,7 +57,8 @@ class Pasts:
         """A cache of ``rows`` (n,), rising from call to call, that the model can grow by one token."""
         whole = copy.copy(self._cache)
         room = torch.zeros(len(rows), 1, dtype=torch.int64)
-        places = torch.cat([self._places[rows], room], dim=1)
+        # To the device once, and not by every layer: each such copy waits for it.
+        places = torch.cat([self._places[rows], room], dim=1).to(self._device)
         whole.layers = [kept.gathered(rows, places) for kept in self._layers]
         return whole
 

@@ -83,7 +83,7 @@ class Passes:
         self._prompt = prompt
         self._v = torch.atleast_2d(v)
         self._longest = longest
-        self._pasts = Pasts()  # of the paths of the last answer
+        self._pasts = Pasts(model.get_input_embeddings().weight.device)  # of the paths of the last answer
         self._batch = 0  # how many paths at most in one pass; 0: not known yet
 
     @torch.inference_mode()
@@ -149,7 +149,11 @@ class Passes:
 def _batch_bytes(device: torch.device) -> int:
     """The memory that one batch of paths may take: its cache at full depth and its logits."""
     # What is kept of all paths comes on top of it.
-    return 1 << 30 if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 8
+    if device.type == "cpu":
+        return 1 << 30
+    # What PyTorch holds without using it is free too.
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + held) // 8
 
 
 class Continuations:

@@ -77,7 +77,8 @@ class Context:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error says that the memory does not suffice, as PyTorch and the system say it."""
-    allocator = "allocate memory" in str(error) or "out of memory" in str(error)
+    # The last one: what cuBLAS takes for itself, past PyTorch's allocator.
+    allocator = any(said in str(error) for said in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED"))
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
 
 

@@ -87,7 +87,7 @@ class Tree:
         return Tree(
             parent=new_index[self.parent[index]],
             token_id=self.token_id[index],
-            token=tuple(self.token[i] for i in index),
+            token=tuple(map(self.token.__getitem__, index.tolist())),
             prob=self.prob[index],
             cumulative_prob=self.cumulative_prob[index],
             end=self.end[index],
@@ -183,8 +183,11 @@ def most_probable(cumulative_prob: np.ndarray, n: int) -> np.ndarray:
 
     A child never outranks its parent and comes after it, so the chosen nodes are again a tree.
     """
-    mask = np.zeros(len(cumulative_prob), dtype=bool)
-    mask[np.argsort(-cumulative_prob, kind="stable")[:n]] = True
+    if n >= len(cumulative_prob):
+        return np.ones(len(cumulative_prob), dtype=bool)
+    least = np.partition(cumulative_prob, -n)[-n] if n else np.inf
+    mask = cumulative_prob > least
+    mask[np.flatnonzero(cumulative_prob == least)[: n - np.count_nonzero(mask)]] = True
     return mask
 
 

@@ -503,9 +503,13 @@ def test_a_slow_load_does_not_hold_up_what_is_there_already(saes):
     slow.join()
 
 
-def test_memory_that_does_not_suffice_is_said(model_folder, saes, monkeypatch):
+@pytest.mark.parametrize("said", [
+    "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+])  # fmt: skip
+def test_memory_that_does_not_suffice_is_said(model_folder, saes, monkeypatch, said):
     def full(*_, **__):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        raise RuntimeError(said)
 
     kept = library(allow_folder=True)
     recipe = VectorRecipe(sae=str(saes[0].folder), feature=0)

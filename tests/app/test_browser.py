@@ -262,7 +262,8 @@ def test_the_view_works_inside_the_frame_of_another_site(browser, app_url):
     inner = outer.frame_locator("iframe")
     inner.locator("#tree-view [role=treeitem]").first.wait_for(timeout=60_000)
     inner.locator("#tree-view").get_by_role("button", name="Close all").click()
-    assert inner.locator("#tree-view [role=treeitem] > .words").all_inner_texts()[:5] == ["a", "the", "water", "when", "A"]
+    first = inner.locator("#tree-view [role=treeitem] > .words").all_inner_texts()[:5]
+    assert first == ["a", "the", "water", "when", "A"]
     inner.locator("#tree-view").get_by_role("button", name="Fill the screen").click()
     outer.wait_for_function("document.fullscreenElement?.tagName === 'IFRAME'")
     context.close()
