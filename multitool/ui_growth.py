@@ -3,20 +3,24 @@
 import time
 
 import gradio as gr
+import numpy as np
 
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
 from multitool.prompts import PROMPTS
-from multitool.recipe import TreeRecipe
+from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.ui_common import QUIETLY, as_number
 from multitool.ui_controls import vector_recipe
+from multitool.ui_result import Made, heading
 from multitool.ui_service import Service
 from multitool.ui_steering import steering_controls, steering_settings, steering_values
 from multitool.ui_views import pictures
+from multitool.wording import title_told
 
 CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
 _BETWEEN_PICTURES = 0.5  # seconds
-_JUDGED_FROM = 50  # nodes; before, the time says little of what follows
+_FEWEST = 8  # paths: fewer take hardly less time
+_FASTER = 0.85  # of the ratio of two levels to that of the two before, as measured on the demo
 N_CONTROLS = len(TreeRecipe.__dataclass_fields__)
 
 
@@ -98,16 +102,33 @@ def growth_values(recipe: TreeRecipe) -> list:
             recipe.stop, *steering_values(recipe)]
 
 
-def grow(service: Service, *values):
-    """Grow a tree; after every level the tree so far, and in words how far it is."""
+def recipes_shown(*values) -> tuple[VectorRecipe, TreeRecipe]:
+    """The recipes that all controls of a tree show, the feature's and then those of growth, from their values in order.
+
+    Raises:
+        UserError: a value cannot be.
+    """
     prompt, chat, answer, top_k, cutoff, max_depth, max_nodes, stop, *steering = values[-N_CONTROLS:]
     answer = answer if chat else ""  # then its control is not seen
-    vector = vector_recipe(*values[:-N_CONTROLS])
-    recipe = TreeRecipe(
+    return vector_recipe(*values[:-N_CONTROLS]), TreeRecipe(
         prompt=prompt, chat=chat, answer=answer, top_k=top_k, cutoff=as_number(cutoff), max_depth=max_depth,
         max_nodes=max_nodes, stop=stop, **steering_settings(steering),
     )
-    yield from _progress(service.trees(vector, recipe))
+
+
+def grow(service: Service, *values):
+    """Grow a tree; after every level the tree so far, and in words how far it is."""
+    shown, told = recipes_shown(*values), False
+    for answer in _progress(service.trees(*shown)):
+        if not told and "document" in answer:
+            made = Made(title_told(answer["document"].settings), shown)
+            answer, told = answer | {"made": made, "title": heading(made)}, True
+        yield answer
+
+
+def no_tree(reason: str) -> dict:
+    """What leaves the page without a tree, after one that could not be grown."""
+    return {"document": None, "made": None, "title": "", "reason": reason}
 
 
 def go_on(service: Service, document: DefinitionTree | None):
@@ -131,29 +152,60 @@ def _progress(answers):
 
     Pictures of it are made now and then: they may take a twentieth of the time at most.
     """
-    yield {"status": "Starting …"}
-    next_picture = 0.0
+    yield {"status": "Starting …", "busy": True, "go_on": gr.update(visible=False), "reason": ""}
+    next_picture, levels = 0.0, []
     for answer in answers:
         if isinstance(answer, str):
             yield {"status": answer}
             continue
         if not len(answer.tree):  # the tree that is shown stays until there is something to show
             continue
-        found, began = {"document": answer, "status": _how_far(answer)}, time.monotonic()
+        levels.append(_open_paths(answer))
+        found, began = {"document": answer, "status": _how_far(answer, levels)}, time.monotonic()
         if began >= next_picture:
             found |= pictures(answer)
             next_picture = began + max(_BETWEEN_PICTURES, 20 * (time.monotonic() - began))
         yield found
 
 
-def _how_far(document: DefinitionTree) -> str:
-    """In words how far a growing tree is, and how long it can take at most."""
-    nodes, most = len(document.tree), document.settings["max_nodes"]
+def _how_far(document: DefinitionTree, levels: list[int]) -> str:
+    """In words how far a growing tree is, and how long it takes in all, where that can be told.
+
+    Args:
+        levels: how many paths each level has followed up, with the next one's behind.
+    """
     words = (
-        f"Growing: {document.depth_grown} tokens deep of at most {document.settings['max_depth']}, {nodes:,} nodes, "
-        f"{document.seconds:.1f} s"
+        f"Growing: {document.depth_grown} tokens deep of at most {document.settings['max_depth']}, "
+        f"{len(document.tree):,} nodes, {document.seconds:.1f} s"
     )
-    if _JUDGED_FROM <= nodes < most:
-        # Larger trees take less per node, so this is rather too much.
-        words += f"; {most:,} nodes, the most there can be, would take some {document.seconds / nodes * most:.0f} s"
-    return words
+    in_all = seconds_in_all(levels, document.seconds, document.settings["max_depth"] - document.depth_grown)
+    return words if in_all is None else f"{words}; some {in_all:.0f} s in all"
+
+
+def seconds_in_all(levels: list[int], seconds: float, most: int) -> float | None:
+    """How long a growth takes in all; None as long as its levels do not become smaller: then there is no telling.
+
+    Every path takes about as long as those before. Levels become smaller faster and faster.
+
+    Args:
+        levels: how many paths each level has followed up, with the next one's behind.
+        seconds: for those that have been followed up.
+        most: levels that can follow.
+    """
+    *done, level = levels
+    if not done or not level or level >= done[-1]:
+        return None
+    left, ratio = 0.0, level / done[-1]
+    for _ in range(most):
+        left += max(level, _FEWEST)
+        ratio *= _FASTER
+        level *= ratio
+        if level < 1:
+            break
+    return seconds + left * seconds / sum(done)
+
+
+def _open_paths(document: DefinitionTree) -> int:
+    """How many paths the next level of a growing tree follows up."""
+    tree = document.tree
+    return int(np.count_nonzero((tree.depth == document.depth_grown) & ~tree.end))

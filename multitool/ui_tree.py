@@ -13,11 +13,14 @@ from multitool.compare import compare_trees
 from multitool.defaults import DEMO, Opening
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES
+from multitool.errors import UserError
+from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.tree import Tree
 from multitool.ui_common import PRIVATE, QUIETLY, by_name, on_model, shown_errors
-from multitool.ui_controls import FeatureControls, control_values
+from multitool.ui_controls import FeatureControls, check_shows, control_values
 from multitool.ui_examples import examples
-from multitool.ui_growth import CUTOFFS, check, go_on, grow, growth_controls, growth_values
+from multitool.ui_growth import CUTOFFS, check, go_on, grow, growth_controls, growth_values, no_tree, recipes_shown
+from multitool.ui_result import Made, as_shown, cleared_on_error, heading, tell_changes, title_box
 from multitool.ui_service import Service
 from multitool.ui_views import (
     EMPTY,
@@ -31,10 +34,12 @@ from multitool.ui_views import (
     link_query,
     pictures,
     probability_bar,
+    recipes_told,
     summary,
     table,
     titled,
 )
+from multitool.wording import title_told
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
 DEMO_TREE = Path(__file__).parent / "demo" / "opening_tree.json"
@@ -49,6 +54,8 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
     buttons = examples(service.library, controls, opening)
     growing_controls = growth_controls(service)
+    all_controls = [*controls.all(), *growing_controls]
+    opened_with = opened and Made(title_told(opened.settings), as_shown(recipes_shown, _values(all_controls)))
     with gr.Row(elem_classes="actions"):
         grow_button = gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow")
         stop = gr.Button("Stop", min_width=80, elem_id="stop")
@@ -58,11 +65,12 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
             for text, name in (("Check this tree", "check"), ("Keep to compare", "keep"))
         )
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop")
+    title = title_box(opened_with, "tree-title")
     status = gr.Textbox(summary(opened), show_label=False, container=False, lines=1, max_lines=8, interactive=False,
                         elem_id="status", elem_classes="status")
-    bar = gr.HTML(probability_bar(opened), elem_id="coverage", apply_default_css=False)
-    verdict = gr.HTML("", elem_id="tree-verdict")
-    comparison = gr.HTML("", elem_id="comparison", visible=False)
+    bar = gr.HTML(probability_bar(opened), elem_id="coverage", elem_classes="greys", apply_default_css=False)
+    verdict = gr.HTML("", elem_id="tree-verdict", elem_classes="greys")
+    comparison = gr.HTML("", elem_id="comparison", elem_classes="greys", visible=False)
     with gr.Tabs():
         with gr.Tab("Explore", elem_id="explore-tab") as explore_tab:
             views = _explore_views(opened)
@@ -91,27 +99,31 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         ]
         upload = gr.UploadButton("Open a saved tree (JSON)", size="sm", file_types=[".json"], elem_id="open")
     order = views.pop("order")
-    document, kept, on_figure, linked = gr.State(opened), gr.State(), gr.State(False), gr.State("")
+    document, kept, on_figure = gr.State(opened), gr.State(), gr.State(False)
+    made, reason = gr.State(opened_with), gr.State("")  # of no tree: why there is none
+    asked, busy = gr.State(0), gr.State(False)  # growths asked for; whether one is running
 
     shown = views | {
         "status": status, "bar": bar, "verdict": verdict, "go_on": more, "check": check_button, "keep": keep,
         "link": link, "drop": drop, "comparison": comparison, **dict(zip(FILES, data, strict=True)),
     }
-    grown = {"document": document} | {name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions")}
+    grown = {"document": document, "made": made, "title": title, "reason": reason, "busy": busy} | {
+        name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions", "go_on")
+    }
 
-    def on_the_model(handler, inputs) -> dict:
+    def on_the_model(handler, inputs, around=lambda handler: handler) -> dict:
         return {
-            "fn": shown_errors(by_name(grown, partial(handler, service))), "inputs": inputs,
+            "fn": shown_errors(by_name(grown, around(partial(handler, service)))), "inputs": inputs,
             "outputs": list(grown.values()), "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
         }
 
-    growing = on_the_model(grow, [*controls.all(), *growing_controls])
     reset = {
-        "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
+        "fn": _reset, "inputs": document, "outputs": [busy, trim, least_lift, order], "show_progress": "hidden",
+        **PRIVATE,
     }
     trimming = [document, trim, least_lift]
     show = {
-        "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept],
+        "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept, busy, reason],
         "outputs": list(shown.values()), "show_progress_on": views["view"], **PRIVATE,
     }
     draw = {
@@ -119,22 +131,39 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         "show_progress_on": drawn[0], **PRIVATE,
     }
 
-    set_by_link = [*controls.all(), *growing_controls, linked]
+    told_by_file = {"document": document, "made": made, "title": title, "reason": reason}
+    set_by_link = {"asked": asked, **told_by_file}
+    named_controls = dict(enumerate(all_controls))
 
-    def from_link(request: gr.Request) -> list:  # Gradio knows by the annotation what to give
-        return _from_link(service, opening, request.query_params, len(set_by_link))
+    def from_link(request: gr.Request):  # Gradio knows by the annotation what to give
+        yield from by_name(set_by_link | named_controls, _from_link)(
+            service, opening, all_controls, request.query_params
+        )
 
     def show_after(event, after="then") -> None:
         getattr(event, after)(**show).then(**draw)
 
-    growths = [grow_button.click(**growing), more.click(**on_the_model(go_on, document)), linked.change(**growing)]
+    # Whatever asks for a growth has it done by the same event, which can be ended from everywhere.
+    asking = {  # (only in the queue does Gradio tell the page that a state has changed)
+        "fn": lambda number: (number + 1, "Starting …"), "inputs": asked, "outputs": [asked, status],
+        "show_progress": "hidden", "concurrency_limit": None, **PRIVATE,
+    }
+    grow_anew = partial(cleared_on_error, recipes_shown, no_tree)
+    growing = asked.change(**on_the_model(grow, [made, *all_controls], grow_anew), trigger_mode="multiple")
+    going_on = more.click(**on_the_model(go_on, document))
+    grow_button.click(**asking)
     for button, recipe in buttons:
         fill = button.click(
             partial(control_values, service.library, recipe), None, controls.all(), queue=False, **PRIVATE
         )
-        growths.append(fill.then(**growing))
-    for growth in growths:
+        fill.then(**asking)
+    others = [grow_button.click, *(button.click for button, _ in buttons), upload.upload]
+    gr.on([*others, more.click], None, cancels=growing, **PRIVATE)
+    gr.on(others, None, cancels=going_on, **PRIVATE)
+    telling = tell_changes(recipes_shown, made, title, all_controls)
+    for growth in (growing, going_on):
         controls.tell_after(growth)
+        growth.then(**telling)  # the controls may have changed meanwhile
         # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
         show_after(growth.success(**reset))
         show_after(growth.failure(**reset))
@@ -142,10 +171,14 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     show_after(checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE))
     show_after(checking, "failure")
     # One event each: of a list, each would wait for those before it, and may then stop what has just been started.
-    for running in (*growths, checking):
+    for running in (growing, going_on, checking):
         stop.click(None, cancels=running, **PRIVATE)
     show_after(stop.click(**reset))
-    show_after(upload.upload(shown_errors(_opened), upload, document, **PRIVATE).success(**reset))
+    opening_file = upload.upload(
+        shown_errors(by_name(told_by_file | named_controls, partial(_opened, service, all_controls))),
+        [upload, *all_controls], [*told_by_file.values(), *all_controls], **PRIVATE,
+    )
+    show_after(opening_file.success(**reset))
     show_after(keep.click(lambda shown: shown, document, kept, show_progress="hidden", **PRIVATE))
     show_after(drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE))
     gr.on([trim.input, least_lift.release, order.input], trigger_mode="always_last", **show).then(**draw)
@@ -154,9 +187,10 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     figure_tab.select(lambda: True, None, on_figure, **QUIETLY).then(**draw)
     explore_tab.select(lambda: False, None, on_figure, **QUIETLY)
     gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
-    page.load(
-        shown_errors(from_link), None, set_by_link, show_progress="hidden", **PRIVATE,
+    linked = page.load(
+        shown_errors(from_link), None, [*set_by_link.values(), *all_controls], show_progress="hidden", **PRIVATE,
     )
+    show_after(linked.failure(**reset))
 
 
 def _explore_views(opened: DefinitionTree | None) -> dict:
@@ -167,12 +201,12 @@ def _explore_views(opened: DefinitionTree | None) -> dict:
             kept_view = explorer(None, "kept-view")
         with gr.Column(scale=2, min_width=400):
             name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
-            view = explorer(explore.payload(opened) if opened else None, "tree-view")
+            view = explorer(explore.payload(opened) if opened else None, "tree-view", elem_classes="greys")
         with gr.Column(scale=1, min_width=300):
             order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
             definitions = gr.Dataframe(
                 **table(opened, ORDERS[0], None), interactive=False, wrap=True, max_height=620, elem_id="definitions",
-                elem_classes="table", label="Definitions (“…”: goes on below the cutoff)",
+                elem_classes=["table", "greys"], label="Definitions (“…”: goes on below the cutoff)",
             )
     return {
         "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "name": name, "view": view,
@@ -192,23 +226,48 @@ def _figure_controls() -> tuple[list, list]:
         ]
     picture = gr.Image(
         type="filepath", format="png", interactive=False, show_label=False, label="Definition tree",
-        buttons=["download", "fullscreen"], elem_id="tree-picture",
+        buttons=["download", "fullscreen"], elem_id="tree-picture", elem_classes="greys",
     )
     with gr.Row():
         files = [gr.DownloadButton(kind.upper(), size="sm", elem_id=kind) for kind in FIGURES]
     return drawing, [picture, *files]
 
 
-def _from_link(service: Service, opening: Opening, parameters: Mapping[str, str], n_outputs: int) -> list:
-    """The controls as a link's query sets them, and the query, which starts the growth; nothing without one."""
-    found = links.recipes_of(parameters, opening.recipe)
-    if found is None:
-        return [gr.skip()] * n_outputs
-    return [*control_values(service.library, found[0]), *growth_values(found[1]), links.query(*found)]
+def _values(controls: list) -> list:
+    """What the controls show when the page opens."""
+    return [control.value for control in controls]
 
 
-def _opened(path: str) -> DefinitionTree:
-    return read_tree(Path(path).read_bytes())
+def _set(service: Service, controls: list, vector: VectorRecipe, tree: TreeRecipe) -> dict:
+    """What the controls show for recipes, by their places. Raises UserError if they cannot."""
+    values = [*control_values(service.library, vector), *growth_values(tree)]
+    for control, value in zip(controls, values, strict=True):
+        check_shows(control, value)
+    return dict(enumerate(values))
+
+
+def _from_link(service: Service, opening: Opening, controls: list, parameters: Mapping[str, str]):
+    """The controls as a link's query sets them, and a growth asked for; nothing without one.
+
+    A link that cannot be followed leaves no tree: one from elsewhere would pass for what it was to show.
+    """
+    try:
+        found = links.recipes_of(parameters, opening.recipe)
+        yield {"asked": 1, **_set(service, controls, *found)} if found else {"asked": 0}
+    except UserError as error:
+        yield no_tree(str(error))
+        raise
+
+
+def _opened(service: Service, controls: list, path: str, *values) -> dict:
+    """A saved tree, and the controls as they were for it, where they can be shown here; else they stay."""
+    document = read_tree(Path(path).read_bytes())
+    try:
+        filled = _set(service, controls, *recipes_told(document))
+    except UserError:
+        filled = {}
+    made = Made(title_told(document.settings), as_shown(recipes_shown, list(filled.values()) or values))
+    return {"document": document, "made": made, "title": heading(made), "reason": "", **filled}
 
 
 def _trims(document: DefinitionTree | None) -> list[str]:
@@ -218,9 +277,9 @@ def _trims(document: DefinitionTree | None) -> list[str]:
 
 
 def _reset(document: DefinitionTree | None) -> list:
-    """The controls of the views, so that they leave out nothing of this tree."""
+    """That nothing is growing any more, and the controls of the views, so that they leave out nothing of this tree."""
     trim = gr.update(choices=_trims(document), value=_AS_GROWN, visible=document is not None)
-    return [trim, *_of_lifts(document)]
+    return [False, trim, *_of_lifts(document)]
 
 
 def _of_lifts(document: DefinitionTree | None) -> list:
@@ -249,17 +308,22 @@ def _trimmed(document: DefinitionTree, trim: str | None, least_lift: float) -> D
 
 
 def _shown(
-    document: DefinitionTree | None, trim: str | None, least_lift: float, order: str, kept: DefinitionTree | None
+    document: DefinitionTree | None, trim: str | None, least_lift: float, order: str, kept: DefinitionTree | None,
+    busy: bool, reason: str,
 ) -> dict:
-    """The views of a tree, trimmed, beside a kept one if there is one."""
+    """The views of a tree, trimmed, beside a kept one if there is one.
+
+    Args:
+        busy: it is still growing, and how far it is, is told by its growth.
+        reason: of no tree, why there is none.
+    """
     if document is None:
-        return {"status": EMPTY}
+        return _nothing_shown(reason or EMPTY, kept)
     whole, document = document, _trimmed(document, trim, least_lift)
     compared = compare_trees(document, kept) if kept else None
     link = link_query(document)
-    views = pictures(document, order, compared) | {
-        "status": summary(document),
-        "go_on": gr.update(visible=not whole.complete),
+    told = {} if busy else {"status": summary(document), "go_on": gr.update(visible=not whole.complete)}
+    views = pictures(document, order, compared) | told | {
         "check": gr.update(interactive=len(whole.tree) > 0),
         "keep": gr.update(interactive=len(whole.tree) > 0),
         **{kind: gr.update(value=path, visible=True) for kind, path in data_files(document).items()},
@@ -276,9 +340,24 @@ def _shown(
     return views
 
 
+def _nothing_shown(status: str, kept: DefinitionTree | None) -> dict:
+    """The views without a tree; a kept one stays."""
+    hidden = gr.update(visible=False)
+    return {
+        "status": status, "bar": "", "verdict": "", "view": None,
+        "definitions": gr.Dataframe(**table(None, ORDERS[0], None)),
+        "go_on": hidden, "check": gr.update(interactive=False), "keep": gr.update(interactive=False),
+        "link": gr.update(value="", visible=False), "name": hidden, "comparison": hidden,
+        **{kind: gr.update(value=None, visible=False) for kind in FILES},
+        **{name: gr.update(visible=kept is not None) for name in ("drop", "kept_column")},
+    }
+
+
 def _drawn(document: DefinitionTree | None, trim, least_lift, drawn: int, dpi: int, dark: bool, wanted: bool) -> list:
     """The figure and its files, while somebody looks at it: drawing takes a second."""
-    if document is None or not wanted:
+    if document is None:
+        return [None] * (1 + len(FIGURES))
+    if not wanted:
         return [gr.skip() for _ in range(1 + len(FIGURES))]
     files = figure_files(_trimmed(document, trim, least_lift), drawn=drawn, dpi=dpi, dark=dark)
     return [files["png"], *files.values()]

@@ -12,7 +12,7 @@ from multitool.recipe import VectorRecipe
 from multitool.registry import demo_saes, find_sae
 from multitool.ui_components import _line
 from multitool.ui_controls import _weights_help, control_values, vector_recipe
-from multitool.ui_feature import _evidence, _told
+from multitool.ui_feature import _evidence, known_of_feature
 from multitool.vector import DIRECTIONS
 
 
@@ -62,23 +62,23 @@ def test_contexts_are_text_whatever_they_hold(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "no/such", "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"])
 def test_an_sae_that_cannot_be_had_shows_nothing(name):
-    assert _told(Library(), name, "0") == ""
-    assert _told(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post", "0") == ""
+    assert known_of_feature(Library(), name, "0") == ""
+    assert known_of_feature(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post", "0") == ""
 
 
 @pytest.mark.parametrize("several", ["17 - 5*0.5", "", "x"])
 def test_only_of_one_feature_it_is_told_what_is_known_of_it(several):
     sae = "gemma-2b-res-jb/blocks.6.hook_resid_post"
-    assert "6-res-jb/17" in _told(Library(), sae, " 17 ")
-    html = _told(Library(), sae, several)
+    assert "6-res-jb/17" in known_of_feature(Library(), sae, " 17 ")
+    html = known_of_feature(Library(), sae, several)
     assert "layer 6 of google/gemma-2b" in html and "neuronpedia" not in html
 
 
 def test_an_sae_tells_where_it_was_trained_and_whether_its_model_is_gated():
-    html = _told(Library(), "gemma-2b-res-jb/blocks.6.hook_resid_post", "17")
+    html = known_of_feature(Library(), "gemma-2b-res-jb/blocks.6.hook_resid_post", "17")
     assert "layer 6 of google/gemma-2b (<code>blocks.6.hook_resid_post</code>)" in html
     assert 'href="https://huggingface.co/google/gemma-2b"' in html
-    assert "licence" not in _told(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre", "0")
+    assert "licence" not in known_of_feature(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre", "0")
 
 
 def of_controls(usual: bool = False, components=()) -> VectorRecipe:
