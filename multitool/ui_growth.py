@@ -1,6 +1,10 @@
 """Growing and checking trees on the page: the controls, and in words how far it is."""
 
+import contextlib
+import functools
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import gradio as gr
 import numpy as np
@@ -102,6 +106,71 @@ def growth_values(recipe: TreeRecipe) -> list:
             recipe.stop, *steering_values(recipe)]
 
 
+@dataclass
+class Turns:
+    """The growths that one visitor asks for: each ends the one before, and only the last is told of.
+
+    It is changed in place: a growth that is running sees that another has been asked for.
+    """
+
+    asked: int = 0
+    started: int = 0
+    running: bool = False  # the last one, or it is waited for
+
+    def ask(self) -> int:
+        """A growth is asked for; its number."""
+        self.asked += 1
+        self.running = True
+        return self.asked
+
+    def start(self, number: int) -> bool:
+        """Whether the growth of that number is the last, and so begins."""
+        if number != self.asked:
+            return False
+        self.started, self.running = number, True
+        return True
+
+    def end(self, number: int) -> None:
+        """The growth of that number has ended."""
+        if number == self.asked:
+            self.running = False
+
+    def refuse(self) -> None:
+        """None was begun where one was waited for: the queue was full. One that has begun ends by itself."""
+        if self.started < self.asked:
+            self.running = False
+
+    def stop(self) -> None:
+        """Whichever is running ends, and none is begun."""
+        self.asked += 1
+        self.running = False
+
+
+def only_latest(growth: Callable) -> Callable:
+    """The growth, a generator of answers, as long as no other has been asked for.
+
+    It takes the turns and its own number before everything else.
+    """
+
+    @functools.wraps(growth)
+    def streaming(turns: Turns, number: int, *arguments):
+        if not turns.start(number):
+            return
+        try:
+            with contextlib.closing(growth(*arguments)) as answers:
+                for answer in answers:
+                    if number != turns.asked:
+                        return
+                    yield answer
+        except UserError:
+            if number == turns.asked:
+                raise
+        finally:
+            turns.end(number)
+
+    return streaming
+
+
 def recipes_shown(*values) -> tuple[VectorRecipe, TreeRecipe]:
     """The recipes that all controls of a tree show, the feature's and then those of growth, from their values in order.
 
@@ -152,7 +221,7 @@ def _progress(answers):
 
     Pictures of it are made now and then: they may take a twentieth of the time at most.
     """
-    yield {"status": "Starting …", "busy": True, "go_on": gr.update(visible=False), "reason": ""}
+    yield {"status": "Starting …", "go_on": gr.update(visible=False), "reason": ""}
     next_picture, levels = 0.0, []
     for answer in answers:
         if isinstance(answer, str):

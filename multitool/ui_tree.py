@@ -19,7 +19,18 @@ from multitool.tree import Tree
 from multitool.ui_common import PRIVATE, QUIETLY, by_name, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, check_shows, control_values
 from multitool.ui_examples import examples
-from multitool.ui_growth import CUTOFFS, check, go_on, grow, growth_controls, growth_values, no_tree, recipes_shown
+from multitool.ui_growth import (
+    CUTOFFS,
+    Turns,
+    check,
+    go_on,
+    grow,
+    growth_controls,
+    growth_values,
+    no_tree,
+    only_latest,
+    recipes_shown,
+)
 from multitool.ui_result import Made, as_shown, cleared_on_error, heading, tell_changes, title_box
 from multitool.ui_service import Service
 from multitool.ui_views import (
@@ -101,29 +112,34 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     order = views.pop("order")
     document, kept, on_figure = gr.State(opened), gr.State(), gr.State(False)
     made, reason = gr.State(opened_with), gr.State("")  # of no tree: why there is none
-    asked, busy = gr.State(0), gr.State(False)  # growths asked for; whether one is running
+    # The last growth that was asked for. Its number goes with what the page sends, so that each growth knows its own.
+    turns, number, linked = gr.State(Turns()), gr.Number(0, visible=False), gr.State("")
 
     shown = views | {
         "status": status, "bar": bar, "verdict": verdict, "go_on": more, "check": check_button, "keep": keep,
         "link": link, "drop": drop, "comparison": comparison, **dict(zip(FILES, data, strict=True)),
     }
-    grown = {"document": document, "made": made, "title": title, "reason": reason, "busy": busy} | {
+    grown = {"document": document, "made": made, "title": title, "reason": reason} | {
         name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions", "go_on")
     }
 
-    def on_the_model(handler, inputs, around=lambda handler: handler) -> dict:
+    def on_the_model(handler, *inputs) -> dict:
         return {
-            "fn": shown_errors(by_name(grown, around(partial(handler, service)))), "inputs": inputs,
-            "outputs": list(grown.values()), "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
+            "fn": shown_errors(by_name(grown, handler)), "inputs": [*inputs], "outputs": list(grown.values()),
+            "show_progress": "hidden", "trigger_mode": "multiple", **on_model(service.settings), **PRIVATE,
         }
 
+    growing = on_the_model(
+        only_latest(cleared_on_error(recipes_shown, no_tree, partial(grow, service))), turns, number, made,
+        *all_controls,
+    )
+    asking = {"fn": _asked, "inputs": turns, "outputs": [number, status], **QUIETLY}
     reset = {
-        "fn": _reset, "inputs": document, "outputs": [busy, trim, least_lift, order], "show_progress": "hidden",
-        **PRIVATE,
+        "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
     }
     trimming = [document, trim, least_lift]
     show = {
-        "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept, busy, reason],
+        "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept, turns, reason],
         "outputs": list(shown.values()), "show_progress_on": views["view"], **PRIVATE,
     }
     draw = {
@@ -132,51 +148,44 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     }
 
     told_by_file = {"document": document, "made": made, "title": title, "reason": reason}
-    set_by_link = {"asked": asked, **told_by_file}
+    set_by_link = {"linked": linked, "number": number, **told_by_file}
     named_controls = dict(enumerate(all_controls))
 
-    def from_link(request: gr.Request):  # Gradio knows by the annotation what to give
+    def from_link(turns: Turns, request: gr.Request):  # Gradio knows by the annotation what to give
         yield from by_name(set_by_link | named_controls, _from_link)(
-            service, opening, all_controls, request.query_params
+            service, opening, all_controls, request.query_params, turns
         )
 
     def show_after(event, after="then") -> None:
         getattr(event, after)(**show).then(**draw)
 
-    # Whatever asks for a growth has it done by the same event, which can be ended from everywhere.
-    asking = {  # (only in the queue does Gradio tell the page that a state has changed)
-        "fn": lambda number: (number + 1, "Starting …"), "inputs": asked, "outputs": [asked, status],
-        "show_progress": "hidden", "concurrency_limit": None, **PRIVATE,
-    }
-    grow_anew = partial(cleared_on_error, recipes_shown, no_tree)
-    growing = asked.change(**on_the_model(grow, [made, *all_controls], grow_anew), trigger_mode="multiple")
-    going_on = more.click(**on_the_model(go_on, document))
-    grow_button.click(**asking)
+    for button in (grow_button, more):
+        button.click(**asking)  # before it grows: the events of a click follow each other
+    continuing = on_the_model(only_latest(partial(go_on, service)), turns, number, document)
+    growths = [grow_button.click(**growing), more.click(**continuing), linked.change(**growing)]
     for button, recipe in buttons:
         fill = button.click(
-            partial(control_values, service.library, recipe), None, controls.all(), queue=False, **PRIVATE
+            partial(_example, service, recipe), turns, [number, status, *controls.all()], **QUIETLY
         )
-        fill.then(**asking)
-    others = [grow_button.click, *(button.click for button, _ in buttons), upload.upload]
-    gr.on([*others, more.click], None, cancels=growing, **PRIVATE)
-    gr.on(others, None, cancels=going_on, **PRIVATE)
+        growths.append(fill.then(**growing))
     telling = tell_changes(recipes_shown, made, title, all_controls)
-    for growth in (growing, going_on):
+    for growth in growths:
         controls.tell_after(growth)
         growth.then(**telling)  # the controls may have changed meanwhile
         # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
         show_after(growth.success(**reset))
-        show_after(growth.failure(**reset))
-    checking = check_button.click(**on_the_model(check, document))
+        show_after(growth.failure(_refused, turns, None, **QUIETLY).then(**reset))
+    checking = check_button.click(**on_the_model(partial(check, service), document))
     show_after(checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE))
     show_after(checking, "failure")
     # One event each: of a list, each would wait for those before it, and may then stop what has just been started.
-    for running in (growing, going_on, checking):
+    stop.click(_stopped, turns, None, **QUIETLY)
+    for running in (*growths, checking):
         stop.click(None, cancels=running, **PRIVATE)
     show_after(stop.click(**reset))
     opening_file = upload.upload(
         shown_errors(by_name(told_by_file | named_controls, partial(_opened, service, all_controls))),
-        [upload, *all_controls], [*told_by_file.values(), *all_controls], **PRIVATE,
+        [turns, upload, *all_controls], [*told_by_file.values(), *all_controls], show_progress="hidden", **PRIVATE,
     )
     show_after(opening_file.success(**reset))
     show_after(keep.click(lambda shown: shown, document, kept, show_progress="hidden", **PRIVATE))
@@ -187,10 +196,10 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     figure_tab.select(lambda: True, None, on_figure, **QUIETLY).then(**draw)
     explore_tab.select(lambda: False, None, on_figure, **QUIETLY)
     gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
-    linked = page.load(
-        shown_errors(from_link), None, [*set_by_link.values(), *all_controls], show_progress="hidden", **PRIVATE,
+    following = page.load(
+        shown_errors(from_link), turns, [*set_by_link.values(), *all_controls], show_progress="hidden", **PRIVATE,
     )
-    show_after(linked.failure(**reset))
+    show_after(following.failure(**reset))
 
 
 def _explore_views(opened: DefinitionTree | None) -> dict:
@@ -240,28 +249,51 @@ def _values(controls: list) -> list:
 
 def _set(service: Service, controls: list, vector: VectorRecipe, tree: TreeRecipe) -> dict:
     """What the controls show for recipes, by their places. Raises UserError if they cannot."""
+    service.library.find(vector.sae)
     values = [*control_values(service.library, vector), *growth_values(tree)]
     for control, value in zip(controls, values, strict=True):
         check_shows(control, value)
     return dict(enumerate(values))
 
 
-def _from_link(service: Service, opening: Opening, controls: list, parameters: Mapping[str, str]):
+def _asked(turns: Turns) -> tuple:
+    """A growth is asked for: its number, and for the status that it is on its way."""
+    return turns.ask(), "Starting …"
+
+
+def _stopped(turns: Turns) -> None:
+    turns.stop()
+
+
+def _refused(turns: Turns) -> None:
+    turns.refuse()
+
+
+def _example(service: Service, recipe: VectorRecipe, turns: Turns) -> list:
+    """A growth is asked for, and the feature's controls as an example sets them."""
+    return [*_asked(turns), *control_values(service.library, recipe)]
+
+
+def _from_link(service: Service, opening: Opening, controls: list, parameters: Mapping[str, str], turns: Turns):
     """The controls as a link's query sets them, and a growth asked for; nothing without one.
 
     A link that cannot be followed leaves no tree: one from elsewhere would pass for what it was to show.
     """
     try:
         found = links.recipes_of(parameters, opening.recipe)
-        yield {"asked": 1, **_set(service, controls, *found)} if found else {"asked": 0}
+        if found is None:
+            yield {"linked": ""}
+        else:
+            yield {"linked": links.query(*found), "number": turns.ask(), **_set(service, controls, *found)}
     except UserError as error:
         yield no_tree(str(error))
         raise
 
 
-def _opened(service: Service, controls: list, path: str, *values) -> dict:
+def _opened(service: Service, controls: list, turns: Turns, path: str, *values) -> dict:
     """A saved tree, and the controls as they were for it, where they can be shown here; else they stay."""
     document = read_tree(Path(path).read_bytes())
+    turns.stop()
     try:
         filled = _set(service, controls, *recipes_told(document))
     except UserError:
@@ -277,9 +309,9 @@ def _trims(document: DefinitionTree | None) -> list[str]:
 
 
 def _reset(document: DefinitionTree | None) -> list:
-    """That nothing is growing any more, and the controls of the views, so that they leave out nothing of this tree."""
+    """The controls of the views, so that they leave out nothing of this tree."""
     trim = gr.update(choices=_trims(document), value=_AS_GROWN, visible=document is not None)
-    return [False, trim, *_of_lifts(document)]
+    return [trim, *_of_lifts(document)]
 
 
 def _of_lifts(document: DefinitionTree | None) -> list:
@@ -309,12 +341,12 @@ def _trimmed(document: DefinitionTree, trim: str | None, least_lift: float) -> D
 
 def _shown(
     document: DefinitionTree | None, trim: str | None, least_lift: float, order: str, kept: DefinitionTree | None,
-    busy: bool, reason: str,
+    turns: Turns, reason: str,
 ) -> dict:
     """The views of a tree, trimmed, beside a kept one if there is one.
 
     Args:
-        busy: it is still growing, and how far it is, is told by its growth.
+        turns: while a growth is running or waited for, the status is the growth's.
         reason: of no tree, why there is none.
     """
     if document is None:
@@ -322,7 +354,7 @@ def _shown(
     whole, document = document, _trimmed(document, trim, least_lift)
     compared = compare_trees(document, kept) if kept else None
     link = link_query(document)
-    told = {} if busy else {"status": summary(document), "go_on": gr.update(visible=not whole.complete)}
+    told = {} if turns.running else {"status": summary(document), "go_on": gr.update(visible=not whole.complete)}
     views = pictures(document, order, compared) | told | {
         "check": gr.update(interactive=len(whole.tree) > 0),
         "keep": gr.update(interactive=len(whole.tree) > 0),
