@@ -120,7 +120,7 @@ def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
     # What fires the feature says nothing of a vector that it has no part in.
     assert "␣rain" in page.inner_text("#evidence")
     page.locator("#weights input[value=random]").check()
-    page.wait_for_function("!document.querySelector('#evidence').innerText.includes('rain')")
+    page.wait_for_function("!document.querySelector('#evidence').innerText.includes('␣rain')")
     assert "Trained on" in page.inner_text("#evidence")
     wait_until_changed(page)
     before = view(page)
