@@ -126,13 +126,14 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     def on_the_model(handler, *inputs) -> dict:
         return {
             "fn": shown_errors(by_name(grown, handler)), "inputs": [*inputs], "outputs": list(grown.values()),
-            "show_progress": "hidden", "trigger_mode": "multiple", **on_model(service.settings), **PRIVATE,
+            "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
         }
 
-    growing = on_the_model(
-        only_latest(cleared_on_error(recipes_shown, no_tree, partial(grow, service))), turns, number, made,
-        *all_controls,
-    )
+    def in_turn(growth, *inputs) -> dict:
+        return on_the_model(only_latest(growth), turns, number, *inputs) | {"trigger_mode": "multiple"}
+
+    growing = in_turn(cleared_on_error(recipes_shown, no_tree, partial(grow, service)), made, *all_controls)
+    continuing = in_turn(partial(go_on, service), document)
     asking = {"fn": _asked, "inputs": turns, "outputs": [number, status], **QUIETLY}
     reset = {
         "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
@@ -161,18 +162,15 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
 
     for button in (grow_button, more):
         button.click(**asking)  # before it grows: the events of a click follow each other
-    continuing = on_the_model(only_latest(partial(go_on, service)), turns, number, document)
     growths = [grow_button.click(**growing), more.click(**continuing), linked.change(**growing)]
     for button, recipe in buttons:
-        fill = button.click(
-            partial(_example, service, recipe), turns, [number, status, *controls.all()], **QUIETLY
-        )
+        fill = button.click(partial(_example, service, recipe), turns, [number, status, *controls.all()], **QUIETLY)
         growths.append(fill.then(**growing))
     telling = tell_changes(recipes_shown, made, title, all_controls)
     for growth in growths:
         controls.tell_after(growth)
         growth.then(**telling)  # the controls may have changed meanwhile
-        # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
+        # A tree whose growth broke off is shown as far as it has grown. (To Gradio a stop is a failure too.)
         show_after(growth.success(**reset))
         show_after(growth.failure(_refused, turns, None, **QUIETLY).then(**reset))
     checking = check_button.click(**on_the_model(partial(check, service), document))
