@@ -10,12 +10,12 @@ from multitool.component import SHOWN
 from multitool.defaults import Opening
 from multitool.errors import UserError, shown
 from multitool.library import Library
-from multitool.recipe import VectorRecipe
+from multitool.recipe import VectorRecipe, is_number
 from multitool.registry import SaeEntry
 from multitool.sources import resolved
 from multitool.ui_common import QUIETLY, quiet
 from multitool.ui_components import component_controls
-from multitool.ui_feature import FeatureChoice, feature_choice, sae_names
+from multitool.ui_feature import FeatureChoice, feature_choice, known_of_feature, sae_names
 from multitool.ui_service import Service
 from multitool.vector import DIRECTIONS, needs_scan
 
@@ -52,13 +52,19 @@ def feature_controls(service: Service, opening: Opening) -> FeatureControls:
         weights, share, tokens = _direction_controls(service.library, choice, opening)
         usual_scale, scale, distance, centroid = _place_controls(service, choice.sae, opening)
     components, telling_components = component_controls(service, choice.sae)
+    of_feature = [choice.sae, choice.feature, weights]
     vector = [choice.sae, choice.feature, weights, share, tokens, centroid, usual_scale, scale, *components]
     telling_distance = {
         "fn": partial(_distance_shown, service), "inputs": vector, "outputs": distance, "trigger_mode": "always_last",
         **QUIETLY,
     }
     gr.on([control.change for control in vector], **telling_distance)
-    telling = (choice.telling, telling_distance, telling_components)
+    telling_known = {
+        "fn": partial(known_of_feature, service.library), "inputs": of_feature, "outputs": choice.known,
+        "trigger_mode": "always_last", **QUIETLY,
+    }
+    gr.on([control.change for control in of_feature], **telling_known)
+    telling = (telling_known, telling_distance, telling_components)
     return FeatureControls(choice.model, choice.sae, choice.feature, tuple(vector), telling)
 
 
@@ -75,24 +81,35 @@ def _direction_controls(library: Library, choice: FeatureChoice, opening: Openin
         info='Words, added and subtracted, with weights as in `king + queen*0.5`; an exact token in double '
         "quotes. Ticked below, the scale is their sum's own length",
     )
-
-    def of_model(model: str):
-        """The SAEs of another model, the first of them chosen, and the weights that suit it."""
-        names = sae_names(library, model)
-        return gr.update(choices=names, value=names[0]), library.find(names[0]).default_weights
-
-    def suitable(name: str | None):
-        """The weights that suit another SAE."""
-        return library.find(name).default_weights if library.offers(name or "") else gr.skip()
+    chosen = gr.Textbox(recipe.sae, visible=False)  # the SAE as of its last change, for the page to compare with
 
     weights.change(lambda kind: [gr.update(visible=kind == "mix"), gr.update(visible=kind == "tokens")], weights,
                    [share, tokens], **QUIETLY)
     gr.on([weights.change, choice.sae.change], partial(_weights_help, library), [choice.sae, weights], about,
           **QUIETLY)
-    # Only at a visitor's choice: an example brings weights of its own.
-    choice.model.input(of_model, choice.model, [choice.sae, weights], **QUIETLY)
-    choice.sae.input(suitable, choice.sae, weights, **QUIETLY)
+    # Only at a visitor's choice: an example brings weights of its own. A menu that is left as it was says so too.
+    choice.model.input(partial(_of_model, library), [choice.model, choice.sae], [choice.model, choice.sae, weights],
+                       **QUIETLY)
+    choice.sae.input(partial(_suitable, library), [choice.sae, chosen], weights, **QUIETLY)
+    choice.sae.change(lambda name: name, choice.sae, chosen, **QUIETLY)
     return weights, share, tokens
+
+
+def _of_model(library: Library, model: str | None, sae: str | None) -> list:
+    """For a model that has been chosen: itself, its SAEs with the first of them chosen, and the weights that suit it.
+
+    The SAE stays if it belongs to that model; if the model has no SAE here, its own model comes back.
+    """
+    own = library.find(sae).model if library.offers(sae or "") else None
+    names = sae_names(library, model)
+    if model == own or not names:
+        return [gr.skip() if own is None else own, gr.skip(), gr.skip()]
+    return [gr.skip(), gr.update(choices=names, value=names[0]), library.find(names[0]).default_weights]
+
+
+def _suitable(library: Library, sae: str | None, before: str | None):
+    """The weights that suit another SAE than before; else those that there are stay."""
+    return library.find(sae).default_weights if sae != before and library.offers(sae or "") else gr.skip()
 
 
 def _place_controls(service: Service, sae: gr.Dropdown, opening: Opening) -> tuple:
@@ -133,6 +150,29 @@ def control_values(library: Library, recipe: VectorRecipe) -> list:
             recipe.scale is None, scale, *recipe.pca, *[0.0] * (SHOWN - len(recipe.pca))]
 
 
+def check_shows(control, value) -> None:
+    """That a control can show a value. Raises UserError if it is beyond its limits, or none of its choices."""
+    offered = [own for _, own in getattr(control, "choices", None) or []]
+    if isinstance(value, str):
+        longest = getattr(control, "max_length", None)
+        if longest is not None and len(value) > longest:
+            valid = f"at most {longest:,} characters"
+        elif offered and value not in offered and not getattr(control, "allow_custom_value", False):
+            valid = ", ".join(offered)
+        else:
+            return
+    elif is_number(value):
+        low, high = getattr(control, "minimum", None), getattr(control, "maximum", None)
+        if (low is None or low <= value) and (high is None or value <= high):
+            return
+        valid = " ".join(part for part, limit in ((f"from {low}", low), (f"to {high}", high)) if limit is not None)
+    else:
+        return
+    raise UserError(
+        f"“{control.label}” is {shown(value)}; this page can show {valid}. Use the command line or the API for others."
+    )
+
+
 def vector_recipe(
     sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, *components
 ) -> VectorRecipe:
@@ -143,7 +183,9 @@ def vector_recipe(
     """
     n_used = max((i for i, weight in enumerate(components, 1) if weight), default=0)
     return VectorRecipe(
-        sae=sae, feature=feature, weights=weights, encoder_share=encoder_share,
+        sae=sae, feature=feature, weights=weights,
+        # What is not seen does not count.
+        encoder_share=encoder_share if weights == "mix" else VectorRecipe.encoder_share,
         tokens=tokens if weights == "tokens" else "", centroid=centroid, scale=None if usual_scale else scale,
         pca=components[:n_used],
     )

@@ -321,10 +321,15 @@ def _as_json(endpoint: Callable, answer: str) -> Callable:
 
 
 def offer_json_tools(page: gr.Blocks) -> None:
-    """Leave the twins alone as tools of a launched page's MCP server, by the plain names of the endpoints.
+    """Leave the twins alone as tools of a launched page's MCP server, by the plain names of the endpoints; and out of
+    the page *Use via API*, so that it counts as many endpoints as tools.
 
-    Gradio has no switch for it: all public endpoints are tools.
+    Gradio has no switch for either: all public endpoints are tools, and its client knows no names of the parameters of
+    those that it is told to leave undocumented.
     """
+    for listed in page.config["dependencies"]:
+        if str(listed["api_name"]).endswith(_TWIN) and listed["api_visibility"] == "public":
+            listed["api_visibility"] = "undocumented"
     server = page.mcp_server_obj
     if server is not None:
         server.tool_to_endpoint = {

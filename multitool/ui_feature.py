@@ -16,6 +16,7 @@ from multitool.registry import SaeEntry, models, saes
 from multitool.text import visible
 from multitool.ui_common import PRIVATE, QUIETLY, shown_errors
 from multitool.ui_service import Service
+from multitool.vector import DIRECTIONS
 
 _RANDOM = "Random"
 _STEPS = {
@@ -32,7 +33,7 @@ class FeatureChoice:
     model: gr.Dropdown
     sae: gr.Dropdown
     feature: gr.Textbox
-    telling: dict  # the arguments of an event that tells what is known of the feature
+    known: gr.HTML  # what is known of the feature
 
 
 def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
@@ -52,20 +53,19 @@ def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
         )
     with gr.Row():
         steps = {name: gr.Button(name, size="sm", min_width=60) for name in _STEPS}
-    known = gr.HTML(_told(library, recipe.sae, str(recipe.feature)), elem_id="evidence")
+    known = gr.HTML(known_of_feature(library, recipe.sae, str(recipe.feature), recipe.weights), elem_id="evidence")
 
-    def of_sae(name: str):
-        """The model and the range of another SAE."""
+    def of_sae(name: str, model: str | None):
+        """The model and the range of another SAE, and the SAEs beside it."""
         entry = library.find(name)
-        return entry.model, gr.update(info=_range(entry))
+        beside = gr.skip() if entry.model == model else gr.update(choices=sae_names(library, entry.model))
+        return entry.model, gr.update(info=_range(entry)), beside
 
-    telling = {"fn": partial(_told, library), "inputs": [sae, feature], "outputs": known, **QUIETLY}
-    sae.change(shown_errors(of_sae), sae, [model, feature], **QUIETLY)
-    gr.on([sae.change, feature.change], **telling)
+    sae.change(shown_errors(of_sae), [sae, model], [model, feature, sae], **QUIETLY)
     for name, button in steps.items():
         button.click(shown_errors(partial(_step, library, name)), [sae, feature], feature, show_progress_on=feature,
                      **PRIVATE)
-    return FeatureChoice(model, sae, feature, telling)
+    return FeatureChoice(model, sae, feature, known)
 
 
 def sae_names(library: Library, model: str) -> list[str]:
@@ -93,17 +93,17 @@ def _number(feature: str | None) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
 
 
-def _told(library: Library, name: str | None, feature: str | None) -> str:
+def known_of_feature(library: Library, name: str | None, feature: str | None, weights: str | None = None) -> str:
     """The SAE and what is known of its feature, for what the controls show; nothing if that is no SAE.
 
-    Of several features with weights nothing is known: their contexts are each one's own.
+    Of several features with weights nothing is known: their contexts are each one's own. Nor is anything told where
+    the feature has no part in the vector.
     """
     if not library.offers(name or ""):
         return ""
-    entry = library.find(name)
-    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + (
-        "" if (number := _number(feature)) is None else _evidence(entry, number)
-    )
+    entry, number = library.find(name), _number(feature)
+    told = number is not None and (weights not in DIRECTIONS or DIRECTIONS[weights].of_feature)
+    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + (_evidence(entry, number) if told else "")
 
 
 def _about(entry: SaeEntry, here: bool) -> str:

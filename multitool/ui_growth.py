@@ -1,31 +1,38 @@
 """Growing and checking trees on the page: the controls, and in words how far it is."""
 
+import contextlib
+import functools
 import time
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import gradio as gr
+import numpy as np
 
 from multitool.defaults import Opening, usual_growth
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
-from multitool.library import Library
 from multitool.prompts import PROMPTS
-from multitool.recipe import TreeRecipe
+from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.ui_common import QUIETLY, as_number
-from multitool.ui_controls import FeatureControls, vector_recipe
+from multitool.ui_controls import vector_recipe
+from multitool.ui_result import Made, heading
 from multitool.ui_service import Service
 from multitool.ui_steering import steering_controls, steering_settings, steering_values
 from multitool.ui_views import pictures
+from multitool.wording import title_told
 
 # Next tokens of each path that are looked at; another number can come by a link.
 _TOP_K = [("5, as published", 5), ("10", 10), ("20", 20), ("all above the cutoff", 0)]
 CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
 _BETWEEN_PICTURES = 0.5  # seconds
-_JUDGED_FROM = 50  # nodes; before, the time says little of what follows
-N_CONTROLS = len(TreeRecipe.__dataclass_fields__)
+_FEWEST = 8  # paths: fewer take hardly less time
+_FASTER = 0.85  # of the ratio of two levels to that of the two before, as measured on the demo
+_FIELDS = list(TreeRecipe.__dataclass_fields__)
+N_CONTROLS = len(_FIELDS)
 
 
-def growth_controls(service: Service, controls: FeatureControls, opening: Opening) -> list:
+def growth_controls(service: Service, opening: Opening) -> list:
     """The controls of prompt, growth and steering, in the order of TreeRecipe's fields, most of them folded away."""
     usual = usual_growth(opening.entry.model)
     top_k = gr.Radio(
@@ -33,27 +40,22 @@ def growth_controls(service: Service, controls: FeatureControls, opening: Openin
         info="The most probable ones of each path. All above the cutoff: a larger cutoff then says more in fewer nodes",
     )
     with gr.Accordion("Prompt and growth", open=False):
-        growth = _growth_controls(service, top_k, usual)
+        controls = _growth_controls(service, top_k, usual)
     with gr.Accordion("Steering and injection", open=False, elem_id="steering"):
-        steering = steering_controls()
-    cutoff = growth[4]
-    for chosen in (controls.model, controls.sae):  # at a visitor's choice: an example or a link brings its own growth
-        chosen.input(partial(_suited, service.library, chosen is controls.model), [controls.model, controls.sae],
-                     [top_k, cutoff], **QUIETLY)
-    return [*growth, *steering]
+        return [*controls, *steering_controls()]
 
 
-def _suited(library: Library, by_model: bool, model: str, sae: str | None):
-    """The choices that suit another model; nothing while it is the same.
+def growth_of_model(controls: list) -> list:
+    """Those of the growth's controls that follow the model: the next tokens looked at, and the cutoff."""
+    return [controls[_FIELDS.index(name)] for name in ("top_k", "cutoff")]
 
-    Args:
-        by_model: whether the model was chosen, and the SAE will follow, or the other way round.
-    """
-    of_sae = library.find(sae).model if library.offers(sae or "") else None
-    if of_sae in (None, model):
-        return gr.skip(), gr.skip()
-    usual = usual_growth(model if by_model else of_sae)
-    return usual.top_k, _written(usual.cutoff)
+
+def suited_growth(model: str, before: str) -> tuple:
+    """What suits another model than before: for ``growth_of_model``, and the model. Else what is shown stays."""
+    if model == before:
+        return (gr.skip(),) * 3
+    usual = usual_growth(model)
+    return usual.top_k, _written(usual.cutoff), model
 
 
 def _growth_controls(service: Service, top_k: gr.Radio, usual: TreeRecipe) -> list:
@@ -118,14 +120,19 @@ def _in_menu(*values) -> str | None:
 
 def growth_values(recipe: TreeRecipe) -> list:
     """What the controls show for a recipe, in their order."""
-    return [recipe.prompt, recipe.chat, recipe.answer, _top_k_shown(recipe.top_k), _written(recipe.cutoff),
-            recipe.max_depth, recipe.max_nodes, recipe.stop, *steering_values(recipe)]
+    return [recipe.prompt, recipe.chat, recipe.answer, recipe.top_k, _written(recipe.cutoff), recipe.max_depth,
+            recipe.max_nodes, recipe.stop, *steering_values(recipe)]
 
 
-def _top_k_shown(top_k: int):
-    """The choices with that one chosen, should it be none of the usual ones."""
-    others = [] if top_k in dict(_TOP_K).values() else [(str(top_k), top_k)]
-    return gr.Radio(choices=[*_TOP_K, *others], value=top_k)
+def filling(values: list) -> list:
+    """The answer that fills in all controls, the feature's and then those of growth, with their values.
+
+    A number of next tokens that is none of the usual ones becomes one of the choices.
+    """
+    top_k = len(values) - N_CONTROLS + _FIELDS.index("top_k")
+    others = [] if values[top_k] in dict(_TOP_K).values() else [(str(values[top_k]), values[top_k])]
+    shown = gr.Radio(choices=[*_TOP_K, *others], value=values[top_k])
+    return [*values[:top_k], shown, *values[top_k + 1 :]]
 
 
 def _written(cutoff: float) -> str:
@@ -134,16 +141,98 @@ def _written(cutoff: float) -> str:
     return f"{float(mantissa):.9g}e{int(power)}"
 
 
-def grow(service: Service, *values):
-    """Grow a tree; after every level the tree so far, and in words how far it is."""
+@dataclass
+class Turns:
+    """The growths that one visitor asks for: each ends the one before, and only the last is told of.
+
+    It is changed in place: a growth that is running sees that another has been asked for.
+    """
+
+    asked: int = 0
+    started: int = 0
+    running: bool = False  # the last one, or it is waited for
+
+    def ask(self) -> int:
+        """A growth is asked for; its number."""
+        self.asked += 1
+        self.running = True
+        return self.asked
+
+    def start(self, number: int) -> bool:
+        """Whether the growth of that number is the last, and so begins."""
+        if number != self.asked:
+            return False
+        self.started, self.running = number, True
+        return True
+
+    def end(self, number: int) -> None:
+        """The growth of that number has ended."""
+        if number == self.asked:
+            self.running = False
+
+    def refuse(self) -> None:
+        """None was begun where one was waited for: the queue was full. One that has begun ends by itself."""
+        if self.started < self.asked:
+            self.running = False
+
+    def stop(self) -> None:
+        """Whichever is running ends, and none is begun."""
+        self.asked += 1
+        self.running = False
+
+
+def only_latest(growth: Callable) -> Callable:
+    """The growth, a generator of answers, as long as no other has been asked for.
+
+    It takes the turns and its own number before everything else.
+    """
+
+    @functools.wraps(growth)
+    def streaming(turns: Turns, number: int, *arguments):
+        if not turns.start(number):
+            return
+        try:
+            with contextlib.closing(growth(*arguments)) as answers:
+                for answer in answers:
+                    if number != turns.asked:
+                        return
+                    yield answer
+        except UserError:
+            if number == turns.asked:
+                raise
+        finally:
+            turns.end(number)
+
+    return streaming
+
+
+def recipes_shown(*values) -> tuple[VectorRecipe, TreeRecipe]:
+    """The recipes that all controls of a tree show, the feature's and then those of growth, from their values in order.
+
+    Raises:
+        UserError: a value cannot be.
+    """
     prompt, chat, answer, top_k, cutoff, max_depth, max_nodes, stop, *steering = values[-N_CONTROLS:]
     answer = answer if chat else ""  # then its control is not seen
-    vector = vector_recipe(*values[:-N_CONTROLS])
-    recipe = TreeRecipe(
+    return vector_recipe(*values[:-N_CONTROLS]), TreeRecipe(
         prompt=prompt, chat=chat, answer=answer, top_k=top_k, cutoff=as_number(cutoff), max_depth=max_depth,
         max_nodes=max_nodes, stop=stop, **steering_settings(steering),
     )
-    yield from _progress(service.trees(vector, recipe))
+
+
+def grow(service: Service, *values):
+    """Grow a tree; after every level the tree so far, and in words how far it is."""
+    shown, told = recipes_shown(*values), False
+    for answer in _progress(service.trees(*shown)):
+        if not told and "document" in answer:
+            made = Made(title_told(answer["document"].settings), shown)
+            answer, told = answer | {"made": made, "title": heading(made)}, True
+        yield answer
+
+
+def no_tree(reason: str) -> dict:
+    """What leaves the page without a tree, after one that could not be grown."""
+    return {"document": None, "made": None, "title": "", "reason": reason}
 
 
 def go_on(service: Service, document: DefinitionTree | None):
@@ -167,29 +256,60 @@ def _progress(answers):
 
     Pictures of it are made now and then: they may take a twentieth of the time at most.
     """
-    yield {"status": "Starting …"}
-    next_picture = 0.0
+    yield {"status": "Starting …", "go_on": gr.update(visible=False), "reason": ""}
+    next_picture, levels = 0.0, []
     for answer in answers:
         if isinstance(answer, str):
             yield {"status": answer}
             continue
         if not len(answer.tree):  # the tree that is shown stays until there is something to show
             continue
-        found, began = {"document": answer, "status": _how_far(answer)}, time.monotonic()
+        levels.append(_open_paths(answer))
+        found, began = {"document": answer, "status": _how_far(answer, levels)}, time.monotonic()
         if began >= next_picture:
             found |= pictures(answer)
             next_picture = began + max(_BETWEEN_PICTURES, 20 * (time.monotonic() - began))
         yield found
 
 
-def _how_far(document: DefinitionTree) -> str:
-    """In words how far a growing tree is, and how long it can take at most."""
-    nodes, most = len(document.tree), document.settings["max_nodes"]
+def _how_far(document: DefinitionTree, levels: list[int]) -> str:
+    """In words how far a growing tree is, and how long it takes in all, where that can be told.
+
+    Args:
+        levels: how many paths each level has followed up, with the next one's behind.
+    """
     words = (
-        f"Growing: {document.depth_grown} tokens deep of at most {document.settings['max_depth']}, {nodes:,} nodes, "
-        f"{document.seconds:.1f} s"
+        f"Growing: {document.depth_grown} tokens deep of at most {document.settings['max_depth']}, "
+        f"{len(document.tree):,} nodes, {document.seconds:.1f} s"
     )
-    if _JUDGED_FROM <= nodes < most:
-        # Larger trees take less per node, so this is rather too much.
-        words += f"; {most:,} nodes, the most there can be, would take some {document.seconds / nodes * most:.0f} s"
-    return words
+    in_all = seconds_in_all(levels, document.seconds, document.settings["max_depth"] - document.depth_grown)
+    return words if in_all is None else f"{words}; some {in_all:.0f} s in all"
+
+
+def seconds_in_all(levels: list[int], seconds: float, most: int) -> float | None:
+    """How long a growth takes in all; None as long as its levels do not become smaller: then there is no telling.
+
+    Every path takes about as long as those before. Levels become smaller faster and faster.
+
+    Args:
+        levels: how many paths each level has followed up, with the next one's behind.
+        seconds: for those that have been followed up.
+        most: levels that can follow.
+    """
+    *done, level = levels
+    if not done or not level or level >= done[-1]:
+        return None
+    left, ratio = 0.0, level / done[-1]
+    for _ in range(most):
+        left += max(level, _FEWEST)
+        ratio *= _FASTER
+        level *= ratio
+        if level < 1:
+            break
+    return seconds + left * seconds / sum(done)
+
+
+def _open_paths(document: DefinitionTree) -> int:
+    """How many paths the next level of a growing tree follows up."""
+    tree = document.tree
+    return int(np.count_nonzero((tree.depth == document.depth_grown) & ~tree.end))

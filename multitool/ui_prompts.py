@@ -1,19 +1,21 @@
 """The tab that asks several prompts in one go."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 
 import gradio as gr
 
 from multitool.document import DefinitionTree
 from multitool.prompts import PLAIN_PROMPTS, PROMPTS
-from multitool.recipe import TreeRecipe
+from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.text import percent, visible
-from multitool.ui_common import PRIVATE, as_number, on_model, save, shown_errors
+from multitool.ui_common import PRIVATE, as_number, by_name, on_model, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
 from multitool.ui_growth import CUTOFFS
+from multitool.ui_result import Made, cleared_on_error, heading, tell_changes, title_box
 from multitool.ui_service import MOST_PROMPTS, Service
-from multitool.wording import source_told
+from multitool.wording import title_told
 
 _DEFINITIONS_SHOWN = 5
 # Each with its kind and its part of the width.
@@ -37,43 +39,61 @@ def prompts_tab(service: Service, controls: FeatureControls) -> None:
     with gr.Row(elem_classes="actions"):
         ask = gr.Button("Ask all", variant="primary", min_width=160, elem_id="ask-all")
         stop = gr.Button("Stop", min_width=80)
+    title = title_box(None, "prompts-title")
     status = gr.Textbox("", show_label=False, placeholder="Nothing asked yet.", interactive=False, container=False,
                         elem_id="prompts-status", elem_classes="status")
     kinds, widths = zip(*_COLUMNS.values(), strict=True)
     table = gr.Dataframe(
         headers=list(_COLUMNS), datatype=list(kinds), column_widths=[f"{width}%" for width in widths], wrap=True,
-        interactive=False, max_height=560, elem_id="answers", elem_classes="table",
+        interactive=False, max_height=560, elem_id="answers", elem_classes=["table", "greys"],
         label="Answers (“…”: goes on below the cutoff; entropy of the first token, in nats)",
     )
     file = gr.DownloadButton("All trees (JSON)", size="sm", elem_id="trees", visible=False)
+    made = gr.State()
+    answers = {"status": status, "table": table, "file": file, "made": made, "title": title}
+    settings = [*controls.all(), prompts, cutoff]
+    read = partial(_settings, min(TreeRecipe.max_nodes, service.settings.max_nodes))
     asking = ask.click(
-        shown_errors(partial(_asked, service)), [*controls.all(), prompts, cutoff], [status, table, file],
-        show_progress="hidden", **on_model(service.settings), **PRIVATE,
+        shown_errors(by_name(answers, cleared_on_error(read, _nothing, partial(_asked, service, read)))),
+        [made, *settings], list(answers.values()), show_progress="hidden", **on_model(service.settings), **PRIVATE,
     )
     stop.click(lambda: "Stopped.", None, status, cancels=asking, queue=False, **PRIVATE)
+    asking.then(**tell_changes(read, made, title, settings))
     controls.tell_after(asking)
 
 
-def _asked(service: Service, *values):
-    """For the status, the table and the file: the answers as they come, in the end the trees."""
+def _settings(most: int, *values) -> tuple[VectorRecipe, list[TreeRecipe]]:
+    """The recipes that the controls show; of no more than ``most`` nodes. Raises UserError if a value cannot be."""
     *vector_values, prompts, cutoff = values
-    most = min(TreeRecipe.max_nodes, service.settings.max_nodes)
-    recipes = [
+    return vector_recipe(*vector_values), [
         TreeRecipe(prompt=line.strip(), cutoff=as_number(cutoff), max_nodes=most)
         for line in prompts.splitlines() if line.strip()
     ]
-    vector = vector_recipe(*vector_values)
-    yield "Starting …", [], gr.update(visible=False)
+
+
+def _nothing(status: str) -> dict:
+    return {"status": status, "table": [], "file": gr.update(visible=False), "made": None, "title": ""}
+
+
+def _asked(service: Service, read: Callable, *values):
+    """The answers as they come, in the end the trees."""
+    vector, recipes = shown = read(*values)
+    if not recipes:
+        yield _nothing("There is no prompt to ask. Write one a line above.")
+        return
+    yield _nothing("Starting …")
     for answer in service.trees_of_prompts(vector, recipes):
         if isinstance(answer, str):
-            yield answer, gr.skip(), gr.skip()
+            yield {"status": answer}
         else:
             trees = answer
-            yield gr.skip(), [_row(tree) for tree in trees], gr.skip()
-    told = trees[0].settings
-    words = visible(source_told(told))
-    path = save(json.dumps([tree.to_dict() for tree in trees], ensure_ascii=False, allow_nan=False), told, "trees.json")
-    yield words, gr.skip(), gr.update(value=path, visible=True)
+            made = Made(title_told(trees[0].settings), shown)
+            yield {"table": [_row(tree) for tree in trees], "made": made, "title": heading(made)}
+    path = save(
+        json.dumps([tree.to_dict() for tree in trees], ensure_ascii=False, allow_nan=False), trees[0].settings,
+        "trees.json",
+    )
+    yield {"status": f"{len(trees)} asked.", "file": gr.update(value=path, visible=True)}
 
 
 def _row(document: DefinitionTree) -> list:

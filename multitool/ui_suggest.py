@@ -8,8 +8,9 @@ from multitool.errors import UserError
 from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.suggestion import GRID, Suggestion
 from multitool.text import visible
-from multitool.ui_common import PRIVATE, on_model, shown_errors
+from multitool.ui_common import PRIVATE, by_name, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, control_values
+from multitool.ui_result import Made, cleared_on_error, heading, tell_changes, title_box
 from multitool.ui_service import Service
 
 _WHAT_IT_DOES = (
@@ -25,19 +26,23 @@ def suggest_tab(service: Service, controls: FeatureControls) -> None:
         run = gr.Button("Try the settings", variant="primary", min_width=160, elem_id="suggest")
         stop = gr.Button("Stop", min_width=80)
         use = gr.Button("Use the best", min_width=140, interactive=False, elem_id="use-best")
+    title = title_box(None, "suggest-title")
     status = gr.Textbox("", show_label=False, placeholder="Nothing tried yet.", interactive=False, container=False,
                         lines=1, max_lines=4, elem_id="suggest-status", elem_classes="status")
     table = gr.Dataframe(
         headers=[_heading(column) for column in Suggestion.columns], interactive=False, max_height=560, wrap=True,
         datatype=["str", "number", "str", *["number"] * (len(Suggestion.columns) - 3)], elem_id="trials",
-        elem_classes="table",
+        elem_classes=["table", "greys"],
         label="Settings tried, the best first (scale in units of the mean token distance)",
     )
-    best = gr.State()  # its recipe
+    best, made = gr.State(), gr.State()  # its recipe
+    answers = {"status": status, "table": table, "best": best, "use": use, "made": made, "title": title}
+    settings = [controls.sae, controls.feature]
     trying = run.click(
-        shown_errors(partial(_suggested, service)), [controls.sae, controls.feature], [status, table, best, use],
-        show_progress="hidden", **on_model(service.settings), **PRIVATE,
+        shown_errors(by_name(answers, cleared_on_error(_recipe, _nothing, partial(_suggested, service)))),
+        [made, *settings], list(answers.values()), show_progress="hidden", **on_model(service.settings), **PRIVATE,
     )
+    trying.then(**tell_changes(_recipe, made, title, settings))
     stop.click(lambda: "Stopped.", None, status, cancels=trying, queue=False, **PRIVATE)
     controls.tell_after(trying)
     use.click(shown_errors(partial(_filled, service)), best, controls.all(), queue=False, **PRIVATE)
@@ -47,14 +52,28 @@ def _heading(column: str) -> str:
     return column[:1].upper() + column[1:]
 
 
+def _recipe(sae: str, feature: str) -> VectorRecipe:
+    return VectorRecipe(sae=sae, feature=feature)
+
+
+def _nothing(status: str) -> dict:
+    return {
+        "status": status, "table": [], "best": None, "use": gr.update(interactive=False), "made": None, "title": "",
+    }
+
+
 def _suggested(service: Service, sae: str, feature: str):
-    """For the status, the table, the best recipe and the button that uses it."""
-    yield "Starting …", gr.skip(), gr.skip(), gr.skip()
-    for answer in service.suggestion(VectorRecipe(sae=sae, feature=feature), TreeRecipe()):
+    """What has been tried, the best recipe and the button that uses it."""
+    yield {"status": "Starting …"}
+    recipe = _recipe(sae, feature)
+    for answer in service.suggestion(recipe, TreeRecipe()):
         if isinstance(answer, str):
-            yield answer, gr.skip(), gr.skip(), gr.skip()
-    words = visible(f"{sae} feature {feature}: {answer.sentence}")
-    yield words, answer.rows, answer.recipe, gr.update(interactive=True)
+            yield {"status": answer}
+    made = Made(f"{recipe.sae} · feature {recipe.feature}", recipe)
+    yield {
+        "status": visible(answer.sentence), "table": answer.rows, "best": answer.recipe,
+        "use": gr.update(interactive=True), "made": made, "title": heading(made),
+    }
 
 
 def _filled(service: Service, recipe: VectorRecipe | None) -> list:

@@ -5,10 +5,13 @@ from functools import partial
 import gradio as gr
 
 from multitool.recipe import VectorRecipe
-from multitool.ui_common import PRIVATE, on_model, shown_errors
+from multitool.ui_common import PRIVATE, by_name, on_model, shown_errors
 from multitool.ui_controls import FeatureControls
 from multitool.ui_evidence import highlighted
+from multitool.ui_result import Made, cleared_on_error, heading, tell_changes, title_box
 from multitool.ui_service import LONGEST_TEXT, Service
+
+_NOTHING_YET = "Nothing read yet."
 
 
 def text_tab(service: Service, controls: FeatureControls) -> None:
@@ -21,18 +24,38 @@ def text_tab(service: Service, controls: FeatureControls) -> None:
     )
     with gr.Row(elem_classes="actions"):
         read = gr.Button("Read the text", variant="primary", min_width=160, elem_id="read")
-    status = gr.Textbox("", show_label=False, placeholder="Nothing read yet.", interactive=False, container=False,
+    title = title_box(None, "text-title")
+    status = gr.Textbox("", show_label=False, placeholder=_NOTHING_YET, interactive=False, container=False,
                         elem_id="text-status", elem_classes="status")
-    shown = gr.HTML("", elem_id="fires")
+    shown = gr.HTML("", elem_id="fires", elem_classes="greys")
+    made = gr.State()
+    answers = {"status": status, "shown": shown, "made": made, "title": title}
+    settings = [controls.sae, controls.feature, text]
+    handler = cleared_on_error(_settings, _nothing, partial(_read, service))
     reading = read.click(
-        shown_errors(partial(_read, service)), [controls.sae, controls.feature, text], [status, shown],
-        show_progress_on=shown, **on_model(service.settings), **PRIVATE,
+        shown_errors(by_name(answers, handler)), [made, *settings], list(answers.values()), show_progress="hidden",
+        **on_model(service.settings), **PRIVATE,
     )
+    reading.then(**tell_changes(_settings, made, title, settings))
     controls.tell_after(reading)
 
 
-def _read(service: Service, sae: str, feature: str, text: str):
-    for answer in service.activity(VectorRecipe(sae=sae, feature=feature), text):
+def _settings(sae: str, feature: str, text: str) -> tuple[VectorRecipe, str]:
+    return VectorRecipe(sae=sae, feature=feature), text
+
+
+def _nothing(status: str) -> dict:
+    return {"status": status, "shown": "", "made": None, "title": ""}
+
+
+def _read(service: Service, *values):
+    recipe, text = shown = _settings(*values)
+    if not text.strip():
+        yield _nothing("There is no text to read. Paste one above.")
+        return
+    yield {"status": "Starting …"}
+    for answer in service.activity(recipe, text):
         if isinstance(answer, str):
-            yield answer, gr.skip()
-    yield f"{sae} feature {feature}", highlighted(answer)
+            yield {"status": answer}
+    made = Made(f"{recipe.sae} · feature {recipe.feature}", shown)
+    yield {"status": "Read.", "shown": highlighted(answer), "made": made, "title": heading(made)}

@@ -15,8 +15,9 @@ from multitool.text import visible
 from multitool.ui_common import PRIVATE, QUIETLY, by_name, save, shown_errors
 from multitool.ui_controls import FeatureControls, vector_recipe
 from multitool.ui_evidence import list_verdict
+from multitool.ui_result import Made, cleared_on_error, heading, tell_changes, title_box
 from multitool.ui_service import Service
-from multitool.wording import distance, source_told
+from multitool.wording import distance, source_told, title_told
 
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
 
@@ -49,9 +50,10 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
         check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
         keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
+    title = title_box(None, "list-title")
     status = gr.Textbox("", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
                         container=False, elem_id="list-status", elem_classes="status")
-    verdict = gr.HTML("", elem_id="list-verdict")
+    verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
     with gr.Row():
         with gr.Column(min_width=380, visible=False) as kept_column:
             kept_name = gr.HTML("", elem_id="kept-list-name", elem_classes="view-title", padding=False)
@@ -60,16 +62,18 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
                 elem_classes="table", label="Kept list",
             )
         with gr.Column(min_width=380):
-            shared = gr.HTML("", elem_id="lists-shared", elem_classes="view-title", padding=False, visible=False)
+            shared = gr.HTML("", elem_id="lists-shared", elem_classes=["view-title", "greys"], padding=False,
+                             visible=False)
             table = gr.Dataframe(
                 **_frame(engine.TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
-                elem_classes="table", show_search="search", label="Tokens (␣ is a blank)",
+                elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
             )
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
-    listed, kept = gr.State(), gr.State()
+    listed, kept, made = gr.State(), gr.State(), gr.State()
 
     measure.change(_suited, measure, [measure, exponent, negative], **QUIETLY)
-    event = {"outputs": [status, listed], "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
+    answers = {"status": status, "listed": listed, "made": made, "title": title}
+    event = {"outputs": list(answers.values()), "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
         "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
@@ -78,11 +82,16 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
         "fn": by_name(shown, partial(_shown, service)), "inputs": [listed, kept], "outputs": list(shown.values()),
         "show_progress_on": table, **PRIVATE,
     }
+    settings = [*controls.all(), measure, exponent, top, negative, words]
+    telling = tell_changes(_settings, made, title, settings)
     for button, inputs, handler in (
-        (make, [*controls.all(), measure, exponent, top, negative, words], _listed), (check, listed, _checked),
+        (make, [made, *settings], cleared_on_error(_settings, _nothing, partial(_listed, service))),
+        (check, listed, partial(_checked, service)),
     ):
-        making = button.click(shown_errors(partial(handler, service)), inputs, **event)
+        making = button.click(shown_errors(by_name(answers, handler)), inputs, **event)
         making.success(**show)
+        making.failure(**show)
+        making.then(**telling)
         controls.tell_after(making)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
@@ -106,11 +115,27 @@ def _frame(columns: tuple[str, ...]) -> dict:
     }
 
 
+def _settings(*values) -> tuple[VectorRecipe, ListRecipe]:
+    """The recipes that the controls show. Raises UserError if a value cannot be."""
+    *vector_values, measure, exponent, top, negative, words = values
+    exponent = exponent if measure == "score" else ListRecipe.exponent  # else its control is not seen
+    return vector_recipe(*vector_values), ListRecipe(
+        measure=measure, exponent=exponent, top=top, negative=negative, words=words
+    )
+
+
+def _nothing(status: str) -> dict:
+    return {"status": status, "listed": None, "made": None, "title": ""}
+
+
 def _listed(service: Service, *values):
     """List the tokens; until they can be listed, in words what is being waited for."""
-    *vector_values, measure, exponent, top, negative, words = values
-    recipe = ListRecipe(measure=measure, exponent=exponent, top=top, negative=negative, words=words)
-    yield from _made(service, vector_recipe(*vector_values), recipe, evidence=False)
+    shown = _settings(*values)
+    for answer in _made(service, *shown, evidence=False):
+        if "listed" in answer:
+            made = Made(title_told(answer["listed"].table.settings), shown)
+            answer = answer | {"made": made, "title": heading(made)}
+        yield answer
 
 
 def _checked(service: Service, listed: _Listed | None):
@@ -122,10 +147,7 @@ def _checked(service: Service, listed: _Listed | None):
 
 def _made(service: Service, vector: VectorRecipe, recipe: ListRecipe, *, evidence: bool):
     for answer in service.table(vector, recipe, evidence=evidence):
-        if isinstance(answer, str):
-            yield answer, gr.skip()
-        else:
-            yield "", _Listed(vector, recipe, answer)
+        yield {"status": answer} if isinstance(answer, str) else {"listed": _Listed(vector, recipe, answer)}
 
 
 _ALSO = "rank in the other"
@@ -133,10 +155,12 @@ _ALSO = "rank in the other"
 
 def _shown(service: Service, listed: _Listed | None, kept: _Listed | None) -> dict:
     """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
-    if listed is None:
-        return {"status": ""}
-    table = listed.table
     other = kept.table if kept else None
+    if listed is None:  # the status tells why
+        no = gr.update(interactive=False)
+        return {"verdict": "", "table": gr.Dataframe(**_frame(engine.TOKEN_COLUMNS), value=[]), "csv": None,
+                "check": no, "keep": no, "shared": gr.update(visible=False)}
+    table = listed.table
     views = {
         "status": visible(_summary(table)),
         "verdict": list_verdict(table, partial(_token_text, service, table)),
@@ -192,4 +216,5 @@ def _order(table: TokenTable) -> str:
 
 
 def _summary(table: TokenTable) -> str:
-    return f"{source_told(table.settings)}, by {_order(table)}; {distance(table.settings, table.vector)}"
+    """In words how it was made, but for what its title tells."""
+    return f"By {_order(table)}; {distance(table.settings, table.vector)}"

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -14,20 +15,34 @@ from multitool.compare import compare_trees
 from multitool.defaults import DEMO, Opening, usual_growth
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import DEFAULT_NODES
-from multitool.library import Library
-from multitool.recipe import VectorRecipe
+from multitool.errors import UserError
+from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.tree import Tree
 from multitool.ui_common import PRIVATE, QUIETLY, by_name, on_model, quiet, shown_errors
-from multitool.ui_controls import FeatureControls, control_values
+from multitool.ui_controls import FeatureControls, check_shows, control_values
 from multitool.ui_examples import examples
-from multitool.ui_growth import CUTOFFS, check, go_on, grow, growth_controls, growth_values
+from multitool.ui_growth import (
+    CUTOFFS,
+    Turns,
+    check,
+    filling,
+    go_on,
+    grow,
+    growth_controls,
+    growth_of_model,
+    growth_values,
+    no_tree,
+    only_latest,
+    recipes_shown,
+    suited_growth,
+)
+from multitool.ui_result import Made, as_shown, cleared_on_error, heading, tell_changes, title_box
 from multitool.ui_service import Service
 from multitool.ui_views import (
     EMPTY,
     FIGURES,
     FILES,
     ORDERS,
-    asked_recipes,
     comparison_line,
     data_files,
     explorer,
@@ -35,10 +50,12 @@ from multitool.ui_views import (
     link_query,
     pictures,
     probability_bar,
+    recipes_told,
     summary,
     table,
     titled,
 )
+from multitool.wording import title_told
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
 DEMO_TREE = Path(__file__).parent / "demo" / "opening_tree.json"
@@ -52,7 +69,9 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     """Build the tab and wire it to the controls; a link's settings are taken from the page's address."""
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
     buttons = examples(service.library, controls, opening)
-    growing_controls = growth_controls(service, controls, opening)
+    growing_controls = growth_controls(service, opening)
+    all_controls = [*controls.all(), *growing_controls]
+    opened_with = opened and Made(title_told(opened.settings), as_shown(recipes_shown, _values(all_controls)))
     with gr.Row(elem_classes="actions"):
         grow_button = gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow")
         stop = gr.Button("Stop", min_width=80, elem_id="stop")
@@ -62,14 +81,15 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
             for text, name in (("Check this tree", "check"), ("Keep to compare", "keep"))
         )
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop")
+    title = title_box(opened_with, "tree-title")
     status = gr.Textbox(summary(opened), show_label=False, container=False, lines=1, max_lines=8, interactive=False,
                         elem_id="status", elem_classes="status")
-    bar = gr.HTML(probability_bar(opened), elem_id="coverage", apply_default_css=False)
+    bar = gr.HTML(probability_bar(opened), elem_id="coverage", elem_classes="greys", apply_default_css=False)
     with gr.Row(visible=_is_cut(opened), elem_classes="actions", elem_id="offer") as offer:
-        offered = gr.HTML(_offer(opened), apply_default_css=False, padding=False, min_width=280)
+        offered = gr.HTML(_offer(opened), elem_classes="greys", apply_default_css=False, padding=False, min_width=280)
         follow_all = gr.Button("Follow all above the cutoff", size="sm", scale=0, min_width=220, elem_id="follow-all")
-    verdict = gr.HTML("", elem_id="tree-verdict")
-    comparison = gr.HTML("", elem_id="comparison", visible=False)
+    verdict = gr.HTML("", elem_id="tree-verdict", elem_classes="greys")
+    comparison = gr.HTML("", elem_id="comparison", elem_classes="greys", visible=False)
     with gr.Tabs():
         with gr.Tab("Explore", elem_id="explore-tab") as explore_tab:
             views = _explore_views(opened)
@@ -98,28 +118,39 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         ]
         upload = gr.UploadButton("Open a saved tree (JSON)", size="sm", file_types=[".json"], elem_id="open")
     order = views.pop("order")
-    document, kept, on_figure, linked = gr.State(opened), gr.State(), gr.State(False), gr.State("")
+    document, kept, on_figure = gr.State(opened), gr.State(), gr.State(False)
+    made, reason = gr.State(opened_with), gr.State("")  # of no tree: why there is none
+    # The last growth that was asked for. Its number goes with what the page sends, so that each growth knows its own.
+    turns, number, linked = gr.State(Turns()), gr.Number(0, visible=False), gr.State("")
+    suited = gr.State(opening.entry.model)  # whose growth the controls were last given
 
     shown = views | {
         "status": status, "bar": bar, "verdict": verdict, "go_on": more, "check": check_button, "keep": keep,
         "link": link, "drop": drop, "offer": offer, "offered": offered, "comparison": comparison,
         **dict(zip(FILES, data, strict=True)),
     }
-    grown = {"document": document} | {name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions")}
+    grown = {"document": document, "made": made, "title": title, "reason": reason} | {
+        name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions", "go_on")
+    }
 
-    def on_the_model(handler, inputs) -> dict:
+    def on_the_model(handler, *inputs) -> dict:
         return {
-            "fn": shown_errors(by_name(grown, partial(handler, service))), "inputs": inputs,
-            "outputs": list(grown.values()), "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
+            "fn": shown_errors(by_name(grown, handler)), "inputs": [*inputs], "outputs": list(grown.values()),
+            "show_progress": "hidden", **on_model(service.settings), **PRIVATE,
         }
 
-    growing = on_the_model(grow, [*controls.all(), *growing_controls])
+    def in_turn(growth, *inputs) -> dict:
+        return on_the_model(only_latest(growth), turns, number, *inputs) | {"trigger_mode": "multiple"}
+
+    growing = in_turn(cleared_on_error(recipes_shown, no_tree, partial(grow, service)), made, *all_controls)
+    continuing = in_turn(partial(go_on, service), document)
+    asking = {"fn": _asked, "inputs": turns, "outputs": [number, status], **QUIETLY}
     reset = {
         "fn": _reset, "inputs": document, "outputs": [trim, least_lift, order], "show_progress": "hidden", **PRIVATE,
     }
     trimming = [document, trim, least_lift]
     show = {
-        "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept],
+        "fn": shown_errors(by_name(shown, _shown)), "inputs": [*trimming, order, kept, turns, reason],
         "outputs": list(shown.values()), "show_progress_on": views["view"], **PRIVATE,
     }
     draw = {
@@ -127,34 +158,48 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         "show_progress_on": drawn[0], **PRIVATE,
     }
 
-    set_by_link = [*controls.all(), *growing_controls, linked]
+    told_by_file = {"document": document, "made": made, "title": title, "reason": reason, "suited": suited}
+    set_by_link = {"linked": linked, "number": number, **told_by_file}
+    named_controls = dict(enumerate(all_controls))
 
-    def from_link(request: gr.Request) -> list:  # Gradio knows by the annotation what to give
-        return _from_link(service, opening, request.query_params, len(set_by_link))
+    def from_link(turns: Turns, request: gr.Request) -> dict:  # Gradio knows by the annotation what to give
+        return by_name(set_by_link | named_controls, _from_link)(
+            service, opening, all_controls, request.query_params, turns
+        )
 
     def show_after(event, after="then") -> None:
         getattr(event, after)(**show).then(**draw)
 
-    growths = [grow_button.click(**growing), more.click(**on_the_model(go_on, document)), linked.change(**growing)]
-    filled = {"outputs": [*controls.all(), *growing_controls], "queue": False, **PRIVATE}
+    for button in (grow_button, more):
+        button.click(**asking)  # before it grows: the events of a click follow each other
+    growths = [grow_button.click(**growing), more.click(**continuing), linked.change(**growing)]
+    filled = {"outputs": [number, status, suited, *all_controls], **QUIETLY}
     for button, recipe in buttons:
-        fill = button.click(partial(_example, service.library, recipe), None, **filled)
-        growths.append(fill.then(**growing))
-    following = follow_all.click(shown_errors(partial(_following_all, service.library)), document, **filled)
-    growths.append(following.success(**growing))
+        growths.append(button.click(partial(_example, service, recipe), turns, **filled).then(**growing))
+    following_all = shown_errors(partial(_following_all, service, all_controls))
+    growths.append(follow_all.click(following_all, [turns, document], **filled).success(**growing))
+    following_model = [*growth_of_model(growing_controls), suited]
+    controls.model.change(suited_growth, [controls.model, suited], following_model, **QUIETLY)
+    telling = tell_changes(recipes_shown, made, title, all_controls)
     for growth in growths:
         controls.tell_after(growth)
-        # A tree whose growth broke off is shown as far as it has grown. (Plain `then` would also follow a stop.)
+        growth.then(**telling)  # the controls may have changed meanwhile
+        # A tree whose growth broke off is shown as far as it has grown. (To Gradio a stop is a failure too.)
         show_after(growth.success(**reset))
-        show_after(growth.failure(**reset))
-    checking = check_button.click(**on_the_model(check, document))
+        show_after(growth.failure(_refused, turns, None, **QUIETLY).then(**reset))
+    checking = check_button.click(**on_the_model(partial(check, service), document))
     show_after(checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE))
     show_after(checking, "failure")
     # One event each: of a list, each would wait for those before it, and may then stop what has just been started.
+    stop.click(_stopped, turns, None, **QUIETLY)
     for running in (*growths, checking):
         stop.click(None, cancels=running, **PRIVATE)
     show_after(stop.click(**reset))
-    show_after(upload.upload(shown_errors(_opened), upload, document, **PRIVATE).success(**reset))
+    opening_file = upload.upload(
+        shown_errors(by_name(told_by_file | named_controls, partial(_opened, service, all_controls))),
+        [turns, upload, *all_controls], [*told_by_file.values(), *all_controls], show_progress="hidden", **PRIVATE,
+    )
+    show_after(opening_file.success(**reset))
     show_after(keep.click(lambda shown: shown, document, kept, show_progress="hidden", **PRIVATE))
     show_after(drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE))
     gr.on([trim.input, least_lift.release, order.input], trigger_mode="always_last", **show).then(**draw)
@@ -163,9 +208,8 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     figure_tab.select(lambda: True, None, on_figure, **QUIETLY).then(**draw)
     explore_tab.select(lambda: False, None, on_figure, **QUIETLY)
     gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
-    page.load(
-        shown_errors(from_link), None, set_by_link, show_progress="hidden", **PRIVATE,
-    )
+    page.load(from_link, turns, [*set_by_link.values(), *all_controls], show_progress="hidden", **PRIVATE)
+    show_after(reason.change(**reset))  # a link that cannot be followed
 
 
 def _explore_views(opened: DefinitionTree | None) -> dict:
@@ -176,12 +220,12 @@ def _explore_views(opened: DefinitionTree | None) -> dict:
             kept_view = explorer(None, "kept-view")
         with gr.Column(scale=2, min_width=400):
             name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
-            view = explorer(explore.payload(opened) if opened else None, "tree-view")
+            view = explorer(explore.payload(opened) if opened else None, "tree-view", elem_classes="greys")
         with gr.Column(scale=1, min_width=300):
             order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
             definitions = gr.Dataframe(
                 **table(opened, ORDERS[0], None), interactive=False, wrap=True, max_height=620, elem_id="definitions",
-                elem_classes="table", label="Definitions",
+                elem_classes=["table", "greys"], label="Definitions",
             )
     return {
         "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "name": name, "view": view,
@@ -201,30 +245,52 @@ def _figure_controls() -> tuple[list, list]:
         ]
     picture = gr.Image(
         type="filepath", format="png", interactive=False, show_label=False, label="Definition tree",
-        buttons=["download", "fullscreen"], elem_id="tree-picture",
+        buttons=["download", "fullscreen"], elem_id="tree-picture", elem_classes="greys",
     )
     with gr.Row():
         files = [gr.DownloadButton(kind.upper(), size="sm", elem_id=kind) for kind in FIGURES]
     return drawing, [picture, *files]
 
 
-def _from_link(service: Service, opening: Opening, parameters: Mapping[str, str], n_outputs: int) -> list:
-    """The controls as a link's query sets them, and the query, which starts the growth; nothing without one."""
-    found = links.recipes_of(parameters, opening.recipe)
-    if found is None:
-        return [gr.skip()] * n_outputs
-    return [*control_values(service.library, found[0]), *growth_values(found[1]), links.query(*found)]
+def _values(controls: list) -> list:
+    """What the controls show when the page opens."""
+    return [control.value for control in controls]
 
 
-def _example(library: Library, recipe: VectorRecipe) -> list:
-    """The controls as an example sets them."""
-    return [*control_values(library, recipe), *growth_values(usual_growth(library.find(recipe.sae).model))]
+def _set(service: Service, controls: list, vector: VectorRecipe, tree: TreeRecipe) -> list:
+    """What the controls show for recipes, in their order. Raises UserError if they cannot."""
+    service.library.find(vector.sae)
+    values = [*control_values(service.library, vector), *growth_values(tree)]
+    for control, value in zip(controls, values, strict=True):
+        check_shows(control, value)
+    return values
 
 
-def _following_all(library: Library, document: DefinitionTree) -> list:
-    """The controls for the tree that is shown, but with all next tokens above the cutoff."""
-    vector, tree = asked_recipes(document)
-    return [*control_values(library, vector), *growth_values(replace(tree, top_k=0))]
+def _asked(turns: Turns) -> tuple:
+    """A growth is asked for: its number, and for the status that it is on its way."""
+    return turns.ask(), "Starting …"
+
+
+def _stopped(turns: Turns) -> None:
+    turns.stop()
+
+
+def _refused(turns: Turns) -> None:
+    turns.refuse()
+
+
+def _example(service: Service, recipe: VectorRecipe, turns: Turns) -> list:
+    """A growth is asked for, and the controls as an example sets them."""
+    model = service.library.find(recipe.sae).model
+    values = [*control_values(service.library, recipe), *growth_values(usual_growth(model))]
+    return [*_asked(turns), model, *filling(values)]
+
+
+def _following_all(service: Service, controls: list, turns: Turns, document: DefinitionTree) -> list:
+    """The growth of the tree that is shown is asked for once more, with all next tokens above the cutoff."""
+    vector, tree = recipes_told(document)
+    values = _set(service, controls, vector, replace(tree, top_k=0))
+    return [*_asked(turns), service.library.find(vector.sae).model, *filling(values)]
 
 
 def _is_cut(document: DefinitionTree | None) -> bool:
@@ -235,8 +301,37 @@ def _offer(document: DefinitionTree | None) -> str:
     return "" if document is None else quiet(document.caution)
 
 
-def _opened(path: str) -> DefinitionTree:
-    return read_tree(Path(path).read_bytes())
+def _from_link(service: Service, opening: Opening, controls: list, parameters: Mapping[str, str], turns: Turns) -> dict:
+    """The controls as a link's query sets them, and a growth asked for; nothing without one.
+
+    A link that cannot be followed leaves no tree: one from elsewhere would pass for what it was to show. (It does not
+    raise, and yields nothing: states that an error or a generator leaves behind set off no event.)
+    """
+    try:
+        found = links.recipes_of(parameters, opening.recipe)
+        if found is None:
+            return {"linked": ""}
+        values = _set(service, controls, *found)
+    except UserError as error:
+        gr.Warning(escape(str(error)), duration=None, title="Link")
+        return no_tree(str(error))
+    model = service.library.find(found[0].sae).model
+    return {"linked": links.query(*found), "number": turns.ask(), "suited": model, **dict(enumerate(filling(values)))}
+
+
+def _opened(service: Service, controls: list, turns: Turns, path: str, *values) -> dict:
+    """A saved tree, and the controls as they were for it, where they can be shown here; else they stay."""
+    document = read_tree(Path(path).read_bytes())
+    turns.stop()
+    filled = {}
+    try:
+        vector, tree = recipes_told(document)
+        values = _set(service, controls, vector, tree)
+        filled = {"suited": service.library.find(vector.sae).model, **dict(enumerate(filling(values)))}
+    except UserError:
+        pass
+    made = Made(title_told(document.settings), as_shown(recipes_shown, values))
+    return {"document": document, "made": made, "title": heading(made), "reason": "", **filled}
 
 
 def _trims(document: DefinitionTree | None) -> list[str]:
@@ -277,17 +372,22 @@ def _trimmed(document: DefinitionTree, trim: str | None, least_lift: float) -> D
 
 
 def _shown(
-    document: DefinitionTree | None, trim: str | None, least_lift: float, order: str, kept: DefinitionTree | None
+    document: DefinitionTree | None, trim: str | None, least_lift: float, order: str, kept: DefinitionTree | None,
+    turns: Turns, reason: str,
 ) -> dict:
-    """The views of a tree, trimmed, beside a kept one if there is one."""
+    """The views of a tree, trimmed, beside a kept one if there is one.
+
+    Args:
+        turns: while a growth is running or waited for, the status is the growth's.
+        reason: of no tree, why there is none.
+    """
     if document is None:
-        return {"status": EMPTY}
+        return _nothing_shown(reason or EMPTY, kept)
     whole, document = document, _trimmed(document, trim, least_lift)
     compared = compare_trees(document, kept) if kept else None
     link = link_query(document)
-    views = pictures(document, order, compared) | {
-        "status": summary(document),
-        "go_on": gr.update(visible=not whole.complete),
+    told = {} if turns.running else {"status": summary(document), "go_on": gr.update(visible=not whole.complete)}
+    views = pictures(document, order, compared) | told | {
         "check": gr.update(interactive=len(whole.tree) > 0),
         "keep": gr.update(interactive=len(whole.tree) > 0),
         **{kind: gr.update(value=path, visible=True) for kind, path in data_files(document).items()},
@@ -306,9 +406,24 @@ def _shown(
     return views
 
 
+def _nothing_shown(status: str, kept: DefinitionTree | None) -> dict:
+    """The views without a tree; a kept one stays."""
+    hidden = gr.update(visible=False)
+    return {
+        "status": status, "bar": "", "verdict": "", "view": None,
+        "definitions": gr.Dataframe(**table(None, ORDERS[0], None)),
+        "go_on": hidden, "check": gr.update(interactive=False), "keep": gr.update(interactive=False),
+        "link": gr.update(value="", visible=False), "name": hidden, "comparison": hidden,
+        **{kind: gr.update(value=None, visible=False) for kind in FILES},
+        **{name: gr.update(visible=kept is not None) for name in ("drop", "kept_column")},
+    }
+
+
 def _drawn(document: DefinitionTree | None, trim, least_lift, drawn: int, dpi: int, dark: bool, wanted: bool) -> list:
     """The figure and its files, while somebody looks at it: drawing takes a second."""
-    if document is None or not wanted:
+    if document is None:
+        return [None] * (1 + len(FIGURES))
+    if not wanted:
         return [gr.skip() for _ in range(1 + len(FIGURES))]
     files = figure_files(_trimmed(document, trim, least_lift), drawn=drawn, dpi=dpi, dark=dark)
     return [files["png"], *files.values()]

@@ -17,7 +17,7 @@ from multitool.text import percent, visible
 from multitool.tree import Definition
 from multitool.ui_common import save
 from multitool.ui_evidence import tree_verdict
-from multitool.wording import weights_told
+from multitool.wording import title_told
 
 ORDERS = ("probability", "lift")
 FIGURES = ("png", "svg", "pdf")
@@ -42,7 +42,7 @@ def summary(document: DefinitionTree | None) -> str:
     """In one line how large the tree is and whether it is whole."""
     if document is None:
         return EMPTY
-    state = "" if document.complete else "Not whole: it was stopped, or its time was up. “Go on” grows the rest. "
+    state = "" if document.complete else "Not whole: “Go on” grows the rest. "
     return (
         f"{state}{len(document.tree):,} nodes at cutoff {document.effective_cutoff:.3g}, grown in "
         f"{document.seconds:.1f} s."
@@ -169,8 +169,15 @@ def titled(which: str, document: DefinitionTree) -> str:
     settings = document.settings
     scale = settings.get("scale")
     far = f", scale {scale:.3g}" if isinstance(scale, (int, float)) else ""
-    name = visible(f"{settings.get('sae')} · feature {settings.get('feature')} · {weights_told(settings)}{far}")[:200]
+    name = visible(title_told(settings) + far)[:200]
     return f'<p title="{escape(name, quote=True)}"><b>{which}</b> · {escape(name)}</p>'
+
+
+def recipes_told(document: DefinitionTree) -> tuple[VectorRecipe, TreeRecipe]:
+    """The recipes of a tree, the usual scale left to the model. Raises UserError for settings that cannot be used."""
+    vector, tree = recipes(document.settings)
+    usual = vector.scale == document.vector.get("mean_token_distance") and vector.weights != "tokens"
+    return replace(vector, scale=None) if usual else vector, tree
 
 
 def link_query(document: DefinitionTree | None) -> str:
@@ -178,16 +185,9 @@ def link_query(document: DefinitionTree | None) -> str:
     if document is None:
         return ""
     try:
-        return "?" + links.query(*asked_recipes(document))
+        return "?" + links.query(*recipes_told(document))
     except UserError:
         return ""
-
-
-def asked_recipes(document: DefinitionTree) -> tuple[VectorRecipe, TreeRecipe]:
-    """The recipes that a tree was asked for by: the usual scale unsaid. Raises UserError if they cannot be."""
-    vector, tree = recipes(document.settings)
-    usual = vector.scale == document.vector.get("mean_token_distance") and vector.weights != "tokens"
-    return (replace(vector, scale=None) if usual else vector), tree
 
 
 def figure_files(document: DefinitionTree, *, drawn: int, dpi: int, dark: bool) -> dict[str, str]:

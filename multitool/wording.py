@@ -21,6 +21,11 @@ def weights_told(settings: dict) -> str:
     return f"tokens {settings.get('tokens')}" if kind == "tokens" else str(kind)
 
 
+def title_told(settings: dict) -> str:
+    """What a result is called."""
+    return f"{settings.get('sae')} · feature {settings.get('feature')} · {weights_told(settings)}"
+
+
 def source_told(settings: dict) -> str:
     """What the vector was made from."""
     return f"{settings.get('sae')} feature {settings.get('feature')}, weights {weights_told(settings)}"

@@ -384,3 +384,13 @@ def test_a_file_whose_probabilities_are_all_nought_is_shown_without_harm(opened)
         assert "NaN" not in page.inner_text(".explorer")
         choose(page, "Icicle")
         assert page.locator(".cell").count() == 0
+
+
+def test_the_legend_explains_what_the_view_has(opened):
+    with opened(OPENING) as page:
+        legend = page.locator(".legend")
+        assert "+9" in legend.inner_text() and "a definition ends" in legend.inner_text()
+        choose(page, "Icicle")
+        assert "+9" not in legend.inner_text() and "a definition ends" in legend.inner_text()
+        choose(page, "Outline")
+        assert "+9" in legend.inner_text()

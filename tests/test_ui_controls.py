@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import gradio as gr
 import pytest
 
 from multitool.component import Component
@@ -11,8 +12,15 @@ from multitool.library import Library
 from multitool.recipe import VectorRecipe
 from multitool.registry import demo_saes, find_sae
 from multitool.ui_components import _line
-from multitool.ui_controls import _weights_help, control_values, vector_recipe
-from multitool.ui_feature import _evidence, _told
+from multitool.ui_controls import (
+    _of_model,
+    _suitable,
+    _weights_help,
+    check_shows,
+    control_values,
+    vector_recipe,
+)
+from multitool.ui_feature import _evidence, known_of_feature
 from multitool.vector import DIRECTIONS
 
 
@@ -62,23 +70,68 @@ def test_contexts_are_text_whatever_they_hold(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "no/such", "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"])
 def test_an_sae_that_cannot_be_had_shows_nothing(name):
-    assert _told(Library(), name, "0") == ""
-    assert _told(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post", "0") == ""
+    assert known_of_feature(Library(), name, "0") == ""
+    assert known_of_feature(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post", "0") == ""
 
 
 @pytest.mark.parametrize("several", ["17 - 5*0.5", "", "x"])
 def test_only_of_one_feature_it_is_told_what_is_known_of_it(several):
     sae = "gemma-2b-res-jb/blocks.6.hook_resid_post"
-    assert "6-res-jb/17" in _told(Library(), sae, " 17 ")
-    html = _told(Library(), sae, several)
+    assert "6-res-jb/17" in known_of_feature(Library(), sae, " 17 ")
+    html = known_of_feature(Library(), sae, several)
     assert "layer 6 of google/gemma-2b" in html and "neuronpedia" not in html
 
 
+@pytest.mark.parametrize("kind", DIRECTIONS)
+def test_what_fires_a_feature_is_told_only_where_it_has_a_part_in_the_vector(kind):
+    html = known_of_feature(Library(), "demo/hook_embed", "927", kind)
+    assert "Trained on token embeddings" in html
+    assert ("␣rain" in html) == DIRECTIONS[kind].of_feature
+
+
+def test_another_model_brings_its_first_sae_and_the_same_one_changes_nothing():
+    library, own, gpt2 = Library(), "demo/blocks.6.hook_resid_post", "openai-community/gpt2"
+    model = find_sae(own).model
+    assert _of_model(library, model, own) == [model, gr.skip(), gr.skip()]
+    for none in (None, "", "no such model"):
+        assert _of_model(library, none, own) == [model, gr.skip(), gr.skip()]
+        assert _of_model(library, none, "no such SAE") == [gr.skip()] * 3
+    _, saes, weights = _of_model(library, gpt2, own)
+    assert saes["value"] == saes["choices"][0] and find_sae(saes["value"]).model == gpt2
+    assert weights == find_sae(saes["value"]).default_weights
+    assert _of_model(library, model, "no such SAE")[1]["value"] == "demo/hook_embed"
+
+
+def test_weights_follow_another_sae_only():
+    library, deep = Library(), "demo/blocks.6.hook_resid_post"
+    assert _suitable(library, deep, "demo/hook_embed") == "vocabulary"
+    assert _suitable(library, deep, deep) == gr.skip()
+    assert _suitable(library, None, deep) == _suitable(library, "no such", deep) == gr.skip()
+
+
+@pytest.mark.parametrize(
+    ("control", "within", "beyond", "valid"),
+    [
+        (gr.Slider(1, 20, label="Paths"), 20, 21, "from 1 to 20"),
+        (gr.Number(1, minimum=1, label="Most"), 10**6, 0, "from 1"),
+        (gr.Textbox(max_length=3, label="Prompt"), "abc", "abcd", "at most 3 characters"),
+        (gr.Radio(["a", "b"], label="Kind"), "b", "c", "a, b"),
+        (gr.Dropdown(["a"], allow_custom_value=True, label="Cutoff"), "c", None, None),
+    ],
+)
+def test_a_control_shows_what_is_within_its_limits(control, within, beyond, valid):
+    for shows in (within, gr.skip(), True):
+        check_shows(control, shows)
+    if beyond is not None:
+        with pytest.raises(UserError, match=f"“{control.label}” is .*; this page can show {valid}. Use"):
+            check_shows(control, beyond)
+
+
 def test_an_sae_tells_where_it_was_trained_and_whether_its_model_is_gated():
-    html = _told(Library(), "gemma-2b-res-jb/blocks.6.hook_resid_post", "17")
+    html = known_of_feature(Library(), "gemma-2b-res-jb/blocks.6.hook_resid_post", "17")
     assert "layer 6 of google/gemma-2b (<code>blocks.6.hook_resid_post</code>)" in html
     assert 'href="https://huggingface.co/google/gemma-2b"' in html
-    assert "licence" not in _told(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre", "0")
+    assert "licence" not in known_of_feature(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre", "0")
 
 
 def of_controls(usual: bool = False, components=()) -> VectorRecipe:

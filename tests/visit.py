@@ -21,7 +21,7 @@ def opened(browser, url: str, shows: str = "#tree-view .explorer"):
         yield page
     finally:
         context.close()
-    assert not errors
+    assert not errors, errors
 
 
 def open_growth(page) -> None:

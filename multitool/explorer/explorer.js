@@ -240,13 +240,16 @@ function exploreTree(root, data) {
       make("span", { class: "opening" }, openAll, closeAll, heights, whole)),
     make("div", { class: "bar" },
       make("label", { class: "share" }, "Show ", shareOut, " of the tree’s probability", share), told),
-    details, crumbs, body, legend());
+    details, crumbs, body);
   const context = { tree, state, body, list, act, parts };
   const views = { tree: branchesView(context), outline: outlineView(context), icicle: icicleView(context) };
+  // Icicles fold nothing away.
+  const folded = make("span", {}, make("i", { class: "more" }, "+9"), " so many more phrases, the likeliest ones in grey");
+  root.append(legend());
 
   function legend() {
-    const line = make("p", { class: "legend" }, make("span", {}, make("i", { class: "end" }, "■"), " a definition ends; its probability in all spellings"),
-      make("span", {}, make("i", { class: "more" }, "+9"), " so many more phrases, the likeliest ones in grey"));
+    const line = make("p", { class: "legend" },
+      make("span", {}, make("i", { class: "end" }, "■"), " a definition ends; its probability in all spellings"), folded);
     if (tree.lift) line.append(make("span", { class: "lifts" }, make("i"), ` grey to blue: lift from 0 to ${MOST_LIFT} nats and more`));
     if (tree.shared) line.append(make("span", {}, make("i", { class: "same" }, "="), " the other tree has it too"));
     return line;
@@ -256,7 +259,7 @@ function exploreTree(root, data) {
   function draw() {
     mode = root.dataset.chosen || (body.clientWidth >= WIDE ? "tree" : "outline");
     for (const [name, element] of Object.entries(modes)) element.setAttribute("aria-pressed", mode === name);
-    openAll.hidden = closeAll.hidden = mode === "icicle";
+    openAll.hidden = closeAll.hidden = folded.hidden = mode === "icicle";
     heights.hidden = mode !== "icicle";
     const partly = endingsWithin < endings.length;
     told.textContent = !count ? "" : `${partly ? `${counted(nodesWithin)} of ` : ""}${counted(tree.total)} nodes, ` +

@@ -48,7 +48,8 @@ def wait_for_new_view(page, old: str) -> None:
 
 
 def set_cutoff(page, cutoff: str) -> None:
-    open_growth(page)
+    if not page.locator("#cutoff input").is_visible():
+        open_growth(page)
     write(page, "#cutoff input", cutoff)
     page.press("#cutoff input", "Enter")
 
@@ -68,6 +69,26 @@ def download(page, button: str) -> bytes:
     return Path(caught.value.path()).read_bytes()
 
 
+def title(page, result: str = "tree") -> str:
+    """What stands above a result, without the words on its controls."""
+    return page.inner_text(f"#{result}-title b")
+
+
+def wait_until_changed(page, changed: bool = True, result: str = "tree") -> None:
+    """Wait until a result is greyed because the controls have changed; or, like its title, as usual."""
+    mark = page.locator(f"#{result}-title .changed")
+    mark.wait_for(state="visible" if changed else "hidden")
+    assert not changed or mark.inner_text() == "the controls have changed"
+
+
+def wait_for_opacity(page, view: str, opacity: float) -> None:
+    """Wait until a view has faded, or is back."""
+    page.wait_for_function(
+        "([view, opacity]) => getComputedStyle(document.querySelector(view)).opacity === opacity",
+        arg=[view, str(opacity)],
+    )
+
+
 def definitions(page) -> list[str]:
     return page.locator("#definitions .virtual-row [role=gridcell]:nth-child(2)").all_inner_texts()
 
@@ -77,6 +98,59 @@ def test_the_page_opens_on_a_tree_that_shows_what_the_tool_is_for(page):
     assert "water" in page.inner_text("#tree-view")
     assert "end within the tree" in page.inner_text("#coverage")
     assert "nats" in page.inner_text("#coverage")
+    assert title(page) == "demo/hook_embed · feature 927 · encoder"
+    wait_until_changed(page, False)
+
+
+def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
+    feature = page.locator("#feature input")
+    feature.fill("648")
+    wait_until_changed(page)
+    assert title(page) == "demo/hook_embed · feature 927 · encoder"  # still what is shown
+    wait_for_opacity(page, "#tree-view", 0.4)
+    feature.fill(" 927")
+    wait_until_changed(page, False)
+    wait_for_opacity(page, "#tree-view", 1)
+    open_growth(page)
+    write(page, "#prompt textarea", "no place")  # no recipe at all
+    wait_until_changed(page)
+    choose(page, "#prompt-menu", "meaning: often in one word")
+    choose(page, "#prompt-menu", "definition: ")
+    wait_until_changed(page, False)
+
+    # What fires the feature says nothing of a vector that it has no part in.
+    assert "␣rain" in page.inner_text("#evidence")
+    page.locator("#weights input[value=random]").check()
+    page.wait_for_function("!document.querySelector('#evidence').innerText.includes('␣rain')")
+    assert "Trained on" in page.inner_text("#evidence")
+    wait_until_changed(page)
+    before = view(page)
+    page.get_by_role("button", name="prison").click()
+    wait_for_new_view(page, before)
+    wait_for_whole_tree(page)
+    wait_until_changed(page, False)
+    assert title(page) == "demo/hook_embed · feature 648 · encoder"
+    assert "␣prison" in page.inner_text("#evidence")
+
+
+def test_a_menu_that_is_left_as_it_was_changes_nothing(page):
+    choose(page, "#sae", "demo/blocks.6.hook_resid_post")
+    page.wait_for_selector("#weights input[value=vocabulary]:checked")
+    page.locator("#weights input[value=decoder]").check()
+    page.click("#model input")
+    page.click("#head")
+    page.fill("#model input", "no such")
+    page.keyboard.press("Tab")
+    page.click("#sae input")
+    page.click("#head")
+    page.wait_for_timeout(1000)
+    assert page.input_value("#sae input") == "demo/blocks.6.hook_resid_post"
+    assert weights(page) == "decoder"
+    choose(page, "#sae", "gpt2-small-res-jb/blocks.3.hook_resid_pre")
+    page.wait_for_function("document.querySelector('#model input').value === 'openai-community/gpt2'")
+    page.fill("#sae input", "blocks.")
+    page.get_by_role("option", name="gpt2-small-res-jb/blocks.5.hook_resid_pre").wait_for()
+    assert page.get_by_role("option", name="demo/blocks").count() == 0
 
 
 def test_growing_trimming_and_downloading_a_tree(page):
@@ -161,7 +235,7 @@ def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
     page.click("#grow")
     wait_for_status(page, "tokens deep")
     page.click("#stop")
-    wait_for_status(page, "Not whole: it was stopped")
+    wait_for_status(page, "Not whole: “Go on” grows the rest")
     assert json.loads(download(page, "#json"))["result"]["complete"] is False
 
 
@@ -172,10 +246,24 @@ def test_a_list_of_tokens_and_its_csv(page):
     rows = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
     assert len(rows) == 100
     assert rows[0]["token"] == " rain"
+    assert title(page, "list") == "demo/hook_embed · feature 927 · encoder"
+    assert page.input_value("#list-status textarea").startswith("By score; distance")
+    page.locator("#negative input").check()
+    wait_until_changed(page, result="list")
+    wait_for_opacity(page, "#tokens", 0.4)
+    page.locator("#negative input").uncheck()
+    wait_until_changed(page, False, result="list")
+    page.fill("#feature input", "5000")
+    page.click("#list")
+    page.locator(".toast-body", has_text="0 to 2047").wait_for()
+    page.wait_for_function("document.querySelector('#list-status textarea').value.includes('0 to 2047')")
+    page.wait_for_selector("#tokens [role=gridcell]:has-text('rain')", state="detached")
+    assert page.inner_text("#list-title").strip() == ""
 
 
 def test_a_saved_tree_opens_again_and_hostile_tokens_stay_text(page, tmp_path):
     saved = json.loads(download(page, "#json"))
+    saved["settings"] |= {"feature": 3, "pca": [0.25], "top_k": 7}
     hostile = "<img src=x onerror=alert(1)> $x$ **bold**\n\x00\u202e"
     node = {"token_id": 1, "token": hostile, "prob": 0.5, "cumulative_prob": 0.5, "children": [], "end": False}
     saved["tree"]["children"] = [node]
@@ -188,6 +276,22 @@ def test_a_saved_tree_opens_again_and_hostile_tokens_stay_text(page, tmp_path):
     wait_for_status(page, "1 nodes")
     assert definitions(page)[1:] == [r"<img src=x onerror=alert(1)> $x$ **bold**\n\x00\u202e …"]
     assert page.locator("#definitions img").count() == 0
+    # The controls are as they were for it, where they can be.
+    page.wait_for_function("document.querySelector('#feature input').value === '3'")
+    assert title(page) == "demo/hook_embed · feature 3 · encoder"
+    page.wait_for_timeout(500)
+    wait_until_changed(page, False)
+    saved["settings"] |= {"sae": "<b>/elsewhere", "feature": 4}
+    file.write_text(json.dumps(saved))
+    with page.expect_file_chooser() as chooser:
+        page.click("#open")
+    chooser.value.set_files(file)
+    page.wait_for_function("document.querySelector('#tree-title').innerText.includes('<b>/elsewhere · feature 4')")
+    page.wait_for_timeout(500)
+    wait_until_changed(page, False)
+    assert page.input_value("#feature input") == "3"
+    page.fill("#feature input", "5")
+    wait_until_changed(page)
 
 
 def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
@@ -200,7 +304,12 @@ def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
     assert "exactly once" in toast.inner_text()
     assert "<img src=x onerror=alert(1)>" in toast.inner_text()
     assert toast.locator("img").count() == 0
-    wait_for_status(page, "686 nodes at cutoff 0.0005")  # still the tree that is shown
+    # A tree from other controls does not stay under these.
+    wait_for_status(page, "exactly once")
+    page.wait_for_selector("#tree-view .empty")
+    for gone in ("#tree-title p", "#coverage .bar", "#json", "#link", "#trim"):
+        page.wait_for_selector(gone, state="hidden")
+    assert definitions(page) == [] and page.locator("#check").is_disabled()
 
 
 def test_the_next_feature_is_one_click_away(page):
@@ -344,6 +453,36 @@ def test_a_stopped_tree_is_grown_on(page):
     assert not page.locator("#go-on").is_visible()
 
 
+def test_a_new_growth_ends_the_one_before_which_is_not_said_to_be_stopped(page):
+    page.evaluate(
+        "() => { window.said = []; setInterval(() => { const now = document.querySelector('#status textarea').value;"
+        "        if (window.said.at(-1) !== now) window.said.push(now) }, 20) }"
+    )
+    set_cutoff(page, "1e-6")
+    page.click("#grow")
+    wait_for_status(page, "4 tokens deep")
+    before = view(page)
+    page.click("#trim input")  # the views are made anew while it grows
+    page.get_by_role("option", name="1e-2").click()
+    wait_for_new_view(page, before)
+    set_cutoff(page, "2e-3")
+    page.get_by_role("button", name="prison").click()
+    wait_for_status(page, "nodes at cutoff 0.002")
+    page.wait_for_timeout(1000)
+    assert title(page) == "demo/hook_embed · feature 648 · encoder"
+    said = page.evaluate("window.said")
+    assert not [words for words in said if "Not whole" in words or "nodes at cutoff 1e-06" in words]
+    assert not page.locator("#go-on").is_visible()
+
+
+def test_the_page_of_the_api_counts_as_many_tools_as_there_are(page):
+    page.get_by_role("button", name="Use via API").click()
+    tools = page.get_by_text("Available MCP Tools")
+    tools.wait_for()
+    assert tools.inner_text().split()[0] == "11"
+    assert page.locator("h2 .counts").inner_text().split()[:3] == ["11", "MCP", "Tools"]
+
+
 # ── Evidence ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -459,6 +598,13 @@ def test_a_text_shows_where_the_feature_fires(page):
     page.wait_for_selector("#fires .fires")
     assert page.inner_text("#fires .fires") == "No <b>snow</b>,⏎\nbut rain."
     assert " rain" in page.locator("#fires mark").all_text_contents()
+    assert title(page, "text") == "demo/hook_embed · feature 927"
+    write(page, "#text textarea", " \n")
+    wait_until_changed(page, result="text")
+    page.click("#read")
+    page.wait_for_function("document.querySelector('#text-status textarea').value.startsWith('There is no text')")
+    page.wait_for_selector("#fires .fires", state="detached")
+    assert page.locator(".toast-body, #fires .error").count() == 0
 
 
 def weights(page) -> str:
@@ -513,6 +659,14 @@ def test_several_prompts_are_asked_and_downloaded(page):
     trees = json.loads(download(page, "#trees"))
     assert [tree["settings"]["prompt"] for tree in trees] == [cells[0], cells[3]]
     assert trees[0]["settings"]["cutoff"] == 1e-3
+    assert title(page, "prompts") == "demo/hook_embed · feature 927 · encoder"
+    wait_until_changed(page, False, result="prompts")
+    write(page, "#prompts textarea", "")
+    wait_until_changed(page, result="prompts")
+    page.click("#ask-all")
+    page.wait_for_function("document.querySelector('#prompts-status textarea').value.startsWith('There is no prompt')")
+    page.locator("#trees").wait_for(state="hidden")
+    assert page.locator(".toast-body").count() == 0
     write(page, "#prompts textarea", "no place")
     page.click("#ask-all")
     page.locator(".toast-body", has_text="exactly once").wait_for()
@@ -526,6 +680,10 @@ def test_settings_are_suggested_and_used(page):
     best = page.locator("#trials .virtual-row [role=gridcell]").first.inner_text()
     page.click("#use-best")
     page.wait_for_selector(f"#weights input[value={best}]:checked")
+    assert title(page, "suggest") == "demo/hook_embed · feature 927"
+    wait_until_changed(page, False, result="suggest")
+    page.fill("#feature input", "1")
+    wait_until_changed(page, result="suggest")
 
 
 # ── The vector ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -657,13 +815,23 @@ def test_what_cannot_be_steered_is_told(page):
     assert "clamp is 'much'; it must be a number within ±100" in toast.inner_text()
 
 
-def test_a_link_that_cannot_be_is_told_and_the_page_opens_as_usual(page, app_url):
+def test_a_link_that_cannot_be_is_told_and_leaves_no_tree(page, app_url):
     page.on("dialog", lambda dialog: pytest.fail(f"a link ran as a script: {dialog.message}"))
     page.goto(f"{app_url}/?feature=3&weights=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E")
     toast = page.locator(".toast-body")
     toast.wait_for()
     assert "valid are encoder" in toast.inner_text()
-    assert any("water falling" in text for text in definitions(page))
+    wait_for_status(page, "valid are encoder")
+    page.wait_for_selector("#tree-view .empty")
+    page.wait_for_selector("#tree-title p", state="hidden")
+    page.goto(f"{app_url}/?feature=3&scale=50")
+    page.wait_for_selector("#status")
+    wait_for_status(page, "“Scale” is 50.0; this page can show from 0.1 to 10")
+    page.wait_for_selector("#tree-view .empty")
+    before = view(page)
+    page.get_by_role("button", name="prison").click()
+    wait_for_new_view(page, before)
+    page.wait_for_function("document.querySelector('#tree-title').innerText.includes('feature 648')")
 
 
 def test_two_trees_are_compared_side_by_side(page):
@@ -731,10 +899,10 @@ def test_where_top_k_cuts_most_all_next_tokens_are_one_click_away(page, app_url)
 
 def test_the_growth_follows_the_model_as_its_method_was_published(page):
     choose(page, "#model", "openai-community/gpt2")
-    page.wait_for_function("document.querySelector('#cutoff input')?.value !== '5e-4'")
-    page.wait_for_function("document.querySelector('#top-k input:checked').closest('label').innerText.startsWith('5')")
+    chosen = "#top-k label:has(input:checked)"
+    page.locator(chosen, has_text="5, as published").wait_for()
     choose(page, "#model", DEMO_MODEL)
-    page.wait_for_function("document.querySelector('#top-k input:checked').closest('label').innerText.startsWith('all')")
+    page.locator(chosen, has_text="all above the cutoff").wait_for()
 
 
 def test_what_is_unfinished_stands_under_a_heading(page):
@@ -744,8 +912,7 @@ def test_what_is_unfinished_stands_under_a_heading(page):
     heading = listed.index("Unfinished: these go on beyond the tree")
     assert not any(text.endswith("…") for text in listed[:heading])
     assert listed[heading + 1 :] and all(text.endswith("…") for text in listed[heading + 1 :])
-    numbers = dict(zip(listed, page.locator("#definitions .virtual-row [role=gridcell]:nth-child(1)").all_inner_texts(),
-                       strict=True))
+    numbers = dict(zip(listed, column(page, 1), strict=True))
     page.get_by_role("button", name="Outline").click()
     page.locator("#tree-view").get_by_role("button", name="Open all").click()
     ends = page.locator("#tree-view [role=treeitem]:has(.end)")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -35,12 +36,17 @@ def answer(call, name, **arguments):
     return json.loads(text)
 
 
-def test_the_tools_are_the_endpoints_and_read_as_documentation(call):
+def test_the_tools_are_the_endpoints_and_read_as_documentation(call, app_url):
     tools = call()
     assert set(tools) == {
         "definition_tree", "definition_trees", "continue_tree", "trim_tree", "check_tree", "token_list", "check_list",
         "activity", "suggest", "components", "saes",
     }
+    # What Gradio's page on the API counts as public; the twins are called by their names as before.
+    with urllib.request.urlopen(f"{app_url}/config") as config:
+        public = [event["api_name"] for event in json.load(config)["dependencies"]
+                  if event["api_visibility"] == "public"]
+    assert set(public) == set(tools)
     tree = tools["definition_tree"]
     assert tree.description.startswith("Grow a definition tree: what the model says")
     assert "picture" not in tree.description.lower().partition("returns:")[2]

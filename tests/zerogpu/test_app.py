@@ -757,7 +757,7 @@ def test_a_tree_that_runs_out_of_time_goes_on_at_a_click(browser, hurried):
     at_rest(hurried[1])
     with opened(browser, hurried[0].url) as page:
         start_growing(page)
-        wait_for_status(page, "Not whole: it was stopped, or its time was up")
+        wait_for_status(page, "Not whole: “Go on” grows the rest")
         levels = nodes_shown(page)
         assert 0 < levels < 50
         page.click("#go-on")
