@@ -907,7 +907,11 @@ def test_the_growth_follows_the_model_as_its_method_was_published(page):
 
 def test_what_is_unfinished_stands_under_a_heading(page):
     grow(page)
-    page.locator("#definitions", has_text="precipitation").wait_for()
+    page.wait_for_function(
+        "() => { const cells = document.querySelectorAll('#definitions .virtual-row [role=gridcell]:nth-child(2)');"
+        "        const texts = [...cells].map(cell => cell.innerText);"
+        "        return texts[1] === 'rain' && texts.some(text => text.startsWith('Unfinished')) }"
+    )
     listed = definitions(page)
     heading = listed.index("Unfinished: these go on beyond the tree")
     assert not any(text.endswith("…") for text in listed[:heading])
