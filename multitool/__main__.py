@@ -14,15 +14,16 @@ from multitool.component import SHOWN, TOKENS
 from multitool.document import DefinitionTree
 from multitool.engine import check_tree, components, scan_if_missing, suggest, token_table, trees_of_prompts
 from multitool.errors import UserError, shown
+from multitool.evidence import feature_maximum, judged_definitions
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
 from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of, whole
 from multitool.registry import SaeEntry, saes
 from multitool.steering import scans_for_clamp
-from multitool.suggestion import Study, try_features
+from multitool.suggestion import Study, Suggestion, try_features
 from multitool.text import percent, visible
-from multitool.wording import changes, distance, is_injected, source_told
+from multitool.wording import changes, distance, fires_told, is_injected, source_told
 
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
@@ -216,16 +217,30 @@ def _print_tree(document: DefinitionTree) -> None:
     if document.evidence:
         print(document.evidence["sentence"])
         print(_figures(document.evidence) + "\n")
-    columns = "; lift in nats, activation" if document.evidence else ""
+        _print_judged(document.evidence)
+    most = feature_maximum(document.evidence)
+    columns = ""
+    if document.evidence:
+        columns = "; lift in nats per token, fires " + ("in % of its maximum" if most else "as the SAE gives it")
     print(f"Most probable definitions (… not ended{columns})")
     for found in document.definitions(_DEFINITIONS_PRINTED):
         beside = ""
         if document.evidence:
-            beside = f"{document.tree.lift[found.node]:6.1f} {document.tree.activation[found.node]:7.2f}  "
+            lift, fires = (of[found.node] for of in (document.tree.lift_per_token, document.tree.activation))
+            beside = f"{lift:6.2f} {100 * fires / most if most else fires:7.{0 if most else 2}f}  "
         print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
     print(f"\nTree ({END} a definition ends, … +n hidden nodes and their probability; the {shown} most probable nodes)")
     print(outline(document, _NODES_PRINTED))
+
+
+def _print_judged(evidence: dict) -> None:
+    most = feature_maximum(evidence)
+    share = "in shares of its maximum" if most else "as the SAE gives it (its maximum is not known)"
+    print(f"Judged by these definitions; how strongly each fires the feature, {share}")
+    for text, activation in judged_definitions(evidence):
+        print(f"{fires_told(activation, most):>13}  {visible(text)}")
+    print()
 
 
 def _figures(evidence: dict) -> str:
@@ -260,7 +275,7 @@ def _tokens(options) -> None:
     if not (options.csv or options.json):
         print(_title(table.settings, table.vector) + "\n")
         if table.evidence:
-            print(f"{table.evidence.sentence}\n{_figures(table.evidence.to_dict())}\n")
+            print("\n".join([table.evidence.sentence, _figures(table.evidence.to_dict())]).strip() + "\n")
         _, _, _, *measures = (column.replace("distance_to_", "to ") for column in table.columns)
         print("{:>4}  {:24} {:>8}".format(*table.columns) + "".join(f" {measure:>10}" for measure in measures))
         for rank, token, token_id, *numbers in table.rows:
@@ -291,9 +306,22 @@ def _suggest(options) -> None:
         _write(options.json, json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False).encode())
         return
     print(f"{found.sentence}\n")
+    if options.features is None:
+        print(f"Grow it with: {_options_of(found)}\n")
     print("  ".join(f"{column:>10}" for column in found.columns))
     for row in found.rows:
         print("  ".join(f"{'' if value is None else str(value):>10}" for value in row))
+
+
+def _options_of(found: Suggestion) -> str:
+    """What the command ``tree`` is given for the settings that were found best."""
+    recipe = found.recipe
+    told = f"--weights {recipe.weights}"
+    if recipe.scale is not None:
+        told += f" --scale {recipe.scale:.9g}"
+    if recipe.pca:
+        told += f" --pca {' '.join(f'{weight:g}' for weight in recipe.pca)}"
+    return told + (f" --inject-layer {found.tree.inject_layer}" if found.tree.inject_layer >= 0 else "")
 
 
 def _study(

@@ -20,6 +20,7 @@ SCHEMA = "sae-multitool/definition-tree/1"
 _MOST_NODES = 100_000
 _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
+_MOST_TEXTS = 100  # in a list
 _DEFINITIONS_SHOWN = 15  # in a notebook
 _LIFTS = ("lift_centroid", "lift_random")
 
@@ -73,6 +74,14 @@ class DefinitionTree:
     def definitions(self, n: int | None = None) -> list[Definition]:
         """The most probable definitions, complete ones first."""
         return definitions(self.tree, n, self.closing_quote)
+
+    def definitions_by_lift(self, n: int | None = None) -> list[Definition]:
+        """The definitions of a checked tree, those with the most lift per token first, complete ones before others.
+
+        By the whole lift they would go by their length: each token of the feature's own adds to it.
+        """
+        lift = self.tree.lift_per_token
+        return sorted(self.definitions(), key=lambda found: (not found.complete, -lift[found.node]))[:n]
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
         """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.
@@ -172,7 +181,7 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
             "saved."
         )
     settings, vector, result = (_section(data, name) for name in ("settings", "vector", "result"))
-    evidence = _section(data, "evidence") if "evidence" in data else None
+    evidence = _section(data, "evidence", texts=True) if "evidence" in data else None
     complete = result.get("complete")
     if not isinstance(complete, bool):
         _foreign("result.complete", complete, "true or false")
@@ -189,15 +198,19 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
     )
 
 
-def _section(data: dict, name: str) -> dict:
-    """A flat object of plain values; lists of numbers are allowed (pca)."""
+def _section(data: dict, name: str, *, texts: bool = False) -> dict:
+    """A flat object of plain values; lists of numbers are allowed (pca).
+
+    Args:
+        texts: so are short lists of texts (the judged definitions).
+    """
     section = data.get(name)
     if not isinstance(section, dict):
         _foreign(name, section, "an object")
     for key, value in section.items():
         if isinstance(value, list):
-            if not all(is_number(item) for item in value):
-                _foreign(f"{name}.{key}", value, "a list of numbers")
+            if not (all(is_number(item) for item in value) or texts and _are_texts(value)):
+                _foreign(f"{name}.{key}", value, "a list of numbers" + texts * f" or of at most {_MOST_TEXTS} texts")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             _finite(f"{name}.{key}", value)
         elif isinstance(value, str) and not _is_text(value, _LONGEST_SETTING):
@@ -277,6 +290,11 @@ def _entropy(value) -> float:
 def _is_text(value: str, longest: int) -> bool:
     """Of at most that length, and text that can be written: half a surrogate pair cannot."""
     return len(value) <= longest and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _are_texts(values: list) -> bool:
+    texts = all(isinstance(value, str) and _is_text(value, _LONGEST_SETTING) for value in values)
+    return texts and len(values) <= _MOST_TEXTS
 
 
 def _foreign(where: str, value, valid: str):

@@ -52,6 +52,12 @@ def _escape(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def said(text: str) -> str:
+    """What a definition says: the same of two that differ in case, blanks or the signs at the end alone."""
+    words = " ".join(text.casefold().split())
+    return words.rstrip(".,;:!? ") or words
+
+
 def percent(share: float) -> str:
     """A probability as a person reads it: two digits, and no power of ten."""
     if share <= 0 or share >= 0.0995:

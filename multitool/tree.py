@@ -56,6 +56,11 @@ class Tree:
         """Of the two lifts the smaller one: (n,)."""
         return None if self.lifts is None else self.lifts.min(axis=1)
 
+    @property
+    def lift_per_token(self) -> np.ndarray | None:
+        """The lift by the tokens down to the node, one that ends it included: (n,)."""
+        return None if self.lifts is None else self.lift / self.depth
+
     def children(self) -> list[list[int]]:
         """Each node's children by falling probability; the last entry holds those of the prompt."""
         children: list[list[int]] = [[] for _ in range(len(self) + 1)]

@@ -8,7 +8,8 @@ from multitool.recipe import POSITIONS, TreeRecipe
 from multitool.ui_common import as_number
 
 # In the order of the controls.
-STEERING = ("steer_strength", "clamp", "steer_at", "inject_layer", "inject_mode", "inject_scale")
+INJECTION = ("inject_layer", "inject_mode", "inject_scale")
+STEERING = ("steer_strength", "clamp", "steer_at", *INJECTION)
 
 
 def steering_controls() -> list:

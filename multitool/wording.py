@@ -4,6 +4,7 @@ The settings can come from anybody's file: each is told as it is, and nothing is
 """
 
 from multitool.recipe import POSITIONS
+from multitool.text import percent
 
 
 def exact(value) -> str:
@@ -24,6 +25,13 @@ def weights_told(settings: dict) -> str:
 def source_told(settings: dict) -> str:
     """What the vector was made from."""
     return f"{settings.get('sae')} feature {settings.get('feature')}, weights {weights_told(settings)}"
+
+
+def fires_told(activation: float, maximum: float | None) -> str:
+    """How strongly a feature fires: as a share of its maximum, or as the SAE gives it where that is not known."""
+    if activation <= 0:
+        return "does not fire"
+    return percent(activation / maximum) if maximum else f"{activation:.3g}"
 
 
 def is_injected(settings: dict) -> bool:
