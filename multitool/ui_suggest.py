@@ -15,9 +15,9 @@ from multitool.ui_service import Service
 from multitool.ui_steering import INJECTION, steering_values
 
 _WHAT_IT_DOES = (
-    "Tries kinds of weights, scales and components on this feature, {} in all; of an SAE behind a layer also {} settings "
-    "with the vector injected behind an early layer. A setting is good if the definitions that it gives fire the "
-    "feature, and its token list finds the tokens that do. Takes a minute or more."
+    "Tries kinds of weights, scales and components on this feature, {} in all; of an SAE behind a layer also {} with "
+    "the vector injected behind an early layer. A setting is good if the definitions that it gives fire the feature, "
+    "and its token list finds the tokens that do. Takes a minute or more."
 )
 
 
