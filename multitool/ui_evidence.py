@@ -120,7 +120,7 @@ def _judged(evidence: dict) -> str:
     if not judged:
         return ""
     items = "".join(
-        f'<li class="{"fires" if activation > 0 else "silent"}"><q>{escape(visible(text)[:_LONGEST_JUDGED])}</q> '
+        f'<li class="{"firing" if activation > 0 else "silent"}"><q>{escape(visible(text)[:_LONGEST_JUDGED])}</q> '
         f"<b>{fires_told(activation, most)}</b></li>"
         for text, activation in judged
     )

@@ -26,8 +26,8 @@ FILES = ("json", "html")
 _DEFINITIONS_SHOWN = 50
 # Each with its kind and its part of the width.
 _COLUMNS = {"%": ("number", 19), "Definition": ("str", 81)}
-_CHECKED_COLUMNS = {"%": ("number", 16), "Definition": ("str", 46), "Lift / token": ("number", 19)}
-_FIRES = {True: {"Fires %": ("number", 19)}, False: {"Fires": ("number", 19)}}  # is the feature's maximum known?
+_CHECKED_COLUMNS = {"%": ("number", 17), "Definition": ("str", 46), "Lift per token": ("number", 19)}
+_FIRES = {True: {"Fires %": ("number", 18)}, False: {"Fires": ("number", 18)}}  # is the feature's maximum known?
 _KEPT_COLUMN = {"Kept: %": ("str", 22)}
 _IN_PAGE = Path(__file__).parent / "explorer" / "in_page.js"  # between Gradio and the explorer
 EMPTY = "No tree yet. Choose a feature and press “Grow tree”."

@@ -45,7 +45,7 @@ def test_how_strongly_a_feature_fires_is_told_as_a_share_where_its_maximum_is_kn
 
 def test_under_the_verdict_stand_the_definitions_that_it_speaks_of():
     shown = tree_verdict(EVIDENCE)
-    assert '<li class="fires"><q>Water</q> <b>50%</b></li>' in shown
+    assert '<li class="firing"><q>Water</q> <b>50%</b></li>' in shown
     assert '<li class="silent"><q>&lt;b&gt;a&lt;/b&gt;</q> <b>does not fire</b></li>' in shown
     assert "in shares of its maximum" in shown
     unknown = tree_verdict(EVIDENCE | {"feature_maximum": None})
@@ -66,7 +66,7 @@ def test_rows_that_are_or_go_on_from_a_judged_definition_are_marked():
 
 def test_the_table_tells_the_lift_of_a_token_and_the_share_of_the_maximum():
     assert list(table(checked(), "probability", None)["value"]["headers"]) == [
-        "%", "Definition", "Lift / token", "Fires %",
+        "%", "Definition", "Lift per token", "Fires %",
     ]  # fmt: skip
     assert [row[2:] for row in rows(checked())] == [[1, 50], [1.5, 75], [1, 0], [0.5, ""]]
     raw = checked(feature_maximum=None)

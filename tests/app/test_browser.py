@@ -365,7 +365,7 @@ def test_checking_a_tree_tells_the_verdict_and_the_figures(page):
     assert not page.locator("#tree-verdict table").is_visible()
     page.click("#tree-verdict summary")
     assert "AUROC" in page.inner_text("#tree-verdict table")
-    page.locator("#definitions", has_text="Lift / token").wait_for()
+    page.locator("#definitions", has_text="Lift per token").wait_for()
     assert all(float(lift) < 50 for lift in column(page, 3))
 
     page.locator("#order").get_by_text("lift per token").click()
@@ -383,7 +383,7 @@ def test_checking_a_tree_tells_the_verdict_and_the_figures(page):
     assert found["sentence"] in page.inner_text("#tree-verdict")
     judged = page.locator("#tree-verdict .judged li")
     assert judged.locator("q").all_inner_texts() == found["judged_texts"]
-    assert page.locator("#tree-verdict .judged li.fires").count() == found["hits"]
+    assert page.locator("#tree-verdict .judged li.firing").count() == found["hits"]
     marked = [text.partition(" ")[0] for text in column(page, 2)]
     assert {"●", "◐"} >= set(marked) & {"●", "◐"} != set()
 
