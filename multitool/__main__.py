@@ -321,7 +321,10 @@ def _options_of(found: Suggestion) -> str:
         told += f" --scale {recipe.scale:.9g}"
     if recipe.pca:
         told += f" --pca {' '.join(f'{weight:g}' for weight in recipe.pca)}"
-    return told + (f" --inject-layer {found.tree.inject_layer}" if found.tree.inject_layer >= 0 else "")
+    for name, value in found.growth.items():
+        if found.tree.inject_layer >= 0 and value != getattr(TreeRecipe, name):
+            told += f" --{name.replace('_', '-')} {value}"
+    return told
 
 
 def _study(

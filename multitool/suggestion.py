@@ -40,6 +40,7 @@ from multitool.vector import FeatureVector
 WEIGHTS = ("encoder", "decoder", "vocabulary", "mapped")
 SCALES = (0.4, 0.7, 1.0, 1.5)  # times the model's mean token distance
 COMPONENTS = ((), (0.2,))
+INJECTION = ("inject_layer", "inject_mode", "inject_scale")
 DEFINITIONS_TRIED = 20  # half of them choose, half of them judge
 _GHOSTS_AT_ONCE = 512  # of many features: bounds what is kept of the answers
 
@@ -50,9 +51,16 @@ class Setting:
     which layer the vector is injected, if it is."""
 
     weights: str
-    relative_scale: float = 1.0  # of an injected vector that of its token list: the tree has inject_scale 1
+    relative_scale: float = 1.0  # of an injected vector that of its token list
     pca: tuple[float, ...] = ()
     inject_layer: int = -1
+    inject_mode: str = "replace"
+    inject_scale: float = 1.0  # in mean residual norms
+
+    @property
+    def injection(self) -> dict:
+        """The settings of the tree that say it, by their names: alike for those that can be asked together."""
+        return {name: getattr(self, name) for name in INJECTION}
 
     def of(self, recipe: VectorRecipe, subject: Subject) -> VectorRecipe:
         """The recipe with this setting in it."""
@@ -62,11 +70,20 @@ class Setting:
 
     def growth(self, recipe: TreeRecipe) -> TreeRecipe:
         """The growth that goes with it: the recipe's, with the vector injected where it is, and nowhere else."""
-        return replace(recipe, inject_layer=self.inject_layer, inject_mode="replace", inject_scale=1.0)
+        return replace(recipe, **self.injection)
+
+    @property
+    def injection_told(self) -> str:
+        """In words; empty if there is none."""
+        if self.inject_layer < 0:
+            return ""
+        how = "added" if self.inject_mode == "add" else "put in"
+        times = f" {self.inject_scale:g} ×" if self.inject_scale != 1 else ""
+        return f"{how}{times} behind layer {self.inject_layer}"
 
     def __str__(self) -> str:
         if self.inject_layer >= 0:
-            return f"{self.weights}, injected behind layer {self.inject_layer}"
+            return f"{self.weights}, {self.injection_told}"
         components = f", components {', '.join(map(str, self.pca))}" if self.pca else ""
         return f"{self.weights}, {self.relative_scale:g} × the usual scale{components}"
 
@@ -76,8 +93,15 @@ RANDOM = Setting("random")  # a random direction for every feature: what is chan
 GRID = tuple(
     Setting(weights, scale, pca) for weights in WEIGHTS for scale in SCALES for pca in COMPONENTS
 )
-# Tried besides, of SAEs behind a layer. Chosen among all weights behind the first four layers by what wins on the demo.
-INJECTED = tuple(Setting(weights, inject_layer=layer) for weights in ("encoder", "decoder") for layer in (1, 2))
+# Tried besides, of SAEs behind a layer. By these the decoder's definitions are worth about three times as much (by
+# ``Figures.found``, on 23 features of the demo's layers 6 and 12) as among the embeddings, and sometimes more than
+# those of any other weights. Less came of the encoder, other lengths, and SAEs on the embedding; vocabulary and mapped
+# weights are better among the embeddings.
+INJECTED = (
+    Setting("decoder", inject_layer=0, inject_mode="add", inject_scale=2.0),
+    Setting("decoder", inject_layer=1, inject_mode="add", inject_scale=3.0),
+    *(Setting("decoder", inject_layer=layer) for layer in (1, 2)),
+)
 
 
 def settings_for(entry: SaeEntry, subject: Subject) -> tuple[Setting, ...]:
@@ -138,7 +162,7 @@ class Suggestion:
     @property
     def growth(self) -> dict:
         """The settings of the tree that belong to the best one, by their names."""
-        return {name: getattr(self.tree, name) for name in ("inject_layer", "inject_mode", "inject_scale")}
+        return {name: getattr(self.tree, name) for name in INJECTION}
 
     @property
     def rows(self) -> list[list]:
@@ -182,8 +206,7 @@ class Suggestion:
 
 def _columns(setting: Setting) -> list:
     """Weights, scale, components, injected: as tables tell a setting."""
-    injected = "" if setting.inject_layer < 0 else f"layer {setting.inject_layer}"
-    return [setting.weights, setting.relative_scale, ", ".join(map(str, setting.pca)), injected]
+    return [setting.weights, setting.relative_scale, ", ".join(map(str, setting.pca)), setting.injection_told]
 
 
 def trial_facts(trial: Trial) -> dict:
@@ -265,12 +288,12 @@ class Tried:
     vectors: list[FeatureVector]
 
     @property
-    def by_layer(self) -> dict[int, list[int]]:
-        """The numbers of those that are asked together: by the layer behind which they are injected, -1 for none."""
-        found: dict[int, list[int]] = {}
+    def together(self) -> list[list[int]]:
+        """The numbers of those that are asked together: that are injected alike, or not at all."""
+        found: dict[tuple, list[int]] = {}
         for number, setting in enumerate(self.settings):
-            found.setdefault(setting.inject_layer, []).append(number)
-        return dict(sorted(found.items()))
+            found.setdefault(tuple(setting.injection.values()), []).append(number)
+        return list(found.values())
 
 
 def settings_tried(
@@ -290,14 +313,14 @@ def ask_tasks(
     library: Library, sae: Sae, subject: Subject, recipe: VectorRecipe, tried: Tried, tree_recipe: TreeRecipe,
     model: str | None = None,
 ) -> tuple[AskTask, ...]:
-    """The definitions of all that is tried, a task for each layer behind which something is injected; the ghosts in the
-    order of ``tried.by_layer``."""
+    """The definitions of all that is tried, a task for each kind of injection; the ghosts in the order of
+    ``tried.together``."""
     tasks = []
-    for layer, numbers in tried.by_layer.items():
+    for numbers in tried.together:
         growth = tried.settings[numbers[0]].growth(small_recipe(tree_recipe))
         changes = interventions(library, recipe, growth, model)
         ghosts = [tried.vectors[number] for number in numbers]
-        vs = torch.stack([ghost.v if layer < 0 else ghost.direction for ghost in ghosts])
+        vs = torch.stack([ghost.direction if changes else ghost.v for ghost in ghosts])
         tasks.append(ask_task(sae, subject, vs, tree_recipe, changes))
     return tuple(tasks)
 
@@ -350,9 +373,9 @@ class Judge:
         """Every setting tried, in order.
 
         Args:
-            asked: what the model said, in the order of ``tried.by_layer``.
+            asked: what the model said, in the order of ``tried.together``.
         """
-        numbers = [number for together in tried.by_layer.values() for number in together]
+        numbers = [number for together in tried.together for number in together]
         answers = dict(zip(numbers, asked, strict=True))
         found = []
         for source, group in groupby(range(len(numbers)), lambda number: tried.sources[number]):

@@ -55,7 +55,7 @@ def _escape(character: str) -> str:
 def said(text: str) -> str:
     """What a definition says: the same of two that differ in case, blanks or the signs at the end alone."""
     words = " ".join(text.casefold().split())
-    return words.rstrip(".,;:!? ") or words
+    return words.rstrip(".,;:!?-–—… ") or words
 
 
 def percent(share: float) -> str:

@@ -7,12 +7,12 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.suggestion import GRID, INJECTED, Suggestion
+from multitool.suggestion import GRID, INJECTED, INJECTION, Suggestion
 from multitool.text import visible
 from multitool.ui_common import PRIVATE, on_model, shown_errors
 from multitool.ui_controls import FeatureControls, control_values
 from multitool.ui_service import Service
-from multitool.ui_steering import INJECTION, steering_values
+from multitool.ui_steering import steering_values
 
 _WHAT_IT_DOES = (
     "Tries kinds of weights, scales and components on this feature, {} in all; of an SAE behind a layer also {} with "

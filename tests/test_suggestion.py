@@ -123,11 +123,14 @@ INJECTED_HERE = Setting("decoder", inject_layer=0)
 def test_an_injected_settings_recipes_are_the_plain_vector_and_a_growth_that_injects_it(library, recipe):
     _, subject = library.load(library.find(recipe.sae))
     assert INJECTED_HERE.of(recipe, subject) == replace(recipe, weights="decoder")
-    grown = INJECTED_HERE.growth(replace(TREE, inject_mode="add", inject_scale=7.0, clamp=1.0))
+    added = Setting("decoder", inject_layer=0, inject_mode="add", inject_scale=2.0)
+    assert added.growth(TREE) == replace(TREE, inject_layer=0, inject_mode="add", inject_scale=2.0)
+    grown = INJECTED_HERE.growth(replace(added.growth(TREE), clamp=1.0))
     assert (grown.inject_layer, grown.inject_mode, grown.inject_scale) == (0, "replace", 1.0)
     assert (grown.clamp, grown.cutoff) == (1, TREE.cutoff), "what else the tree is grown with stays"
     assert ENCODER.growth(grown).inject_layer == -1
-    assert str(INJECTED_HERE) == "decoder, injected behind layer 0"
+    assert str(INJECTED_HERE) == "decoder, put in behind layer 0"
+    assert str(added) == "decoder, added 2 × behind layer 0"
 
 
 def test_an_injected_trial_reads_the_definitions_of_the_injected_tree(library, recipe, monkeypatch):
@@ -162,7 +165,7 @@ def test_what_is_suggested_with_an_injection_tells_it(library, recipe, monkeypat
     assert found.tree == replace(TREE, inject_layer=0)
     assert found.to_dict()["growth"] == {"inject_layer": 0, "inject_mode": "replace", "inject_scale": 1.0}
     assert found.to_dict()["trials"][0]["inject_layer"] == 0
-    assert found.rows[0][: found.columns.index("injected") + 1] == ["decoder", 1.0, "", "layer 0"]
+    assert found.rows[0][: found.columns.index("injected") + 1] == ["decoder", 1.0, "", "put in behind layer 0"]
     assert definition_tree(library, found.recipe, found.tree).settings["inject_layer"] == 0
 
 
