@@ -308,9 +308,10 @@ def _suggest(options) -> None:
     print(f"{found.sentence}\n")
     if options.features is None:
         print(f"Grow it with: {_options_of(found)}\n")
-    print("  ".join(f"{column:>10}" for column in found.columns))
-    for row in found.rows:
-        print("  ".join(f"{'' if value is None else str(value):>10}" for value in row))
+    rows = [found.columns, *(["" if value is None else str(value) for value in row] for row in found.rows)]
+    wide = [max(10, *map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{value:>{width}}" for value, width in zip(row, wide, strict=True)))
 
 
 def _options_of(found: Suggestion) -> str:
