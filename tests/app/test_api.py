@@ -295,7 +295,8 @@ def test_a_tree_without_a_word_of_its_weights_is_checked_by_those_that_suit(clie
     _, tree = checked
     settings = {name: value for name, value in tree["settings"].items() if name != "weights"}
     _, again = client.predict(tree | {"settings": settings}, api_name="/check_tree")
-    assert again["evidence"] == pytest.approx(tree["evidence"])
+    for name, value in tree["evidence"].items():
+        assert again["evidence"][name] == (value if name == "judged_texts" else pytest.approx(value)), name
 
 
 def test_a_list_is_checked(client):
