@@ -529,6 +529,8 @@ def test_several_prompts_are_asked_and_downloaded(page):
 
 
 def test_settings_are_suggested_and_used(page):
+    page.get_by_text("Steering and injection").click()
+    page.fill("#inject-layer input", "3")  # none of the settings tried on an embedding injects
     page.get_by_role("tab", name="Suggest settings").click()
     page.click("#suggest")
     page.wait_for_selector("#use-best:not([disabled])", timeout=120_000)
@@ -536,6 +538,7 @@ def test_settings_are_suggested_and_used(page):
     best = page.locator("#trials .virtual-row [role=gridcell]").first.inner_text()
     page.click("#use-best")
     page.wait_for_selector(f"#weights input[value={best}]:checked")
+    page.wait_for_function("document.querySelector('#inject-layer input').value === '-1'")
 
 
 # ── The vector ────────────────────────────────────────────────────────────────────────────────────────────────────────
