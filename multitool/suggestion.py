@@ -72,18 +72,11 @@ class Setting:
         """The growth that goes with it: the recipe's, with the vector injected where it is, and nowhere else."""
         return replace(recipe, **self.injection)
 
-    @property
-    def injection_told(self) -> str:
-        """In words; empty if there is none."""
-        if self.inject_layer < 0:
-            return ""
-        how = "added" if self.inject_mode == "add" else "put in"
-        times = f" {self.inject_scale:g} ×" if self.inject_scale != 1 else ""
-        return f"{how}{times} behind layer {self.inject_layer}"
-
     def __str__(self) -> str:
         if self.inject_layer >= 0:
-            return f"{self.weights}, {self.injection_told}"
+            how = "added" if self.inject_mode == "add" else "put in"
+            times = f" {self.inject_scale:g} ×" if self.inject_scale != 1 else ""
+            return f"{self.weights}, {how}{times} behind layer {self.inject_layer}"
         components = f", components {', '.join(map(str, self.pca))}" if self.pca else ""
         return f"{self.weights}, {self.relative_scale:g} × the usual scale{components}"
 
@@ -205,8 +198,12 @@ class Suggestion:
 
 
 def _columns(setting: Setting) -> list:
-    """Weights, scale, components, injected: as tables tell a setting."""
-    return [setting.weights, setting.relative_scale, ", ".join(map(str, setting.pca)), setting.injection_told]
+    """Weights, scale, components, injected: as tables tell a setting; with a plus what is added to the stream."""
+    injected = ""
+    if setting.inject_layer >= 0:
+        added = f", +{setting.inject_scale:g} ×" if setting.inject_mode == "add" else ""
+        injected = f"layer {setting.inject_layer}{added}"
+    return [setting.weights, setting.relative_scale, ", ".join(map(str, setting.pca)), injected]
 
 
 def trial_facts(trial: Trial) -> dict:

@@ -39,7 +39,8 @@ def suggest_tab(service: Service, controls: FeatureControls, growing: Sequence) 
         headers=[_heading(column) for column in Suggestion.columns], interactive=False, max_height=560, wrap=True,
         datatype=["str", "number", "str", "str", *["number"] * (len(Suggestion.columns) - 4)], elem_id="trials",
         elem_classes="table",
-        label="Settings tried, the best first (scale in units of the mean token distance)",
+        label="Settings tried, the best first (scale in units of the mean token distance; injected: put in behind that "
+        "layer, or with a plus added)",
     )
     best = gr.State()  # its recipes
     trying = run.click(

@@ -165,8 +165,14 @@ def test_what_is_suggested_with_an_injection_tells_it(library, recipe, monkeypat
     assert found.tree == replace(TREE, inject_layer=0)
     assert found.to_dict()["growth"] == {"inject_layer": 0, "inject_mode": "replace", "inject_scale": 1.0}
     assert found.to_dict()["trials"][0]["inject_layer"] == 0
-    assert found.rows[0][: found.columns.index("injected") + 1] == ["decoder", 1.0, "", "put in behind layer 0"]
+    assert found.rows[0][: found.columns.index("injected") + 1] == ["decoder", 1.0, "", "layer 0"]
     assert definition_tree(library, found.recipe, found.tree).settings["inject_layer"] == 0
+
+
+def test_a_table_tells_an_injection_in_short():
+    added = Setting("decoder", inject_layer=1, inject_mode="add", inject_scale=3.0)
+    study = Study([trial(0, added, 0.2), trial(0, ENCODER, 0.1)])
+    assert [row[study.columns.index("injected")] for row in study.rows] == ["layer 1, +3 ×", ""]
 
 
 def test_trials_are_the_same_one_by_one_and_together(library, recipe):
