@@ -14,15 +14,16 @@ from multitool.component import SHOWN, TOKENS
 from multitool.document import UNFINISHED, DefinitionTree
 from multitool.engine import check_tree, components, scan_if_missing, suggest, token_table, trees_of_prompts
 from multitool.errors import UserError, shown
+from multitool.evidence import feature_maximum, judged_definitions
 from multitool.library import Library
 from multitool.loading import DEVICES, DTYPES
 from multitool.phrases import END, outline
 from multitool.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of, whole
 from multitool.registry import SaeEntry, saes
 from multitool.steering import scans_for_clamp
-from multitool.suggestion import Study, try_features
+from multitool.suggestion import Study, Suggestion, try_features
 from multitool.text import percent, visible
-from multitool.wording import changes, distance, is_injected, source_told
+from multitool.wording import changes, distance, fires_told, is_injected, source_told
 
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
@@ -220,7 +221,11 @@ def _print_tree(document: DefinitionTree) -> None:
     if document.evidence:
         print(document.evidence["sentence"])
         print(_figures(document.evidence) + "\n")
-    columns = " (lift in nats, activation)" if document.evidence else ""
+        _print_judged(document.evidence)
+    most = feature_maximum(document.evidence)
+    columns = ""
+    if document.evidence:
+        columns = " (lift in nats per token, fires " + ("in % of its maximum)" if most else "as the SAE gives it)")
     complete, unfinished = document.most_probable(_DEFINITIONS_PRINTED)
     for heading, listed in ((f"Most probable definitions{columns}", complete), (UNFINISHED, unfinished)):
         if listed:
@@ -228,7 +233,8 @@ def _print_tree(document: DefinitionTree) -> None:
         for found in listed:
             beside = ""
             if document.evidence:
-                beside = f"{document.tree.lift[found.node]:6.1f} {document.tree.activation[found.node]:7.2f}  "
+                lift, fires = (of[found.node] for of in (document.tree.lift_per_token, document.tree.activation))
+                beside = f"{lift:6.2f} {100 * fires / most if most else fires:7.{0 if most else 2}f}  "
             print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
     print(f"\nTree ({END} a definition ends, … +n hidden nodes and their probability; the {shown} most probable nodes)")
@@ -240,6 +246,15 @@ def _shares(document: DefinitionTree) -> str:
     shares = document.shares
     beyond = "" if shares.beyond is None else f", {percent(shares.beyond)} cut by top_k"
     return f"Probability: {percent(shares.in_tree)} in the tree{beyond}, {percent(shares.below)} below the cutoff"
+
+
+def _print_judged(evidence: dict) -> None:
+    most = feature_maximum(evidence)
+    share = "in shares of its maximum" if most else "as the SAE gives it (its maximum is not known)"
+    print(f"Judged by these definitions; how strongly each fires the feature, {share}")
+    for text, activation in judged_definitions(evidence):
+        print(f"{fires_told(activation, most):>13}  {visible(text)}")
+    print()
 
 
 def _figures(evidence: dict) -> str:
@@ -274,7 +289,7 @@ def _tokens(options) -> None:
     if not (options.csv or options.json):
         print(_title(table.settings, table.vector) + "\n")
         if table.evidence:
-            print(f"{table.evidence.sentence}\n{_figures(table.evidence.to_dict())}\n")
+            print("\n".join([table.evidence.sentence, _figures(table.evidence.to_dict())]).strip() + "\n")
         _, _, _, *measures = (column.replace("distance_to_", "to ") for column in table.columns)
         print("{:>4}  {:24} {:>8}".format(*table.columns) + "".join(f" {measure:>10}" for measure in measures))
         for rank, token, token_id, *numbers in table.rows:
@@ -305,9 +320,26 @@ def _suggest(options) -> None:
         _write(options.json, json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False).encode())
         return
     print(f"{found.sentence}\n")
-    print("  ".join(f"{column:>10}" for column in found.columns))
-    for row in found.rows:
-        print("  ".join(f"{'' if value is None else str(value):>10}" for value in row))
+    if options.features is None:
+        print(f"Grow it with: {_options_of(found)}\n")
+    rows = [found.columns, *(["" if value is None else str(value) for value in row] for row in found.rows)]
+    wide = [max(10, *map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{value:>{width}}" for value, width in zip(row, wide, strict=True)))
+
+
+def _options_of(found: Suggestion) -> str:
+    """What the command ``tree`` is given for the settings that were found best."""
+    recipe = found.recipe
+    told = f"--weights {recipe.weights}"
+    if recipe.scale is not None:
+        told += f" --scale {recipe.scale:.9g}"
+    if recipe.pca:
+        told += f" --pca {' '.join(f'{weight:g}' for weight in recipe.pca)}"
+    for name, value in found.growth.items():
+        if found.tree.inject_layer >= 0 and value != getattr(TreeRecipe, name):
+            told += f" --{name.replace('_', '-')} {value}"
+    return told
 
 
 def _study(

@@ -44,7 +44,7 @@ class _Task:
 class AskTask(_Task):
     """What the model says of many ghosts."""
 
-    growth: GrowthTask  # its ``v`` are the rows of all ghosts, (n, d_model)
+    growth: GrowthTask  # its ``v`` are the rows of all ghosts, (n, d_model), or what is injected of each
     n_definitions: int
 
 
@@ -55,7 +55,7 @@ class Asked:
     tree: Tree
     texts: list[Text]  # its most probable definitions
     residuals: list[np.ndarray]  # of each text, (tokens, d_model) float32
-    last_residual: np.ndarray  # (d_model,): at the end of the prompt with the ghost in it
+    last_residual: np.ndarray | None  # (d_model,): at the end of the prompt; None under changes of the stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +84,15 @@ class ReadTask(_Task):
 
 
 def likeliest_texts(tree: Tree, n: int) -> list[tuple[Text, float]]:
-    """The ``n`` most probable definitions as token ids, and how probable each is; without the token that ends one."""
-    leaves = np.flatnonzero(tree.is_leaf | tree.end)
-    found: list[tuple[Text, float]] = []
-    for leaf in leaves[np.argsort(-tree.cumulative_prob[leaves], kind="stable")].tolist():
-        text = text_of(tree, leaf)
-        if text and len(found) < n:
-            found.append((text, float(tree.cumulative_prob[leaf])))
-    return found
+    """The ``n`` most probable definitions as token ids, and how probable each is; without the token that ends one.
+
+    One that several tokens end (``"``, ``."``) is one definition.
+    """
+    found: dict[Text, float] = {}
+    for leaf in np.flatnonzero(tree.is_leaf | tree.end).tolist():
+        if text := text_of(tree, leaf):
+            found[text] = found.get(text, 0.0) + float(tree.cumulative_prob[leaf])
+    return sorted(found.items(), key=lambda item: -item[1])[:n]
 
 
 def text_of(tree: Tree, leaf: int) -> Text:
@@ -101,18 +102,22 @@ def text_of(tree: Tree, leaf: int) -> Text:
 
 
 @torch.inference_mode()
-def ask(model, task: AskTask) -> Iterator[list[Asked]]:
-    """The answers in the order of the ghosts, some at a time."""
+def ask(model, task: AskTask, changes: Changes | None = None) -> Iterator[list[Asked]]:
+    """The answers in the order of the ghosts, some at a time.
+
+    Args:
+        changes: those under which the trees grow. Their definitions are read as plain text all the same.
+    """
     growth = task.growth
     for first in range(0, len(growth.v), _GHOSTS_AT_ONCE):
         vs = torch.from_numpy(growth.v[first : first + _GHOSTS_AT_ONCE])
         trees = [grown.tree for grown in grow_forest(
-            Continuations(model, growth.prompt, vs, growth.top_k, growth.max_depth),
+            Continuations(model, growth.prompt, vs, growth.top_k, growth.max_depth, changes),
             len(vs), cutoff=growth.cutoff, max_depth=growth.max_depth, max_nodes=growth.max_nodes, ends=growth.ends,
         )]
         texts = [[text for text, _ in likeliest_texts(tree, task.n_definitions)] for tree in trees]
         read = iter(read_texts(model, [text for listed in texts for text in listed], task.place))
-        ends = _at_the_end(model, growth, vs, task.place)
+        ends = [None] * len(vs) if changes else _at_the_end(model, growth, vs, task.place)
         yield [
             Asked(tree, listed, [next(read) for _ in listed], end)
             for tree, listed, end in zip(trees, texts, ends, strict=True)

@@ -33,15 +33,17 @@ from multitool.sources import (
     vector_of,
     vectors_of,
 )
-from multitool.steering import tree_task
+from multitool.steering import known_maximum, tree_task
 from multitool.subject import Subject
 from multitool.task import growth_task
+from multitool.text import join_tokens, spelling_key
 from multitool.tokens import token_list, token_scores
 from multitool.tree import Tree, most_probable, trim
 from multitool.vector import FeatureVector, needs_scan
 
 RANDOM_GHOSTS = 4
 _MOST_LIFT = 50.0  # nats; a path that a control rules out would have an infinite one
+DEFINITIONS_ASKED = 2 * DEFINITIONS_JUDGED  # the first that say different things are judged
 TEXTS_READ = 50  # definitions of a tree whose activations are shown
 # Definitions are judged on small trees: others' must be grown for comparison.
 _SMALL = {"cutoff": 2e-3, "max_depth": 12, "max_nodes": 40}
@@ -54,16 +56,14 @@ def judge_list(
     vector_recipe: VectorRecipe,
     list_recipe: ListRecipe,
     vector: FeatureVector,
-    logits: np.ndarray | None = None,
 ) -> ListEvidence:
     """The evidence for a token list by its own measure, which needs the source's activations.
 
     A list by activation agrees with the activations by itself; of it the score is judged. A list of words is judged on
-    words.
-
-    Args:
-        logits: (1 + RANDOM_LISTS, V), by logit_lens: those of ``lens_directions``.
+    words. A list by logit_lens is not judged.
     """
+    if list_recipe.measure == "logit_lens":
+        return ListEvidence(source.activations.numpy())
     among = subject.words if list_recipe.words else np.ones(subject.space.n_tokens, dtype=bool)
     vs = torch.cat([vector.v[None], random_ghosts(subject, vector.distance_from_centroid, RANDOM_LISTS)])
     scores = token_scores(
@@ -71,7 +71,6 @@ def judge_list(
         vs,
         list_recipe.exponent,
         measure="score" if list_recipe.measure == "activation" else list_recipe.measure,
-        values=None if logits is None else torch.from_numpy(logits),
         negative=list_recipe.negative,
         among=torch.from_numpy(among),
     )
@@ -82,18 +81,6 @@ def judge_list(
         source.made_from(vector_recipe, subject),
         [token_id for token_id in tokens_in_texts(sae, subject, source.index) if among[token_id]],
     )
-
-
-def lens_directions(subject: Subject, vector: FeatureVector, *, randoms: bool) -> torch.Tensor:
-    """What a list by logit_lens reads: the vector's direction at its scale, without the centroid.
-
-    Args:
-        randoms: and RANDOM_LISTS random ones as long, to judge the list by: (1 + RANDOM_LISTS, d_model).
-    """
-    own = vector.scale * vector.direction
-    if not randoms:
-        return own[None]
-    return torch.cat([own[None], random_ghosts(subject, float(own.norm()), RANDOM_LISTS) - subject.space.centroid])
 
 
 def random_ghosts(subject: Subject, distance: float, n: int, seed: int = 0) -> torch.Tensor:
@@ -129,11 +116,14 @@ class PreparedCheck:
     _feature: int
     _made_from: np.ndarray  # (V,) bool
     _small_texts: list[Text]
+    _spelled: list[str]  # the same
+    _token_texts: Sequence[str]
     _leaves: list[int]  # of the document's tree, those whose texts stand first in ``check``
     _encoder: Encoder
     _decoder: np.ndarray  # (d_model,)
     _encoder_decoder_cosine: float
     _lists_shared: int
+    _feature_maximum: float | None
 
     def evidence(self, checked: Checked, asked: Sequence[Asked]) -> DefinitionTree:
         """The document with what was found: lifts and activations at its nodes, figures and a verdict beside it."""
@@ -155,11 +145,12 @@ class PreparedCheck:
         # On the embedding it is the same whatever the ghost.
         if self.check.place.hook != "hook_embed" and checked.last_residuals is not None:
             similar = [cosine(row, self._decoder) for row in checked.last_residuals[:2]]
+        read = [ReadText(self._feature, *found) for found in zip(self._small_texts, own, strict=True)]
         return TreeEvidence(
             scores=scores_of(
                 self._feature,
-                [ReadText(self._feature, *found) for found in zip(self._small_texts, own, strict=True)],
-                read_definitions(self._encoder, self.control_features, asked),
+                read,
+                read_judged(self._encoder, self.control_features, asked, self._token_texts),
                 self._made_from,
             ),
             fires_at_all=float(np.mean([fires[:, self._feature].max() > 0 for fires in own])) if own else 0.0,
@@ -172,6 +163,11 @@ class PreparedCheck:
             encoder_decoder_cosine=self._encoder_decoder_cosine,
             lists_shared=self._lists_shared,
             left_out=int(self._made_from.sum()),
+            feature_maximum=self._feature_maximum,
+            judged=tuple(
+                (text, float(strongest(found.fires, found.text, self._made_from)[self._feature]))
+                for text, found in zip(self._spelled, read, strict=True)
+            ),
         )
 
 
@@ -208,6 +204,34 @@ def read_definitions(encoder: Encoder, features: Sequence[int], asked: Sequence[
         for feature, answer in zip(features, asked, strict=True)
         for text, fires in zip(answer.texts, activations_on(encoder, answer.residuals), strict=True)
     ]
+
+
+def judged_texts(texts: Sequence[Text], token_texts: Sequence[str]) -> list[tuple[Text, str]]:
+    """The definitions that are judged, and what they spell: the first ``DEFINITIONS_JUDGED`` that say different things.
+
+    "rain", "Rain" and "rain." are one: what fires on the one fires on the others, and would count three times.
+
+    Args:
+        texts: the most probable ones first.
+        token_texts: of all tokens by id.
+    """
+    found: dict[str, tuple[Text, str]] = {}
+    for text in texts:
+        spelled = join_tokens(token_texts[token_id] for token_id in text).strip()
+        found.setdefault(spelling_key(spelled), (text, spelled))
+    return list(found.values())[:DEFINITIONS_JUDGED]
+
+
+def read_judged(
+    encoder: Encoder, features: Sequence[int], asked: Sequence[Asked], token_texts: Sequence[str]
+) -> list[ReadText]:
+    """Of the definitions of some features those that are judged, as ``read_definitions``."""
+    chosen = []
+    for answer in asked:
+        rows = dict(zip(answer.texts, answer.residuals, strict=True))
+        texts = [text for text, _ in judged_texts(answer.texts, token_texts)]
+        chosen.append(replace(answer, texts=texts, residuals=[rows[text] for text in texts]))
+    return read_definitions(encoder, features, chosen)
 
 
 def scores_of(
@@ -272,7 +296,9 @@ def prepare_check(library: Library, document: DefinitionTree, model: str | None 
     place = Place(sae.entry.hook, subject.bos_id)
     leaves = [definition.node for definition in document.definitions(TEXTS_READ)]
     leaves = [leaf for leaf in leaves if text_of(tree, leaf)]
-    small_texts = [text for text, _ in likeliest_texts(small_tree(tree, small), DEFINITIONS_JUDGED)]
+    likeliest = [text for text, _ in likeliest_texts(small_tree(tree, small), DEFINITIONS_ASKED)]
+    judged = judged_texts(likeliest, subject.token_texts)
+    small_texts = [text for text, _ in judged]
     given = {"model": subject.name, "folder": subject.folder, "place": place}
     space = subject.space
     ghosts = torch.cat([space.centroid[None], random_ghosts(subject, vector.distance_from_centroid, RANDOM_GHOSTS)])
@@ -288,17 +314,20 @@ def prepare_check(library: Library, document: DefinitionTree, model: str | None 
         ask=AskTask(
             **given,
             growth=growth_task(subject, _rows([vector.v for _, vector in found], space.d_model), small),
-            n_definitions=DEFINITIONS_JUDGED,
+            n_definitions=DEFINITIONS_ASKED,
         ),
         control_features=tuple(control.index for control, _ in found),
         _feature=source.index,
         _made_from=source.used_in_texts(vector_recipe, subject),
         _small_texts=small_texts,
+        _spelled=[spelled for _, spelled in judged],
+        _token_texts=subject.token_texts,
         _leaves=leaves,
         _encoder=library.encoder(sae.entry),
         _decoder=source.weights.decoder.numpy(),
         _encoder_decoder_cosine=cosine(source.weights.encoder.numpy(), source.weights.decoder.numpy()),
         _lists_shared=_lists_shared(source, subject, vector_recipe),
+        _feature_maximum=known_maximum(library, sae, subject, source.index),
     )
 
 

@@ -20,6 +20,7 @@ SCHEMA = "sae-multitool/definition-tree/1"
 _MOST_NODES = 100_000
 _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
+_MOST_TEXTS = 100  # in a list
 _DEFINITIONS_SHOWN = 15  # in a notebook
 _LIFTS = ("lift_centroid", "lift_random")
 _BEYOND = "beyond_top_k"
@@ -81,8 +82,13 @@ class DefinitionTree:
 
     def most_probable(self, n: int) -> tuple[list[Definition], list[Definition]]:
         """The ``n`` most probable definitions that come to their end, and the ``n`` most probable beginnings."""
-        found = self.definitions()
-        return tuple([one for one in found if one.complete == complete][:n] for complete in (True, False))
+        return _parted(self.definitions(), n)
+
+    def most_lifted(self, n: int) -> tuple[list[Definition], list[Definition]]:
+        """Of a checked tree the same by the lift per token: by the whole lift they would go by their length, as each
+        token of the feature's own adds to it."""
+        lift = self.tree.lift_per_token
+        return _parted(sorted(self.definitions(), key=lambda found: -lift[found.node]), n)
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
         """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.
@@ -155,6 +161,11 @@ class DefinitionTree:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
 
+def _parted(found: list[Definition], n: int) -> tuple[list[Definition], list[Definition]]:
+    """The first ``n`` complete ones, and the first ``n`` others."""
+    return tuple([one for one in found if one.complete == complete][:n] for complete in (True, False))
+
+
 def _nested(tree: Tree) -> dict:
     root = {"token": "", "token_id": None, "prob": 1.0, "cumulative_prob": 1.0, "children": []}
     nodes: list[dict] = []
@@ -206,7 +217,7 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
             "saved."
         )
     settings, vector, result = (_section(data, name) for name in ("settings", "vector", "result"))
-    evidence = _section(data, "evidence") if "evidence" in data else None
+    evidence = _section(data, "evidence", texts=True) if "evidence" in data else None
     complete = result.get("complete")
     if not isinstance(complete, bool):
         _foreign("result.complete", complete, "true or false")
@@ -223,15 +234,19 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
     )
 
 
-def _section(data: dict, name: str) -> dict:
-    """A flat object of plain values; lists of numbers are allowed (pca)."""
+def _section(data: dict, name: str, *, texts: bool = False) -> dict:
+    """A flat object of plain values; lists of numbers are allowed (pca).
+
+    Args:
+        texts: so are short lists of texts (the judged definitions).
+    """
     section = data.get(name)
     if not isinstance(section, dict):
         _foreign(name, section, "an object")
     for key, value in section.items():
         if isinstance(value, list):
-            if not all(is_number(item) for item in value):
-                _foreign(f"{name}.{key}", value, "a list of numbers")
+            if not (all(is_number(item) for item in value) or texts and _are_texts(value)):
+                _foreign(f"{name}.{key}", value, "a list of numbers" + texts * f" or of at most {_MOST_TEXTS} texts")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             _finite(f"{name}.{key}", value)
         elif isinstance(value, str) and not _is_text(value, _LONGEST_SETTING):
@@ -319,6 +334,11 @@ def _entropy(value) -> float:
 def _is_text(value: str, longest: int) -> bool:
     """Of at most that length, and text that can be written: half a surrogate pair cannot."""
     return len(value) <= longest and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _are_texts(values: list) -> bool:
+    texts = all(isinstance(value, str) and _is_text(value, _LONGEST_SETTING) for value in values)
+    return texts and len(values) <= _MOST_TEXTS
 
 
 def _foreign(where: str, value, valid: str):

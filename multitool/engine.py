@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from multitool._version import __version__
-from multitool.checks import judge_list, lens_directions, prepare_check
+from multitool.checks import judge_list, prepare_check
 from multitool.component import SHOWN, TOKENS, Component, components_of
 from multitool.document import DefinitionTree
 from multitool.errors import UserError, shown
@@ -233,14 +233,15 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
 def suggest(
     library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> Suggestion:
-    """The settings that suit a feature best, of those in ``suggestion.GRID``.
+    """The settings that suit a feature best, of those in ``suggestion.settings_for``.
 
-    A vocabulary scan that is missing is done first.
+    The vector's settings are ``found.recipe``; ``found.tree`` is the recipe of the tree with the injection that goes
+    with them, if one does. A vocabulary scan that is missing is done first.
 
     >>> found = mt.suggest(library, vector)  # half a minute
     >>> print(found.sentence)
     Of 32 settings the best is ...
-    >>> tree = mt.definition_tree(library, found.recipe)
+    >>> tree = mt.definition_tree(library, found.recipe, found.tree)
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -251,7 +252,8 @@ def suggest(
     scan_if_missing(library, vector_recipe, model, always=True)
     prepared = prepare_suggestion(library, vector_recipe, tree_recipe, model)
     controls, asked = (
-        [answer for answers in library.do(task) for answer in answers] for task in (prepared.controls, prepared.ask)
+        [answer for task in tasks for answers in library.do(task) for answer in answers]
+        for tasks in ([prepared.controls], prepared.asks)
     )
     return prepared.suggestion(asked, controls)
 
@@ -372,9 +374,7 @@ class PreparedList:
         ]
         judged = None
         if self._evidence:
-            judged = judge_list(
-                self._sae, subject, self._source, self._vector_recipe, recipe, self._vector, logits
-            )
+            judged = judge_list(self._sae, subject, self._source, self._vector_recipe, recipe, self._vector)
         return TokenTable((*TOKEN_COLUMNS[:2], *columns), rows, self.settings, _figures(self._vector), judged)
 
 
@@ -405,7 +405,8 @@ def prepare_list(
                 "The centroid alone has no direction for the logit lens to read. Choose other weights, mix in "
                 "principal components, or list by another measure."
             )
-        directions = lens_directions(subject, vector, randoms=evidence)
+        # Without the centroid, which lies among the embeddings and not in the residual stream.
+        directions = (vector.scale * vector.direction)[None]
         task = LensTask(model=subject.name, folder=subject.folder, directions=directions.numpy())
         dtype = library.dtype
     settings = _resolved(subject, vector_recipe, vector) | asdict(list_recipe)

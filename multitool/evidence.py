@@ -10,33 +10,39 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from multitool.measures import auroc, average_precision, rank, share_at_least
+from multitool.recipe import is_number
 
 FIRST = 10  # tokens that count as found at once
+LEAST_HITS = 3  # tokens or definitions that must fire a feature before a list or a tree agrees with it
 SURE, LIKELY = 0.01, 0.05  # among so large a share of all features; as often a random direction comes there
 LEAST_TO_JUDGE = 5  # tokens that must fire a feature before its list is judged
 RANDOM_LISTS = 20
 DEFINITIONS_JUDGED = 10
 CONTROL_FEATURES = 16
 
-AGREES, PARTLY, NO, UNKNOWN = "agrees", "partly", "no", "unknown"
+AGREES, PARTLY, NO, UNKNOWN, NOT_APPLICABLE = "agrees", "partly", "no", "unknown", "not_applicable"
 
 
 @dataclass(frozen=True)
 class ListEvidence:
-    """How a token list agrees with the feature's activation on each token alone."""
+    """How a token list agrees with the feature's activation on each token alone.
+
+    A list of what a direction makes the model say (logit_lens) has the activations and nothing else: what fires a
+    feature and what it writes may be different things, so by the one the other cannot be judged.
+    """
 
     activations: np.ndarray  # (V,) of the feature
-    judged_on: int  # tokens of texts that the direction was not made from
-    left_out: int  # those that it was made from
-    firing: int  # tokens among the judged that fire the feature
-    hits: int  # of the first FIRST judged tokens of the list, how many fire it
-    hits_chance: float  # of lists of random directions, on average
-    auroc: float | None  # of the list's score; None if no token fires
-    auroc_chance: float | None
-    average_precision: float | None
-    average_precision_chance: float | None
-    beaten_by: float | None  # share of random directions whose average precision is as high
-    in_texts: tuple[tuple[int, int], ...]  # tokens on which it fires most in real texts: id, rank in the whole list
+    judged_on: int | None = None  # tokens of texts that the direction was not made from; None: it cannot be judged so
+    left_out: int | None = None  # those that it was made from
+    firing: int | None = None  # tokens among the judged that fire the feature
+    hits: int | None = None  # of the first FIRST judged tokens of the list, how many fire it
+    hits_chance: float | None = None  # of lists of random directions, on average
+    auroc: float | None = None  # of the list's score; None if no token fires
+    auroc_chance: float | None = None
+    average_precision: float | None = None
+    average_precision_chance: float | None = None
+    beaten_by: float | None = None  # share of random directions whose average precision is as high
+    in_texts: tuple[tuple[int, int], ...] = ()  # on these tokens it fires most in texts: id, rank in the whole list
 
     def to_dict(self) -> dict:
         """For JSON: the figures, the verdict and the sentence; not the activations, which stand in the list."""
@@ -45,17 +51,24 @@ class ListEvidence:
 
     @property
     def verdict(self) -> str:
-        """``agrees``, ``partly``, ``no`` or ``unknown``; ``sentence`` says the rule."""
+        """``agrees``, ``partly``, ``no``, ``unknown`` or ``not_applicable``; ``sentence`` says the rule."""
+        if self.judged_on is None:
+            return NOT_APPLICABLE
         if self.firing < LEAST_TO_JUDGE:
             return UNKNOWN
         if self.beaten_by > 0 or self.auroc <= self.auroc_chance:
             return NO
-        return AGREES if self.hits >= max(3, 2 * self.hits_chance) else PARTLY
+        return AGREES if self.hits >= max(LEAST_HITS, 2 * self.hits_chance) else PARTLY
 
     @property
     def sentence(self) -> str:
         """What the figures mean, for a reader."""
         match self.verdict:
+            case "not_applicable":
+                return (
+                    "A list by logit lens is not judged by what fires the feature: it tells what the direction makes "
+                    "the model say, not what the feature looks for. The activations are for information only."
+                )
             case "unknown":
                 left = " besides those that the list was made from" if self.left_out else ""
                 return (
@@ -120,11 +133,23 @@ def list_rank(scores: np.ndarray, token_id: int) -> int:
 class DefinitionScores:
     """How a tree's definitions, read as plain text, agree with the feature."""
 
-    hit_rate: float  # share of its definitions on which the feature fires
-    hit_rate_chance: float  # the same on other features' definitions
+    hits: int  # on how many of its definitions the feature fires
+    n_definitions: int  # that were read
+    hits_others: int  # the same on other features' definitions
+    n_others: int
     auroc: float  # of the activation on its own definitions against that on others'; 0.5 by chance
     rank: float  # of the feature when all are asked, 1 the best
     n_features: int
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of its definitions on which the feature fires."""
+        return self.hits / self.n_definitions
+
+    @property
+    def hit_rate_chance(self) -> float:
+        """The same on other features' definitions."""
+        return self.hits_others / self.n_others
 
     @property
     def reciprocal_rank(self) -> float:
@@ -145,8 +170,10 @@ def definition_scores(own: np.ndarray, others: np.ndarray, feature: int) -> Defi
     mine, theirs = own[:, feature], others[:, feature]
     area = auroc(np.concatenate([mine, theirs]), np.arange(len(own) + len(others)) < len(own))
     return DefinitionScores(
-        hit_rate=float((mine > 0).mean()),
-        hit_rate_chance=float((theirs > 0).mean()),
+        hits=int((mine > 0).sum()),
+        n_definitions=len(mine),
+        hits_others=int((theirs > 0).sum()),
+        n_others=len(theirs),
         auroc=area,
         rank=rank(own.mean(axis=0) - others.mean(axis=0), feature),
         n_features=own.shape[1],
@@ -168,7 +195,8 @@ def strongest(activations: np.ndarray, text: Sequence[int], made_from: np.ndarra
 
 
 def tree_verdict(scores: DefinitionScores | None, fires_at_all: float, left_out: int) -> str:
-    """``agrees``, ``partly``, ``no`` or ``unknown``.
+    """``agrees``, ``partly``, ``no`` or ``unknown``. A tree agrees only if several of its definitions fire the feature:
+    from one or two nothing follows for the rest of the tree.
 
     Args:
         fires_at_all, left_out: as in ``TreeEvidence``.
@@ -178,7 +206,9 @@ def tree_verdict(scores: DefinitionScores | None, fires_at_all: float, left_out:
     if scores.hit_rate <= scores.hit_rate_chance or scores.auroc <= 0.5:
         return UNKNOWN if left_out and fires_at_all > scores.hit_rate else NO
     place = scores.rank / scores.n_features
-    return AGREES if place <= SURE else PARTLY if place <= LIKELY else NO
+    if place <= SURE and scores.hits >= LEAST_HITS:
+        return AGREES
+    return PARTLY if place <= LIKELY else NO
 
 
 @dataclass(frozen=True)
@@ -196,12 +226,18 @@ class TreeEvidence:
     encoder_decoder_cosine: float
     lists_shared: int  # tokens that the encoder's and the decoder's lists of the nearest 100 share
     left_out: int  # tokens that the direction was made from: their positions in definitions do not count
+    feature_maximum: float | None = None  # how strongly it fires where it fires most; None if that is not known
+    judged: tuple[tuple[str, float], ...] = ()  # the definitions that were read, and how strongly each fires it
 
     def to_dict(self) -> dict:
-        """For JSON: the figures, the verdict and the sentence."""
-        figures = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "scores"}
-        scores = {item.name: getattr(self.scores, item.name, None) for item in fields(DefinitionScores)}
-        return scores | figures | {"verdict": self.verdict, "sentence": self.sentence}
+        """For JSON: the figures, the verdict, the sentence, and the judged definitions with their activations."""
+        others = [item.name for item in fields(self) if item.name not in ("scores", "judged")]
+        figures = {name: getattr(self, name) for name in others}
+        names = ["hit_rate", "hit_rate_chance", *(item.name for item in fields(DefinitionScores))]
+        scores = {name: getattr(self.scores, name, None) for name in names}
+        judged = {"judged_texts": [text for text, _ in self.judged],
+                  "judged_activations": [activation for _, activation in self.judged]}
+        return scores | figures | judged | {"verdict": self.verdict, "sentence": self.sentence}
 
     @property
     def verdict(self) -> str:
@@ -218,15 +254,37 @@ class TreeEvidence:
                 "This tree cannot be judged: in its definitions the feature fires only on tokens that its direction "
                 "was made from, which proves nothing."
             )
-        fires = round(self.scores.hit_rate * 100)
+        scores = self.scores
+        definitions = f"these {scores.n_definitions} definitions" if scores.n_definitions > 1 else "its one definition"
         figures = (
-            f"The feature fires on {fires} % of the definitions (on those of other features on "
-            f"{self.scores.hit_rate_chance:.0%}) and is number {self.scores.rank:,.0f} of "
-            f"{self.scores.n_features:,} when all features are asked."
-        ).replace("%)", " %)")
+            f"The feature fires on {scores.hits or 'none'} of {definitions} (on those of other features on "
+            f"{scores.hits_others} of {scores.n_others}) and is number {scores.rank:,.0f} of {scores.n_features:,} "
+            "when all features are asked"
+        )
         match self.verdict:
             case "agrees":
-                return f"This tree agrees with what fires the feature. {figures}"
+                return f"This tree agrees with what fires the feature. {figures}."
+            case "partly" if scores.hits < LEAST_HITS:
+                return f"{figures}: too few to vouch for the rest of the tree."
             case "partly":
-                return f"This tree agrees in part with what fires the feature. {figures}"
-        return f"Do not trust this tree. {figures}"
+                return f"This tree agrees in part with what fires the feature. {figures}."
+        return f"Do not trust this tree. {figures}."
+
+
+def judged_definitions(evidence: dict | None) -> list[tuple[str, float]]:
+    """The definitions that the verdict on a tree speaks of, and how strongly each fires the feature.
+
+    Args:
+        evidence: as ``TreeEvidence.to_dict`` gives it, or as somebody's file has it: what is none is left out.
+    """
+    texts, activations = ((evidence or {}).get(f"judged_{name}") for name in ("texts", "activations"))
+    if not isinstance(texts, (list, tuple)) or not isinstance(activations, (list, tuple)):
+        return []
+    pairs = zip(texts, activations, strict=False)
+    return [(text, float(fires)) for text, fires in pairs if isinstance(text, str) and is_number(fires)]
+
+
+def feature_maximum(evidence: dict | None) -> float | None:
+    """How strongly the feature fires where it fires most, by a tree's evidence; None if that does not tell."""
+    most = (evidence or {}).get("feature_maximum")
+    return float(most) if is_number(most) and most > 0 else None

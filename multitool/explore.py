@@ -12,6 +12,7 @@ from string import Template
 import numpy as np
 
 from multitool.document import DefinitionTree
+from multitool.evidence import feature_maximum
 from multitool.phrases import Phrase, phrases
 from multitool.text import visible
 
@@ -33,9 +34,9 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
     Returns:
         ``parent`` (-1: the prompt), ``text``, ``p`` (cumulative probability), ``ended`` (probability that the
         definition ends right after it), ``defined`` (probability of that definition in all its spellings), ``nodes``
-        (how many of the tree it holds); where known ``lift``,
-        ``activation`` (null: not read) and ``shared``; and ``total``, the tree's nodes, and ``blank``, the numbers of
-        the phrases that only a blank tells from another beside them.
+        (how many of the tree it holds); where known ``lift``, ``activation`` (null: not read) and ``shared``; and
+        ``total``, the tree's nodes, ``maximum``, how strongly the feature fires where it fires most (null: not known),
+        and ``blank``, the numbers of the phrases that only a blank tells from another beside them.
     """
     tree = document.tree
     found: list[tuple[int, Phrase]] = []
@@ -58,6 +59,7 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
         columns["lift"] = [round(phrase.lift, 1) for _, phrase in found]
     if tree.activation is not None:
         columns["activation"] = [_strongest(tree.activation[list(phrase.nodes)]) for _, phrase in found]
+        columns["maximum"] = feature_maximum(document.evidence)
     if shared is not None:
         columns["shared"] = [int(shared[phrase.last]) for _, phrase in found]
     return columns
@@ -84,4 +86,4 @@ def _short(number: float) -> float:
 
 def _strongest(activations: np.ndarray) -> float | None:
     read = activations[~np.isnan(activations)]
-    return round(float(read.max()), 2) if len(read) else None
+    return _short(float(read.max())) if len(read) else None

@@ -198,7 +198,7 @@ class Library:
             case CheckTask():
                 return check(model, task, self._changes(model, task.growth))
             case AskTask():
-                return ask(model, task)
+                return ask(model, task, self._changes(model, task.growth))
             case ReadTask():
                 return read(model, task)
             case ScanTask():

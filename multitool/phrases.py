@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from multitool.document import DefinitionTree
-from multitool.text import join_tokens, percent, visible
-from multitool.tree import END_PUNCTUATION, ROOT, Tree, definition_probabilities, last_words, most_probable
+from multitool.text import END_PUNCTUATION, join_tokens, percent, visible
+from multitool.tree import ROOT, Tree, definition_probabilities, last_words, most_probable
 
 END = "■"  # stands where a definition ends
 

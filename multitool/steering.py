@@ -103,19 +103,27 @@ def typical_maximum(library: Library, sae: Sae, subject: Subject, feature: int) 
     Raises:
         UserError: it never fires there.
     """
-    contexts = strongest_contexts(sae.entry, feature)
-    if contexts:
-        highest = max(context.activation for context in contexts)
-    else:
-        scan = library.scan(sae.entry, subject)
-        fires = library.activations(sae.entry, scan, [feature])[:, 0]
-        highest = float(fires[countable_tokens(subject, scan)].max())
-    if highest <= 0:
+    highest = known_maximum(library, sae, subject, feature)
+    if highest is None:
         raise UserError(
             f"Feature {feature} of {sae.entry.name} fires on no single token, so its typical maximum is not known and "
             "it cannot be clamped. Steer instead (steer_strength), or use another feature."
         )
     return highest
+
+
+def known_maximum(library: Library, sae: Sae, subject: Subject, feature: int) -> float | None:
+    """A feature's typical maximum, as ``typical_maximum``, where contexts are kept or a vocabulary scan is there; None
+    where neither is, or where it never fires."""
+    contexts = strongest_contexts(sae.entry, feature)
+    if contexts:
+        highest = max(context.activation for context in contexts)
+    elif scan := library.scan(sae.entry, subject):
+        fires = library.activations(sae.entry, scan, [feature])[:, 0]
+        highest = float(fires[countable_tokens(subject, scan)].max())
+    else:
+        return None
+    return highest if highest > 0 else None
 
 
 def yardstick(subject: Subject) -> tuple[int, ...]:

@@ -6,7 +6,8 @@ are shown. Tokens that a direction was made from count in neither.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -22,30 +23,44 @@ from multitool.checks import (
 from multitool.errors import UserError
 from multitool.evidence import definition_scores, list_rank, strongest
 from multitool.firing import mapped_half
+from multitool.interventions import Interventions
 from multitool.library import Library
 from multitool.loading import Sae
 from multitool.loading_encoder import Encoder
 from multitool.measures import auroc, average_precision, mean_with_interval
 from multitool.recipe import TreeRecipe, VectorRecipe
+from multitool.registry import SaeEntry
 from multitool.sources import FeatureSource, feature_sources, resolved, sae_and_subject, vectors_of
+from multitool.steering import interventions
 from multitool.subject import Subject
 from multitool.task import growth_task
 from multitool.tokens import token_scores
+from multitool.vector import FeatureVector
 
 WEIGHTS = ("encoder", "decoder", "vocabulary", "mapped")
 SCALES = (0.4, 0.7, 1.0, 1.5)  # times the model's mean token distance
 COMPONENTS = ((), (0.2,))
+INJECTION = ("inject_layer", "inject_mode", "inject_scale")
 DEFINITIONS_TRIED = 20  # half of them choose, half of them judge
 _GHOSTS_AT_ONCE = 512  # of many features: bounds what is kept of the answers
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is tried: the weights, the scale in units of the model's mean token distance, the components."""
+    """What is tried: the weights, the scale in units of the model's mean token distance, the components; and behind
+    which layer the vector is injected, if it is."""
 
     weights: str
-    relative_scale: float = 1.0
+    relative_scale: float = 1.0  # of an injected vector that of its token list
     pca: tuple[float, ...] = ()
+    inject_layer: int = -1
+    inject_mode: str = "replace"
+    inject_scale: float = 1.0  # in mean residual norms
+
+    @property
+    def injection(self) -> dict:
+        """The settings of the tree that say it, by their names: alike for those that can be asked together."""
+        return {name: getattr(self, name) for name in INJECTION}
 
     def of(self, recipe: VectorRecipe, subject: Subject) -> VectorRecipe:
         """The recipe with this setting in it."""
@@ -53,7 +68,15 @@ class Setting:
         scale = None if self.relative_scale == 1 else self.relative_scale * subject.space.mean_distance
         return recipe.by(self.weights, scale=scale, pca=self.pca)
 
+    def growth(self, recipe: TreeRecipe) -> TreeRecipe:
+        """The growth that goes with it: the recipe's, with the vector injected where it is, and nowhere else."""
+        return replace(recipe, **self.injection)
+
     def __str__(self) -> str:
+        if self.inject_layer >= 0:
+            how = "added" if self.inject_mode == "add" else "put in"
+            times = f" {self.inject_scale:g} ×" if self.inject_scale != 1 else ""
+            return f"{self.weights}, {how}{times} behind layer {self.inject_layer}"
         components = f", components {', '.join(map(str, self.pca))}" if self.pca else ""
         return f"{self.weights}, {self.relative_scale:g} × the usual scale{components}"
 
@@ -63,6 +86,23 @@ RANDOM = Setting("random")  # a random direction for every feature: what is chan
 GRID = tuple(
     Setting(weights, scale, pca) for weights in WEIGHTS for scale in SCALES for pca in COMPONENTS
 )
+# Tried besides, of SAEs behind a layer. Added so, the decoder's definitions are worth twice as much as among the
+# embeddings (``Figures.found`` 0.24 against 0.12, on 24 features of the demo's layers 6 and 12), and now and then more
+# than those of any other weights. Put in, they seldom are, but then clearly. Less came of the encoder, of other lengths
+# and layers, and of SAEs on the embedding; vocabulary and mapped weights are better among the embeddings.
+INJECTED = (
+    Setting("decoder", inject_layer=0, inject_mode="add", inject_scale=2.0),
+    Setting("decoder", inject_layer=1, inject_mode="add", inject_scale=3.0),
+    Setting("decoder", inject_layer=1),
+)
+
+
+def settings_for(entry: SaeEntry, subject: Subject) -> tuple[Setting, ...]:
+    """What is tried on an SAE: an injection only where it reads behind a layer, and a layer is left to read it."""
+    if entry.kind == "embed":
+        return GRID
+    last = math.inf if subject.n_layers is None else subject.n_layers - 2
+    return (*GRID, *(setting for setting in INJECTED if setting.inject_layer <= last))
 
 
 @dataclass(frozen=True)
@@ -92,7 +132,8 @@ class Trial:
     choosing: Figures  # of the half that chooses
     judged: Figures  # of the other half
     text_rank: int | None  # in the list: the best place of a token that fires the feature most in real texts
-    self_similarity: float | None  # cosine of W_dec and the residual at the prompt's end; None on the embedding
+    # Cosine of W_dec and the residual at the prompt's end; None on the embedding, and of an injected vector.
+    self_similarity: float | None
 
 
 @dataclass(frozen=True)
@@ -100,13 +141,21 @@ class Suggestion:
     """What came of trying settings on one feature."""
 
     recipe: VectorRecipe  # with the best setting
+    tree: TreeRecipe  # the growth that goes with it: it may inject the vector
     trials: tuple[Trial, ...]  # the best first
 
-    columns = ("weights", "scale", "components", "chosen by", "score", "hit rate", "AUROC", "rank", "list AP")
+    columns = (
+        "weights", "scale", "components", "injected", "chosen by", "score", "hit rate", "AUROC", "rank", "list AP",
+    )
 
     @property
     def best(self) -> Trial:
         return self.trials[0]
+
+    @property
+    def growth(self) -> dict:
+        """The settings of the tree that belong to the best one, by their names."""
+        return {name: getattr(self.tree, name) for name in INJECTION}
 
     @property
     def rows(self) -> list[list]:
@@ -116,7 +165,7 @@ class Suggestion:
         """
         return [
             [
-                trial.setting.weights, trial.setting.relative_scale, ", ".join(map(str, trial.setting.pca)),
+                *_columns(trial.setting),
                 round(trial.choosing.score, 3), round(trial.judged.score, 3), round(trial.judged.hit_rate, 2),
                 round(trial.judged.auroc, 3), round(trial.judged.rank, 1),
                 _rounded(trial.judged.list_average_precision),
@@ -138,13 +187,23 @@ class Suggestion:
         return said
 
     def to_dict(self) -> dict:
-        """For JSON."""
+        """For JSON. ``growth``: the settings of a tree that belong to the best one."""
         return {
             "schema": "sae-multitool/suggestion/1",
             "recipe": asdict(self.recipe) | {"pca": list(self.recipe.pca)},
+            "growth": self.growth,
             "sentence": self.sentence,
             "trials": [trial_facts(trial) for trial in self.trials],
         }
+
+
+def _columns(setting: Setting) -> list:
+    """Weights, scale, components, injected: as tables tell a setting; with a plus what is added to the stream."""
+    injected = ""
+    if setting.inject_layer >= 0:
+        added = f", +{setting.inject_scale:g} ×" if setting.inject_mode == "add" else ""
+        injected = f"layer {setting.inject_layer}{added}"
+    return [setting.weights, setting.relative_scale, ", ".join(map(str, setting.pca)), injected]
 
 
 def trial_facts(trial: Trial) -> dict:
@@ -162,22 +221,23 @@ def _rounded(value: float | None) -> float | None:
 class PreparedSuggestion:
     """Settings that can be tried: everything is checked and fetched, nothing has been asked of the model yet."""
 
-    ask: AskTask  # every setting's definitions
+    asks: tuple[AskTask, ...]  # every setting's definitions
     controls: AskTask  # other features' definitions, to compare with
     _recipe: VectorRecipe
-    _tried: list[tuple[FeatureSource, Setting]]
-    _vs: torch.Tensor
+    _tree_recipe: TreeRecipe
+    _tried: "Tried"
     _control_features: list[int]  # those of ``controls``, in its order
     _sae: Sae
     _subject: Subject
     _encoder: Encoder
 
     def suggestion(self, asked: Sequence[Asked], controls: Sequence[Asked]) -> Suggestion:
-        """What comes of the answers."""
+        """What comes of the answers: ``asked`` to all of ``asks``, one after another."""
         judge = Judge(self._sae, self._subject, self._encoder, self._control_features, controls)
-        trials = judge.trials(self._tried, self._vs, asked)
+        trials = judge.trials(self._tried, asked)
         ranked = sorted(trials, key=lambda trial: -trial.choosing.score)
-        return Suggestion(ranked[0].setting.of(self._recipe, self._subject), tuple(ranked))
+        best = ranked[0].setting
+        return Suggestion(best.of(self._recipe, self._subject), best.growth(self._tree_recipe), tuple(ranked))
 
 
 def prepare_suggestion(
@@ -196,46 +256,81 @@ def prepare_suggestion(
     recipe = resolved(library, vector_recipe)
     sae, subject = sae_and_subject(library, recipe, model)
     sources = feature_sources(library, sae, subject, [recipe.feature], scan=True)
-    tried, vs = settings_tried(sources, subject, recipe, GRID)
-    if not tried:
+    tried = settings_tried(sources, subject, recipe, settings_for(sae.entry, subject))
+    if not tried.vectors:
         raise UserError(
             f"Feature {recipe.feature} of {recipe.sae} has no direction by any setting (a dead feature?). Use another "
             "one."
         )
     control_features, controls = control_task(library, sae, subject, recipe, tree_recipe)
     return PreparedSuggestion(
-        ask=ask_task(sae, subject, vs, tree_recipe),
+        asks=ask_tasks(library, sae, subject, recipe, tried, tree_recipe, model),
         controls=controls,
         _control_features=control_features,
         _recipe=recipe,
+        _tree_recipe=tree_recipe,
         _tried=tried,
-        _vs=vs,
         _sae=sae,
         _subject=subject,
         _encoder=library.encoder(sae.entry),
     )
 
 
+@dataclass(frozen=True)
+class Tried:
+    """Features with the settings that give them a vector, in columns: each feature with all its settings in a row."""
+
+    sources: list[FeatureSource]
+    settings: list[Setting]
+    vectors: list[FeatureVector]
+
+    @property
+    def together(self) -> list[list[int]]:
+        """The numbers of those that are asked together: that are injected alike, or not at all."""
+        found: dict[tuple, list[int]] = {}
+        for number, setting in enumerate(self.settings):
+            found.setdefault(tuple(setting.injection.values()), []).append(number)
+        return list(found.values())
+
+
 def settings_tried(
     sources: Sequence[FeatureSource], subject: Subject, recipe: VectorRecipe, settings: Sequence[Setting]
-) -> tuple[list[tuple[FeatureSource, Setting]], torch.Tensor]:
-    """The features with the settings that give them a vector, and the vectors (n, d_model)."""
-    tried, vs = [], []
-    for source in sources:
-        for setting in settings:
-            found = [vector.v for _, vector in vectors_of([source], subject, setting.of(recipe, subject))]
-            tried += [(source, setting)] * len(found)
-            vs += found
-    return tried, torch.stack(vs) if vs else torch.empty(0, subject.space.d_model)
+) -> Tried:
+    """The features with the settings that give them a vector."""
+    found = [
+        (source, setting, vector)
+        for source in sources
+        for setting in settings
+        for _, vector in vectors_of([source], subject, setting.of(recipe, subject))
+    ]
+    return Tried(*map(list, zip(*found, strict=True))) if found else Tried([], [], [])
 
 
-def ask_task(sae: Sae, subject: Subject, vs: torch.Tensor, recipe: TreeRecipe) -> AskTask:
+def ask_tasks(
+    library: Library, sae: Sae, subject: Subject, recipe: VectorRecipe, tried: Tried, tree_recipe: TreeRecipe,
+    model: str | None = None,
+) -> tuple[AskTask, ...]:
+    """The definitions of all that is tried, a task for each kind of injection; the ghosts in the order of
+    ``tried.together``."""
+    tasks = []
+    for numbers in tried.together:
+        growth = tried.settings[numbers[0]].growth(small_recipe(tree_recipe))
+        changes = interventions(library, recipe, growth, model)
+        ghosts = [tried.vectors[number] for number in numbers]
+        vs = torch.stack([ghost.direction if changes else ghost.v for ghost in ghosts])
+        tasks.append(ask_task(sae, subject, vs, tree_recipe, changes))
+    return tuple(tasks)
+
+
+def ask_task(
+    sae: Sae, subject: Subject, vs: torch.Tensor, recipe: TreeRecipe, changes: Interventions | None = None
+) -> AskTask:
     """The definitions of many ghosts, on small trees."""
     return AskTask(
         model=subject.name,
         folder=subject.folder,
         place=Place(sae.entry.hook, subject.bos_id),
-        growth=growth_task(subject, vs, small_recipe(recipe)),
+        growth=growth_task(subject, vs, small_recipe(recipe), interventions=changes),
         n_definitions=DEFINITIONS_TRIED,
     )
 
@@ -271,25 +366,21 @@ class Judge:
         other_half = ~mapped_half(subject.space.n_tokens)
         self._token_halves = [(other_half & (ids % 2 == half)).numpy() for half in (0, 1)]
 
-    def trials(
-        self, tried: Sequence[tuple[FeatureSource, Setting]], vs: torch.Tensor, asked: Sequence[Asked]
-    ) -> list[Trial]:
+    def trials(self, tried: Tried, asked: Sequence[Asked]) -> list[Trial]:
         """Every setting tried, in order.
 
         Args:
-            tried: features, each with all its settings in a row.
-            vs: (n, d_model), their vectors.
-            asked: what the model said of each.
+            asked: what the model said, in the order of ``tried.together``.
         """
-        found, first = [], 0
-        while first < len(tried):
-            source = tried[first][0]
-            last = first
-            while last < len(tried) and tried[last][0] is source:
-                last += 1
-            found += self._of_feature(source, [setting for _, setting in tried[first:last]], vs[first:last],
-                                      asked[first:last])
-            first = last
+        numbers = [number for together in tried.together for number in together]
+        answers = dict(zip(numbers, asked, strict=True))
+        found = []
+        for source, group in groupby(range(len(numbers)), lambda number: tried.sources[number]):
+            group = list(group)
+            found += self._of_feature(
+                source, [tried.settings[number] for number in group],
+                torch.stack([tried.vectors[number].v for number in group]), [answers[number] for number in group],
+            )
         return found
 
     def _of_feature(
@@ -314,7 +405,8 @@ class Judge:
             ]
             text_rank = min((list_rank(score, token_id) for token_id in in_texts), default=None)
             similar = None
-            if self._sae.entry.kind != "embed":  # there it is the same whatever the ghost
+            # On the embedding it is the same whatever the ghost.
+            if self._sae.entry.kind != "embed" and answer.last_residual is not None:
                 similar = cosine(answer.last_residual, source.weights.decoder.numpy())
             trials.append(Trial(source.index, setting, *halves, text_rank, similar))
         return trials
@@ -335,12 +427,15 @@ def try_features(
     recipe: VectorRecipe,
     tree_recipe: TreeRecipe,
     features: Sequence[int],
-    settings: Sequence[Setting] = GRID,
+    settings: Sequence[Setting] | None = None,
     model: str | None = None,
 ) -> Iterator[list[Trial]]:
     """Settings tried on many features of the recipe's SAE, some features at a time.
 
     The vocabulary scan must be there. A feature is left out where a setting gives it no vector.
+
+    Args:
+        settings: those of ``settings_for`` if none are named.
 
     Raises:
         UserError: the recipe cannot be followed, or there is no such feature.
@@ -348,16 +443,17 @@ def try_features(
     recipe = resolved(library, recipe)
     sae, subject = sae_and_subject(library, recipe, model)
     encoder = library.encoder(sae.entry)
+    settings = settings_for(sae.entry, subject) if settings is None else settings
     control_features, task = control_task(library, sae, subject, recipe, tree_recipe)
     controls = [found for part in library.do(task) for found in part]
     judge = Judge(sae, subject, encoder, control_features, controls)
     step = max(1, _GHOSTS_AT_ONCE // len(settings))
     for first in range(0, len(features), step):
         sources = feature_sources(library, sae, subject, features[first : first + step], scan=True)
-        tried, vs = settings_tried(sources, subject, recipe, settings)
-        if tried:
-            asked = [found for part in library.do(ask_task(sae, subject, vs, tree_recipe)) for found in part]
-            yield judge.trials(tried, vs, asked)
+        tried = settings_tried(sources, subject, recipe, settings)
+        if tried.vectors:
+            tasks = ask_tasks(library, sae, subject, recipe, tried, tree_recipe, model)
+            yield judge.trials(tried, [found for task in tasks for part in library.do(task) for found in part])
 
 
 # What a study reports of a trial, by the names of its columns.
@@ -386,7 +482,7 @@ class Study:
         for trial in trials:
             self._by_setting.setdefault(trial.setting, {})[trial.feature] = trial
 
-    columns = ("weights", "scale", "components", "features", *MEASURED)
+    columns = ("weights", "scale", "components", "injected", "features", *MEASURED)
 
     @property
     def settings(self) -> list[Setting]:
@@ -422,7 +518,7 @@ class Study:
         """One list per setting, in the order of ``columns``: means."""
         return [
             [
-                setting.weights, setting.relative_scale, ", ".join(map(str, setting.pca)), self.n_features(setting),
+                *_columns(setting), self.n_features(setting),
                 *(_rounded(self.mean(setting, measure)[0]) for measure in MEASURED),
             ]
             for setting in self.settings

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 _BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -50,6 +51,12 @@ def _escape(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def spelling_key(text: str) -> str:
+    """The same for definitions that differ in case, in blanks, or in punctuation at the end alone."""
+    plain = " ".join(text.casefold().split())
+    return plain.rstrip(f"{END_PUNCTUATION} ") or plain
 
 
 def percent(share: float) -> str:

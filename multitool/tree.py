@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from multitool.text import join_tokens
+from multitool.text import join_tokens, spelling_key
 
 ROOT = -1  # the parent of the first tokens: the prompt
-END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,11 @@ class Tree:
     def lift(self) -> np.ndarray | None:
         """Of the two lifts the smaller one: (n,)."""
         return None if self.lifts is None else self.lifts.min(axis=1)
+
+    @property
+    def lift_per_token(self) -> np.ndarray | None:
+        """The lift by the tokens down to the node, one that ends it included: (n,)."""
+        return None if self.lifts is None else self.lift / self.depth
 
     def children(self) -> list[list[int]]:
         """Each node's children by falling probability; the last entry holds those of the prompt."""
@@ -220,12 +224,6 @@ def definition_probabilities(tree: Tree, closing_quote: str | None = '"') -> np.
     for leaves in _same_spellings(tree, closing_quote).values():
         found[leaves] = tree.cumulative_prob[leaves].sum()
     return found
-
-
-def spelling_key(text: str) -> str:
-    """The same for texts that differ in case, in blanks, or in punctuation at the end alone."""
-    plain = " ".join(text.casefold().split())
-    return plain.rstrip(f"{END_PUNCTUATION} ") or plain
 
 
 def _same_spellings(tree: Tree, closing_quote: str | None) -> dict[tuple[bool, str], list[int]]:

@@ -40,7 +40,7 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
                 controls = feature_controls(service, opening)
             with gr.Column(scale=3, min_width=480), gr.Tabs():
                 with gr.Tab("Definition tree"):
-                    tree_tab(service, controls, opening, page)
+                    growing = tree_tab(service, controls, opening, page)
                 with gr.Tab("Token list"):
                     tokens_tab(service, controls)
                 with gr.Tab("Text"):
@@ -48,6 +48,6 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
                 with gr.Tab("Prompts"):
                     prompts_tab(service, controls)
                 with gr.Tab("Suggest settings"):
-                    suggest_tab(service, controls)
+                    suggest_tab(service, controls, growing)
         add_endpoints(page, service, opening.recipe)
     return page.queue(max_size=settings.queue, default_concurrency_limit=4)

@@ -106,8 +106,10 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
             tree: a tree JSON as /definition_tree returns it.
 
         Returns:
-            The picture (PNG file) and the tree as JSON, with "evidence" (figures, a verdict, a sentence), at each node
-            lift_centroid and lift_random in nats, and at the ends of definitions that were read the activation.
+            The picture (PNG file) and the tree as JSON, with "evidence" (figures, a verdict, a sentence; judged_texts
+            and judged_activations, the definitions that the verdict speaks of; feature_maximum, to take activations as
+            shares of it), at each node lift_centroid and lift_random in nats, and at the ends of definitions that were
+            read the activation.
         """
         *_, document = service.checked(read_tree(tree))
         return _shown(document)
@@ -132,7 +134,8 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
 
         Returns:
             JSON (schema sae-multitool/token-list/1): the tokens with their activations, and "evidence" with figures, a
-            verdict (agrees, partly, no or unknown) and a sentence.
+            verdict (agrees, partly, no or unknown; not_applicable by logit_lens, which tells what the direction makes
+            the model say) and a sentence.
         """
         *_, table = service.table(vector, recipe, evidence=True)
         return table.to_dict()
@@ -152,7 +155,8 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         return [{"token": token, "activation": activation} for token, activation in found]
 
     def suggest(sae: str = opening.sae, feature: int = opening.feature) -> dict:
-        """Try some thirty settings of weights, scale and components on a feature, and judge each by its evidence.
+        """Try some thirty settings of weights, scale and components on a feature, of an SAE behind a layer also some
+        with the vector injected behind an early layer, and judge each by its evidence.
 
         Takes a minute or more, and the first time for a model and a layer every token is read alone before.
 
@@ -161,7 +165,9 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
             feature: the feature's number, from 0.
 
         Returns:
-            JSON: the best recipe, a sentence on it, and all trials with their figures, the best first.
+            JSON: the best recipe, the settings of the growth that belong to it (inject_layer, inject_mode,
+            inject_scale: pass them to /definition_tree with the recipe), a sentence on it, and all trials with their
+            figures, the best first.
         """
         *_, suggestion = service.suggestion(VectorRecipe(sae=sae, feature=feature), TreeRecipe())
         return suggestion.to_dict()
@@ -208,7 +214,7 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
     add(token_list, ["table"], "JSON: headers and data, one list per token.")
     add(check_list, ["list"],
         'JSON: the tokens with their activations, and "evidence" with figures, a verdict, a sentence.')
-    add(suggest, ["suggestion"], "JSON: recipe, sentence, trials.", **on_model(service.settings))
+    add(suggest, ["suggestion"], "JSON: recipe, growth, sentence, trials.", **on_model(service.settings))
     add(activity, ["tokens"], "JSON: one object per token with token, activation.", **on_model(service.settings))
     add(components, ["components"], "JSON: one object per component with index, share, positive, negative.")
     add(saes, ["saes"], "JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.")

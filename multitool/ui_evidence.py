@@ -9,14 +9,28 @@ from dataclasses import dataclass
 from html import escape
 
 from multitool.engine import TokenTable
-from multitool.evidence import AGREES, FIRST, NO, PARTLY, UNKNOWN
+from multitool.evidence import (
+    AGREES,
+    DEFINITIONS_JUDGED,
+    FIRST,
+    NO,
+    NOT_APPLICABLE,
+    PARTLY,
+    UNKNOWN,
+    feature_maximum,
+    judged_definitions,
+)
 from multitool.recipe import is_number
 from multitool.text import visible
+from multitool.wording import fires_told
 
 _LONGEST_SENTENCE = 500
+_LONGEST_JUDGED = 200
+# In the table of definitions: one of those that the verdict speaks of, and one that begins as one of them.
+JUDGED, BEGINS_JUDGED = "●", "◐"
 # A shape each, so that they are told apart without colour.
-_MARKS = {AGREES: ("✓", "agrees"), PARTLY: ("~", "agrees in part"), NO: ("✗", "does not agree"),
-          UNKNOWN: ("?", "cannot be judged")}
+_MARKS = {AGREES: ("✓", "agrees"), PARTLY: ("~", "in part"), NO: ("✗", "does not agree"),
+          UNKNOWN: ("?", "cannot be judged"), NOT_APPLICABLE: ("–", "is not judged")}
 _STRONGEST_SHOWN = 8
 
 
@@ -33,7 +47,7 @@ class _Figure:
 _TREE_FIGURES = (
     _Figure(
         "Definitions on which the feature fires", "Each is read by the model as plain text, without the ghost.",
-        "{hit_rate:.0%}", "{hit_rate_chance:.0%} of other features' definitions",
+        "{hits:,.0f} of {n_definitions:,.0f}", "{hits_others:,.0f} of {n_others:,.0f} of other features",
     ),
     _Figure(
         "Own definitions against others' (AUROC)", "How often its activation is higher on one of its own.",
@@ -95,7 +109,26 @@ _LIST_FIGURES = (
 
 def tree_verdict(evidence: dict | None) -> str:
     """A tree's evidence as HTML; empty if it has none."""
-    return "" if evidence is None else _verdict(evidence) + _folded(_lines(_TREE_FIGURES, evidence))
+    if evidence is None:
+        return ""
+    return _verdict(evidence) + _judged(evidence) + _folded(_lines(_TREE_FIGURES, evidence))
+
+
+def _judged(evidence: dict) -> str:
+    """The definitions that the verdict speaks of, each with how strongly it fires the feature."""
+    judged, most = judged_definitions(evidence)[:DEFINITIONS_JUDGED], feature_maximum(evidence)
+    if not judged:
+        return ""
+    items = "".join(
+        f'<li class="{"firing" if activation > 0 else "silent"}"><q>{escape(visible(text)[:_LONGEST_JUDGED])}</q> '
+        f"<b>{fires_told(activation, most)}</b></li>"
+        for text, activation in judged
+    )
+    share = "in shares of its maximum" if most else "as the SAE gives it, as the feature's maximum is not known here"
+    return (
+        f'<div class="judged"><p>Judged by the tree\'s likeliest beginnings (in the table {JUDGED}; {BEGINS_JUDGED} '
+        f"begins so), each with how strongly the feature fires, {share}:</p><ul>{items}</ul></div>"
+    )
 
 
 def list_verdict(table: TokenTable, token_text: Callable[[int], str]) -> str:

@@ -148,7 +148,7 @@ class Service:
             compared(self.library, resolved(self.library, vector)), always=scans_for_clamp(self.library, vector, tree)
         )
         prepared = yield from self._waiting(vector.sae, prepare_check, document)
-        asked = yield from self._asked(prepared.ask, _CONTROLS)
+        asked = yield from self._asked([prepared.ask], _CONTROLS)
         yield "Holding the tree against other ghosts, and reading its definitions …"
         checked, = self._work(prepared.check)
         judge = partial(prepared.evidence, checked, asked)
@@ -177,8 +177,8 @@ class Service:
         self._check(tree)
         yield from self._scanned(vector, always=True)
         prepared = yield from self._waiting(vector.sae, prepare_suggestion, vector, tree)
-        asked = yield from self._asked(prepared.ask, "Settings tried")
-        controls = yield from self._asked(prepared.controls, _CONTROLS)
+        asked = yield from self._asked(prepared.asks, "Settings tried")
+        controls = yield from self._asked([prepared.controls], _CONTROLS)
         judge = partial(prepared.suggestion, asked, controls)
         yield (yield from self._waiting(vector.sae, lambda _: judge(), otherwise="Judging the settings …"))
 
@@ -243,16 +243,17 @@ class Service:
         finally:
             scan.turn.release()
 
-    def _asked(self, task: AskTask, what: str) -> Iterator[str]:
-        """The answers to a task that many requests share; in words how far it is, until they are there."""
-        key = hashlib.sha256(pickle.dumps(replace(task, seconds=None))).digest()
+    def _asked(self, tasks: Sequence[AskTask], what: str) -> Iterator[str]:
+        """The answers to tasks that many requests share; in words how far it is, until they are there."""
+        key = hashlib.sha256(pickle.dumps([replace(task, seconds=None) for task in tasks])).digest()
         answers: list[Asked] | None = self._controls.get(key)
         if answers is None:
             yield self._first_words()
-            answers = []
-            for some in self._work(task):
-                answers += some
-                yield f"{what}: {len(answers)} of {len(task.growth.v)}"
+            answers, n_ghosts = [], sum(len(task.growth.v) for task in tasks)
+            for task in tasks:
+                for some in self._work(task):
+                    answers += some
+                    yield f"{what}: {len(answers)} of {n_ghosts}"
             self._controls.keep(key, answers)
         return answers
 

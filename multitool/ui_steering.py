@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import gradio as gr
 
 from multitool.recipe import POSITIONS, TreeRecipe
+from multitool.suggestion import INJECTION
 from multitool.ui_common import as_number
 
 # In the order of the controls.
-STEERING = ("steer_strength", "clamp", "steer_at", "inject_layer", "inject_mode", "inject_scale")
+STEERING = ("steer_strength", "clamp", "steer_at", *INJECTION)
 
 
 def steering_controls() -> list:

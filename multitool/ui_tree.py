@@ -65,8 +65,12 @@ _RESOLUTIONS = [("screen, 100", 100), ("slides, 150", 150), ("print, 300", 300),
 _WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathname + link : link"
 
 
-def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page: gr.Blocks) -> None:
-    """Build the tab and wire it to the controls; a link's settings are taken from the page's address."""
+def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page: gr.Blocks) -> list:
+    """Build the tab and wire it to the controls; a link's settings are taken from the page's address.
+
+    Returns:
+        The controls of growth and steering, as ``growth_controls`` gives them.
+    """
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
     buttons = examples(service.library, controls, opening)
     growing_controls = growth_controls(service, opening)
@@ -210,6 +214,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
     page.load(from_link, turns, [*set_by_link.values(), *all_controls], show_progress="hidden", **PRIVATE)
     show_after(reason.change(**reset))  # a link that cannot be followed
+    return growing_controls
 
 
 def _explore_views(opened: DefinitionTree | None) -> dict:

@@ -12,20 +12,22 @@ from multitool.compare import Comparison
 from multitool.document import UNFINISHED, DefinitionTree
 from multitool.draw import render
 from multitool.errors import UserError
+from multitool.evidence import feature_maximum, judged_definitions
 from multitool.recipe import TreeRecipe, VectorRecipe, recipes, settings_of
-from multitool.text import percent, visible
+from multitool.text import join_tokens, percent, spelling_key, visible
 from multitool.tree import Definition
 from multitool.ui_common import save
-from multitool.ui_evidence import tree_verdict
+from multitool.ui_evidence import BEGINS_JUDGED, JUDGED, tree_verdict
 from multitool.wording import title_told
 
-ORDERS = ("probability", "lift")
+ORDERS = ("probability", "lift per token")
 FIGURES = ("png", "svg", "pdf")
 FILES = ("json", "html")
 _DEFINITIONS_SHOWN = 50
 # Each with its kind and its part of the width.
 _COLUMNS = {"%": ("number", 19), "Definition": ("str", 81)}
-_CHECKED_COLUMNS = {"%": ("number", 18), "Definition": ("str", 48), "Lift": ("number", 16), "Fires": ("number", 18)}
+_CHECKED_COLUMNS = {"%": ("number", 17), "Definition": ("str", 46), "Lift per token": ("number", 19)}
+_FIRES = {True: {"Fires %": ("number", 18)}, False: {"Fires": ("number", 18)}}  # is the feature's maximum known?
 _KEPT_COLUMN = {"Kept: %": ("str", 22)}
 _IN_PAGE = Path(__file__).parent / "explorer" / "in_page.js"  # between Gradio and the explorer
 EMPTY = "No tree yet. Choose a feature and press “Grow tree”."
@@ -95,7 +97,7 @@ def _about(number: float) -> str:
 
 
 def table(document: DefinitionTree | None, order: str, compared: Comparison | None) -> dict:
-    """The definitions, for a dataframe: complete ones first, or by lift.
+    """The definitions, for a dataframe: complete ones first, by probability or by lift per token.
 
     Args:
         compared: with another tree, whose probabilities of the same definitions are told too.
@@ -103,7 +105,8 @@ def table(document: DefinitionTree | None, order: str, compared: Comparison | No
     if document is None:
         return _frame(_COLUMNS, [])
     checked = document.tree.lifts is not None
-    columns = _CHECKED_COLUMNS if checked else _COLUMNS
+    shares = feature_maximum(document.evidence) is not None
+    columns = _CHECKED_COLUMNS | _FIRES[shares] if checked else _COLUMNS
     columns = columns | (_KEPT_COLUMN if compared else {})
     rows = []
     for definition in _ordered(document, order):
@@ -123,21 +126,37 @@ def _frame(columns: dict, rows: list[list]) -> dict:
 
 def _ordered(document: DefinitionTree, order: str) -> list[Definition]:
     """The definitions that are listed, the first ones of that order."""
-    if order == "lift" and document.tree.lifts is not None:
-        lift = document.tree.lift
-        return sorted(document.definitions(), key=lambda definition: -lift[definition.node])[:_DEFINITIONS_SHOWN]
-    complete, unfinished = document.most_probable(_DEFINITIONS_SHOWN)
+    by_lift = order == ORDERS[1] and document.tree.lifts is not None
+    complete, unfinished = (document.most_lifted if by_lift else document.most_probable)(_DEFINITIONS_SHOWN)
     return [*complete, *unfinished]
 
 
 def _row(document: DefinitionTree, definition: Definition) -> list:
     tree = document.tree
     probability = float(f"{100 * definition.probability:.2g}")
-    row = [probability, visible(definition.text) + ("" if definition.complete else " …")]
+    text = visible(definition.text) + ("" if definition.complete else " …")
     if tree.lifts is None:
-        return row
-    activation = float(tree.activation[definition.node])  # nan: it was not read
-    return [*row, round(float(tree.lift[definition.node]), 1), "" if math.isnan(activation) else round(activation, 2)]
+        return [probability, text]
+    lift = round(float(tree.lift_per_token[definition.node]), 2)
+    return [probability, _judged_mark(document, definition) + text, lift, _fires(document, definition)]
+
+
+def _fires(document: DefinitionTree, definition: Definition) -> float | str:
+    """How strongly the feature fires, in percent of its maximum where that is known; nothing where it was not read."""
+    activation, most = float(document.tree.activation[definition.node]), feature_maximum(document.evidence)
+    if math.isnan(activation):
+        return ""
+    return round(100 * activation / most) if most else round(activation, 2)
+
+
+def _judged_mark(document: DefinitionTree, definition: Definition) -> str:
+    """What tells that the verdict speaks of this definition, or of one that it goes on from."""
+    judged = {spelling_key(text) for text, _ in judged_definitions(document.evidence)}
+    if spelling_key(definition.text) in judged:
+        return f"{JUDGED} "
+    tokens = [document.tree.token[node] for node in document.tree.path(definition.node)]
+    begins = any(spelling_key(join_tokens(tokens[:n])) in judged for n in range(1, len(tokens)))
+    return f"{BEGINS_JUDGED} " if begins else ""
 
 
 def _kept(definition: Definition, compared: Comparison) -> str:

@@ -4,6 +4,7 @@ The settings can come from anybody's file: each is told as it is, and nothing is
 """
 
 from multitool.recipe import POSITIONS
+from multitool.text import percent
 
 
 def exact(value) -> str:
@@ -35,6 +36,11 @@ def top_k_told(settings: dict) -> str:
     """How many next tokens of each path were looked at."""
     top_k = settings.get("top_k")
     return "all next tokens above it (top_k 0)" if top_k == 0 else f"top_k {top_k}"
+def fires_told(activation: float, maximum: float | None) -> str:
+    """How strongly a feature fires: as a share of its maximum, or as the SAE gives it where that is not known."""
+    if activation <= 0:
+        return "does not fire"
+    return percent(activation / maximum) if maximum else f"{activation:.3g}"
 
 
 def is_injected(settings: dict) -> bool:

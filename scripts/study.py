@@ -1,16 +1,19 @@
 """The study of the demo: which settings work on its SAEs, by the evidence. Writes docs/study.md.
 
-    python scripts/study.py [--work FOLDER] [--sae NAME ...]
+    python scripts/study.py [--work FOLDER] [--sae NAME ...] [--processes N]
 
 Each SAE's figures are kept in FOLDER when they are done, and are not measured again; the document holds those that are
-there. Takes two hours on two cores; SAEs can be measured in processes of their own (--sae).
+there. Takes two hours on two cores; with --processes 2 each SAE is measured in a process of its own, two at a time.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,23 +25,34 @@ sys.path.insert(0, str(REPOSITORY))
 
 from multitool.asking import Asked, AskTask, Checked, CheckTask, Place  # noqa: E402
 from multitool.checks import (  # noqa: E402
+    DEFINITIONS_ASKED,
     RANDOM_GHOSTS,
     control_sources,
     lifts_of,
     mean_lifts,
     random_ghosts,
-    read_definitions,
+    read_judged,
     scores_of,
     small_recipe,
 )
 from multitool.engine import check_tree, definition_tree, scan_if_missing, token_table  # noqa: E402
 from multitool.evidence import DEFINITIONS_JUDGED, tree_verdict  # noqa: E402
+from multitool.interventions import Interventions  # noqa: E402
 from multitool.library import Library  # noqa: E402
 from multitool.loading import strongest_contexts  # noqa: E402
 from multitool.measures import mean_with_interval  # noqa: E402
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe  # noqa: E402
 from multitool.sources import feature_sources, sae_and_subject, vectors_of  # noqa: E402
-from multitool.suggestion import GRID, MEASURED, PUBLISHED, RANDOM, Setting, Study, try_features  # noqa: E402
+from multitool.steering import interventions  # noqa: E402
+from multitool.suggestion import (  # noqa: E402
+    MEASURED,
+    PUBLISHED,
+    RANDOM,
+    Setting,
+    Study,
+    settings_for,
+    try_features,
+)
 from multitool.task import growth_task  # noqa: E402
 from multitool.text import visible  # noqa: E402
 from multitool.tree import NO_TREE, ROOT, Tree, definitions  # noqa: E402
@@ -55,20 +69,40 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--work", type=Path, default=REPOSITORY / "study-work", help="where figures are kept")
     options.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
+    options.add_argument("--processes", type=int, default=1, help="measure so many SAEs at a time")
+    options.add_argument("--features", type=int, nargs=2, metavar="N", default=(CHOOSING, HELD_OUT),
+                         help="so many choose, so many others judge: small numbers to try the script")
+    options.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "study.md", help="the document")
     options = options.parse_args()
     options.work.mkdir(exist_ok=True)
-    library = Library(dtype="float32", device="cpu")
-    for sae in options.sae:
-        path = options.work / (sae.replace("/", "-") + ".json")
-        if not path.exists():
-            path.write_text(json.dumps(measured(library, sae), ensure_ascii=False, indent=1), encoding="utf-8")
     paths = {sae: options.work / (sae.replace("/", "-") + ".json") for sae in SAES}
+    missing = [sae for sae in options.sae if not paths[sae].exists()]
+    if options.processes > 1:
+        measured_apart(missing, options)
+    else:
+        library = Library(dtype="float32", device="cpu")
+        for sae in missing:
+            figures = measured(library, sae, *options.features)
+            paths[sae].write_text(json.dumps(figures, ensure_ascii=False, indent=1), encoding="utf-8")
     found = {sae: json.loads(path.read_text(encoding="utf-8")) for sae, path in paths.items() if path.exists()}
-    (REPOSITORY / "docs" / "study.md").write_text(page(found), encoding="utf-8")
-    print(f"wrote docs/study.md with {len(found)} of {len(SAES)} SAEs")
+    options.page.write_text(page(found), encoding="utf-8")
+    print(f"wrote {options.page} with {len(found)} of {len(SAES)} SAEs")
 
 
-def measured(library: Library, sae: str) -> dict:
+def measured_apart(saes: list[str], options: argparse.Namespace) -> None:
+    """Each SAE in a process of its own, some at a time, each on its share of the processor's cores."""
+    threads = str(max(1, (os.cpu_count() or 1) // options.processes))
+
+    def run(sae: str) -> None:
+        command = [sys.executable, __file__, "--sae", sae, "--work", options.work, "--page", options.page,
+                   "--features", *map(str, options.features)]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+
+    with ThreadPoolExecutor(options.processes) as pool:
+        list(pool.map(run, saes))
+
+
+def measured(library: Library, sae: str, n_choosing: int, n_held_out: int) -> dict:
     """All figures of one SAE."""
     started = time.monotonic()
 
@@ -79,7 +113,7 @@ def measured(library: Library, sae: str) -> dict:
     scan_if_missing(library, recipe, always=True)
     entry = library.find(sae)
     features = np.random.default_rng(1).permutation(library.sae(entry).d_sae).tolist()
-    choosing, held_out = features[:CHOOSING], features[CHOOSING : CHOOSING + HELD_OUT]
+    choosing, held_out = features[:n_choosing], features[n_choosing : n_choosing + n_held_out]
 
     def tried(chosen: list[int], settings) -> Study:
         trials = []
@@ -88,10 +122,12 @@ def measured(library: Library, sae: str) -> dict:
             say(f"{len(trials)} trials on {len({trial.feature for trial in trials})} features")
         return Study(trials)
 
-    first = tried(choosing, (*GRID, RANDOM))
+    first = tried(choosing, (*settings_for(entry, library.subject(entry.model)), RANDOM))
     ranked = [setting for setting in first.settings if setting != RANDOM]
     suggested = ranked[0]
-    best = [next(setting for setting in ranked if setting.weights == weights) for weights in ("vocabulary", "mapped")]
+    best = [next(setting for setting in ranked if setting.weights == weights and setting.inject_layer < 0)
+            for weights in ("vocabulary", "mapped")]
+    best += [setting for setting in ranked if setting.inject_layer >= 0][:1]
     default = Setting(entry.default_weights)
     published = PUBLISHED if entry.kind == "embed" else PUBLISHED[:1]  # in the layers both are at chance
     compared = list(dict.fromkeys([*published, suggested, *best, default, RANDOM]))
@@ -107,8 +143,8 @@ def measured(library: Library, sae: str) -> dict:
             "suggested": first.mean(suggested, "score"),
             "published": first.mean(PUBLISHED[0], "score"),
         },
-        "components": {weights: component_effect(first, weights) for weights in ("encoder", "decoder", *[
-            setting.weights for setting in best])},
+        "components": {weights: component_effect(first, weights)
+                       for weights in ("encoder", "decoder", "vocabulary", "mapped")},
         "held_out": [
             {"setting": str(setting), "features": second.n_features(setting)}
             | {measure: second.mean(setting, measure) for measure in MEASURED}
@@ -155,37 +191,48 @@ def trees_judged(library: Library, recipe: VectorRecipe, setting: Setting, featu
     sae, subject = sae_and_subject(library, recipe, None)
     recipe = setting.of(recipe, subject)
     encoder, small = library.encoder(sae.entry), small_recipe(TreeRecipe())
+    changes = interventions(library, recipe, setting.growth(small))
     given = {"model": subject.name, "folder": subject.folder, "place": Place(sae.entry.hook, subject.bos_id)}
 
-    def answers(vs: torch.Tensor) -> list[Asked]:
-        task = AskTask(**given, growth=growth_task(subject, vs, small), n_definitions=DEFINITIONS_JUDGED)
+    def answers(vs: torch.Tensor, changes: Interventions | None = None) -> list[Asked]:
+        growth = growth_task(subject, vs, small, interventions=changes)
+        task = AskTask(**given, growth=growth, n_definitions=DEFINITIONS_ASKED)
         return [answer for part in library.do(task) for answer in part]
 
-    def held_against(first: torch.Tensor, others: torch.Tensor, tree: Tree) -> Checked:
-        task = CheckTask(**given, growth=growth_task(subject, first, small), tree=tree, controls=others.numpy(),
-                         texts=[])
+    def held_against(
+        first: torch.Tensor, others: torch.Tensor, tree: Tree, changes: Interventions | None = None
+    ) -> Checked:
+        growth = growth_task(subject, first, small, interventions=changes)
+        task = CheckTask(**given, growth=growth, tree=tree, controls=others.numpy(), texts=[])
         checked, = library.do(task)
         return checked
 
+    def first_entropies(vs: torch.Tensor) -> list[float]:
+        if changes is None:
+            return held_against(vs[0], vs[1:], NO_TREE).entropies.tolist()
+        # Of an injected vector the others that it is held against stand among the embeddings: so each for itself.
+        return [float(held_against(v, subject.space.centroid[None], NO_TREE, changes).entropies[0]) for v in vs]
+
     controls = control_sources(library, sae, subject, recipe)
-    control_definitions = read_definitions(
-        encoder, [source.index for source, _ in controls], answers(torch.stack([vector.v for _, vector in controls]))
+    control_definitions = read_judged(
+        encoder, [source.index for source, _ in controls], answers(torch.stack([vector.v for _, vector in controls])),
+        subject.token_texts,
     )
     space, found, verdicts, entropy_centroid = subject.space, [], Counter(), 0.0
     for first in range(0, len(features), AT_ONCE):
         sources = feature_sources(library, sae, subject, features[first : first + AT_ONCE],
                                   scan=needs_scan(recipe.weights))
         vectors = vectors_of(sources, subject, recipe)
-        vs = torch.stack([vector.v for _, vector in vectors])
-        asked = answers(vs)
-        entropies = held_against(vs[0], vs[1:], NO_TREE).entropies
+        vs = torch.stack([vector.v if changes is None else vector.direction for _, vector in vectors])
+        asked = answers(vs, changes)
+        entropies = first_entropies(vs)
         # All trees in one: what they share is run once. The controls are the same ghosts for all.
         all_nodes, places = joined([answer.tree for answer in asked])
         randoms = random_ghosts(subject, vectors[0][1].distance_from_centroid, RANDOM_GHOSTS)
         others = held_against(space.centroid, randoms, all_nodes)
         entropy_centroid = float(others.entropies[0])
         for (source, _), answer, entropy, place in zip(vectors, asked, entropies, places, strict=True):
-            own = read_definitions(encoder, [source.index], [answer])
+            own = read_judged(encoder, [source.index], [answer], subject.token_texts)
             if not own:
                 verdicts["unknown"] += 1
                 continue
@@ -232,7 +279,6 @@ def example(library: Library, sae: str, feature: int, say) -> dict:
         tree = check_tree(library, definition_tree(library, recipe, EXAMPLE_TREE))
     except Exception as error:
         return {"feature": feature, "contexts": contexts, "problem": str(error)}
-    ranked = sorted(tree.definitions(), key=lambda found: -tree.tree.lift[found.node] * found.probability**0.1)
     say(f"example {feature}")
     return {
         "feature": feature,
@@ -240,7 +286,7 @@ def example(library: Library, sae: str, feature: int, say) -> dict:
         "tokens": [visible(row[1].strip() or row[1]) for row in table.rows],
         "list": table.evidence.verdict,
         "definitions": [visible(found.text) for found in tree.definitions(5)],
-        "lifted": [visible(found.text) for found in ranked[:3]],
+        "lifted": [visible(found.text) for listed in tree.most_lifted(3) for found in listed][:3],
         "tree": tree.evidence["verdict"],
     }
 

@@ -2,6 +2,8 @@
 
 from math import isnan
 
+from multitool.suggestion import GRID, INJECTED
+
 MEASURES = ("hit rate", "AUROC", "MRR", "recall@10", "list AP", "list AUROC", "text tokens@10", "self-similarity")
 
 _HEAD = """# Which settings work? A study of the demo
@@ -13,9 +15,10 @@ this model. On Gemma, whose embeddings are scaled up, the published settings are
 
 **How.** For each SAE {choosing} features chosen at random choose a setting: {grid} settings are tried on them (encoder,
 decoder, vocabulary and mapped weights; 0.4, 0.7, 1 and 1.5 times the usual scale; without and with a fifth of the first
-principal component), and the one with the best score on average is *suggested*. {held_out} other features, chosen at
-random too, judge it against the published setting (encoder weights at the usual scale). Brackets hold 95 % bootstrap
-intervals over features.
+principal component), and where the SAE reads behind a layer {injected} more, with the vector injected behind an early
+layer. The one with the best score on average is *suggested*. {held_out} other features, chosen at random too, judge it
+against the published setting (encoder weights at the usual scale). Brackets hold 95 % bootstrap intervals over
+features.
 
 **What is measured** (the rules are in [evidence.md](evidence.md)). Trees of at most 40 nodes and 12 tokens; their 20
 most probable definitions are read by the model as plain text, and every feature is asked how strongly it fires on
@@ -44,7 +47,7 @@ def page(found: dict[str, dict]) -> str:
     first = next(iter(found.values()))
     parts = [
         _HEAD.format(
-            choosing=first["choosing"]["features"], grid=len(first["choosing"]["rows"]) - 1,
+            choosing=first["choosing"]["features"], grid=len(GRID), injected=len(INJECTED),
             held_out=first["held_out"][0]["features"], made_from=20,
         ),
         _answers(found),
@@ -75,18 +78,23 @@ def _questions(found: dict[str, dict]) -> str:
     rows = []
     for sae, figures in found.items():
         tried = figures["choosing"]["rows"]
-        score = figures["choosing"]["columns"].index("score")
-        best = {row[0]: row for row in reversed(tried) if not row[2]}  # of each kind of weights the best, no component
+        components, injected, score = (
+            figures["choosing"]["columns"].index(name) for name in ("components", "injected", "score")
+        )
+        put_in = next((f"{row[score]:.3f}: {row[0]}, {row[injected]}" for row in tried if row[injected]), None)
+        # Of each kind of weights the best without a component, among the embeddings.
+        best = {row[0]: row for row in reversed(tried) if not row[components] and not row[injected]}
         random = best["random"][score]
         rows.append([
             f"`{sae}`",
             *(f"{best[weights][score]:.3f} at {best[weights][1]:g} ×" for weights in ("encoder", "decoder",
                                                                                       "vocabulary", "mapped")),
-            f"{random:.3f}",
+            put_in, f"{random:.3f}",
             ", ".join(f"{weights} {_interval(value, '+.3f')}" for weights, value in figures["components"].items()),
         ])
     table = _table(
-        ["SAE", "encoder", "decoder", "vocabulary", "mapped", "random", "a fifth of the first component adds"], rows
+        ["SAE", "encoder", "decoder", "vocabulary", "mapped", "the best injected", "random",
+         "a fifth of the first component adds"], rows,
     )
     return (
         "## Encoder or decoder? Which scale? A component?\n\n"
@@ -110,8 +118,10 @@ def _of_sae(sae: str, figures: dict) -> str:
         [row["setting"] + _mark(row["setting"], figures), row["features"], *(_interval(row[name]) for name in MEASURES)]
         for row in figures["held_out"]
     ]
-    best = [[row[0], f"{row[1]:g} ×", row[2], *row[4:]] for row in figures["choosing"]["rows"][:8]]
     columns = figures["choosing"]["columns"]
+    features = columns.index("features")  # the same for all
+    best = [[row[0], f"{row[1]:g} ×", *row[2:features], *row[features + 1 :]]
+            for row in figures["choosing"]["rows"][:8]]
     each = figures["each"]
     checked = [
         [setting, tree["trees"], *(tree["verdicts"].get(name, 0) for name in ("agrees", "partly", "no", "unknown")),
@@ -124,13 +134,14 @@ def _of_sae(sae: str, figures: dict) -> str:
         f"Held-out features (default here: {figures['default']}):\n",
         _table(["setting", "features", *MEASURES], held_out),
         f"Settings on the {figures['choosing']['features']} features that chose, the best 8 (their judging halves):\n",
-        _table([columns[0], columns[1], columns[2], *columns[4:]], best),
+        _table([*columns[:features], *columns[features + 1 :]], best),
         f"- Choosing for each of these features by itself gives a score of {_interval(each['score'])}; the setting "
         f"that is best on average {_interval(each['suggested'])}, the published one {_interval(each['published'])}.",
         f"- Encoder and decoder: cosine {_interval(figures['agreement']['cosine'])}; their lists of 100 tokens share "
         f"{_interval(figures['agreement']['shared'], '.1f')}.\n",
         "The trees of the held-out features as a whole, with the verdict that the page gives (the 10 most probable "
-        "definitions; only tokens that made the direction do not count); entropy of the first token in nats, lift of "
+        "definitions that say different things, of which 3 must fire the feature for a tree that agrees; only tokens "
+        "that made the direction do not count); entropy of the first token in nats, lift of "
         "the definitions in nats:\n",
         _table(["setting", "trees", "agrees", "partly", "no", "unknown", "entropy", "the centroid's", "lift, centroid",
                 "lift, random"], checked),
@@ -159,7 +170,7 @@ def _examples(found: dict[str, dict]) -> str:
             else:
                 lines.append(f"- list ({item['list']}): " + ", ".join(map(_quoted, item["tokens"])))
                 lines.append(f"- definitions ({item['tree']}): " + " · ".join(map(_quoted, item["definitions"])))
-                lines.append("- those with the most lift: " + " · ".join(map(_quoted, item["lifted"])))
+                lines.append("- those with the most lift per token: " + " · ".join(map(_quoted, item["lifted"])))
             lines.append("")
     return "\n".join(lines)
 

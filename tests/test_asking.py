@@ -101,6 +101,16 @@ def test_only_so_many_texts_as_are_asked_for_and_an_empty_one_takes_no_place():
     assert likeliest_texts(NO_TREE, 5) == []
 
 
+def test_a_definition_that_two_tokens_end_is_one_with_the_probability_of_both():
+    tree = some_tree()
+    ended_twice = Tree(
+        parent=np.append(tree.parent, 0), token_id=np.append(tree.token_id, 15), token=("",) * 6,
+        prob=np.append(tree.prob, 0.1), cumulative_prob=np.append(tree.cumulative_prob, 0.05),
+        end=np.append(tree.end, True),
+    )
+    assert likeliest_texts(ended_twice, 10) == [((10,), pytest.approx(0.35)), ((14,), 0.15), ((10, 12), 0.1)]
+
+
 def test_the_text_of_a_node():
     assert [text_of(some_tree(), node) for node in range(5)] == [(10,), (), (14,), (10,), (10, 12)]
 

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
-from multitool.__main__ import main
+from multitool.__main__ import _options_of, main
 from multitool.document import read_tree
 from multitool.draw import DEFAULT_DPI, DEFAULT_NODES, DPI
 from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.suggestion import Suggestion
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}  # more threads than free cores would wait for each other
@@ -332,15 +333,32 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     file = tmp_path / "found.json"
     assert main(["suggest", *folders, "--feature", "1"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("Of 32 settings the best is ")
-    assert len(printed.splitlines()) == 2 + 1 + 32
+    # The model has three layers, so that all three injections have one that reads them.
+    assert printed.startswith("Of 35 settings the best is ")
+    assert len(printed.splitlines()) == 4 + 1 + 35
+    options = re.search("Grow it with: (.*)", printed)[1].split()
+    assert main(["tree", *folders, "--feature", "1", "--cutoff", "0.05", *options]) == 0
+    assert f"weights {options[1]}" in capsys.readouterr().out
     assert main(["suggest", *folders, "--feature", "1", "--json", str(file)]) == 0
     assert json.loads(file.read_text())["schema"] == "sae-multitool/suggestion/1"
     assert main(["suggest", *folders, "--features", "0:3", "--json", str(file)]) == 0
     study = json.loads(file.read_text())
     assert study["schema"] == "sae-multitool/study/1"
     assert {trial["feature"] for trial in study["trials"]} == {0, 1, 2}
-    assert len(study["trials"]) == 3 * 32
+    assert len(study["trials"]) == 3 * 35
+
+
+def test_the_options_of_what_is_suggested_are_those_that_are_not_the_usual_ones():
+    def options(tree=TreeRecipe(), **vector) -> str:
+        return _options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, ()))
+
+    assert options(weights="encoder") == "--weights encoder"
+    assert options(weights="mapped", scale=1.25, pca=[0.2]) == "--weights mapped --scale 1.25 --pca 0.2"
+    assert options(TreeRecipe(inject_layer=1), weights="decoder") == "--weights decoder --inject-layer 1"
+    added = TreeRecipe(inject_layer=0, inject_mode="add", inject_scale=2)
+    assert options(added, weights="decoder") == (
+        "--weights decoder --inject-layer 0 --inject-mode add --inject-scale 2.0"
+    )
 
 
 def test_components_are_printed_and_written(folders, tmp_path, capsys):

@@ -365,7 +365,8 @@ def test_everything_cut_off_somewhere_is_refused():
 
 # A tree that was checked
 
-EVIDENCE = {"hit_rate": 0.9, "rank": 3.0, "self_similarity": None, "verdict": "agrees", "sentence": "It agrees."}
+EVIDENCE = {"hit_rate": 0.9, "rank": 3.0, "self_similarity": None, "verdict": "agrees", "sentence": "It agrees.",
+            "judged_texts": ["rain", "a"], "judged_activations": [7.5, 0.0]}
 
 
 def checked() -> DefinitionTree:
@@ -441,12 +442,36 @@ def test_what_was_measured_at_a_node_must_be_a_number(name, value):
         ({"auroc": math.nan}, "evidence.auroc"), ({"auroc": 10**400}, "evidence.auroc"),
         ({"sentence": "x" * 1_000_000}, "evidence.sentence"), ({"sentence": "\ud800"}, "evidence.sentence"),
         ({"verdict": {}}, "evidence.verdict"), ({"figures": [[0.5]]}, "evidence.figures"),
+        ({"judged_texts": ["rain", 1]}, "evidence.judged_texts"),
+        ({"judged_texts": ["\ud800"]}, "evidence.judged_texts"),
+        ({"judged_texts": ["x"] * 101}, "evidence.judged_texts"), ({"judged_texts": [["x"]]}, "evidence.judged_texts"),
+        ({"judged_texts": ["x" * 10_001]}, "evidence.judged_texts"),
         ({"k" * 1_000_000: {}}, "evidence."),
     ],
     ids=lambda value: str(value)[:24],
 )  # fmt: skip
 def test_evidence_of_another_shape_is_refused_with_its_place(value, named):
     assert named in refusal(good() | {"evidence": value})
+
+
+def test_texts_are_listed_in_the_evidence_only():
+    broken = good()
+    broken["settings"]["pca"] = ["rain"]
+    assert "settings.pca" in refusal(broken)
+
+
+def test_definitions_by_lift_go_by_the_lift_of_a_token_and_finished_ones_stand_first():
+    # "a" (1.0), "a long one" (3 tokens: 2.4, 0.8 each), and "odd" (0.5); what goes on has the most: 4.
+    tree = Tree(
+        parent=np.array([ROOT, ROOT, 1, 2, ROOT, ROOT]), token_id=np.arange(6),
+        token=('a"', "a", " long", ' one"', 'odd"', "more"), prob=np.full(6, 0.2), cumulative_prob=np.full(6, 0.2),
+        end=np.array([True, False, False, True, True, False]),
+        lifts=np.array([[1.0, 9], [0, 0], [0, 0], [2.4, 3.0], [0.5, 0.6], [4, 4]]), activation=np.full(6, np.nan),
+    )
+    assert tree.lift_per_token.tolist() == pytest.approx([1, 0, 0, 0.8, 0.5, 4])
+    listed = document(tree=tree).definitions_by_lift()
+    assert [(found.node, found.complete) for found in listed] == [(0, True), (3, True), (4, True), (5, False)]
+    assert document(tree=tree).definitions_by_lift(1) == listed[:1]
 
 
 def test_a_tree_pruned_by_lift_says_so_and_reads_back():

@@ -9,8 +9,11 @@ import pytest
 
 from multitool.evidence import (
     DefinitionScores,
+    ListEvidence,
     TreeEvidence,
     definition_scores,
+    feature_maximum,
+    judged_definitions,
     list_evidence,
     strongest,
 )
@@ -149,6 +152,15 @@ def test_the_evidence_for_a_list_is_plain_json_without_the_activations():
     json.dumps(judged(IN_ORDER, firing()).to_dict(), allow_nan=False)
 
 
+def test_a_list_of_what_the_model_says_is_not_judged_by_what_fires():
+    found = ListEvidence(FIRST_SIX)
+    assert found.verdict == "not_applicable"
+    assert "not what the feature looks for. The activations are for information only" in found.sentence
+    data = found.to_dict()
+    assert data.keys() == judged(IN_ORDER).to_dict().keys()
+    assert (data["hits"], data["auroc"], data["judged_on"], data["in_texts"]) == (None, None, None, ())
+
+
 def test_random_lists_hardly_ever_agree():
     """A random list beats twenty others in one case of 21, and seldom has three hits besides."""
     verdicts = Counter()
@@ -169,8 +181,8 @@ def test_three_definitions_and_two_features_in_the_head():
     own = np.array([[4.0, 9.0], [0.0, 9.0]])
     others = np.array([[1.0, 9.0]])
     found = definition_scores(own, others, 0)
-    assert found.hit_rate == 1 / 2
-    assert found.hit_rate_chance == 1
+    assert (found.hits, found.n_definitions, found.hit_rate) == (1, 2, 1 / 2)
+    assert (found.hits_others, found.n_others, found.hit_rate_chance) == (1, 1, 1)
     assert found.auroc == 1 / 2  # 4 lies above 1, 0 below
     assert (found.rank, found.n_features, found.reciprocal_rank) == (1, 2, 1)  # 2 - 1 against 9 - 9
     assert definition_scores(own, others, 1).rank == 2, "what fires on everything does not come first"
@@ -227,7 +239,10 @@ def test_a_text_of_nothing_else_fires_nothing():
 
 
 def scores(**changes) -> DefinitionScores:
-    good = {"hit_rate": 0.9, "hit_rate_chance": 0.1, "auroc": 0.95, "rank": 3.0, "n_features": 16_384}
+    good = {
+        "hits": 9, "n_definitions": 10, "hits_others": 16, "n_others": 160, "auroc": 0.95, "rank": 3.0,
+        "n_features": 16_384,
+    }  # fmt: skip
     return DefinitionScores(**(good | changes))
 
 
@@ -248,9 +263,13 @@ def evidence(**changes) -> TreeEvidence:
         ({"rank": 164.0}, "partly"),
         ({"rank": 819.0}, "partly"),  # 5 % are 819.2
         ({"rank": 820.0}, "no"),
-        ({"hit_rate": 0.1}, "no"),  # no more than on others'
+        ({"hits": 1}, "no"),  # 1 of 10, no more than on others'
+        ({"hits": 2}, "partly"),  # more than on others', and first of all, but too few
+        ({"hits": 3}, "agrees"),
+        ({"hits": 2, "n_definitions": 2}, "partly"),  # two are too few even if they are all
+        ({"hits": 2, "rank": 820.0}, "no"),
         ({"auroc": 0.5}, "no"),
-        ({"hit_rate": 0.0, "hit_rate_chance": 0.0, "auroc": 0.5}, "no"),
+        ({"hits": 0, "hits_others": 0, "auroc": 0.5}, "no"),
         ({"n_features": 50, "rank": 1.0}, "partly"),  # the best of 50 is no better than one in 50
     ],
 )
@@ -260,9 +279,18 @@ def test_the_verdict_on_a_tree_goes_by_the_place_among_all_features(changes, ver
 
 def test_the_sentence_of_a_tree_that_agrees_has_its_figures():
     assert evidence().sentence == (
-        "This tree agrees with what fires the feature. The feature fires on 90 % of the definitions (on those of other "
-        "features on 10 %) and is number 3 of 16,384 when all features are asked."
+        "This tree agrees with what fires the feature. The feature fires on 9 of these 10 definitions (on those of "
+        "other features on 16 of 160) and is number 3 of 16,384 when all features are asked."
     )
+
+
+def test_the_sentence_of_few_hits_is_the_bare_count():
+    assert evidence(scores=scores(hits=1, hits_others=0)).sentence == (
+        "The feature fires on 1 of these 10 definitions (on those of other features on 0 of 160) and is number 3 of "
+        "16,384 when all features are asked: too few to vouch for the rest of the tree."
+    )
+    one = evidence(scores=scores(hits=1, n_definitions=1)).sentence
+    assert one.startswith("The feature fires on 1 of its one definition (")
 
 
 def test_the_sentence_of_a_tree_that_agrees_in_part():
@@ -270,8 +298,8 @@ def test_the_sentence_of_a_tree_that_agrees_in_part():
 
 
 def test_the_sentence_of_a_tree_not_to_be_trusted_has_its_figures_too():
-    sentence = evidence(scores=scores(hit_rate=0.1, auroc=0.5, rank=8_000.0)).sentence
-    assert sentence.startswith("Do not trust this tree. The feature fires on 10 % of the definitions")
+    sentence = evidence(scores=scores(hits=0, auroc=0.5, rank=8_000.0)).sentence
+    assert sentence.startswith("Do not trust this tree. The feature fires on none of these 10 definitions (")
     assert "number 8,000 of 16,384" in sentence
 
 
@@ -282,25 +310,52 @@ def test_a_tree_without_a_definition_to_read_is_unknown():
 
 
 def test_a_tree_is_unknown_where_only_tokens_fire_that_its_direction_was_made_from():
-    silent = scores(hit_rate=0.0, hit_rate_chance=0.0, auroc=0.5, rank=8_000.0)
+    silent = scores(hits=0, hits_others=0, auroc=0.5, rank=8_000.0)
     found = evidence(scores=silent, left_out=20, fires_at_all=0.7)
     assert found.verdict == "unknown"
     assert "fires only on tokens that its direction was made from, which proves nothing" in found.sentence
 
 
 def test_a_tree_is_wrong_where_nothing_fires_at_all_whatever_was_left_out():
-    silent = scores(hit_rate=0.0, hit_rate_chance=0.0, auroc=0.5, rank=8_000.0)
+    silent = scores(hits=0, hits_others=0, auroc=0.5, rank=8_000.0)
     assert evidence(scores=silent, left_out=20, fires_at_all=0.0).verdict == "no"
     # Without a vocabulary direction nothing is left out, so nothing excuses it.
     assert evidence(scores=silent, left_out=0, fires_at_all=0.7).verdict == "no"
 
 
 def test_the_evidence_for_a_tree_is_flat_plain_json():
-    data = json.loads(json.dumps(evidence().to_dict(), allow_nan=False))
-    assert (data["hit_rate"], data["rank"], data["lift_centroid"], data["verdict"]) == (0.9, 3.0, 2.0, "agrees")
-    assert data["sentence"] == evidence().sentence
-    assert "scores" not in data
+    found = evidence(judged=(("rain", 2.5), ("a", 0.0)), feature_maximum=5.0)
+    data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert (data["hits"], data["n_definitions"], data["hit_rate"], data["rank"]) == (9, 10, 0.9, 3.0)
+    assert (data["lift_centroid"], data["verdict"]) == (2.0, "agrees")
+    assert (data["hits_others"], data["n_others"], data["hit_rate_chance"]) == (16, 160, 0.1)
+    assert data["sentence"] == found.sentence
+    assert (data.pop("judged_texts"), data.pop("judged_activations")) == (["rain", "a"], [2.5, 0.0])
+    assert "scores" not in data and "judged" not in data
     assert all(isinstance(value, (str, int, float)) for value in data.values())
+    assert judged_definitions(found.to_dict()) == [("rain", 2.5), ("a", 0.0)]
+    assert feature_maximum(found.to_dict()) == 5
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (None, []),
+        ({}, []),
+        ({"judged_texts": ["a"]}, []),
+        ({"judged_texts": "ab", "judged_activations": [1, 2]}, []),
+        ({"judged_texts": ["a", 7, "b"], "judged_activations": [1, 2]}, [("a", 1.0)]),
+        ({"judged_texts": ["a", "b"], "judged_activations": ["much", True]}, []),
+    ],
+)
+def test_of_somebodys_file_only_what_is_a_judged_definition_counts(written, read):
+    assert judged_definitions(written) == read
+
+
+@pytest.mark.parametrize("most", [None, 0, -1, "5", True, float("nan")])
+def test_a_maximum_that_is_none_is_not_known(most):
+    assert feature_maximum({"feature_maximum": most}) is None
+    assert feature_maximum(None) is None
 
 
 def test_the_evidence_for_a_tree_without_definitions_has_the_same_fields():
@@ -310,9 +365,11 @@ def test_the_evidence_for_a_tree_without_definitions_has_the_same_fields():
 
 
 def test_every_verdict_has_a_sentence_of_its_own():
-    some = [evidence(), evidence(scores=scores(rank=500.0)), evidence(scores=scores(rank=9e3)), evidence(scores=None)]
-    assert [found.verdict for found in some] == ["agrees", "partly", "no", "unknown"]
-    assert len({found.sentence for found in some}) == 4
+    some = [evidence(), evidence(scores=scores(rank=500.0)), evidence(scores=scores(hits=2)),
+            evidence(scores=scores(rank=9e3)), evidence(scores=None)]
+    assert [found.verdict for found in some] == ["agrees", "partly", "partly", "no", "unknown"]
+    assert len({found.sentence for found in some}) == 5
+    assert [found.sentence.count("agrees") for found in some] == [1, 1, 0, 0, 0]
     lists = [judged(IN_ORDER), judged(IN_ORDER, firing(*range(20, 60))), judged(-IN_ORDER), judged(IN_ORDER, firing())]
     assert [found.verdict for found in lists] == ["agrees", "partly", "no", "unknown"]
     assert len({found.sentence for found in lists}) == 4

@@ -366,6 +366,19 @@ def test_colour_tells_the_lift(opened, view):
         assert "lift from 0 to 6 nats" in page.inner_text(".legend")
 
 
+@pytest.mark.parametrize(
+    ("activation", "evidence", "told"),
+    [(2.0, {"feature_maximum": 4.0}, "fires at 50% of its maximum"), (0.0, {"feature_maximum": 4.0}, "does not fire"),
+     (2.5, {}, "fires: 2.5 (its maximum is not known)"), (2.5, {"feature_maximum": "<b>"}, "fires: 2.5 (its maximum")],
+)
+def test_the_details_tell_how_strongly_the_feature_fires_as_a_share_of_its_maximum(opened, activation, evidence, told):
+    tree, n = OPENING.tree, len(OPENING.tree)
+    checked = replace(tree, lifts=np.zeros((n, 2)), activation=np.full(n, activation))
+    with opened(replace(OPENING, tree=checked, evidence=evidence)) as page:
+        page.locator("[role=treeitem]").first.hover()
+        assert told in page.inner_text(".explorer")
+
+
 def test_an_empty_tree_says_what_to_do(browser, tmp_path):
     file = tmp_path / "tree.html"
     file.write_text(standalone(OPENING.trimmed(0.9)), encoding="utf-8")

@@ -9,6 +9,7 @@ import torch
 from plain_recursion import as_paths, assert_same_tree
 from tiny import PROMPT, random_sae, tiny_model, write_model, write_sae
 
+from multitool import steering
 from multitool.document import DefinitionTree, read_tree
 from multitool.draw import render
 from multitool.engine import check_tree, definition_tree, prepare_continuation, scan_if_missing
@@ -16,8 +17,9 @@ from multitool.errors import UserError
 from multitool.interventions import Interventions
 from multitool.library import Library
 from multitool.links import query, recipes_of
+from multitool.loading import Context
 from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.steering import interventions, scans_for_clamp, typical_maximum, yardstick
+from multitool.steering import interventions, known_maximum, scans_for_clamp, typical_maximum, yardstick
 from multitool.wording import changes
 
 HOOK = "blocks.0.hook_resid_post"
@@ -208,6 +210,18 @@ def test_title_and_figure_tell_what_was_done(world):
     assert "distance from centroid" not in svg
     # A file from elsewhere may say anything.
     assert changes({"inject_layer": "x", "steer_strength": "<b>", "clamp": [1], "steer_at": {}})
+
+
+def test_a_features_maximum_is_known_from_contexts_or_a_scan_and_else_not(world, monkeypatch):
+    sae, subject = world.library.load(world.library.find(world.sae))
+    monkeypatch.setattr(world.library, "scan", lambda *_: None)
+    assert known_maximum(world.library, sae, subject, 2) is None  # neither is there, and none is made
+    monkeypatch.setattr(steering, "strongest_contexts", lambda *_: [
+        Context(before="", token="a", after="", activation=activation) for activation in (2.0, 3.5)
+    ])
+    assert known_maximum(world.library, sae, subject, 2) == 3.5
+    monkeypatch.setattr(steering, "strongest_contexts", lambda *_: [Context("", "a", "", 0.0)])
+    assert known_maximum(world.library, sae, subject, 2) is None  # it never fires
 
 
 def test_the_yardstick_begins_with_what_stands_before_a_text(world):

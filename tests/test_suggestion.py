@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from multitool.library import Library
 from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.suggestion import (
     GRID,
-    MEASURED,
+    INJECTED,
     PUBLISHED,
     RANDOM,
     Figures,
@@ -22,6 +23,7 @@ from multitool.suggestion import (
     Study,
     Suggestion,
     Trial,
+    settings_for,
     try_features,
 )
 
@@ -80,7 +82,7 @@ def test_the_score_is_the_mean_of_being_found_and_of_the_list():
 
 def test_one_half_chooses_and_the_other_is_shown(recipe):
     lucky, good = trial(1, ENCODER, judged=0.1, choosing=0.9), trial(1, DECODER, judged=0.6, choosing=0.5)
-    found = Suggestion(replace(recipe, weights="encoder"), (lucky, good))
+    found = Suggestion(replace(recipe, weights="encoder"), TREE, (lucky, good))
     assert found.best is lucky
     score = found.columns.index("score")
     assert [row[score] for row in found.rows] == pytest.approx([0.1, 0.6])
@@ -90,17 +92,91 @@ def test_one_half_chooses_and_the_other_is_shown(recipe):
 
 def test_a_suggestion_has_every_setting_and_says_which_is_best(library, recipe):
     found = suggest(library, recipe, TREE)
-    assert {trial.setting for trial in found.trials} == set(GRID)
+    sae, subject = library.load(library.find(recipe.sae))
+    assert {trial.setting for trial in found.trials} == set(settings_for(sae.entry, subject)) > set(GRID)
     chosen_by = [trial.choosing.score for trial in found.trials]
     assert chosen_by == sorted(chosen_by, reverse=True)
     assert found.recipe.weights == found.best.setting.weights
     assert str(found.best.setting) in found.sentence
     assert all(len(row) == len(found.columns) for row in found.rows)
-    definition_tree(library, found.recipe, TREE)  # it can be followed
+    assert found.tree == found.best.setting.growth(TREE)
+    definition_tree(library, found.recipe, found.tree)  # it can be followed
+
+
+def test_injections_are_tried_where_an_sae_reads_behind_a_layer_and_one_is_left_to_read_them(library, recipe):
+    entry = library.find(recipe.sae)
+
+    def of_layers(n_layers: int | None):
+        return SimpleNamespace(n_layers=n_layers)
+
+    assert settings_for(entry, of_layers(1)) == GRID
+    assert settings_for(entry, of_layers(None)) == settings_for(entry, of_layers(30)) == (*GRID, *INJECTED)
+    some = settings_for(entry, of_layers(3))[len(GRID):]  # behind layers 0 and 1 there is one left
+    assert some == tuple(setting for setting in INJECTED if setting.inject_layer <= 1)
+    assert settings_for(replace(entry, kind="embed", layer=None), of_layers(30)) == GRID
+    assert all(setting.inject_layer >= 0 and not setting.pca for setting in INJECTED)
+
+
+INJECTED_HERE = Setting("decoder", inject_layer=0)
+
+
+def test_an_injected_settings_recipes_are_the_plain_vector_and_a_growth_that_injects_it(library, recipe):
+    _, subject = library.load(library.find(recipe.sae))
+    assert INJECTED_HERE.of(recipe, subject) == replace(recipe, weights="decoder")
+    added = Setting("decoder", inject_layer=0, inject_mode="add", inject_scale=2.0)
+    assert added.growth(TREE) == replace(TREE, inject_layer=0, inject_mode="add", inject_scale=2.0)
+    grown = INJECTED_HERE.growth(replace(added.growth(TREE), clamp=1.0))
+    assert (grown.inject_layer, grown.inject_mode, grown.inject_scale) == (0, "replace", 1.0)
+    assert (grown.clamp, grown.cutoff) == (1, TREE.cutoff), "what else the tree is grown with stays"
+    assert ENCODER.growth(grown).inject_layer == -1
+    assert str(INJECTED_HERE) == "decoder, put in behind layer 0"
+    assert str(added) == "decoder, added 2 × behind layer 0"
+
+
+def test_an_injected_trial_reads_the_definitions_of_the_injected_tree(library, recipe, monkeypatch):
+    asked, do = [], library.do
+
+    def noted(task):
+        for part in do(task):
+            asked.append((task, part))
+            yield part
+
+    monkeypatch.setattr(library, "do", noted)
+    plain, injected = (
+        trial for part in try_features(library, recipe, TREE, [1], [DECODER, INJECTED_HERE]) for trial in part
+    )
+    (_, _), (first, (embedded,)), (second, (put_in,)) = asked  # the controls, and a task for each place
+    assert first.growth.interventions is None
+    assert second.growth.interventions.injection.layer == 0
+    grown = definition_tree(library, INJECTED_HERE.of(recipe, None), INJECTED_HERE.growth(TREE))
+    assert sorted(put_in.tree.token_id) == sorted(grown.tree.token_id)
+    assert sorted(put_in.tree.token_id) != sorted(embedded.tree.token_id)
+    assert put_in.last_residual is None and injected.self_similarity is None and plain.self_similarity is not None
+    # The list is that of the plain vector.
+    assert injected.judged.list_average_precision == plain.judged.list_average_precision
+
+
+def test_what_is_suggested_with_an_injection_tells_it(library, recipe, monkeypatch):
+    from multitool import suggestion as module
+
+    monkeypatch.setattr(module, "GRID", (INJECTED_HERE,))
+    monkeypatch.setattr(module, "INJECTED", ())
+    found = suggest(library, recipe, TREE)
+    assert found.tree == replace(TREE, inject_layer=0)
+    assert found.to_dict()["growth"] == {"inject_layer": 0, "inject_mode": "replace", "inject_scale": 1.0}
+    assert found.to_dict()["trials"][0]["inject_layer"] == 0
+    assert found.rows[0][: found.columns.index("injected") + 1] == ["decoder", 1.0, "", "layer 0"]
+    assert definition_tree(library, found.recipe, found.tree).settings["inject_layer"] == 0
+
+
+def test_a_table_tells_an_injection_in_short():
+    added = Setting("decoder", inject_layer=1, inject_mode="add", inject_scale=3.0)
+    study = Study([trial(0, added, 0.2), trial(0, ENCODER, 0.1)])
+    assert [row[study.columns.index("injected")] for row in study.rows] == ["layer 1, +3 ×", ""]
 
 
 def test_trials_are_the_same_one_by_one_and_together(library, recipe):
-    settings = [ENCODER, Setting("vocabulary", 0.7), RANDOM]
+    settings = [ENCODER, INJECTED_HERE, Setting("vocabulary", 0.7), RANDOM]
     together = [trial for part in try_features(library, recipe, TREE, [1, 5], settings) for trial in part]
     alone = [trial for i in (1, 5) for part in try_features(library, recipe, TREE, [i], settings) for trial in part]
     tried = [(trial.feature, trial.setting) for trial in together]
@@ -132,7 +208,7 @@ def test_a_study_compares_feature_by_feature():
     mean, low, high = study.difference(DECODER, ENCODER, "score")  # on features 0 and 1
     assert (mean, low, high) == pytest.approx((0.2, 0.2, 0.2))
     assert study.settings[0] == ENCODER
-    assert [row[3] for row in study.rows] == [3, 2]
+    assert [row[study.columns.index("features")] for row in study.rows] == [3, 2]
 
 
 def test_a_study_chooses_for_each_feature_by_its_choosing_half():
@@ -148,7 +224,8 @@ def test_what_nobody_could_measure_is_left_out():
                    trial(2, ENCODER, 0.1, text_rank=10)])
     assert study.mean(ENCODER, "text tokens@10")[0] == 0.5
     assert math.isnan(Study([trial(0, ENCODER, 0.1)]).mean(ENCODER, "text tokens@10")[0])
-    assert Study([trial(0, ENCODER, 0.1)]).rows[0][4 + list(MEASURED).index("text tokens@10")] is None
+    study = Study([trial(0, ENCODER, 0.1)])
+    assert study.rows[0][study.columns.index("text tokens@10")] is None
 
 
 def test_a_feature_that_is_not_there_is_refused(library, recipe):

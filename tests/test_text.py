@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from multitool.text import bytes_to_text, join_tokens, percent, visible
+from multitool.text import bytes_to_text, join_tokens, percent, spelling_key, visible
 
 
 def test_whole_characters_are_themselves():
@@ -101,3 +101,21 @@ def test_a_single_token_shows_the_blanks_at_its_ends(token, shown):
 )
 def test_a_probability_has_two_digits(share, text):
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("Water  falling.", "water falling"), ("the sky,", "the sky"), (" rain ", "rain"), ("...", "..."),
+     ("U.S. law", "u.s. law"), ("", "")],
+)
+def test_what_a_definition_says_is_told_without_case_blanks_and_end_signs(text, what):
+    assert spelling_key(text) == what
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "same"),
+    [("A dog", "a dog.", True), ("a  dog ,", "a dog", True), ("wait…", "Wait!", True), ("犬。", "犬", True),
+     ("a dog", "a-dog", False), ("...", "…", False), ("(a dog)", "(a dog", False), ("STRASSE", "straße", True)],
+)
+def test_what_is_the_same_spelling(text, other, same):
+    assert (spelling_key(text) == spelling_key(other)) == same

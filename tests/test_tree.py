@@ -18,7 +18,6 @@ from multitool.tree import (
     definitions,
     lifted,
     most_probable,
-    spelling_key,
     trim,
 )
 
@@ -115,15 +114,6 @@ def test_spellings_of_one_definition_count_together_under_the_most_probable():
     assert (sun.text, sun.node, sun.complete, sky.text) == ("the Sun,", F, True, "The  sun sky")
     assert sun.probability == pytest.approx(0.27 + 0.1)
     assert definition_probabilities(spelled).tolist() == pytest.approx([0, 0, 0.37, 0, 0.1, 0.37])
-
-
-@pytest.mark.parametrize(
-    ("text", "other", "same"),
-    [("A dog", "a dog.", True), ("a  dog ,", "a dog", True), ("wait…", "Wait!", True), ("犬。", "犬", True),
-     ("a dog", "a-dog", False), ("...", "…", False), ("(a dog)", "(a dog", False), ("STRASSE", "straße", True)],
-)
-def test_what_is_the_same_spelling(text, other, same):
-    assert (spelling_key(text) == spelling_key(other)) == same
 
 
 def test_a_finished_definition_and_a_beginning_of_the_same_words_are_two():

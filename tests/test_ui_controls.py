@@ -9,7 +9,7 @@ import pytest
 from multitool.component import Component
 from multitool.errors import UserError
 from multitool.library import Library
-from multitool.recipe import VectorRecipe
+from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.registry import demo_saes, find_sae
 from multitool.ui_components import _line
 from multitool.ui_controls import (
@@ -21,6 +21,7 @@ from multitool.ui_controls import (
     vector_recipe,
 )
 from multitool.ui_feature import _evidence, known_of_feature
+from multitool.ui_suggest import _filled
 from multitool.vector import DIRECTIONS
 
 
@@ -28,6 +29,18 @@ def test_a_feature_on_neuronpedia_has_a_link_and_its_page_embedded():
     html = _evidence(find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post"), 17)
     assert 'href="https://neuronpedia.org/gemma-2b/6-res-jb/17"' in html
     assert 'src="https://neuronpedia.org/gemma-2b/6-res-jb/17?embed=true"' in html
+
+
+def test_the_best_setting_fills_in_the_vector_and_the_injection_that_goes_with_it():
+    class Service:
+        library = Library(device="cpu")
+
+    vector = VectorRecipe(sae="demo/blocks.6.hook_resid_post", feature=150, weights="decoder")
+    filled = _filled(Service(), (vector, TreeRecipe(inject_layer=0, inject_mode="add", inject_scale=2)))
+    assert filled == [*control_values(Service.library, vector), 0, "add", 2.0]
+    assert _filled(Service(), (vector, TreeRecipe()))[-3:] == [-1, "replace", 1.0]
+    with pytest.raises(UserError, match="tried yet"):
+        _filled(Service(), None)
 
 
 def test_a_demo_feature_shows_the_tokens_that_fire_it_most():

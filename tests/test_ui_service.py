@@ -1,5 +1,6 @@
 """Requests of visitors: limits before any work, words while they wait, the same request again from memory."""
 
+import pickle
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from multitool import engine
+from multitool import engine, suggestion
 from multitool.asking import AskTask, CheckTask
 from multitool.document import DefinitionTree
 from multitool.errors import UserError
@@ -176,8 +177,8 @@ def test_a_list_by_the_logit_lens_waits_for_a_gpu_and_is_that_of_the_library(dem
     plain = engine.token_table(demo_library, RAIN, recipe)
     assert [row[1] for row in table.rows] == [row[1] for row in plain.rows] and table.settings == plain.settings
     assert [row[-2] for row in table.rows] == pytest.approx([row[-1] for row in plain.rows], rel=1e-5)
-    assert table.evidence.verdict == "no"
-    assert [task.directions.shape for task in tasks] == [(21, 576)]
+    assert table.evidence.verdict == "not_applicable"
+    assert [task.directions.shape for task in tasks] == [(1, 576)], "no random directions are read"
 
 
 def test_a_logit_lens_without_a_gpu_says_so(demo_library):
@@ -356,7 +357,26 @@ def test_a_text_that_is_empty_or_too_long_is_not_read(grown, text, said):
 
 def test_settings_are_suggested(grown):
     _, service = grown
-    *words, suggestion = service.suggestion(RAIN, TreeRecipe())
+    *words, found = service.suggestion(RAIN, TreeRecipe())
     assert any(word.startswith("Settings tried: ") for word in words)
-    assert suggestion.recipe.feature == 927
-    assert len(suggestion.rows[0]) == len(suggestion.columns)
+    assert found.recipe.feature == 927
+    assert len(found.rows[0]) == len(found.columns)
+
+
+def test_settings_with_an_injection_are_asked_in_a_task_of_their_own_that_can_go_to_another_process(
+    grown, monkeypatch
+):
+    tasks, service = grown
+    settings = (suggestion.Setting("encoder"), suggestion.Setting("decoder", inject_layer=1))
+    monkeypatch.setattr(suggestion, "settings_for", lambda *_: settings)
+    *words, found = service.suggestion(RAIN, TreeRecipe())
+    assert [word for word in words if word.startswith("Settings tried")] == [
+        "Settings tried: 1 of 2", "Settings tried: 2 of 2",
+    ]  # fmt: skip
+    plain, injected, _ = (task for task in tasks if isinstance(task, AskTask))
+    assert (plain.growth.interventions, injected.growth.interventions.injection.layer) == (None, 1)
+    assert pickle.loads(pickle.dumps(injected)).growth.v.shape == (1, 576)
+    assert {trial.setting for trial in found.trials} == set(settings)
+    before = len(tasks)
+    *_, again = service.suggestion(RAIN, TreeRecipe())
+    assert len(tasks) == before and again.rows == found.rows, "the answers are kept"

@@ -283,6 +283,13 @@ function exploreTree(root, data) {
     } else body.removeAttribute("aria-activedescendant");
   }
 
+  // Of a file from elsewhere the activation can be any number.
+  function fires(activation) {
+    if (activation <= 0) return "does not fire";
+    if (tree.maximum) return `fires at ${percent(activation / tree.maximum)} of its maximum`;
+    return `fires: ${activation} (its maximum is not known)`;
+  }
+
   function drawDetails(i) {
     if (i < 0) return details.replaceChildren();
     const up = tree.parent[i];
@@ -293,7 +300,7 @@ function exploreTree(root, data) {
       figures.push(`■ this definition: ${whole}${whole === here ? "" : `, of which ${here} spelled so`}`);
     }
     if (tree.lift) figures.push(`lift ${tree.lift[i].toFixed(1)} nats`);
-    if (tree.activation && tree.activation[i] !== null) figures.push(`fires: ${tree.activation[i]}`);
+    if (tree.activation && tree.activation[i] !== null) figures.push(fires(tree.activation[i]));
     if (tree.shared && tree.shared[i]) figures.push("= in the other tree too");
     return details.replaceChildren(make("q", { dir: "auto" }, tree.definition(i)), make("span", {}, figures.join(" · ")));
   }

@@ -258,7 +258,11 @@ def checked(client):
 def test_a_tree_is_checked(checked):
     picture, tree = checked
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
-    assert tree["evidence"]["verdict"] in VERDICTS and tree["evidence"]["sentence"]
+    found = tree["evidence"]
+    assert found["verdict"] in VERDICTS and found["sentence"]
+    assert len(found["judged_texts"]) == len(found["judged_activations"]) == found["n_definitions"] <= 10
+    assert sum(activation > 0 for activation in found["judged_activations"]) == found["hits"]
+    assert found["feature_maximum"] > 0
     nodes = [tree["tree"]]
     for node in nodes:
         nodes += node["children"]
@@ -302,7 +306,8 @@ def test_a_tree_without_a_word_of_its_weights_is_checked_by_those_that_suit(clie
     _, tree = checked
     settings = {name: value for name, value in tree["settings"].items() if name != "weights"}
     _, again = client.predict(tree | {"settings": settings}, api_name="/check_tree")
-    assert again["evidence"] == pytest.approx(tree["evidence"])
+    for name, value in tree["evidence"].items():
+        assert again["evidence"][name] == (value if name == "judged_texts" else pytest.approx(value)), name
 
 
 def test_a_list_is_checked(client):
@@ -338,7 +343,8 @@ def test_a_list_by_other_measures_from_both_ends(client):
         assert values == sorted(values, reverse=True) and len(set(values)) == 10
     assert table["data"][0][1] == " rain"
     found = client.predict(top=5, measure="logit_lens", api_name="/check_list")
-    assert found["evidence"]["verdict"] == "agrees" and found["settings"]["measure"] == "logit_lens"
+    assert found["evidence"]["verdict"] == "not_applicable" and found["settings"]["measure"] == "logit_lens"
+    assert "for information only" in found["evidence"]["sentence"] and "activation" in found["tokens"][0]
 
 
 @pytest.mark.parametrize(("request_", "said"), [({"measure": "size"}, "measure is 'size'"),
@@ -362,6 +368,10 @@ def test_settings_are_suggested(client):
     found = client.predict(api_name="/suggest")
     assert found["recipe"]["sae"] == "demo/hook_embed" and found["recipe"]["feature"] == 927
     assert found["sentence"] and len(found["trials"]) > 10
+    assert found["growth"].keys() == {"inject_layer", "inject_mode", "inject_scale"}
+    _, tree = client.predict(**found["recipe"], **found["growth"], cutoff=1e-2, api_name="/definition_tree")
+    assert all(tree["settings"][name] == value for name, value in found["growth"].items())
+    assert tree["settings"]["weights"] == found["recipe"]["weights"]
 
 
 # ── The README's examples ───────────────────────────────────────────────────────────────────────────────────────────

@@ -506,17 +506,27 @@ def test_checking_a_tree_tells_the_verdict_and_the_figures(page):
     assert not page.locator("#tree-verdict table").is_visible()
     page.click("#tree-verdict summary")
     assert "AUROC" in page.inner_text("#tree-verdict table")
-    page.locator("#definitions", has_text="Lift").wait_for()
+    page.locator("#definitions", has_text="Lift per token").wait_for()
     assert all(float(lift) < 50 for lift in column(page, 3))
 
-    page.locator("#order").get_by_text("lift").click()
+    page.locator("#order").get_by_text("lift per token").click()
+    # The finished ones first: those that go on end in an ellipsis.
     page.wait_for_function(
-        "() => { const cells = document.querySelectorAll('#definitions .virtual-row [role=gridcell]:nth-child(3)');"
-        "        const lifts = [...cells].map(cell => Number(cell.innerText));"
-        "        return lifts.length > 1 && lifts.every((lift, i) => !i || lifts[i - 1] >= lift) }"
+        "() => { const cells = n => [...document.querySelectorAll("
+        "          `#definitions .virtual-row [role=gridcell]:nth-child(${n})`)].map(cell => cell.innerText);"
+        "        const ended = cells(2).map(text => !text.trim().endsWith('…'));"
+        "        const lifts = cells(3).map(Number);"
+        "        return lifts.length > 1 && lifts.every((lift, i) => !i || (ended[i - 1] && !ended[i])"
+        "          || (ended[i] === ended[i - 1] && lifts[i - 1] >= lift)) }"
     )
     whole = json.loads(download(page, "#json"))
-    assert whole["evidence"]["sentence"] in page.inner_text("#tree-verdict")
+    found = whole["evidence"]
+    assert found["sentence"] in page.inner_text("#tree-verdict")
+    judged = page.locator("#tree-verdict .judged li")
+    assert judged.locator("q").all_inner_texts() == found["judged_texts"]
+    assert page.locator("#tree-verdict .judged li.firing").count() == found["hits"]
+    marked = [text.partition(" ")[0] for text in column(page, 2)]
+    assert {"●", "◐"} >= set(marked) & {"●", "◐"} != set()
 
     before = view(page)
     slider = page.locator("#least-lift input[type=range]")
@@ -537,6 +547,7 @@ def test_evidence_of_a_strangers_tree_is_text(page, tmp_path):
     saved["evidence"] = {
         "verdict": "agrees\"><img src=x onerror=alert(1)>", "sentence": "<img src=x onerror=alert(1)> Trust me.",
         "hit_rate": "<script>alert(1)</script>", "hit_rate_chance": 0.1, "entropy": 1.0, "entropy_centroid": 2.0,
+        "judged_texts": ["<img src=x onerror=alert(1)>", "rain"], "judged_activations": [2, 0], "feature_maximum": "4",
     }
     file = tmp_path / "tree.json"
     file.write_text(json.dumps(saved))
@@ -549,6 +560,7 @@ def test_evidence_of_a_strangers_tree_is_text(page, tmp_path):
     page.click("#tree-verdict summary")
     assert page.locator("#tree-verdict tr").count() == 1  # the entropy; the others lack a number
     assert page.locator("#tree-verdict img, #tree-verdict script").count() == 0
+    assert page.locator("#tree-verdict .judged q").all_inner_texts() == ["<img src=x onerror=alert(1)>", "rain"]
 
 
 def test_checking_a_list_tells_the_verdict_and_adds_the_activations(page):
@@ -582,7 +594,7 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
     page.click("#list")
     page.wait_for_function("document.querySelector('#list-status textarea').value.includes('other end, only words')")
     page.click("#check-list")
-    page.wait_for_selector("#list-verdict .verdict.no")
+    page.wait_for_selector("#list-verdict .verdict.not_applicable")
 
     page.locator("#measure").get_by_text("activation").click()
     page.wait_for_selector("#negative", state="hidden")
@@ -673,6 +685,8 @@ def test_several_prompts_are_asked_and_downloaded(page):
 
 
 def test_settings_are_suggested_and_used(page):
+    page.get_by_text("Steering and injection").click()
+    page.fill("#inject-layer input", "3")  # none of the settings tried on an embedding injects
     page.get_by_role("tab", name="Suggest settings").click()
     page.click("#suggest")
     page.wait_for_selector("#use-best:not([disabled])", timeout=120_000)
@@ -680,6 +694,7 @@ def test_settings_are_suggested_and_used(page):
     best = page.locator("#trials .virtual-row [role=gridcell]").first.inner_text()
     page.click("#use-best")
     page.wait_for_selector(f"#weights input[value={best}]:checked")
+    page.wait_for_function("document.querySelector('#inject-layer input').value === '-1'")
     assert title(page, "suggest") == "demo/hook_embed · feature 927"
     wait_until_changed(page, False, result="suggest")
     page.fill("#feature input", "1")
