@@ -152,8 +152,8 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     set_by_link = {"linked": linked, "number": number, **told_by_file}
     named_controls = dict(enumerate(all_controls))
 
-    def from_link(turns: Turns, request: gr.Request):  # Gradio knows by the annotation what to give
-        yield from by_name(set_by_link | named_controls, _from_link)(
+    def from_link(turns: Turns, request: gr.Request) -> dict:  # Gradio knows by the annotation what to give
+        return by_name(set_by_link | named_controls, _from_link)(
             service, opening, all_controls, request.query_params, turns
         )
 
@@ -195,9 +195,11 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     explore_tab.select(lambda: False, None, on_figure, **QUIETLY)
     gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
     following = page.load(
-        shown_errors(from_link), turns, [*set_by_link.values(), *all_controls], show_progress="hidden", **PRIVATE,
+        from_link, turns, [*set_by_link.values(), *all_controls], show_progress="hidden", **PRIVATE,
     )
-    show_after(following.failure(**reset))
+    # In a second step: to a generator that changes a state, Gradio reacts before it has changed the controls.
+    told = following.success(shown_errors(_failed), reason, None, show_progress="hidden", **PRIVATE)
+    show_after(told.failure(**reset))
 
 
 def _explore_views(opened: DefinitionTree | None) -> dict:
@@ -272,7 +274,12 @@ def _example(service: Service, recipe: VectorRecipe, turns: Turns) -> list:
     return [*_asked(turns), *control_values(service.library, recipe)]
 
 
-def _from_link(service: Service, opening: Opening, controls: list, parameters: Mapping[str, str], turns: Turns):
+def _failed(reason: str) -> None:
+    if reason:
+        raise UserError(reason)
+
+
+def _from_link(service: Service, opening: Opening, controls: list, parameters: Mapping[str, str], turns: Turns) -> dict:
     """The controls as a link's query sets them, and a growth asked for; nothing without one.
 
     A link that cannot be followed leaves no tree: one from elsewhere would pass for what it was to show.
@@ -280,12 +287,10 @@ def _from_link(service: Service, opening: Opening, controls: list, parameters: M
     try:
         found = links.recipes_of(parameters, opening.recipe)
         if found is None:
-            yield {"linked": ""}
-        else:
-            yield {"linked": links.query(*found), "number": turns.ask(), **_set(service, controls, *found)}
+            return {"linked": ""}
+        return {**_set(service, controls, *found), "linked": links.query(*found), "number": turns.ask()}
     except UserError as error:
-        yield no_tree(str(error))
-        raise
+        return no_tree(str(error))
 
 
 def _opened(service: Service, controls: list, turns: Turns, path: str, *values) -> dict:
