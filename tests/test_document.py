@@ -460,7 +460,7 @@ def test_texts_are_listed_in_the_evidence_only():
     assert "settings.pca" in refusal(broken)
 
 
-def test_definitions_by_lift_go_by_the_lift_of_a_token_and_finished_ones_stand_first():
+def test_the_most_lifted_definitions_go_by_the_lift_of_a_token():
     # "a" (1.0), "a long one" (3 tokens: 2.4, 0.8 each), and "odd" (0.5); what goes on has the most: 4.
     tree = Tree(
         parent=np.array([ROOT, ROOT, 1, 2, ROOT, ROOT]), token_id=np.arange(6),
@@ -469,9 +469,9 @@ def test_definitions_by_lift_go_by_the_lift_of_a_token_and_finished_ones_stand_f
         lifts=np.array([[1.0, 9], [0, 0], [0, 0], [2.4, 3.0], [0.5, 0.6], [4, 4]]), activation=np.full(6, np.nan),
     )
     assert tree.lift_per_token.tolist() == pytest.approx([1, 0, 0, 0.8, 0.5, 4])
-    listed = document(tree=tree).definitions_by_lift()
-    assert [(found.node, found.complete) for found in listed] == [(0, True), (3, True), (4, True), (5, False)]
-    assert document(tree=tree).definitions_by_lift(1) == listed[:1]
+    complete, unfinished = document(tree=tree).most_lifted(5)
+    assert ([found.node for found in complete], [found.node for found in unfinished]) == ([0, 3, 4], [5])
+    assert document(tree=tree).most_lifted(1) == (complete[:1], unfinished)
 
 
 def test_a_tree_pruned_by_lift_says_so_and_reads_back():
