@@ -14,7 +14,7 @@ from multitool.explore import standalone
 from multitool.tree import ROOT
 
 ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"
-OPENING = read_tree((Path(__file__).parents[1] / "multitool" / "demo" / "opening_tree.json").read_bytes())
+RAIN = read_tree((Path(__file__).parent / "rain_tree.json").read_bytes())  # as published, 568 nodes; an older file
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_trees_of_any_size_are_drawn_without_leaving_the_window(opened, n, view)
 
 @pytest.mark.parametrize("view", ["Tree", "Outline"])
 def test_the_likeliest_branches_are_open_and_a_click_opens_others(opened, view):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         choose(page, view)
         assert page.locator("[aria-level='1']", has_text="water").get_attribute("aria-expanded") == "true"
         closed = page.locator("[role=treeitem][aria-expanded=false]").first
@@ -108,7 +108,7 @@ def test_the_likeliest_branches_are_open_and_a_click_opens_others(opened, view):
 
 
 def test_a_closed_phrase_tells_how_its_likeliest_answer_goes_on(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         choose(page, "Close all")
         water = page.locator("[role=treeitem]", has_text="water").filter(has_text="■ 0.65%")
         assert water.locator(".preview").inner_text() == "that falls from the sky"
@@ -151,7 +151,7 @@ def test_no_two_labels_of_the_picture_overlap(opened, words, scrolled):
 
 
 def test_the_likeliest_continuation_stands_on_the_line_of_its_phrase(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         water, that = (
             page.locator(f"[aria-level='{level}']", has=page.locator(".words", has_text=words)).first.bounding_box()
             for level, words in ((1, "water"), (2, "that"))
@@ -162,7 +162,7 @@ def test_the_likeliest_continuation_stands_on_the_line_of_its_phrase(opened):
 
 def test_what_is_read_on_top_is_read_from_its_beginning(opened):
     """A phrase stays at the edge while a part of its branch is seen."""
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         choose(page, "Open all")
         body = page.locator(".body").bounding_box()
         page.locator(".body").evaluate("body => body.scrollTop = 900")
@@ -173,7 +173,7 @@ def test_what_is_read_on_top_is_read_from_its_beginning(opened):
 
 
 def test_links_are_as_wide_as_their_phrases_are_probable(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         widths = page.evaluate(
             "[...document.querySelectorAll('.explorer path')].map(link => parseFloat(link.style.strokeWidth))"
         )
@@ -184,7 +184,7 @@ def test_links_are_as_wide_as_their_phrases_are_probable(opened):
 
 
 def test_a_narrow_window_has_the_outline_until_the_picture_is_chosen(opened):
-    with opened(OPENING, width=390) as page:
+    with opened(RAIN, width=390) as page:
         assert page.locator(".row").count() > 5 and page.locator(".branch").count() == 0
         choose(page, "Tree")
         assert page.locator(".branch").count() > 5
@@ -195,7 +195,7 @@ def test_a_narrow_window_has_the_outline_until_the_picture_is_chosen(opened):
 
 
 def test_hovering_tells_the_whole_definition_and_its_probability(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         page.fill("input[type=search]", "falling from the sky")
         row = page.locator("[role=treeitem].match").first
         page.locator("[role=treeitem]").first.hover()
@@ -207,7 +207,7 @@ def test_hovering_tells_the_whole_definition_and_its_probability(opened):
 
 
 def test_a_search_opens_what_it_finds_also_across_phrases(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         choose(page, "Close all")
         page.fill("input[type=search]", "THAT FALLS FROM")
         assert page.locator(".match").count() >= 1
@@ -224,7 +224,7 @@ def test_a_search_opens_what_it_finds_also_across_phrases(opened):
 
 
 def test_a_share_of_the_probability_leaves_the_fewest_endings_that_hold_it(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         set_share(page, 50)
         told = page.inner_text(".told")
         endings = int(told.split(", ")[1].split(" of ")[0])
@@ -240,7 +240,7 @@ def test_a_share_of_the_probability_leaves_the_fewest_endings_that_hold_it(opene
 
 @pytest.mark.parametrize("view", ["Tree", "Outline"])
 def test_the_whole_view_is_used_by_keyboard_alone(opened, view):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         page.locator("button", has_text=view).focus()
         page.keyboard.press("Enter")
         page.locator("input[type=range]").focus()
@@ -271,7 +271,7 @@ def test_the_whole_view_is_used_by_keyboard_alone(opened, view):
 
 
 def test_the_icicle_is_zoomed_by_click_and_by_keyboard(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         choose(page, "Icicle")
         whole = page.locator(".cell[aria-level='1']", has_text="water").bounding_box()["height"]
         page.locator(".cell[aria-level='1']", has_text="water").click()
@@ -288,7 +288,7 @@ def test_the_icicle_is_zoomed_by_click_and_by_keyboard(opened):
 
 
 def test_the_icicle_scrolls_to_the_cell_that_the_keyboard_reaches(opened):
-    with opened(OPENING, width=390) as page:
+    with opened(RAIN, width=390) as page:
         choose(page, "Icicle")
         page.locator("[aria-level='1']", has_text="water").click()
         page.locator(".body").focus()
@@ -299,11 +299,11 @@ def test_the_icicle_scrolls_to_the_cell_that_the_keyboard_reaches(opened):
 
 
 def test_heights_of_the_icicle_are_probabilities(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         choose(page, "Icicle")
         page.select_option("select", "all")
         inside = page.locator(".list").bounding_box()["height"]
-        best = OPENING.tree.cumulative_prob[0]
+        best = RAIN.tree.cumulative_prob[0]
         assert page.locator(".cell").first.bounding_box()["height"] == pytest.approx(best * inside, abs=2)
         page.select_option("select", "tree")
         tops = page.locator(".cell[aria-level='1']")
@@ -334,8 +334,8 @@ def luminance(page, script: str) -> float:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_texts_stand_out_in_light_and_dark(opened, dark):
-    lifts = np.random.default_rng(0).uniform(-1, 8, (len(OPENING.tree), 2))
-    checked = replace(OPENING, tree=replace(OPENING.tree, lifts=lifts, activation=lifts[:, 0]))
+    lifts = np.random.default_rng(0).uniform(-1, 8, (len(RAIN.tree), 2))
+    checked = replace(RAIN, tree=replace(RAIN.tree, lifts=lifts, activation=lifts[:, 0]))
     with opened(checked, dark=dark) as page:
         page.fill("input[type=search]", "water")
         paper = luminance(page, "getComputedStyle(document.querySelector('.body')).backgroundColor")
@@ -352,10 +352,10 @@ def test_texts_stand_out_in_light_and_dark(opened, dark):
 @pytest.mark.parametrize("view", ["Tree", "Outline", "Icicle"])
 def test_colour_tells_the_lift(opened, view):
     """Of the first tokens, as they come: nothing, 3 nats, 6 and more."""
-    first = np.flatnonzero(OPENING.tree.parent == ROOT)
-    lifts = np.zeros((len(OPENING.tree), 2))
+    first = np.flatnonzero(RAIN.tree.parent == ROOT)
+    lifts = np.zeros((len(RAIN.tree), 2))
     lifts[first] = np.array([[-1, 3, 6, 9, 9]]).T
-    with opened(replace(OPENING, tree=replace(OPENING.tree, lifts=lifts))) as page:
+    with opened(replace(RAIN, tree=replace(RAIN.tree, lifts=lifts))) as page:
         choose(page, "Close all")
         choose(page, view)
         colours = page.evaluate(
@@ -372,16 +372,16 @@ def test_colour_tells_the_lift(opened, view):
      (2.5, {}, "fires: 2.5 (its maximum is not known)"), (2.5, {"feature_maximum": "<b>"}, "fires: 2.5 (its maximum")],
 )
 def test_the_details_tell_how_strongly_the_feature_fires_as_a_share_of_its_maximum(opened, activation, evidence, told):
-    tree, n = OPENING.tree, len(OPENING.tree)
+    tree, n = RAIN.tree, len(RAIN.tree)
     checked = replace(tree, lifts=np.zeros((n, 2)), activation=np.full(n, activation))
-    with opened(replace(OPENING, tree=checked, evidence=evidence)) as page:
+    with opened(replace(RAIN, tree=checked, evidence=evidence)) as page:
         page.locator("[role=treeitem]").first.hover()
         assert told in page.inner_text(".explorer")
 
 
 def test_an_empty_tree_says_what_to_do(browser, tmp_path):
     file = tmp_path / "tree.html"
-    file.write_text(standalone(OPENING.trimmed(0.9)), encoding="utf-8")
+    file.write_text(standalone(RAIN.trimmed(0.9)), encoding="utf-8")
     page = browser.new_page()
     page.goto(file.as_uri())
     assert "Lower it" in page.inner_text(".explorer")
@@ -391,8 +391,8 @@ def test_an_empty_tree_says_what_to_do(browser, tmp_path):
 
 
 def test_a_file_whose_probabilities_are_all_nought_is_shown_without_harm(opened):
-    nothing = np.zeros(len(OPENING.tree))
-    with opened(replace(OPENING, tree=replace(OPENING.tree, cumulative_prob=nothing))) as page:
+    nothing = np.zeros(len(RAIN.tree))
+    with opened(replace(RAIN, tree=replace(RAIN.tree, cumulative_prob=nothing))) as page:
         page.locator("[role=treeitem]").first.hover()
         assert "NaN" not in page.inner_text(".explorer")
         choose(page, "Icicle")
@@ -400,7 +400,7 @@ def test_a_file_whose_probabilities_are_all_nought_is_shown_without_harm(opened)
 
 
 def test_the_legend_explains_what_the_view_has(opened):
-    with opened(OPENING) as page:
+    with opened(RAIN) as page:
         legend = page.locator(".legend")
         assert "+9" in legend.inner_text() and "a definition ends" in legend.inner_text()
         choose(page, "Icicle")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_document import document
 
+from multitool.document import UNFINISHED
 from multitool.explore import payload
 from multitool.tree import ROOT, Tree
 from multitool.ui_evidence import tree_verdict
@@ -60,23 +61,24 @@ def test_of_a_strangers_evidence_no_more_is_shown_than_a_check_gives():
 
 
 def test_rows_that_are_or_go_on_from_a_judged_definition_are_marked():
-    assert [row[1] for row in rows(checked())] == ["● water", "◐ water falling", "waterproof …", "of …"]
-    assert [row[1] for row in rows(checked(judged_texts=None))] == ["water", "water falling", "waterproof …", "of …"]
+    assert [row[1] for row in rows(checked())] == ["● water", "◐ water falling", UNFINISHED, "waterproof …", "of …"]
+    unmarked = [row[1] for row in rows(checked(judged_texts=None))]
+    assert unmarked == ["water", "water falling", UNFINISHED, "waterproof …", "of …"]
 
 
 def test_the_table_tells_the_lift_of_a_token_and_the_share_of_the_maximum():
     assert list(table(checked(), "probability", None)["value"]["headers"]) == [
         "%", "Definition", "Lift per token", "Fires %",
     ]  # fmt: skip
-    assert [row[2:] for row in rows(checked())] == [[1, 50], [1.5, 75], [1, 0], [0.5, ""]]
+    assert [row[2:] for row in rows(checked())] == [[1, 50], [1.5, 75], ["", ""], [1, 0], [0.5, ""]]
     raw = checked(feature_maximum=None)
     assert table(raw, "probability", None)["value"]["headers"][3] == "Fires"
-    assert [row[3] for row in rows(raw)] == [2, 3, 0, ""]
+    assert [row[3] for row in rows(raw)] == [2, 3, "", 0, ""]
 
 
 def test_by_lift_per_token_finished_definitions_stand_first():
     found = rows(checked(), "lift per token")
-    assert [row[1] for row in found] == ["◐ water falling", "● water", "waterproof …", "of …"]
+    assert [row[1] for row in found] == ["◐ water falling", "● water", UNFINISHED, "waterproof …", "of …"]
 
 
 def test_the_explorer_gets_the_maximum_with_the_activations():

@@ -221,7 +221,8 @@ class App:
         ids = {component["props"].get("elem_id"): component["id"] for component in config["components"]}
         at_first = {component["id"]: component["props"].get("value") for component in config["components"]}
         chosen = {ids[name]: value for name, value in values.items()}
-        event = next(event for event in config["dependencies"] if [ids[button], "click"] in event["targets"])
+        events = [event for event in config["dependencies"] if [ids[button], "click"] in event["targets"]]
+        event = max(events, key=lambda event: len(event["inputs"]))  # others only count clicks
         session = f"visitor-{time.monotonic()}"
         request = {
             "data": [chosen.get(control, at_first[control]) for control in event["inputs"]],
