@@ -18,12 +18,7 @@ class Pasts:
     Of layers of other kinds (sliding windows, linear attention) every path has its own state.
     """
 
-    def __init__(self, device: torch.device):
-        """
-        Args:
-            device: where the model is.
-        """
-        self._device = device
+    def __init__(self):
         self._cache = None  # the first one, for what it has beside its layers
         self._layers: list[_Tokens | _States] = []
         self._n_tokens = 0
@@ -53,12 +48,16 @@ class Pasts:
         for kept in self._layers:
             kept.turn()
 
-    def gathered(self, rows: np.ndarray):
-        """A cache of ``rows`` (n,), rising from call to call, that the model can grow by one token."""
+    def gathered(self, rows: np.ndarray, device: torch.device):
+        """A cache of ``rows`` (n,), rising from call to call, that the model can grow by one token.
+
+        Args:
+            device: where the model is.
+        """
         whole = copy.copy(self._cache)
         room = torch.zeros(len(rows), 1, dtype=torch.int64)
         # To the device once, and not by every layer: each such copy waits for it.
-        places = torch.cat([self._places[rows], room], dim=1).to(self._device)
+        places = torch.cat([self._places[rows], room], dim=1).to(device)
         whole.layers = [kept.gathered(rows, places) for kept in self._layers]
         return whole
 

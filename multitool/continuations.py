@@ -83,7 +83,7 @@ class Passes:
         self._prompt = prompt
         self._v = torch.atleast_2d(v)
         self._longest = longest
-        self._pasts = Pasts(model.get_input_embeddings().weight.device)  # of the paths of the last answer
+        self._pasts = Pasts()  # of the paths of the last answer
         self._batch = 0  # how many paths at most in one pass; 0: not known yet
 
     @torch.inference_mode()
@@ -119,7 +119,8 @@ class Passes:
         answers = []
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // self._batch)):
             ids = torch.from_numpy(token_ids[part])[:, None].to(module.weight.device)
-            embeddings, cache = self._changes.embedded(module(ids), first), self._pasts.gathered(rows[part])
+            embeddings = self._changes.embedded(module(ids), first)
+            cache = self._pasts.gathered(rows[part], embeddings.device)
             with self._changes.during(first):
                 output = self._model(inputs_embeds=embeddings, cache=cache, use_cache=True)
             self._pasts.add(output.cache, *ids.shape, rows[part])
@@ -195,7 +196,7 @@ class Continuations:
     def _best(self, probs: Tensor, least: np.ndarray | None, rows: slice) -> tuple[np.ndarray, ...]:
         """The parts of a ``Next``, of a batch: ``rows`` of the whole answer."""
         least = np.zeros(rows.stop) if least is None else least
-        bound = torch.from_numpy(least[rows]).to(probs)[:, None]
+        bound = torch.from_numpy(least[rows]).to(probs.device, probs.dtype)[:, None]
         wanted = probs >= bound
         n_wanted = wanted.count_nonzero(dim=-1)
         most = int(n_wanted.max())

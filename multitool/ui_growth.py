@@ -23,7 +23,7 @@ from multitool.ui_views import pictures
 from multitool.wording import title_told
 
 # Next tokens of each path that are looked at; another number can come by a link.
-_TOP_K = [("5, as published", 5), ("10", 10), ("20", 20), ("all above the cutoff", 0)]
+_TOP_K = [("1", 1), ("5, as published", 5), ("10", 10), ("20", 20), ("all above the cutoff", 0)]
 CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
 _BETWEEN_PICTURES = 0.5  # seconds
 _FEWEST = 8  # paths: fewer take hardly less time

@@ -684,7 +684,7 @@ def start_growing(page) -> None:
     write(page, "#prompt textarea", SONG)
     write(page, "#cutoff input", "1e-8")
     page.press("#cutoff input", "Enter")
-    page.get_by_label("number input for Continuations per node (top_k)").fill("1")
+    page.locator("#top-k").get_by_text("1", exact=True).click()
     page.get_by_label("number input for Longest path in tokens").fill("50")
     page.click("#grow")
 
