@@ -38,7 +38,7 @@ from multitool.subject import Subject
 from multitool.task import growth_task
 from multitool.text import join_tokens, spelling_key
 from multitool.tokens import token_list, token_scores
-from multitool.tree import Tree, most_probable, trim
+from multitool.tree import Tree, most_probable, narrowed, trim
 from multitool.vector import FeatureVector, needs_scan
 
 RANDOM_GHOSTS = 4
@@ -370,6 +370,8 @@ def small_recipe(recipe: TreeRecipe, effective_cutoff: float = 0.0) -> TreeRecip
         steer_strength=0.0,
         clamp=None,
         inject_layer=-1,
+        # So few nodes of all next tokens would be nothing but beginnings.
+        top_k=min(recipe.top_k or TreeRecipe.top_k, TreeRecipe.top_k),
         cutoff=max(_SMALL["cutoff"], recipe.cutoff, effective_cutoff),
         max_depth=min(_SMALL["max_depth"], recipe.max_depth),
         max_nodes=min(_SMALL["max_nodes"], recipe.max_nodes),
@@ -378,6 +380,6 @@ def small_recipe(recipe: TreeRecipe, effective_cutoff: float = 0.0) -> TreeRecip
 
 def small_tree(tree: Tree, recipe: TreeRecipe) -> Tree:
     """What would have grown by a ``small_recipe``, from a tree that holds it."""
-    tree = trim(tree, recipe.cutoff)
+    tree = narrowed(trim(tree, recipe.cutoff), recipe.top_k)
     tree = tree.select(tree.depth <= recipe.max_depth)
     return tree.select(most_probable(tree.cumulative_prob, recipe.max_nodes))

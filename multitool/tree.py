@@ -173,6 +173,15 @@ def cut(tree: Tree, keep: np.ndarray) -> Tree:
     return tree.select(keep)
 
 
+def narrowed(tree: Tree, top_k: int) -> Tree:
+    """The ``top_k`` most probable continuations of every node."""
+    keep, n_children = np.zeros(len(tree), dtype=bool), [0] * (len(tree) + 1)
+    for node, parent in enumerate(tree.parent):  # siblings stand by falling probability
+        keep[node] = (parent == ROOT or keep[parent]) and n_children[parent] < top_k
+        n_children[parent] += 1
+    return tree.select(keep)
+
+
 def lifted(tree: Tree, least: float) -> Tree:
     """The nodes whose lift is at least ``least`` nats, and those on the way to them. The lifts must be known."""
     keep = tree.lift >= least

@@ -220,13 +220,13 @@ def test_random_ghosts_are_the_same_every_time_and_as_far_out_as_asked(world):
 # A small tree is cut from a large one, not grown
 
 
-@pytest.mark.parametrize("max_nodes", [20_000, 15])
-def test_the_small_tree_is_the_one_that_its_recipe_grows(world, max_nodes):
-    recipe = TreeRecipe(prompt=PROMPT, cutoff=1e-3, max_depth=13, max_nodes=max_nodes)
+@pytest.mark.parametrize(("max_nodes", "top_k"), [(20_000, 5), (15, 5), (20_000, 0)])
+def test_the_small_tree_is_the_one_that_its_recipe_grows(world, max_nodes, top_k):
+    recipe = TreeRecipe(prompt=PROMPT, cutoff=1e-3, max_depth=13, max_nodes=max_nodes, top_k=top_k)
     large = world.tree(recipe=recipe)
     small = small_recipe(recipe, large.effective_cutoff)
     assert (small.max_depth, small.max_nodes) == (12, min(40, max_nodes))
-    assert small.cutoff == max(2e-3, large.effective_cutoff)
+    assert (small.cutoff, small.top_k) == (max(2e-3, large.effective_cutoff), 5)
     # The least probable node's own probability may be the cutoff: rounding must not decide.
     expected = as_paths(world.tree(recipe=replace(small, cutoff=small.cutoff * (1 - 1e-4))).tree)
     found = as_paths(small_tree(large.tree, small))

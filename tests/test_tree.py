@@ -18,6 +18,7 @@ from multitool.tree import (
     definitions,
     lifted,
     most_probable,
+    narrowed,
     trim,
 )
 
@@ -202,6 +203,11 @@ def test_lifted_nodes_are_kept_with_those_on_the_way_to_them(least, left):
 def test_a_lifted_tree_keeps_its_measures_and_an_empty_one_is_empty():
     np.testing.assert_array_equal(lifted(measured(), 1.5).activation, [np.nan, np.nan, np.nan, 7])
     assert len(lifted(measured().select(np.zeros(6, dtype=bool)), 0)) == 0
+
+
+def test_narrowed_to_the_likeliest_continuations_of_each_node():
+    assert narrowed(tree(), 1).token == (" a", " c", ' e."')
+    assert narrowed(tree(), 2).token == tree().token
 
 
 def test_coverage_tells_apart_what_ends_what_goes_on_and_what_is_not_in_the_tree():

@@ -725,7 +725,7 @@ def test_stop_works_while_waiting_for_a_gpu(page, service, pace):
     wait_until(lambda: service.calls[-1].path == "/schedule")
     wait_for_status(page, "Waiting for a GPU")
     page.click("#stop")
-    wait_for_status(page, "568 nodes at cutoff 5e-05")  # the tree that was there before
+    wait_for_status(page, "686 nodes at cutoff 0.0005")  # the tree that was there before
     service.gpus = 1
     wait_until(lambda: service.running, service.queue_limit, must=False)
     assert service.released(timeout=15 * pace)
@@ -787,7 +787,8 @@ def test_a_refusal_is_told_on_the_page_and_lists_go_on(page, service):
     toast = page.locator(".toast-body", has_text=USED_UP)
     toast.wait_for()
     assert "a larger cutoff" in toast.inner_text() and "<" not in toast.inner_text()
-    wait_for_status(page, "568 nodes at cutoff 5e-05")  # still the tree that is shown
+    wait_for_status(page, USED_UP)  # and no tree of other controls
+    page.wait_for_selector("#tree-view .empty")
     page.get_by_role("tab", name="Token list").click()
     page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
