@@ -14,8 +14,8 @@ DEMO = VectorRecipe(sae="demo/hook_embed", feature=927)
 GEMMA = VectorRecipe(sae="gemma-2b-res-jb/blocks.6.hook_resid_post", feature=17)
 GPT2 = VectorRecipe(sae="gpt2-small-res-jb/blocks.0.hook_resid_pre", feature=0)
 
-# On the demo all next tokens above the cutoff say more than five each at the published cutoff, with fewer nodes and in
-# less time: docs/growth.md. Other models start as published.
+# On the demo all next tokens above a larger cutoff hold ten times as much of the probability as five each, the single
+# words among them, at about the same cost: docs/growth.md. Other models start as published.
 _DEMO_GROWTH = TreeRecipe(top_k=0, cutoff=5e-4)
 
 _HOW_TO_GET_GEMMA = (

@@ -255,9 +255,11 @@ class TreeEvidence:
                 "was made from, which proves nothing."
             )
         scores = self.scores
-        definitions = f"these {scores.n_definitions} definitions" if scores.n_definitions > 1 else "its one definition"
+        on = f"on {scores.hits or 'none'} of these {scores.n_definitions} definitions"
+        if scores.n_definitions == 1:
+            on = "on its one definition" if scores.hits else "not on its one definition"
         figures = (
-            f"The feature fires on {scores.hits or 'none'} of {definitions} (on those of other features on "
+            f"The feature fires {on} (on those of other features on "
             f"{scores.hits_others} of {scores.n_others}) and is number {scores.rank:,.0f} of {scores.n_features:,} "
             "when all features are asked"
         )

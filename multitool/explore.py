@@ -15,6 +15,7 @@ from multitool.document import DefinitionTree
 from multitool.evidence import feature_maximum
 from multitool.phrases import Phrase, phrases
 from multitool.text import visible
+from multitool.wording import title_told
 
 _FOLDER = Path(__file__).parent / "explorer"
 _SCRIPTS = ("elements", "phrases", "outline", "branches", "icicle", "explorer")  # each uses those before it
@@ -68,7 +69,7 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
 def standalone(document: DefinitionTree) -> str:
     """The view as one HTML file that needs nothing else, with the whole recipe."""
     settings = document.settings
-    title = visible(f"{settings.get('sae')} · feature {settings.get('feature')}")[:300]
+    title = visible(title_told(settings))[:300]
     told = {"settings": settings, "vector": document.vector, "result": document.result}
     return _PAGE.substitute(
         title=escape(title),

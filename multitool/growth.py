@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -179,9 +179,7 @@ class _Growing:
         reached = self._columns.cumulative_prob(self.paths)[found.row] * found.prob.astype(np.float64)
         keep = reached >= self._threshold
         self._bitten |= np.count_nonzero(keep) < np.count_nonzero(reached >= self._cutoff)
-        beyond = found.beyond.copy()
-        beyond[found.row[~keep]] = 0.0  # where one of the top_k is too rare, so is all that is beyond it
-        self._columns.set_beyond(self.paths, beyond)
+        self._columns.set_beyond(self.paths, found.beyond)
         row, token_id = found.row[keep], found.token_id[keep]
         level = Tree(
             parent=self.paths[row],
@@ -203,8 +201,9 @@ class _Growing:
 
     def _go_on_from(self, begun: Tree) -> None:
         self._columns.append(begun)
-        if begun.beyond is not None:
-            self._columns.set_beyond(np.append(np.arange(len(begun)), ROOT), begun.beyond)
+        unknown = np.full(len(begun) + 1, np.nan)
+        beyond = unknown if begun.beyond is None else begun.beyond
+        self._columns.set_beyond(np.append(np.arange(len(begun)), ROOT), beyond)
         self._bitten = len(begun) >= self._max_nodes
         self._threshold = max(self._cutoff, self._columns.nth_best(self._max_nodes))
         depths = begun.depth
@@ -220,6 +219,8 @@ class _Growing:
         return np.flatnonzero(~level.end & (level.cumulative_prob >= self._threshold))
 
     def _so_far(self, tree: Tree, seconds: float) -> Growth:
+        if self._bitten and tree.beyond is not None and tree.beyond.any():
+            tree = replace(tree, beyond=None)  # it was measured at another cutoff than the tree's
         effective_cutoff = float(tree.cumulative_prob.min()) if self._bitten else self._cutoff
         return Growth(tree, self._depth, effective_cutoff, not len(self.paths), seconds, self.entropy)
 
@@ -257,7 +258,8 @@ class _Columns:
     def tree(self, max_nodes: int) -> Tree:
         names = ("parent", "token_id", "prob", "cumulative_prob", "end")
         columns = {name: self._column(name) for name in names}
-        whole = Tree(token=("",) * self.count, beyond=self._beyond.copy(), **columns)
+        beyond = None if np.isnan(self._beyond).any() else self._beyond.copy()
+        whole = Tree(token=("",) * self.count, beyond=beyond, **columns)
         return cut(whole, most_probable(whole.cumulative_prob, max_nodes)) if self.count > max_nodes else whole
 
     def _column(self, name: str) -> np.ndarray:

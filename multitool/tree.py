@@ -27,7 +27,7 @@ class Tree:
     cumulative_prob: np.ndarray  # float64, product of prob along the path
     end: np.ndarray  # bool, the definition ends here
     # (n + 1,) float64, the last entry is the prompt's: probability, given the path, of next tokens that reach the
-    # growth's cutoff, but are beyond its top_k; None: not known (older files).
+    # growth's cutoff, but are beyond its top_k; None: not known (older files, and of what is only a part: see ``cut``).
     beyond: np.ndarray | None = None
     # (n, 2) float64, nats: how much more probable the node's path is under its own ghost than under the centroid, and
     # than under random ghosts on average; None until it is measured.
@@ -164,12 +164,12 @@ def trim(tree: Tree, cutoff: float) -> Tree:
 
 
 def cut(tree: Tree, keep: np.ndarray) -> Tree:
-    """The nodes where ``keep`` is true, which are more probable than the others."""
-    if tree.beyond is not None:
-        # Where a child is too rare, so is all that was beyond the top_k.
-        beyond = tree.beyond.copy()
-        beyond[tree.parent[~keep]] = 0.0
-        tree = replace(tree, beyond=beyond)
+    """The nodes where ``keep`` is true: a part that is smaller than what the cutoff gave.
+
+    How much of what was beyond the top_k would reach a larger cutoff is not known, unless there was nothing.
+    """
+    if tree.beyond is not None and tree.beyond.any() and not keep.all():
+        tree = replace(tree, beyond=None)
     return tree.select(keep)
 
 
@@ -188,7 +188,7 @@ def lifted(tree: Tree, least: float) -> Tree:
     for node in range(len(tree) - 1, -1, -1):  # children stand after their parents
         if keep[node] and tree.parent[node] != ROOT:
             keep[tree.parent[node]] = True
-    return tree.select(keep)
+    return replace(tree.select(keep), beyond=None)  # what is left out is no matter of top_k and cutoff
 
 
 def most_probable(cumulative_prob: np.ndarray, n: int) -> np.ndarray:

@@ -242,12 +242,15 @@ def go_on(service: Service, document: DefinitionTree | None):
     yield from _progress(service.continued(document))
 
 
-def check(service: Service, document: DefinitionTree | None):
-    """Find the evidence for the tree that is shown."""
+def check(service: Service, turns: Turns, document: DefinitionTree | None):
+    """Find the evidence for the tree that is shown; it comes to nothing when another tree is asked for meanwhile."""
+    asked = turns.asked
     if document is None:
         raise UserError("There is no tree to check. Grow one first.")
     yield {"status": "Checking … (the first time for a model and a layer it takes a minute or more)"}
     for answer in service.checked(document):
+        if turns.asked != asked:
+            return
         yield {"status": answer} if isinstance(answer, str) else {"document": answer, "status": "Checked."}
 
 
@@ -256,7 +259,8 @@ def _progress(answers):
 
     Pictures of it are made now and then: they may take a twentieth of the time at most.
     """
-    yield {"status": "Starting …", "go_on": gr.update(visible=False), "reason": ""}
+    hidden = gr.update(visible=False)
+    yield {"status": "Starting …", "go_on": hidden, "offer": hidden, "reason": ""}
     next_picture, levels = 0.0, []
     for answer in answers:
         if isinstance(answer, str):

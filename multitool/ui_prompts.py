@@ -6,7 +6,9 @@ from functools import partial
 
 import gradio as gr
 
+from multitool.defaults import usual_growth
 from multitool.document import DefinitionTree
+from multitool.library import Library
 from multitool.prompts import PLAIN_PROMPTS, PROMPTS
 from multitool.recipe import TreeRecipe, VectorRecipe
 from multitool.text import percent, visible
@@ -46,13 +48,13 @@ def prompts_tab(service: Service, controls: FeatureControls) -> None:
     table = gr.Dataframe(
         headers=list(_COLUMNS), datatype=list(kinds), column_widths=[f"{width}%" for width in widths], wrap=True,
         interactive=False, max_height=560, elem_id="answers", elem_classes=["table", "greys"],
-        label="Answers (“…”: goes on below the cutoff; entropy of the first token, in nats)",
+        label="Answers (“…”: unfinished; entropy of the first token, in nats)",
     )
     file = gr.DownloadButton("All trees (JSON)", size="sm", elem_id="trees", visible=False)
     made = gr.State()
     answers = {"status": status, "table": table, "file": file, "made": made, "title": title}
     settings = [*controls.all(), prompts, cutoff]
-    read = partial(_settings, min(TreeRecipe.max_nodes, service.settings.max_nodes))
+    read = partial(_settings, service.library, min(TreeRecipe.max_nodes, service.settings.max_nodes))
     asking = ask.click(
         shown_errors(by_name(answers, cleared_on_error(read, _nothing, partial(_asked, service, read)))),
         [made, *settings], list(answers.values()), show_progress="hidden", **on_model(service.settings), **PRIVATE,
@@ -62,11 +64,14 @@ def prompts_tab(service: Service, controls: FeatureControls) -> None:
     controls.tell_after(asking)
 
 
-def _settings(most: int, *values) -> tuple[VectorRecipe, list[TreeRecipe]]:
-    """The recipes that the controls show; of no more than ``most`` nodes. Raises UserError if a value cannot be."""
+def _settings(library: Library, most: int, *values) -> tuple[VectorRecipe, list[TreeRecipe]]:
+    """The recipes that the controls show, with as many next tokens as suit the model, and of no more than ``most``
+    nodes. Raises UserError if a value cannot be."""
     *vector_values, prompts, cutoff = values
-    return vector_recipe(*vector_values), [
-        TreeRecipe(prompt=line.strip(), cutoff=as_number(cutoff), max_nodes=most)
+    vector = vector_recipe(*vector_values)
+    top_k = usual_growth(library.find(vector.sae).model).top_k
+    return vector, [
+        TreeRecipe(prompt=line.strip(), cutoff=as_number(cutoff), max_nodes=most, top_k=top_k)
         for line in prompts.splitlines() if line.strip()
     ]
 

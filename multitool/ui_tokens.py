@@ -130,12 +130,7 @@ def _nothing(status: str) -> dict:
 
 def _listed(service: Service, *values):
     """List the tokens; until they can be listed, in words what is being waited for."""
-    shown = _settings(*values)
-    for answer in _made(service, *shown, evidence=False):
-        if "listed" in answer:
-            made = Made(title_told(answer["listed"].table.settings), shown)
-            answer = answer | {"made": made, "title": heading(made)}
-        yield answer
+    yield from _made(service, *_settings(*values), evidence=False)
 
 
 def _checked(service: Service, listed: _Listed | None):
@@ -147,7 +142,11 @@ def _checked(service: Service, listed: _Listed | None):
 
 def _made(service: Service, vector: VectorRecipe, recipe: ListRecipe, *, evidence: bool):
     for answer in service.table(vector, recipe, evidence=evidence):
-        yield {"status": answer} if isinstance(answer, str) else {"listed": _Listed(vector, recipe, answer)}
+        if isinstance(answer, str):
+            yield {"status": answer}
+        else:
+            made = Made(title_told(answer.settings), (vector, recipe))
+            yield {"listed": _Listed(vector, recipe, answer), "made": made, "title": heading(made)}
 
 
 _ALSO = "rank in the other"

@@ -134,7 +134,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         **dict(zip(FILES, data, strict=True)),
     }
     grown = {"document": document, "made": made, "title": title, "reason": reason} | {
-        name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions", "go_on")
+        name: shown[name] for name in ("status", "bar", "verdict", "view", "definitions", "go_on", "offer")
     }
 
     def on_the_model(handler, *inputs) -> dict:
@@ -191,7 +191,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
         # A tree whose growth broke off is shown as far as it has grown. (To Gradio a stop is a failure too.)
         show_after(growth.success(**reset))
         show_after(growth.failure(_refused, turns, None, **QUIETLY).then(**reset))
-    checking = check_button.click(**on_the_model(partial(check, service), document))
+    checking = check_button.click(**on_the_model(partial(check, service), turns, document))
     show_after(checking.success(_of_lifts, document, [least_lift, order], show_progress="hidden", **PRIVATE))
     show_after(checking, "failure")
     # One event each: of a list, each would wait for those before it, and may then stop what has just been started.
@@ -293,6 +293,8 @@ def _example(service: Service, recipe: VectorRecipe, turns: Turns) -> list:
 
 def _following_all(service: Service, controls: list, turns: Turns, document: DefinitionTree) -> list:
     """The growth of the tree that is shown is asked for once more, with all next tokens above the cutoff."""
+    if document is None:
+        raise UserError("There is no tree to grow so. Grow one first.")
     vector, tree = recipes_told(document)
     values = _set(service, controls, vector, replace(tree, top_k=0))
     return [*_asked(turns), service.library.find(vector.sae).model, *filling(values)]
@@ -418,7 +420,7 @@ def _nothing_shown(status: str, kept: DefinitionTree | None) -> dict:
         "status": status, "bar": "", "verdict": "", "view": None,
         "definitions": gr.Dataframe(**table(None, ORDERS[0], None)),
         "go_on": hidden, "check": gr.update(interactive=False), "keep": gr.update(interactive=False),
-        "link": gr.update(value="", visible=False), "name": hidden, "comparison": hidden,
+        "link": gr.update(value="", visible=False), "name": hidden, "comparison": hidden, "offer": hidden,
         **{kind: gr.update(value=None, visible=False) for kind in FILES},
         **{name: gr.update(visible=kept is not None) for name in ("drop", "kept_column")},
     }

@@ -144,9 +144,10 @@ def _row(document: DefinitionTree, definition: Definition) -> list:
 def _fires(document: DefinitionTree, definition: Definition) -> float | str:
     """How strongly the feature fires, in percent of its maximum where that is known; nothing where it was not read."""
     activation, most = float(document.tree.activation[definition.node]), feature_maximum(document.evidence)
-    if math.isnan(activation):
+    told = 100 * activation / most if most else activation
+    if not math.isfinite(told):  # not read, or anybody's numbers
         return ""
-    return round(100 * activation / most) if most else round(activation, 2)
+    return round(told) if most else round(told, 2)
 
 
 def _judged_mark(document: DefinitionTree, definition: Definition) -> str:

@@ -36,6 +36,8 @@ def top_k_told(settings: dict) -> str:
     """How many next tokens of each path were looked at."""
     top_k = settings.get("top_k")
     return "all next tokens above it (top_k 0)" if top_k == 0 else f"top_k {top_k}"
+
+
 def fires_told(activation: float, maximum: float | None) -> str:
     """How strongly a feature fires: as a share of its maximum, or as the SAE gives it where that is not known."""
     if activation <= 0:

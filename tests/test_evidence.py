@@ -290,7 +290,7 @@ def test_the_sentence_of_few_hits_is_the_bare_count():
         "16,384 when all features are asked: too few to vouch for the rest of the tree."
     )
     one = evidence(scores=scores(hits=1, n_definitions=1)).sentence
-    assert one.startswith("The feature fires on 1 of its one definition (")
+    assert one.startswith("The feature fires on its one definition (")
 
 
 def test_the_sentence_of_a_tree_that_agrees_in_part():

@@ -229,10 +229,13 @@ def test_coverage_tells_apart_what_top_k_keeps_out_and_what_is_too_rare():
     assert coverage(replace(EMPTY, beyond=np.array([0.4]))).beyond == 0.4
 
 
-def test_where_a_trimmed_tree_has_lost_a_child_all_that_was_beyond_top_k_is_too_rare():
-    cut = trim(replace(tree(), beyond=np.array([0.5, 0.25, 0, 0, 0, 0, 0.1])), 0.2)  # without d and e
-    assert cut.beyond.tolist() == [0, 0.25, 0, 0, 0.1]
-    assert coverage(cut).beyond == pytest.approx(0.3 * 0.25 + 0.1)
+def test_of_a_trimmed_tree_it_is_not_known_what_top_k_alone_keeps_out_unless_that_is_nothing():
+    some, nothing = np.array([0.5, 0.25, 0, 0, 0, 0, 0.1]), np.zeros(7)
+    assert trim(replace(tree(), beyond=some), 0.2).beyond is None
+    assert trim(replace(tree(), beyond=some), 0.01).beyond.tolist() == some.tolist(), "nothing was trimmed off"
+    assert trim(replace(tree(), beyond=nothing), 0.2).beyond.tolist() == [0] * 5
+    lifts = np.array([[3.0, 3], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0]])
+    assert lifted(replace(tree(), beyond=nothing, lifts=lifts), 1).beyond is None
 
 
 def test_where_a_tree_goes_on_through_an_end_only_the_first_end_counts():
