@@ -37,7 +37,7 @@ def growth_controls(service: Service, opening: Opening) -> list:
     usual = usual_growth(opening.entry.model)
     top_k = gr.Radio(
         _TOP_K, value=usual.top_k, label="Next tokens looked at (top_k)", elem_id="top-k",
-        info="The most probable ones of each path. All above the cutoff: a larger cutoff then says more in fewer nodes",
+        info="How many of each path, the most probable ones; how much that leaves out is told below",
     )
     with gr.Accordion("Prompt and growth", open=False):
         controls = _growth_controls(service, top_k, usual)
