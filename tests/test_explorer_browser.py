@@ -11,6 +11,7 @@ from test_draw import document as some_document
 
 from multitool.document import read_tree
 from multitool.explore import standalone
+from multitool.text import percent
 from multitool.tree import ROOT
 
 ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"
@@ -309,6 +310,8 @@ def test_heights_of_the_icicle_are_probabilities(opened):
         tops = page.locator(".cell[aria-level='1']")
         filled = sum(tops.nth(i).bounding_box()["height"] + 1 for i in range(tops.count()))
         assert filled == pytest.approx(inside, abs=4)
+        # Whatever the heights stand for, a phrase has one number: that of the other views.
+        assert tops.first.locator(".percent").inner_text() == percent(best)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -43,7 +43,7 @@ function icicleView({ tree, state, body, list, act, parts }) {
         height: `${Math.max(size - 1, 1)}px`,
       } });
       if (end && size >= LABELLED) cell.append(`■ ${percent(tree.defined[i])}`);
-      else if (size >= LABELLED) cell.append(parts.words(i), make("span", { class: "percent" }, percent(tall(i))));
+      else if (size >= LABELLED) cell.append(parts.words(i), make("span", { class: "percent" }, percent(tree.p[i])));
       return cell;
     }));
   }
