@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from multitool.tree import ROOT, Tree, cut, most_probable
+from multitool.tree import ROOT, Tree, at_larger_cutoff, most_probable
 
 _SMALL_BATCH = 32  # so many paths take hardly longer than one
 _ROUNDING = 1e-6  # relative: float32 must not lose a token that is exactly at the cutoff
@@ -219,9 +219,9 @@ class _Growing:
         return np.flatnonzero(~level.end & (level.cumulative_prob >= self._threshold))
 
     def _so_far(self, tree: Tree, seconds: float) -> Growth:
-        if self._bitten and tree.beyond is not None and tree.beyond.any():
-            tree = replace(tree, beyond=None)  # it was measured at another cutoff than the tree's
-        effective_cutoff = float(tree.cumulative_prob.min()) if self._bitten else self._cutoff
+        effective_cutoff = self._cutoff
+        if self._bitten:
+            tree, effective_cutoff = at_larger_cutoff(tree), float(tree.cumulative_prob.min())
         return Growth(tree, self._depth, effective_cutoff, not len(self.paths), seconds, self.entropy)
 
 
@@ -260,7 +260,7 @@ class _Columns:
         columns = {name: self._column(name) for name in names}
         beyond = None if np.isnan(self._beyond).any() else self._beyond.copy()
         whole = Tree(token=("",) * self.count, beyond=beyond, **columns)
-        return cut(whole, most_probable(whole.cumulative_prob, max_nodes)) if self.count > max_nodes else whole
+        return whole.select(most_probable(whole.cumulative_prob, max_nodes)) if self.count > max_nodes else whole
 
     def _column(self, name: str) -> np.ndarray:
         return np.concatenate([getattr(level, name) for level in self._levels])

@@ -27,7 +27,7 @@ class Tree:
     cumulative_prob: np.ndarray  # float64, product of prob along the path
     end: np.ndarray  # bool, the definition ends here
     # (n + 1,) float64, the last entry is the prompt's: probability, given the path, of next tokens that reach the
-    # growth's cutoff, but are beyond its top_k; None: not known (older files, and of what is only a part: see ``cut``).
+    # growth's cutoff, but are beyond its top_k; None: not known (older files, and of a part: ``at_larger_cutoff``).
     beyond: np.ndarray | None = None
     # (n, 2) float64, nats: how much more probable the node's path is under its own ghost than under the centroid, and
     # than under random ghosts on average; None until it is measured.
@@ -160,17 +160,14 @@ def coverage(tree: Tree) -> Coverage:
 
 def trim(tree: Tree, cutoff: float) -> Tree:
     """The nodes whose cumulative probability is at least ``cutoff``."""
-    return cut(tree, tree.cumulative_prob >= cutoff)
+    keep = tree.cumulative_prob >= cutoff
+    return tree if keep.all() else at_larger_cutoff(tree.select(keep))
 
 
-def cut(tree: Tree, keep: np.ndarray) -> Tree:
-    """The nodes where ``keep`` is true: a part that is smaller than what the cutoff gave.
-
-    How much of what was beyond the top_k would reach a larger cutoff is not known, unless there was nothing.
-    """
-    if tree.beyond is not None and tree.beyond.any() and not keep.all():
-        tree = replace(tree, beyond=None)
-    return tree.select(keep)
+def at_larger_cutoff(tree: Tree) -> Tree:
+    """A tree that is smaller than what its cutoff gave: how much of what was beyond the top_k would reach a larger
+    cutoff is not known, unless there was nothing."""
+    return tree if tree.beyond is None or not tree.beyond.any() else replace(tree, beyond=None)
 
 
 def narrowed(tree: Tree, top_k: int) -> Tree:

@@ -89,7 +89,7 @@ def tree_tab(service: Service, controls: FeatureControls, opening: Opening, page
     status = gr.Textbox(summary(opened), show_label=False, container=False, lines=1, max_lines=8, interactive=False,
                         elem_id="status", elem_classes="status")
     bar = gr.HTML(probability_bar(opened), elem_id="coverage", elem_classes="greys", apply_default_css=False)
-    with gr.Row(visible=_is_cut(opened), elem_classes="actions", elem_id="offer") as offer:
+    with gr.Row(visible=bool(_offer(opened)), elem_classes="actions", elem_id="offer") as offer:
         offered = gr.HTML(_offer(opened), elem_classes="greys", apply_default_css=False, padding=False, min_width=280)
         follow_all = gr.Button("Follow all above the cutoff", size="sm", scale=0, min_width=220, elem_id="follow-all")
     verdict = gr.HTML("", elem_id="tree-verdict", elem_classes="greys")
@@ -300,12 +300,9 @@ def _following_all(service: Service, controls: list, turns: Turns, document: Def
     return [*_asked(turns), service.library.find(vector.sae).model, *filling(values)]
 
 
-def _is_cut(document: DefinitionTree | None) -> bool:
-    return document is not None and bool(document.caution)
-
-
 def _offer(document: DefinitionTree | None) -> str:
-    return "" if document is None else quiet(document.caution)
+    """As HTML why all next tokens are offered; empty where they are not."""
+    return quiet(document.caution) if document and document.caution else ""
 
 
 def _from_link(service: Service, opening: Opening, controls: list, parameters: Mapping[str, str], turns: Turns) -> dict:
@@ -392,15 +389,15 @@ def _shown(
         return _nothing_shown(reason or EMPTY, kept)
     whole, document = document, _trimmed(document, trim, least_lift)
     compared = compare_trees(document, kept) if kept else None
-    link = link_query(document)
+    link, offered = link_query(document), _offer(document)
     told = {} if turns.running else {"status": summary(document), "go_on": gr.update(visible=not whole.complete)}
     views = pictures(document, order, compared) | told | {
         "check": gr.update(interactive=len(whole.tree) > 0),
         "keep": gr.update(interactive=len(whole.tree) > 0),
         **{kind: gr.update(value=path, visible=True) for kind, path in data_files(document).items()},
         "link": gr.update(value=link, visible=bool(link)),
-        "offer": gr.update(visible=_is_cut(document)),
-        "offered": _offer(document),
+        "offer": gr.update(visible=bool(offered)),
+        "offered": offered,
         **{name: gr.update(visible=bool(compared)) for name in ("drop", "kept_column", "name", "comparison")},
     }
     if compared:

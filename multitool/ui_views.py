@@ -108,12 +108,15 @@ def table(document: DefinitionTree | None, order: str, compared: Comparison | No
     shares = feature_maximum(document.evidence) is not None
     columns = _CHECKED_COLUMNS | _FIRES[shares] if checked else _COLUMNS
     columns = columns | (_KEPT_COLUMN if compared else {})
-    rows = []
-    for definition in _ordered(document, order):
-        if not (definition.complete or any(row[1] == UNFINISHED for row in rows)):
-            rows.append(["", UNFINISHED, *[""] * (len(columns) - 2)])
-        rows.append([*_row(document, definition), *([_kept(definition, compared)] if compared else [])])
-    return _frame(columns, rows)
+    judged = {spelling_key(text) for text, _ in judged_definitions(document.evidence)}
+
+    def rows(definitions: list[Definition]) -> list[list]:
+        return [[*_row(document, one, judged), *([_kept(one, compared)] if compared else [])] for one in definitions]
+
+    by_lift = order == ORDERS[1] and checked
+    complete, unfinished = (document.most_lifted if by_lift else document.most_probable)(_DEFINITIONS_SHOWN)
+    heading = [["", UNFINISHED, *[""] * (len(columns) - 2)]] * bool(unfinished)
+    return _frame(columns, [*rows(complete), *heading, *rows(unfinished)])
 
 
 def _frame(columns: dict, rows: list[list]) -> dict:
@@ -124,21 +127,14 @@ def _frame(columns: dict, rows: list[list]) -> dict:
     }
 
 
-def _ordered(document: DefinitionTree, order: str) -> list[Definition]:
-    """The definitions that are listed, the first ones of that order."""
-    by_lift = order == ORDERS[1] and document.tree.lifts is not None
-    complete, unfinished = (document.most_lifted if by_lift else document.most_probable)(_DEFINITIONS_SHOWN)
-    return [*complete, *unfinished]
-
-
-def _row(document: DefinitionTree, definition: Definition) -> list:
+def _row(document: DefinitionTree, definition: Definition, judged: set[str]) -> list:
     tree = document.tree
     probability = float(f"{100 * definition.probability:.2g}")
     text = visible(definition.text) + ("" if definition.complete else " …")
     if tree.lifts is None:
         return [probability, text]
     lift = round(float(tree.lift_per_token[definition.node]), 2)
-    return [probability, _judged_mark(document, definition) + text, lift, _fires(document, definition)]
+    return [probability, _judged_mark(document, definition, judged) + text, lift, _fires(document, definition)]
 
 
 def _fires(document: DefinitionTree, definition: Definition) -> float | str:
@@ -150,10 +146,13 @@ def _fires(document: DefinitionTree, definition: Definition) -> float | str:
     return round(told) if most else round(told, 2)
 
 
-def _judged_mark(document: DefinitionTree, definition: Definition) -> str:
-    """What tells that the verdict speaks of this definition, or of one that it goes on from."""
-    judged = {spelling_key(text) for text, _ in judged_definitions(document.evidence)}
-    if spelling_key(definition.text) in judged:
+def _judged_mark(document: DefinitionTree, definition: Definition, judged: set[str]) -> str:
+    """What tells that the verdict speaks of this definition, or of one that it goes on from.
+
+    Args:
+        judged: the keys of those that it speaks of.
+    """
+    if definition.key in judged:
         return f"{JUDGED} "
     tokens = [document.tree.token[node] for node in document.tree.path(definition.node)]
     begins = any(spelling_key(join_tokens(tokens[:n])) in judged for n in range(1, len(tokens)))
