@@ -11,13 +11,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked
 
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
-from multitool.defaults import choose_opening
 from multitool.errors import UserError
-from multitool.library import Library
-from multitool.settings import read_settings
-from multitool.ui import build
-from multitool.ui_endpoints import offer_json_tools
-from multitool.ui_theme import CSS, THEME
+from multitool.page.build import CSS, THEME, build
+from multitool.page.endpoints import offer_json_tools
+from multitool.page.opening import choose_opening
+from multitool.page.settings import read_settings
+from multitool.store.library import Library
 
 
 def main() -> None:

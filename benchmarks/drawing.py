@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.material import grown, prepared
 from benchmarks.measuring import Reach, Row, ratios, side_by_side, timed
-from multitool.draw import DEFAULT_NODES, render
+from multitool.pictures.figure import DEFAULT_NODES, render
 
 _MOST_DRAWN = 250  # that the page offers
 

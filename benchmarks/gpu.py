@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, GemmaConfig
 
 from benchmarks.material import passes
 from benchmarks.measuring import Reach, Row, side_by_side, timed
-from multitool.continuations import Continuations
-from multitool.growth import Growth, grow
-from multitool.subject import GhostPrompt
+from multitool.model.ghost_prompt import GhostPrompt
+from multitool.model.passes import Continuations
+from multitool.trees.growth import Growth, grow
 
 _SHAPE = {
     "vocab_size": 256_000, "hidden_size": 2048, "intermediate_size": 16_384, "num_hidden_layers": 18,

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from benchmarks.material import DTYPES, GEMMA_2B, SMALL, compute_statistics, demo_matrix, described, random_matrix
 from benchmarks.measuring import PeakRise, Reach, Row, in_child, ratios, side_by_side, timed
-from multitool.embedding import EmbeddingSpace
-from multitool.tokens import token_list
+from multitool.vectors.embedding import EmbeddingSpace
+from multitool.vectors.ranking import token_list
 
 _ROWS = 1024  # converted at once
 

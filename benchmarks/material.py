@@ -7,12 +7,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from multitool.embedding import EmbeddingSpace
-from multitool.engine import PreparedTree, prepare_tree
-from multitool.growth import Growth
-from multitool.library import Library
-from multitool.recipe import MAX_NODES_LIMIT, TreeRecipe, VectorRecipe
-from multitool.task import GrowthTask
+from multitool.jobs.tree import PreparedTree, prepare_tree
+from multitool.model.tasks import GrowthTask
+from multitool.recipes.recipe import MAX_NODES_LIMIT, TreeRecipe, VectorRecipe
+from multitool.store.library import Library
+from multitool.trees.growth import Growth
+from multitool.vectors.embedding import EmbeddingSpace
 
 # The first feature whose trees have about 300 nodes at cutoff 2e-4 and about 900 at 5e-5.
 RECIPE = VectorRecipe(sae="demo/hook_embed", feature=22, weights="encoder")

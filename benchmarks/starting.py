@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks import REPOSITORY
 from benchmarks.material import DTYPES, GEMMA_2B, SMALL, compute_statistics, demo_matrix, described, random_matrix
 from benchmarks.measuring import Reach, Row, ratios, side_by_side, timed
-from multitool.demo_model import cache_folder
-from multitool.embedding import EmbeddingSpace
+from multitool.store.folders import cache_folder
+from multitool.vectors.embedding import EmbeddingSpace
 
 _LONGEST = 900  # seconds that a start may take
 _IMPORTED = "gradio, spaces, torch, transformers"

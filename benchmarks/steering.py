@@ -11,10 +11,10 @@ from tiny import write_sae
 
 from benchmarks.material import demo_model, grown, library, prepared, random_matrix
 from benchmarks.measuring import Row, ratios, side_by_side, timed
-from multitool.interventions import Clamp, Interventions, Push
-from multitool.registry import folder_sae
-from multitool.steering import yardstick
-from multitool.task import GrowthTask
+from multitool.jobs.steering import yardstick
+from multitool.model.interventions import Clamp, Interventions, Push
+from multitool.model.tasks import GrowthTask
+from multitool.store.folders import folder_sae
 
 _HOOK = "blocks.6.hook_resid_post"
 _TINY = 1e-7  # so small a change that the tree stays the same

@@ -11,10 +11,10 @@ from torch import nn
 
 from benchmarks.material import Pass, demo_model, grown, passes, prepared
 from benchmarks.measuring import PeakRise, Reach, Row, in_child, ratios, side_by_side, timed
-from multitool.continuations import ghost_embeddings
-from multitool.growth import Next, grow
-from multitool.task import GrowthTask
-from multitool.tree import Tree
+from multitool.model.passes import ghost_embeddings
+from multitool.model.tasks import GrowthTask
+from multitool.trees.growth import Next, grow
+from multitool.trees.tree import Tree
 
 _MOST_BEAMS = 128
 

@@ -15,55 +15,42 @@
 The examples in the other names' documentation go on from here: ``help(mt.check_tree)``.
 """
 
-from multitool._version import __version__
-from multitool.document import DefinitionTree, read_tree
-from multitool.engine import (
-    TokenTable,
-    check_tree,
-    components,
-    definition_tree,
-    definition_trees,
-    suggest,
-    token_table,
-    trees_of_prompts,
-)
-from multitool.errors import UserError
-from multitool.library import Library
-from multitool.prompts import PROMPTS
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
-from multitool.registry import find_sae, saes
+from importlib import import_module
 
-__all__ = [
-    "DefinitionTree",
-    "Library",
-    "ListRecipe",
-    "PROMPTS",
-    "Picture",  # noqa: F822  (by __getattr__)
-    "TokenTable",
-    "TreeRecipe",
-    "UserError",
-    "VectorRecipe",
-    "__version__",
-    "check_tree",
-    "components",
-    "definition_tree",
-    "definition_trees",
-    "find_sae",
-    "read_tree",
-    "saes",
-    "suggest",
-    "token_table",
-    "trees_of_prompts",
-]
+from multitool._version import __version__ as __version__
+
+# Where each public name is defined. It is imported when it is first asked for: torch takes seconds.
+_PUBLIC = {
+    "DefinitionTree": "trees.document",
+    "Library": "store.library",
+    "ListRecipe": "recipes.recipe",
+    "PROMPTS": "recipes.prompts",
+    "Picture": "pictures.figure",
+    "TokenTable": "jobs.token_table",
+    "TreeRecipe": "recipes.recipe",
+    "UserError": "errors",
+    "VectorRecipe": "recipes.recipe",
+    "check_tree": "jobs.local",
+    "components": "jobs.local",
+    "definition_tree": "jobs.local",
+    "definition_trees": "jobs.local",
+    "find_sae": "store.registry",
+    "read_tree": "trees.document",
+    "saes": "store.registry",
+    "suggest": "jobs.local",
+    "token_table": "jobs.local",
+    "trees_of_prompts": "jobs.local",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 
 def __getattr__(name: str):
-    """``Picture`` once it is asked for: matplotlib takes a second to import."""
-    if name == "Picture":
-        from multitool.draw import Picture
-
-        return Picture
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"multitool.{_PUBLIC[name]}"), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -18,19 +18,20 @@ import torch
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from multitool.asking import Place, ReadTask, text_of  # noqa: E402
-from multitool.checks import activations_on  # noqa: E402
-from multitool.defaults import usual_growth  # noqa: E402
-from multitool.document import DefinitionTree  # noqa: E402
-from multitool.engine import definition_tree, scan_if_missing  # noqa: E402
-from multitool.evidence import strongest  # noqa: E402
-from multitool.library import Library  # noqa: E402
-from multitool.measures import mean_with_interval  # noqa: E402
-from multitool.recipe import TreeRecipe, VectorRecipe  # noqa: E402
-from multitool.sources import resolved, source_of  # noqa: E402
+from multitool.evidence.statistics import mean_with_interval  # noqa: E402
+from multitool.evidence.verdicts import strongest  # noqa: E402
+from multitool.jobs.features import resolved, source_of  # noqa: E402
+from multitool.jobs.judging import activations_on  # noqa: E402
+from multitool.jobs.local import definition_tree, scan_if_missing  # noqa: E402
+from multitool.model.questions import text_of  # noqa: E402
+from multitool.model.tasks import Place, ReadTask  # noqa: E402
+from multitool.page.opening import usual_growth  # noqa: E402
+from multitool.recipes.directions import needs_scan  # noqa: E402
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe  # noqa: E402
+from multitool.store.library import Library  # noqa: E402
 from multitool.text import percent, visible  # noqa: E402
-from multitool.tree import Definition  # noqa: E402
-from multitool.vector import needs_scan  # noqa: E402
+from multitool.trees.document import DefinitionTree  # noqa: E402
+from multitool.trees.tree import Definition  # noqa: E402
 
 SAES = ("demo/hook_embed", "demo/blocks.6.hook_resid_post")
 PUBLISHED = TreeRecipe()

@@ -23,40 +23,50 @@ import torch
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from multitool.asking import Asked, AskTask, Checked, CheckTask, Place  # noqa: E402
-from multitool.checks import (  # noqa: E402
+from multitool.evidence.statistics import mean_with_interval  # noqa: E402
+from multitool.evidence.verdicts import DEFINITIONS_JUDGED, tree_verdict  # noqa: E402
+from multitool.jobs.candidates import PUBLISHED, RANDOM, settings_for  # noqa: E402
+from multitool.jobs.check import RANDOM_GHOSTS  # noqa: E402
+from multitool.jobs.features import feature_sources, sae_and_subject, vectors_of  # noqa: E402
+from multitool.jobs.judging import (  # noqa: E402
     DEFINITIONS_ASKED,
-    RANDOM_GHOSTS,
     control_sources,
     lifts_of,
     mean_lifts,
-    random_ghosts,
+    random_ghosts,  # noqa: E402
     read_judged,
     scores_of,
     small_recipe,
 )
-from multitool.engine import check_tree, definition_tree, scan_if_missing, token_table  # noqa: E402
-from multitool.evidence import DEFINITIONS_JUDGED, tree_verdict  # noqa: E402
-from multitool.interventions import Interventions  # noqa: E402
-from multitool.library import Library  # noqa: E402
-from multitool.loading import strongest_contexts  # noqa: E402
-from multitool.measures import mean_with_interval  # noqa: E402
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe  # noqa: E402
-from multitool.sources import feature_sources, sae_and_subject, vectors_of  # noqa: E402
-from multitool.steering import interventions  # noqa: E402
-from multitool.suggestion import (  # noqa: E402
-    MEASURED,
-    PUBLISHED,
-    RANDOM,
-    Setting,
-    Study,
-    settings_for,
-    try_features,
+from multitool.jobs.local import (  # noqa: E402
+    check_tree,
+    definition_tree,
+    scan_if_missing,
+    token_table,
+    try_features,  # noqa: E402
 )
-from multitool.task import growth_task  # noqa: E402
+from multitool.jobs.steering import interventions  # noqa: E402
+from multitool.jobs.study import STUDY_COLUMNS, Study  # noqa: E402
+from multitool.model.interventions import Interventions  # noqa: E402
+from multitool.model.tasks import (  # noqa: E402
+    Asked,
+    AskTask,
+    Checked,
+    CheckTask,
+    Place,
+    growth_task,  # noqa: E402
+)
+from multitool.recipes.directions import needs_scan  # noqa: E402
+from multitool.recipes.recipe import (  # noqa: E402
+    ListRecipe,
+    Setting,  # noqa: E402
+    TreeRecipe,
+    VectorRecipe,
+)
+from multitool.store.library import Library  # noqa: E402
+from multitool.store.saes import strongest_contexts  # noqa: E402
 from multitool.text import visible  # noqa: E402
-from multitool.tree import NO_TREE, ROOT, Tree, definitions  # noqa: E402
-from multitool.vector import needs_scan  # noqa: E402
+from multitool.trees.tree import NO_TREE, ROOT, Tree, definitions  # noqa: E402
 from scripts.study_page import page  # noqa: E402
 
 SAES = ("demo/hook_embed", *(f"demo/blocks.{layer}.hook_resid_post" for layer in (1, 6, 12)))
@@ -147,10 +157,10 @@ def measured(library: Library, sae: str, n_choosing: int, n_held_out: int) -> di
                        for weights in ("encoder", "decoder", "vocabulary", "mapped")},
         "held_out": [
             {"setting": str(setting), "features": second.n_features(setting)}
-            | {measure: second.mean(setting, measure) for measure in MEASURED}
+            | {measure: second.mean(setting, measure) for measure in STUDY_COLUMNS}
             for setting in compared
         ],
-        "gain": {measure: second.difference(suggested, PUBLISHED[0], measure) for measure in MEASURED},
+        "gain": {measure: second.difference(suggested, PUBLISHED[0], measure) for measure in STUDY_COLUMNS},
         "agreement": agreement(library, sae, held_out),
         "checked": {
             str(setting): trees_judged(library, recipe, setting, held_out, say)

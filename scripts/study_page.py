@@ -2,7 +2,7 @@
 
 from math import isnan
 
-from multitool.suggestion import GRID, INJECTED
+from multitool.jobs.candidates import GRID, INJECTED
 
 MEASURES = ("hit rate", "AUROC", "MRR", "recall@10", "list AP", "list AUROC", "text tokens@10", "self-similarity")
 

@@ -9,7 +9,7 @@ import torch
 from playwright.sync_api import sync_playwright
 from tiny import ARCHITECTURES, byte_level_tokenizer, sentencepiece_tokenizer, tiny_subject
 
-from multitool.library import Library
+from multitool.store.library import Library
 
 # The models are so small that a second thread costs more than it brings.
 torch.set_num_threads(1)

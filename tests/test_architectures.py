@@ -10,10 +10,10 @@ import torch
 from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, most_probable, safe_cut, trimmed
 from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_subject
 
-from multitool.continuations import ghost_embeddings
-from multitool.growth import grow, grow_forest
-from multitool.subject import GhostPrompt
-from multitool.tree import coverage
+from multitool.model.ghost_prompt import GhostPrompt, ghost_prompt
+from multitool.model.passes import ghost_embeddings
+from multitool.trees.growth import grow, grow_forest
+from multitool.trees.tree import coverage
 
 SHORT_PROMPT = '"{ghost}" "'
 DEPTH = 7
@@ -32,7 +32,7 @@ def ghost_vector(subject: RunningSubject, seed: int = 1) -> torch.Tensor:
 def growths(
     subject: RunningSubject, *, template=PROMPT, seed=1, top_k=5, ends=NO_ENDS, cutoff=CUTOFF, max_nodes=10_000, **more
 ):
-    prompt = subject.ghost_prompt(template, DEPTH)
+    prompt = ghost_prompt(subject, template, DEPTH)
     source = subject.next_tokens(prompt, ghost_vector(subject, seed), top_k, DEPTH)
     return grow(source, cutoff=cutoff, max_depth=DEPTH, max_nodes=max_nodes, ends=ends, **more)
 
@@ -50,7 +50,7 @@ def recursion(subject: RunningSubject, *, template: str = PROMPT, stop: bool = F
 
 @cache
 def _recursion(subject: RunningSubject, template: str, stop: bool, cutoff: float):
-    prompt = subject.ghost_prompt(template, DEPTH)
+    prompt = ghost_prompt(subject, template, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
     return plain.tree(top_k=5, cutoff=cutoff, max_depth=DEPTH, ends=np.flatnonzero(ENDS) if stop else ())
 
@@ -85,7 +85,7 @@ def test_max_nodes_keeps_exactly_the_most_probable_nodes(subject, tolerance):
 
 @pytest.mark.parametrize("architecture", WITH_WINDOW, indirect=True)
 def test_paths_may_grow_out_of_the_sliding_window(subject, tolerance):
-    length = len(subject.ghost_prompt(SHORT_PROMPT, DEPTH).token_ids)
+    length = len(ghost_prompt(subject, SHORT_PROMPT, DEPTH).token_ids)
     expected = recursion(subject, template=SHORT_PROMPT, cutoff=3e-3)
     assert length < 8 < length + max(map(len, expected)), "the window is not crossed"
     assert_same_tree(grown(subject, template=SHORT_PROMPT, cutoff=3e-3).tree, expected, tolerance)
@@ -109,7 +109,7 @@ def test_a_real_tokens_own_row_as_ghost_is_that_token_in_half_precision_too(arch
 
 
 def assert_ghost_is_token(subject: RunningSubject, token_id: int) -> None:
-    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
     plain = list(prompt.token_ids)
     plain[prompt.position] = token_id
     row = subject.space.E[token_id].float()
@@ -120,7 +120,7 @@ def assert_ghost_is_token(subject: RunningSubject, token_id: int) -> None:
 
 
 def test_the_placeholder_is_never_predicted_and_the_others_sum_to_one(subject):
-    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
     found = subject.next_tokens(prompt, ghost_vector(subject), N_ROWS, DEPTH).start()
     assert sorted(found.token_id) == list(range(N_ROWS))
     assert found.prob[found.token_id == prompt.placeholder_id] == [0.0]
@@ -130,7 +130,7 @@ def test_the_placeholder_is_never_predicted_and_the_others_sum_to_one(subject):
 
 
 def test_only_wanted_tokens_are_answered_and_those_beyond_top_k_are_summed(subject):
-    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
 
     def asked(top_k: int, least: float):
         return subject.next_tokens(prompt, ghost_vector(subject), top_k, DEPTH).start(least=np.array([least]))
@@ -146,7 +146,7 @@ def test_only_wanted_tokens_are_answered_and_those_beyond_top_k_are_summed(subje
 
 
 def test_the_entropy_of_the_first_token_is_over_all_tokens_but_the_placeholder(subject):
-    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
     source = subject.next_tokens(prompt, ghost_vector(subject), 2, DEPTH)
     assert source.entropies is None
     source.start()
@@ -157,7 +157,7 @@ def test_the_entropy_of_the_first_token_is_over_all_tokens_but_the_placeholder(s
 
 
 def test_the_placeholder_elsewhere_in_the_prompt_stays_what_it_is(subject):
-    prompt = subject.ghost_prompt('OSS "{ghost}" OSS "', DEPTH)
+    prompt = ghost_prompt(subject, 'OSS "{ghost}" OSS "', DEPTH)
     places = [i for i, token_id in enumerate(prompt.token_ids) if token_id == prompt.placeholder_id]
     assert len(places) >= 2
     with torch.inference_mode():
@@ -215,7 +215,7 @@ def test_more_continuations_than_tokens_are_all_of_them(subject):
 
 @pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama"], indirect=True)
 def test_all_next_tokens_above_the_cutoff_make_the_tree_of_the_recursion_over_the_vocabulary(subject):
-    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
     everything = plain.tree(top_k=N_ROWS, cutoff=2e-2, max_depth=DEPTH)
     n = safe_cut(everything, len(everything) // 2, len(everything) - 1)
@@ -229,7 +229,7 @@ def test_all_next_tokens_above_the_cutoff_make_the_tree_of_the_recursion_over_th
 
 @pytest.mark.parametrize("architecture", ["llama"], indirect=True)
 def test_where_answers_go_adds_up_with_the_recursion(subject):
-    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
     tree = grown(subject, top_k=2, cutoff=2e-2).tree
     nodes = as_paths(tree) | {(): (1.0, 1.0)}
@@ -256,7 +256,7 @@ def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, monkeypat
     alone = [grown(subject, seed=seed, ends=ENDS) for seed in (1, 2, 3)]
     monkeypatch.setattr("multitool.continuations._MAX_BATCH", {"cpu": max_batch})
     vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])
-    source = subject.next_tokens(subject.ghost_prompt(PROMPT, DEPTH), vs, 5, DEPTH)
+    source = subject.next_tokens(ghost_prompt(subject, PROMPT, DEPTH), vs, 5, DEPTH)
     together = grow_forest(source, 3, cutoff=CUTOFF, max_depth=DEPTH, max_nodes=10_000, ends=ENDS)
     for one, of_forest in zip(alone, together, strict=True):
         assert_same_tree(of_forest.tree, as_paths(one.tree), tolerance)
@@ -264,7 +264,7 @@ def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, monkeypat
 
 
 def test_several_ghosts_stand_each_in_their_own_row(subject):
-    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
     vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])
     together = ghost_embeddings(subject.model, prompt, vs)
     assert together.shape == (3, len(prompt.token_ids), subject.space.d_model)

@@ -9,15 +9,15 @@ from plain_recursion import as_paths
 from test_architectures import ghost_vector
 from tiny import PROMPT, tiny_subject
 
-from multitool import asking
-from multitool.asking import AskTask, CheckTask, Place, ask, check, likeliest_texts, read_texts, text_of
-from multitool.continuations import ghost_embeddings
-from multitool.growth import grow
-from multitool.likelihoods import path_log_probs
-from multitool.recipe import TreeRecipe
-from multitool.residuals import residuals
-from multitool.task import growth_task
-from multitool.tree import NO_TREE, ROOT, Tree
+from multitool.model import questions as asking
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.passes import ghost_embeddings
+from multitool.model.questions import ask, check, likeliest_texts, path_log_probs, read_texts, text_of
+from multitool.model.residual_stream import residuals
+from multitool.model.tasks import AskTask, CheckTask, Place, growth_task
+from multitool.recipes.recipe import TreeRecipe
+from multitool.trees.growth import grow
+from multitool.trees.tree import NO_TREE, ROOT, Tree
 
 HOOK = "blocks.1.hook_resid_post"
 RECIPE = TreeRecipe(prompt=PROMPT, cutoff=0.01, max_depth=5, max_nodes=40)
@@ -134,7 +134,7 @@ def asked(subject, vs: torch.Tensor) -> list:
 
 
 def alone(subject, v: torch.Tensor) -> Tree:
-    prompt = subject.ghost_prompt(RECIPE.prompt, RECIPE.max_depth)
+    prompt = ghost_prompt(subject, RECIPE.prompt, RECIPE.max_depth)
     *_, last = grow(
         subject.next_tokens(prompt, v, RECIPE.top_k, RECIPE.max_depth), cutoff=RECIPE.cutoff,
         max_depth=RECIPE.max_depth, max_nodes=RECIPE.max_nodes, ends=subject.ends('"'),
@@ -143,7 +143,7 @@ def alone(subject, v: torch.Tensor) -> Tree:
 
 
 def last_position(subject, v: torch.Tensor) -> torch.Tensor:
-    prompt = subject.ghost_prompt(RECIPE.prompt, RECIPE.max_depth)
+    prompt = ghost_prompt(subject, RECIPE.prompt, RECIPE.max_depth)
     return residuals(subject.model, HOOK, inputs_embeds=ghost_embeddings(subject.model, prompt, v))[0, -1]
 
 
@@ -183,7 +183,7 @@ def test_a_check_measures_the_tree_under_its_own_ghost_and_the_others(llama):
         tree=tree, controls=vs[1:].numpy(), texts=TEXTS,
     )
     found, = check(llama.model, pickle.loads(pickle.dumps(task)))
-    prompt = llama.ghost_prompt(RECIPE.prompt, RECIPE.max_depth)
+    prompt = ghost_prompt(llama, RECIPE.prompt, RECIPE.max_depth)
     log_probs, entropies = path_log_probs(llama.model, prompt, vs, tree)
     np.testing.assert_allclose(found.log_probs, log_probs, atol=1e-5)
     np.testing.assert_allclose(found.log_probs[0], np.log(tree.cumulative_prob), atol=1e-4)

@@ -9,23 +9,16 @@ import torch
 from plain_recursion import PlainRecursion, as_paths
 from tiny import N_ROWS, PROMPT, random_sae, tiny_model, write_model
 
-from multitool.checks import (
-    DEFINITIONS_JUDGED,
-    PreparedCheck,
-    cosine,
-    judged_texts,
-    prepare_check,
-    random_ghosts,
-    small_recipe,
-    small_tree,
-)
-from multitool.document import DefinitionTree, read_tree
-from multitool.engine import definition_tree
 from multitool.errors import UserError
-from multitool.library import Library
-from multitool.recipe import TreeRecipe, VectorRecipe
+from multitool.evidence.verdicts import DEFINITIONS_JUDGED
+from multitool.jobs.check import PreparedCheck, prepare_check
+from multitool.jobs.judging import cosine, judged_texts, random_ghosts, small_recipe, small_tree
+from multitool.jobs.local import definition_tree
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.store.library import Library
 from multitool.text import join_tokens
-from multitool.tree import NO_TREE
+from multitool.trees.document import DefinitionTree, read_tree
+from multitool.trees.tree import NO_TREE
 
 FEATURE = 2
 D_SAE = 30

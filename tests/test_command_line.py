@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
-from multitool.__main__ import _options_of, main
-from multitool.document import read_tree
-from multitool.draw import DEFAULT_DPI, DEFAULT_NODES, DPI
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
-from multitool.suggestion import Suggestion
+from multitool.cli import _options_of, main
+from multitool.jobs.suggest import Suggestion
+from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.trees.document import read_tree
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}  # more threads than free cores would wait for each other

@@ -9,9 +9,9 @@
 import numpy as np
 import pytest
 
-from multitool.compare import compare_trees, ranks_in
-from multitool.document import DefinitionTree
-from multitool.tree import ROOT, Tree
+from multitool.trees.comparison import compare_trees, ranks_in
+from multitool.trees.document import DefinitionTree
+from multitool.trees.tree import ROOT, Tree
 
 
 def document(tokens, parent, cumulative, end, prompt='It means "') -> DefinitionTree:

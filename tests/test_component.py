@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from multitool.component import components_of, ends
-from multitool.engine import components
 from multitool.errors import UserError
-from multitool.library import Library
+from multitool.jobs.components import components_of, ends
+from multitool.jobs.local import components
+from multitool.store.library import Library
 
 
 def test_the_ends_are_the_largest_and_the_smallest_outermost_first():

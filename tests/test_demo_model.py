@@ -14,10 +14,12 @@ import torch
 from safetensors import SafetensorError
 from tiny import N_ROWS, N_TOKENS, tiny_model
 
-from multitool import demo_model
-from multitool.demo_model import cache_folder, demo_model_folder
 from multitool.errors import UserError
-from multitool.loading import load_model, load_subject
+from multitool.model.ghost_prompt import in_chat
+from multitool.store import demo_model
+from multitool.store.demo_model import demo_model_folder
+from multitool.store.folders import cache_folder
+from multitool.store.models import load_model, load_subject
 
 
 @pytest.fixture
@@ -213,7 +215,7 @@ def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_tokens_and_cha
     assert all(torch.equal(tensor, expected[name]) for name, tensor in converted.state_dict().items())
     text = 'A "OSS" dog — naïve.'
     assert subject.tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
-    assert subject.in_chat("{ghost}?", "A ") == "user: {ghost}?\nA "
+    assert in_chat(subject, "{ghost}?", "A ") == "user: {ghost}?\nA "
 
 
 def write_gguf(path, model, tokenizer) -> None:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, most_probable, safe_cut
 
-from multitool.continuations import ghost_embeddings
-from multitool.document import read_tree
-from multitool.engine import definition_tree, definition_trees, token_table
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
-from multitool.registry import find_sae
+from multitool.jobs.local import definition_tree, definition_trees, token_table
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.passes import ghost_embeddings
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.registry import find_sae
+from multitool.trees.document import read_tree
 
 RECIPE = VectorRecipe(sae="demo/hook_embed", feature=123)
 
@@ -114,7 +115,7 @@ def test_the_token_texts_of_a_path_are_what_the_tokenizer_says(subject, large):
 
 
 def test_a_real_tokens_row_as_ghost_is_that_token(subject, model):
-    prompt = subject.ghost_prompt('A typical definition of "{ghost}" would be "', 25)
+    prompt = ghost_prompt(subject, 'A typical definition of "{ghost}" would be "', 25)
     dog = subject.tokenizer(" dog")["input_ids"][0]
     plain = list(prompt.token_ids)
     plain[prompt.position] = dog

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from plain_recursion import as_paths
 
-from multitool.document import SCHEMA, DefinitionTree, read_tree
 from multitool.errors import UserError
-from multitool.recipe import MAX_DEPTH_LIMIT
-from multitool.tree import ROOT, Tree
+from multitool.recipes.recipe import MAX_DEPTH_LIMIT
+from multitool.trees.document import SCHEMA, DefinitionTree, read_tree
+from multitool.trees.tree import ROOT, Tree
 
 SETTINGS = {
     "model": "some/model", "sae": "release/id", "feature": 7, "weights": "mix", "encoder_share": 0.5,

@@ -14,13 +14,13 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from multitool import __version__
-from multitool.document import DefinitionTree, read_tree
-from multitool.draw import FORMATS, MOST_NODES, _drawable, _parted, draw_tree, render
 from multitool.errors import UserError
-from multitool.phrases import shown_part
-from multitool.registry import saes
+from multitool.pictures.figure import FORMATS, MOST_NODES, _drawable, _parted, draw_tree, render
+from multitool.store.registry import saes
 from multitool.text import percent
-from multitool.tree import ROOT, Tree
+from multitool.trees.document import DefinitionTree, read_tree
+from multitool.trees.phrases import shown_part
+from multitool.trees.tree import ROOT, Tree
 
 SETTINGS = {
     "model": "google/gemma-2b", "sae": "gemma-2b-res-jb/blocks.6.hook_resid_post", "feature": 16383,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from multitool.embedding import EmbeddingSpace
+from multitool.vectors.embedding import EmbeddingSpace
 
 
 def space(*rows) -> EmbeddingSpace:

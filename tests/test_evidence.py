@@ -7,16 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from multitool.evidence import (
+from multitool.evidence.verdicts import (
     DefinitionScores,
     ListEvidence,
     TreeEvidence,
     definition_scores,
-    feature_maximum,
-    judged_definitions,
     list_evidence,
     strongest,
 )
+from multitool.trees.document import feature_maximum, judged_definitions
 
 V = 1000
 

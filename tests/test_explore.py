@@ -15,9 +15,9 @@ import pytest
 from test_draw import HOSTILE
 from test_draw import document as some_document
 
-from multitool.document import DefinitionTree
-from multitool.explore import payload, standalone
-from multitool.tree import ROOT, Tree
+from multitool.pictures.explorer import payload, standalone
+from multitool.trees.document import DefinitionTree
+from multitool.trees.tree import ROOT, Tree
 
 
 def document(**settings) -> DefinitionTree:

@@ -9,10 +9,10 @@ import pytest
 from test_draw import HOSTILE, WORDS
 from test_draw import document as some_document
 
-from multitool.document import read_tree
-from multitool.explore import standalone
+from multitool.pictures.explorer import standalone
 from multitool.text import percent
-from multitool.tree import ROOT
+from multitool.trees.document import read_tree
+from multitool.trees.tree import ROOT
 
 ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"
 RAIN = read_tree((Path(__file__).parent / "rain_tree.json").read_bytes())  # as published, 568 nodes; an older file

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from multitool.embedding import EmbeddingSpace
-from multitool.firing import embedding_map, mapped_half, usual_tokens, vocabulary_direction
+from multitool.vectors.embedding import EmbeddingSpace
+from multitool.vectors.scan_directions import embedding_map, mapped_half, usual_tokens, vocabulary_direction
 
 # Three tokens around (1, 1): right of it, above it, and to the lower left.
 THREE = EmbeddingSpace(torch.tensor([[3.0, 1.0], [1.0, 4.0], [-1.0, -2.0]]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from plain_recursion import as_paths, cutoff_after, most_probable
 
-from multitool.growth import Next, grow, grow_forest
+from multitool.trees.growth import Next, grow, grow_forest
 
 
 class WrittenOut:

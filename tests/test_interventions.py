@@ -11,14 +11,15 @@ import torch
 from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, safe_cut, trimmed
 from tiny import N_ROWS, RunningSubject, random_sae, tiny_model
 
-from multitool.continuations import Continuations
 from multitool.errors import UserError
-from multitool.growth import grow
-from multitool.interventions import Changes, Clamp, Injection, Interventions, Push, mean_residual_norm
-from multitool.loading_encoder import load_encoder
-from multitool.recipe import POSITIONS
-from multitool.registry import folder_sae
-from multitool.residuals import changed, model_layers, residuals
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.interventions import Changes, Clamp, Injection, Interventions, Push, mean_residual_norm
+from multitool.model.passes import Continuations
+from multitool.model.residual_stream import changed, model_layers, residuals
+from multitool.recipes.recipe import POSITIONS
+from multitool.store.encoder import load_encoder
+from multitool.store.folders import folder_sae
+from multitool.trees.growth import grow
 
 PROMPT = '"{ghost}" "'  # short, so that the random models look at the ghost
 DEPTH = 3
@@ -53,7 +54,7 @@ def tolerance(architecture):
 
 
 def prompt_of(subject: RunningSubject):
-    return subject.ghost_prompt(PROMPT, DEPTH)
+    return ghost_prompt(subject, PROMPT, DEPTH)
 
 
 def ghost_row(subject: RunningSubject) -> torch.Tensor:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from test_document import document
 
-from multitool.document import UNFINISHED
-from multitool.explore import payload
-from multitool.tree import ROOT, Tree
-from multitool.ui_evidence import tree_verdict
-from multitool.ui_views import table
-from multitool.wording import fires_told
+from multitool.page.tree_views import table
+from multitool.page.verdict import tree_verdict
+from multitool.pictures.explorer import payload
+from multitool.recipes.captions import fires_told
+from multitool.trees.document import UNFINISHED
+from multitool.trees.tree import ROOT, Tree
 
 EVIDENCE = {
     "verdict": "partly", "sentence": "Hm.", "judged_texts": ["Water", "<b>a</b>"], "judged_activations": [2.0, 0.0],

@@ -7,8 +7,9 @@ from plain_recursion import PlainRecursion
 from test_architectures import DEPTH, ENDS, ghost_vector, grown
 from tiny import PROMPT, RunningSubject, tiny_subject
 
-from multitool.likelihoods import path_log_probs
-from multitool.tree import NO_TREE, Tree
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.questions import path_log_probs
+from multitool.trees.tree import NO_TREE, Tree
 
 N_GHOSTS = 3
 
@@ -19,12 +20,12 @@ def ghosts(subject: RunningSubject) -> torch.Tensor:
 
 
 def measured(subject: RunningSubject, tree: Tree) -> tuple[np.ndarray, np.ndarray]:
-    return path_log_probs(subject.model, subject.ghost_prompt(PROMPT, DEPTH), ghosts(subject), tree)
+    return path_log_probs(subject.model, ghost_prompt(subject, PROMPT, DEPTH), ghosts(subject), tree)
 
 
 def plain_log_probs(subject: RunningSubject, v: torch.Tensor, tree: Tree) -> tuple[list[float], float]:
     """Of each node's path, and the entropy of the first next token: slow and obvious."""
-    prompt = subject.ghost_prompt(PROMPT, DEPTH)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, v)
     n_rows = subject.space.n_tokens
     log_probs = []
@@ -114,7 +115,7 @@ def test_the_order_of_the_nodes_does_not_matter(llama):
 
 
 def test_a_path_with_the_placeholder_is_impossible(llama):
-    placeholder = llama.ghost_prompt(PROMPT, DEPTH).placeholder_id
+    placeholder = ghost_prompt(llama, PROMPT, DEPTH).placeholder_id
     tree = Tree(
         parent=np.array([-1, 0]), token_id=np.array([placeholder, 5]), token=("", ""), prob=np.ones(2),
         cumulative_prob=np.ones(2), end=np.zeros(2, dtype=bool),

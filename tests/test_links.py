@@ -5,8 +5,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from multitool.errors import UserError
-from multitool.links import query, recipes_of
-from multitool.recipe import TreeRecipe, VectorRecipe
+from multitool.recipes.links import query, recipes_of
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 
 OPENING = VectorRecipe(sae="demo/hook_embed", feature=927)
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from tiny import random_sae, tiny_model, write_model
 
-from multitool.engine import TOKEN_COLUMNS, scan_if_missing, token_table
-from multitool.library import Library
-from multitool.logit_lens import lens_logits
-from multitool.recipe import MEASURES, ListRecipe, VectorRecipe
-from multitool.sources import source_of
+from multitool.jobs.features import source_of
+from multitool.jobs.local import scan_if_missing, token_table
+from multitool.jobs.token_table import TOKEN_COLUMNS
+from multitool.model.logit_lens import lens_logits
+from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
+from multitool.store.library import Library
 
 EVERYTHING = 10_000
 OWN_COLUMN = ("cosine", "dot", "logit_lens")

@@ -13,13 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
-from multitool.demo_model import DEMO_MODEL
-from multitool.engine import definition_tree, token_table
 from multitool.errors import UserError
-from multitool.library import Library, _Kept
-from multitool.loading import load_model, load_sae, load_subject, strongest_contexts
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
-from multitool.registry import demo_saes, find_sae, folder_sae
+from multitool.jobs.local import definition_tree, token_table
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.folders import folder_sae
+from multitool.store.library import Library, _Kept
+from multitool.store.models import load_model, load_subject
+from multitool.store.registry import demo_saes, find_sae
+from multitool.store.saes import load_sae, strongest_contexts
 
 W_ENC = torch.tensor([[1.0, 0.0, 3.0], [0.0, 2.0, 4.0]])  # (d_model 2, d_sae 3)
 W_DEC = torch.tensor([[1.0, 0.1], [0.2, 2.0], [3.0, 5.0]])

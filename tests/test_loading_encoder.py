@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import random_sae, write_sae
 
-from multitool import loading_encoder
 from multitool.errors import UserError
-from multitool.loading_encoder import load_encoder
-from multitool.registry import demo_saes, find_sae, folder_sae
+from multitool.store import encoder as loading_encoder
+from multitool.store.encoder import load_encoder
+from multitool.store.folders import folder_sae
+from multitool.store.registry import demo_saes, find_sae
 
 D_MODEL, D_SAE = 8, 12
 CLASSES = {
@@ -214,7 +215,7 @@ def test_what_the_registry_says_about_an_sae_holds(tmp_path, monkeypatch):
 def test_a_factor_of_the_registry_is_folded_into_the_weights(tmp_path, monkeypatch):
     from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
 
-    from multitool.registry import saes
+    from multitool.store.registry import saes
 
     names = [entry for entry in saes("gemma-2b-res-jb") if get_norm_scaling_factor(entry.release, entry.sae_id)]
     (entry,) = names

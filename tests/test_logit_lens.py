@@ -11,7 +11,8 @@ from test_architectures import hooks_of
 from tiny import ARCHITECTURES, N_ROWS, tiny_model
 
 from multitool.errors import UserError
-from multitool.logit_lens import LensTask, lens_logits, read_directions
+from multitool.model.logit_lens import lens_logits, read_directions
+from multitool.model.tasks import LensTask
 
 GEMMA_NORM = ("gemma", "gemma2", "gemma3_text", "gemma3", "qwen3_5")  # their weights are told as what is above 1
 LAYER_NORM = ("gpt2", "gpt_neox")

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from multitool.measures import auroc, average_precision, mean_with_interval, rank, share_at_least
+from multitool.evidence.statistics import auroc, average_precision, mean_with_interval, rank, share_at_least
 
 
 def array(*values) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from multitool.defaults import DEMO, usual_growth
-from multitool.demo_model import DEMO_MODEL
-from multitool.document import read_tree
-from multitool.engine import definition_tree
-from multitool.ui_tree import DEMO_TREE
+from multitool.jobs.local import definition_tree
+from multitool.page.opening import DEMO, usual_growth
+from multitool.page.tree_tab import DEMO_TREE
+from multitool.store.demo_model import DEMO_MODEL
+from multitool.trees.document import read_tree
 
 
 def test_the_kept_tree_is_the_one_that_grows(demo_library):

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from multitool.document import DefinitionTree
-from multitool.explore import payload
-from multitool.phrases import outline, phrases, shown_part
-from multitool.tree import ROOT, Tree, most_probable
+from multitool.pictures.explorer import payload
+from multitool.trees.document import DefinitionTree
+from multitool.trees.phrases import outline, phrases, shown_part
+from multitool.trees.tree import ROOT, Tree, most_probable
 
 TOKENS = ("the", "a", " small", " house", " dog", '."', ' cat"', '"')
 

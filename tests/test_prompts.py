@@ -12,17 +12,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from multitool.compare import compare_trees
-from multitool.document import DefinitionTree, read_tree
-from multitool.engine import trees_of_prompts
 from multitool.errors import UserError
-from multitool.explore import standalone
-from multitool.growth import grow
-from multitool.prompts import PLAIN_PROMPTS, PROMPTS
-from multitool.recipe import DEFAULT_PROMPT, TreeRecipe, VectorRecipe, recipes
-from multitool.task import growth_task
-from multitool.tree import NO_TREE
-from multitool.ui_views import comparison_line
+from multitool.jobs.local import trees_of_prompts
+from multitool.model.ghost_prompt import ghost_prompt, in_chat
+from multitool.model.tasks import growth_task
+from multitool.page.tree_views import comparison_line
+from multitool.pictures.explorer import standalone
+from multitool.recipes.prompts import PLAIN_PROMPTS, PROMPTS
+from multitool.recipes.recipe import DEFAULT_PROMPT, TreeRecipe, VectorRecipe, recipes
+from multitool.trees.comparison import compare_trees
+from multitool.trees.document import DefinitionTree, read_tree
+from multitool.trees.growth import grow
+from multitool.trees.tree import NO_TREE
 
 TEMPLATE = (
     "<|endoftext|>{% for said in messages %}{{ said.role }}: {{ said.content | trim }}\n{% endfor %}"
@@ -139,12 +140,12 @@ def test_a_beginning_of_text_is_left_to_the_chat_template():
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.chat_template = "<s>{{ messages[0].content }}a"
     chatting = tiny_subject("llama", tokenizer)
-    told = chatting.ghost_prompt('"{ghost}"', 5, chat=True, answer='"')
+    told = ghost_prompt(chatting, '"{ghost}"', 5, chat=True, answer='"')
     assert tokenizer.convert_ids_to_tokens(list(told.token_ids)) == ["<s>", '"', "X", '"', "a", '"']
 
 
 def test_a_template_may_take_blanks_off_what_the_user_says_but_not_off_the_answer(llama):
-    assert in_chats(llama).in_chat(" {ghost} ", ' "').endswith('user: {ghost}\nassistant:  "')
+    assert in_chat(in_chats(llama), " {ghost} ", ' "').endswith('user: {ghost}\nassistant:  "')
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_template_that_tells_the_date_makes_the_same_prompt_on_any_day(llama, 
     assert date(2024, 7, 26).strftime(how) == told
     asking = "{% if strftime_now is defined %}{% set today = strftime_now('" + how + "') %}{% endif %}"
     dated = in_chats(llama, "\n" + asking + "Today is {{ today }}. {{ messages[0].content }}")
-    assert dated.in_chat("{ghost}", "") == f"\nToday is {told}. {{ghost}}"
+    assert in_chat(dated, "{ghost}", "") == f"\nToday is {told}. {{ghost}}"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_a_template_that_tells_the_date_makes_the_same_prompt_on_any_day(llama, 
 )
 def test_a_chat_template_that_will_not_do_is_told(llama, template, said):
     with pytest.raises(UserError) as refused:
-        in_chats(llama, template).ghost_prompt(QUESTION, 5, chat=True, answer=ANSWER)
+        ghost_prompt(in_chats(llama, template), QUESTION, 5, chat=True, answer=ANSWER)
     assert said in str(refused.value)
 
 
@@ -184,7 +185,7 @@ def test_a_ghost_that_is_no_token_of_its_own_in_an_answer_is_told():
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     chatting = tiny_subject("llama", PreTrainedTokenizerFast(tokenizer_object=words, chat_template=TEMPLATE))
     with pytest.raises(UserError, match=r"In the prompt 'under\{ghost\}' the place .* no single token"):
-        chatting.ghost_prompt("What?", 5, chat=True, answer="under{ghost}")
+        ghost_prompt(chatting, "What?", 5, chat=True, answer="under{ghost}")
 
 
 # On the demo

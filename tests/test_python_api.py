@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import multitool as mt
-from multitool.tables import html_table
+from multitool.text import html_table
 
 ROOT = Path(__file__).parents[1]
 RAIN = mt.VectorRecipe(sae="demo/hook_embed", feature=927)

@@ -8,8 +8,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from multitool.errors import UserError
-from multitool.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, closing_quote
-from multitool.vector import DIRECTIONS
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.recipes.directions import DIRECTIONS
+from multitool.recipes.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, closing_quote
 
 NAN, INF = math.nan, math.inf
 HUGE = 10**400  # a whole number that is no float
@@ -274,12 +275,12 @@ def test_a_very_long_value_is_not_repeated_whole(recipe, name):
 def test_a_prompt_that_leaves_no_room_for_the_tree_is_refused_with_the_numbers(tokenizer):
     subject = tiny_subject("llama", tokenizer)  # 256 positions
     words = "dog " * 40
-    length = len(subject.ghost_prompt(words + '"{ghost}" "', 1).token_ids)
+    length = len(ghost_prompt(subject, words + '"{ghost}" "', 1).token_ids)
     room = 256 - length
     assert room > 1
-    subject.ghost_prompt(words + '"{ghost}" "', room)
+    ghost_prompt(subject, words + '"{ghost}" "', room)
     with pytest.raises(UserError, match=f"{length} tokens; with max_depth {room + 1} .* 256 .* Shorten"):
-        subject.ghost_prompt(words + '"{ghost}" "', room + 1)
+        ghost_prompt(subject, words + '"{ghost}" "', room + 1)
 
 
 def test_a_ghost_inside_a_word_is_refused_with_the_way_out():
@@ -287,13 +288,13 @@ def test_a_ghost_inside_a_word_is_refused_with_the_way_out():
     words = Tokenizer(models.WordLevel({"<unk>": 0, "A": 1, "is": 2, '"': 3}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     subject = tiny_subject("llama", PreTrainedTokenizerFast(tokenizer_object=words))
-    assert len(subject.ghost_prompt('A "{ghost}" is "', 5).token_ids) == 6
+    assert len(ghost_prompt(subject, 'A "{ghost}" is "', 5).token_ids) == 6
     with pytest.raises(UserError, match=r'no single token .* quotes or blanks around it: "\{ghost\}"'):
-        subject.ghost_prompt('A under{ghost}stand is "', 5)
+        ghost_prompt(subject, 'A under{ghost}stand is "', 5)
 
 
 def test_a_very_long_prompt_is_refused_without_repeating_it(tokenizer):
     subject = tiny_subject("llama", tokenizer)
     with pytest.raises(UserError, match="Shorten the prompt") as caught:
-        subject.ghost_prompt("dog " * 5000 + '"{ghost}" "', 5)
+        ghost_prompt(subject, "dog " * 5000 + '"{ghost}" "', 5)
     assert len(str(caught.value)) < 500

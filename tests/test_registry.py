@@ -19,17 +19,16 @@ import torch
 from safetensors.torch import save_file
 from tiny import random_sae, write_sae
 
-from multitool import registry
-from multitool.demo_model import DEMO_MODEL
 from multitool.errors import UserError
-from multitool.registry import (
+from multitool.store import registry
+from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.entries import SERVED_KINDS, SaeEntry
+from multitool.store.folders import folder_sae
+from multitool.store.registry import (
     LOCAL_SAES_VARIABLE,
-    SERVED_KINDS,
-    SaeEntry,
     allowed,
     demo_saes,
     find_sae,
-    folder_sae,
     models,
     operator_saes,
     registry_saes,

@@ -8,7 +8,7 @@ from tiny import tiny_model
 from torch import nn
 
 from multitool.errors import UserError
-from multitool.residuals import model_layers, residuals
+from multitool.model.residual_stream import model_layers, residuals
 
 IDS = torch.tensor([[5, 17, 40, 8, 99, 3, 250, 11, 12, 13], [301, 7, 7, 60, 61, 62, 63, 64, 65, 66]])
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from tiny import N_ROWS, tiny_model, write_model
 
-from multitool import scan
-from multitool.demo_model import DEMO_MODEL
 from multitool.errors import UserError
-from multitool.residuals import residuals
-from multitool.scan import open_scan, scan_path, scan_task, scan_vocabulary
+from multitool.model.residual_stream import residuals
+from multitool.store import scans as scan
+from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.scans import open_scan, scan_path, scan_task, scan_vocabulary
 
 HOOK = "blocks.1.hook_resid_post"
 

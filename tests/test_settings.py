@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from multitool.errors import UserError
-from multitool.settings import Settings, read_settings
+from multitool.page.settings import Settings, read_settings
 
 SPACE = {"SPACE_ID": "me/space"}
 ZEROGPU = SPACE | {"SPACES_ZERO_GPU": "true"}

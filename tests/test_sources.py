@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import N_ROWS, tiny_model, write_model, write_sae
 
-from multitool.engine import TokenTable, scan_if_missing, token_table
 from multitool.errors import UserError
-from multitool.firing import mapped_half
-from multitool.library import Library
-from multitool.recipe import ListRecipe, VectorRecipe
-from multitool.residuals import residuals
-from multitool.sources import compared, feature_sources, missing_scan, resolved, source_of, vectors_of
+from multitool.jobs.features import compared, feature_sources, missing_scan, resolved, source_of, vectors_of
+from multitool.jobs.local import scan_if_missing, token_table
+from multitool.jobs.token_table import TokenTable
+from multitool.model.residual_stream import residuals
+from multitool.recipes.recipe import ListRecipe, VectorRecipe
+from multitool.store.library import Library
+from multitool.vectors.scan_directions import mapped_half
 
 TOKEN = 77
 GROUP = range(100, 130)

@@ -9,18 +9,19 @@ import torch
 from plain_recursion import as_paths, assert_same_tree
 from tiny import PROMPT, random_sae, tiny_model, write_model, write_sae
 
-from multitool import steering
-from multitool.document import DefinitionTree, read_tree
-from multitool.draw import render
-from multitool.engine import check_tree, definition_tree, prepare_continuation, scan_if_missing
 from multitool.errors import UserError
-from multitool.interventions import Interventions
-from multitool.library import Library
-from multitool.links import query, recipes_of
-from multitool.loading import Context
-from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.steering import interventions, known_maximum, scans_for_clamp, typical_maximum, yardstick
-from multitool.wording import changes
+from multitool.jobs import steering
+from multitool.jobs.local import check_tree, definition_tree, scan_if_missing
+from multitool.jobs.steering import interventions, known_maximum, scans_for_clamp, typical_maximum, yardstick
+from multitool.jobs.tree import prepare_continuation
+from multitool.model.interventions import Interventions
+from multitool.pictures.figure import render
+from multitool.recipes.captions import changes
+from multitool.recipes.links import query, recipes_of
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.store.library import Library
+from multitool.store.saes import Context
+from multitool.trees.document import DefinitionTree, read_tree
 
 HOOK = "blocks.0.hook_resid_post"
 PLAIN = TreeRecipe(prompt=PROMPT, cutoff=0.005, max_depth=4, max_nodes=60)

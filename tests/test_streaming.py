@@ -10,9 +10,9 @@ from gradio_client import Client
 from gradio_client.utils import apply_diff
 from test_growth import WrittenOut, random_table
 
-from multitool import ui_endpoints
-from multitool.document import DefinitionTree
-from multitool.growth import grow
+from multitool.page import endpoints as ui_endpoints
+from multitool.trees.document import DefinitionTree
+from multitool.trees.growth import grow
 
 TEXTS = tuple("abcde")
 N_SETTINGS = 100

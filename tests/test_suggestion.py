@@ -9,23 +9,14 @@ import pytest
 import torch
 from tiny import random_sae, tiny_model, write_model
 
-from multitool.engine import definition_tree, scan_if_missing, suggest
 from multitool.errors import UserError
-from multitool.library import Library
-from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.suggestion import (
-    GRID,
-    INJECTED,
-    PUBLISHED,
-    RANDOM,
-    Figures,
-    Setting,
-    Study,
-    Suggestion,
-    Trial,
-    settings_for,
-    try_features,
-)
+from multitool.jobs.candidates import GRID, INJECTED, PUBLISHED, RANDOM, settings_for
+from multitool.jobs.local import definition_tree, scan_if_missing, suggest, try_features
+from multitool.jobs.study import Study
+from multitool.jobs.suggest import Suggestion
+from multitool.jobs.trials import Figures, Trial
+from multitool.recipes.recipe import Setting, TreeRecipe, VectorRecipe
+from multitool.store.library import Library
 
 TREE = TreeRecipe(cutoff=0.02, max_depth=4)
 
@@ -157,7 +148,7 @@ def test_an_injected_trial_reads_the_definitions_of_the_injected_tree(library, r
 
 
 def test_what_is_suggested_with_an_injection_tells_it(library, recipe, monkeypatch):
-    from multitool import suggestion as module
+    from multitool.jobs import suggest as module
 
     monkeypatch.setattr(module, "GRID", (INJECTED_HERE,))
     monkeypatch.setattr(module, "INJECTED", ())
@@ -235,7 +226,7 @@ def test_a_feature_that_is_not_there_is_refused(library, recipe):
 
 def test_the_tokens_that_fire_a_feature_most_count_for_no_setting(library, recipe, monkeypatch):
     """Whatever a setting says: on those tokens neither its definitions nor its list are judged."""
-    from multitool import suggestion as module
+    from multitool.jobs import suggest as module
 
     seen = []
     monkeypatch.setattr(

@@ -3,8 +3,15 @@
 import pytest
 
 from multitool.errors import UserError
-from multitool.registry import saes
-from multitool.terms import Term, TokenTerm, feature_terms, features_written, token_terms, tokens_written
+from multitool.recipes.weighted_sums import (
+    Term,
+    TokenTerm,
+    feature_terms,
+    features_written,
+    token_terms,
+    tokens_written,
+)
+from multitool.store.registry import saes
 
 
 def word(text: str, weight: float = 1.0) -> TokenTerm:

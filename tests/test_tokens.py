@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from multitool.embedding import EmbeddingSpace
-from multitool.tokens import token_list, token_scores
+from multitool.vectors.embedding import EmbeddingSpace
+from multitool.vectors.ranking import token_list, token_scores
 
 UP = torch.tensor([0.0, 1.0])
 

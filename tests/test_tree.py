@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from multitool.tree import (
+from multitool.trees.tree import (
     ROOT,
     Tree,
     coverage,

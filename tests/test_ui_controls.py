@@ -6,13 +6,12 @@ from dataclasses import replace
 import gradio as gr
 import pytest
 
-from multitool.component import Component
 from multitool.errors import UserError
-from multitool.library import Library
-from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.registry import demo_saes, find_sae
-from multitool.ui_components import _line
-from multitool.ui_controls import (
+from multitool.jobs.components import Component
+from multitool.page.feature_choice import _evidence, known_of_feature
+from multitool.page.suggest_tab import _filled
+from multitool.page.vector_controls import (
+    _line,
     _of_model,
     _suitable,
     _weights_help,
@@ -20,9 +19,10 @@ from multitool.ui_controls import (
     control_values,
     vector_recipe,
 )
-from multitool.ui_feature import _evidence, known_of_feature
-from multitool.ui_suggest import _filled
-from multitool.vector import DIRECTIONS
+from multitool.recipes.directions import DIRECTIONS
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.store.library import Library
+from multitool.store.registry import demo_saes, find_sae
 
 
 def test_a_feature_on_neuronpedia_has_a_link_and_its_page_embedded():

@@ -3,7 +3,7 @@
 import pytest
 
 from multitool.errors import UserError
-from multitool.ui_growth import Turns, only_latest, seconds_in_all
+from multitool.page.growth import Turns, only_latest, seconds_in_all
 
 # Of whole growths on the demo, after every level: how many paths the next one follows up, and the seconds until then.
 GROWTHS = {

@@ -3,9 +3,9 @@
 import pytest
 
 from multitool.errors import UserError
-from multitool.recipe import TreeRecipe, VectorRecipe
-from multitool.ui_growth import growth_values, recipes_shown
-from multitool.ui_result import Made, as_shown, cleared_on_error, heading
+from multitool.page.growth import growth_values, recipes_shown
+from multitool.page.result_title import Made, as_shown, cleared_on_error, heading
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 
 RAIN = ["demo/hook_embed", "927", "encoder", 0.5, "", True, True, 2.39, *[0.0] * 8]
 GROWTH = growth_values(TreeRecipe())

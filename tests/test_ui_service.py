@@ -8,17 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from multitool import engine, suggestion
-from multitool.asking import AskTask, CheckTask
-from multitool.document import DefinitionTree
 from multitool.errors import UserError
-from multitool.logit_lens import LensTask
-from multitool.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
-from multitool.scan import ScanTask
-from multitool.settings import Settings
-from multitool.sources import recipe_vector, resolved
-from multitool.task import GrowthTask
-from multitool.ui_service import Service
+from multitool.jobs import suggest as suggestion
+from multitool.jobs import tree as engine
+from multitool.jobs.features import recipe_vector, resolved
+from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask
+from multitool.page.service import Service
+from multitool.page.settings import Settings
+from multitool.recipes.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.store.scans import ScanTask
+from multitool.trees.document import DefinitionTree
 
 RAIN = VectorRecipe(sae="demo/hook_embed", feature=927)
 SMALL = TreeRecipe(cutoff=2e-2)

@@ -9,16 +9,10 @@ import math
 import pytest
 import torch
 
-from multitool.embedding import EmbeddingSpace
 from multitool.errors import UserError
-from multitool.vector import (
-    DIRECTIONS,
-    FeatureWeights,
-    feature_heading,
-    mix_components,
-    needs_scan,
-    placed,
-)
+from multitool.recipes.directions import DIRECTIONS, needs_scan
+from multitool.vectors.embedding import EmbeddingSpace
+from multitool.vectors.vector import FeatureWeights, feature_heading, mix_components, placed
 
 SPACE = EmbeddingSpace(torch.tensor([[4.0, 1.0], [-2.0, 1.0], [1.0, 2.0], [1.0, 0.0]]))
 X, Y = (1.0, 0.0), (0.0, 1.0)

@@ -16,9 +16,10 @@ from tiny import (
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 
-from multitool.registry import find_sae
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.subject import is_word, token_texts
+from multitool.store.registry import find_sae
 from multitool.text import join_tokens
-from multitool.vocabulary import is_word, token_texts
 
 
 def id_of(tokenizer, piece: str) -> int:
@@ -181,7 +182,7 @@ def test_a_turns_end_counts_though_no_configuration_lists_it():
 
 def test_the_ghost_stands_at_one_token_and_the_rest_is_the_prompt(tokenizer):
     subject = tiny_subject("llama", tokenizer)
-    prompt = subject.ghost_prompt('The word "{ghost}" means "', 5)
+    prompt = ghost_prompt(subject, 'The word "{ghost}" means "', 5)
     assert tokenizer.decode(prompt.token_ids) == 'The word "OSS" means "'
     assert tokenizer.decode([prompt.token_ids[prompt.position]]) == "OSS"
     assert prompt.placeholder_id == prompt.token_ids[prompt.position]
@@ -190,14 +191,14 @@ def test_the_ghost_stands_at_one_token_and_the_rest_is_the_prompt(tokenizer):
 def test_a_blank_before_the_ghost_may_belong_to_its_token(sentencepiece):
     # This tokenizer has no token OSS; the X is its only capital, and a blank before it is a token by itself.
     subject = tiny_subject("llama", sentencepiece)
-    prompt = subject.ghost_prompt('a "{ghost}" b "', 5)
+    prompt = ghost_prompt(subject, 'a "{ghost}" b "', 5)
     assert sentencepiece.convert_ids_to_tokens(prompt.placeholder_id) == "X"
 
 
 def test_a_beginning_of_text_that_the_tokenizer_adds_is_part_of_the_prompt():
     tokenizer = sentencepiece_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    prompt = tiny_subject("llama", tokenizer).ghost_prompt('"{ghost}" "', 5)
+    prompt = ghost_prompt(tiny_subject("llama", tokenizer), '"{ghost}" "', 5)
     assert tokenizer.convert_ids_to_tokens(list(prompt.token_ids)) == ["<s>", '"', "X", '"', "▁", '"']
     assert prompt.position == 2
 
@@ -207,7 +208,7 @@ def test_the_ghosts_vector_is_read_in_the_models_own_precision(tokenizer):
     subject.model.to(torch.bfloat16)
     half = RunningSubject(subject.model, tokenizer, "half")
     assert half.space.E.dtype == torch.bfloat16
-    prompt = half.ghost_prompt('"{ghost}" "', 5)
+    prompt = ghost_prompt(half, '"{ghost}" "', 5)
     found = half.next_tokens(prompt, half.space.centroid, 5, 5).start()
     assert found.prob.dtype == np.float32
     assert found.token_id.shape == found.prob.shape == (5,)

@@ -12,15 +12,16 @@ import torch
 from plain_recursion import PlainRecursion, assert_same_tree
 from tiny import PROMPT, random_sae, tiny_model, write_model
 
-from multitool.arithmetic import tokens_meant
-from multitool.document import read_tree
-from multitool.engine import check_tree, definition_tree, scan_if_missing, suggest, token_table
 from multitool.errors import UserError
-from multitool.growth import grow
-from multitool.library import Library
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
-from multitool.sources import FeatureSource, missing_scan, recipe_vector, vector_of
-from multitool.vector import FeatureWeights, random_row
+from multitool.jobs.features import FeatureSource, missing_scan, recipe_vector, vector_of
+from multitool.jobs.local import check_tree, definition_tree, scan_if_missing, suggest, token_table
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.subject import tokens_meant
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.store.library import Library
+from multitool.trees.document import read_tree
+from multitool.trees.growth import grow
+from multitool.vectors.vector import FeatureWeights, random_row
 
 FEATURE = 3
 D = 32  # of the tiny models
@@ -142,7 +143,7 @@ def test_neither_centroid_nor_direction_is_refused(subject, source):
 def test_a_ghost_with_a_real_tokens_embedding_grows_the_tree_of_that_token(subject, source, architecture):
     """Compared with a model whose prompt has exactly that token in the ghost's place, written over by nothing."""
     depth, cutoff, token_id = 3, 2e-2, 77
-    prompt = subject.ghost_prompt(PROMPT, depth)
+    prompt = ghost_prompt(subject, PROMPT, depth)
     vector = vector_of(source, subject, recipe(weights="tokens", tokens=f"#{token_id}"))
     *_, grown = grow(subject.next_tokens(prompt, vector.v, 5, depth), cutoff=cutoff, max_depth=depth, max_nodes=10_000)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, torch.zeros(D))

@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from multitool.continuations import Continuations
-from multitool.subject import GhostPrompt, Subject
+from multitool.model.ghost_prompt import GhostPrompt
+from multitool.model.passes import Continuations
+from multitool.model.subject import Subject
 
 SENTENCES = [
     'A typical definition of "OSS" would be "a small brown dog that barks."',

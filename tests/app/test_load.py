@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from gradio_client import Client
 
-from multitool.engine import definition_tree, token_table
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.jobs.local import definition_tree, token_table
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 
 CLIENTS = 8
 SETTLED = 6  # requests of each until libraries are loaded

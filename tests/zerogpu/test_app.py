@@ -23,20 +23,18 @@ from running import start_app
 from tiny import PROMPT, byte_level_tokenizer, random_sae, tiny_model, write_model
 from visit import open_growth, opened, write
 
-from multitool import engine
-from multitool.asking import AskTask, CheckTask, Place, ReadTask
-from multitool.demo_model import cache_folder
 from multitool.errors import UserError
-from multitool.library import Library
-from multitool.logit_lens import LensTask
-from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
-from multitool.scan import ScanTask
-from multitool.settings import Settings, read_settings
-from multitool.sources import missing_scan
-from multitool.subject import GhostPrompt
-from multitool.task import GrowthTask
-from multitool.tree import NO_TREE
-from multitool.ui_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
+from multitool.jobs import tree as engine
+from multitool.jobs.features import missing_scan
+from multitool.model.ghost_prompt import GhostPrompt
+from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, Place, ReadTask
+from multitool.page.settings import Settings, read_settings
+from multitool.page.zero_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.folders import cache_folder
+from multitool.store.library import Library
+from multitool.store.scans import ScanTask
+from multitool.trees.tree import NO_TREE
 
 ROOT = Path(__file__).parents[2]
 DEMO = "demo/hook_embed"

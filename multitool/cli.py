@@ -1,0 +1,431 @@
+"""The command line: ``python -m multitool tree|tokens|suggest|components|saes``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING
+from itertools import chain
+from pathlib import Path
+from types import UnionType
+from typing import Literal, get_args, get_origin
+
+from multitool.errors import UserError, shown, whole
+from multitool.jobs.components import SHOWN, TOKENS
+from multitool.jobs.local import check_tree, components, suggest, token_table, trees_of_prompts, try_features
+from multitool.jobs.study import Study
+from multitool.jobs.suggest import Suggestion
+from multitool.recipes.captions import changes, distance, fires_told, is_injected, source_told
+from multitool.recipes.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of
+from multitool.store.entries import SaeEntry
+from multitool.store.library import Library
+from multitool.store.models import DEVICES, DTYPES
+from multitool.store.registry import saes
+from multitool.text import percent, visible
+from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
+from multitool.trees.phrases import END, outline
+
+_DEFINITIONS_PRINTED = 15
+_NODES_PRINTED = 60
+_IMAGES = (".png", ".svg", ".pdf")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit status is 0, or 2 for anything that a user can put right."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what this terminal cannot show
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+    except UserError as error:
+        sys.stderr.write(f"multitool: {visible(str(error))}\n")
+        return 2
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, like all others."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}. See `python -m {self.prog} --help`.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="multitool", description="What does an SAE feature mean? Asked of the model's own weights.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    tree = commands.add_parser("tree", help="grow a definition tree")
+    _add_vector_options(tree)
+    _add_settings(tree, TreeRecipe, several="prompt")
+    add = tree.add_argument
+    add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
+    add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
+    add("--image", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+    # The defaults are those of multitool.draw, which is imported only where a picture is wanted.
+    add("--drawn", type=int, metavar="N", help="with --image: draw the N most probable nodes (default: 80)")
+    add("--dpi", type=int, metavar="N", help="with --image FILE.png: pixels per inch, 50 to 600 (default: 150)")
+    add("--dark", action="store_true", help="with --image: light on dark")
+    tree.set_defaults(run=_tree)
+
+    tokens = commands.add_parser("tokens", help="list the tokens nearest to a feature's vector")
+    _add_vector_options(tokens)
+    _add_settings(tokens, ListRecipe)
+    add = tokens.add_argument
+    add("--evidence", action="store_true", help="check the list: do its tokens fire the feature?")
+    add("--csv", type=Path, metavar="FILE", help="write the list as a table")
+    add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
+    tokens.set_defaults(run=_tokens)
+
+    trying = commands.add_parser("suggest", help="try many settings on features and judge each by the evidence")
+    _add_feature_options(trying)
+    which = trying.add_mutually_exclusive_group(required=True)
+    which.add_argument("--feature", type=int, metavar="N", help="one feature's number, from 0")
+    which.add_argument("--features", type=_span, metavar="FIRST:LAST", help="many, the last one not included")
+    _add_settings(trying, TreeRecipe, ("prompt",))
+    add = trying.add_argument
+    add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
+    trying.set_defaults(run=_suggest)
+
+    showing = commands.add_parser("components", help="what the principal components of a model's embeddings are")
+    add = showing.add_argument
+    add("--sae", metavar="NAME", help="an SAE of the model: RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
+    add("--count", type=int, default=SHOWN, metavar="N", help=f"how many, the first ones (default: {SHOWN})")
+    add("--top", type=int, default=TOKENS, metavar="N", help=f"tokens at each end (default: {TOKENS})")
+    add("--json", type=Path, metavar="FILE", help="write them")
+    showing.set_defaults(run=_components)
+
+    listing = commands.add_parser("saes", help="what can be loaded, and on which model")
+    listing.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
+    listing.set_defaults(run=_saes)
+    return parser
+
+
+def _add_feature_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--sae", required=True, metavar="NAME", help="RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
+    add("--dtype", choices=tuple(DTYPES),
+        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
+    add("--device", choices=DEVICES, default="auto", help="where the model runs (default: auto)")
+
+
+def _add_vector_options(parser: argparse.ArgumentParser) -> None:
+    _add_feature_options(parser)
+    _add_settings(parser, VectorRecipe, [setting.name for setting in settings_of(VectorRecipe)][1:])
+
+
+def _add_settings(
+    parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None, several: str = ""
+) -> None:
+    """Options for the settings of a kind of recipe: those of ``names``, or all.
+
+    Args:
+        several: a setting that may be given more than once; the option is then a list, or None if it is not given.
+    """
+    for setting in settings_of(kind):
+        if names is None or setting.name in names:
+            off = setting.default is True  # such a setting is an option to switch it off
+            name = ("no-" if off else "") + setting.name.replace("_", "-")
+            help_ = "do not " + setting.help if off else _help(setting)
+            option = _option(setting)
+            if setting.name == several:
+                help_ += "; give it several times for several trees"
+                option |= {"action": "append", "default": None}
+            parser.add_argument(f"--{name}", dest=setting.name, help=help_, **option)
+
+
+def _option(setting: Setting) -> dict:
+    """How argparse reads a setting, by its type."""
+    given = {"required": True} if setting.default is MISSING else {"default": setting.default}
+    if setting.type is bool:
+        return {"action": "store_false" if setting.default else "store_true"}
+    if get_origin(setting.type) is Literal:
+        return given | {"choices": get_args(setting.type)}
+    if isinstance(setting.type, UnionType):  # of a number and a text: the recipe tells them apart
+        return given | {"type": str, "metavar": "N"}
+    if get_origin(setting.type) is tuple:
+        return given | {"type": get_args(setting.type)[0], "nargs": "+", "metavar": "W"}
+    return given | {"type": setting.type, "metavar": {str: "TEXT", int: "N", float: "X"}[setting.type]}
+
+
+def _help(setting: Setting) -> str:
+    told = setting.help.replace("%", "%%")
+    return told if setting.default in (MISSING, None, (), False, "") else f"{told} (default: {setting.default})"
+
+
+def _tree(options) -> None:
+    vector = _recipe(VectorRecipe, options)
+    recipes = [_recipe(TreeRecipe, options, prompt=prompt) for prompt in options.prompt or [TreeRecipe.prompt]]
+    if options.image and options.image.suffix.lower() not in _IMAGES:
+        raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
+    if options.evidence:
+        vector.single_feature()
+    picture = _picture_options(options)
+    files = [[_numbered(path, tree, len(recipes)) for path in (options.json, options.image)]
+             for tree in range(len(recipes))]
+    _check_writable(*chain(*files))
+    library = _library(options)
+    trees = trees_of_prompts(library, vector, recipes, model=options.model, report=_scanning)
+    for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
+        if options.evidence:
+            document = check_tree(library, document, model=options.model, report=_scanning)
+        if tree == 0:
+            _note_other_model(options.model, library.find(vector.sae))
+        if json_file:
+            _write(json_file, document.to_json().encode())
+        if image:
+            from multitool.pictures.figure import render
+
+            kind = image.suffix.lower().removeprefix(".")
+            _write(image, render(document, [kind], **picture)[kind])
+        if not (json_file or image):
+            print("\n" * (tree > 0), end="")
+            _print_tree(document)
+
+
+def _numbered(path: Path | None, tree: int, n_trees: int) -> Path | None:
+    """The file of one of several trees: tree-1.json, tree-2.json, … for tree.json."""
+    return path if path is None or n_trees == 1 else path.with_stem(f"{path.stem}-{tree + 1}")
+
+
+def _picture_options(options) -> dict:
+    """What ``render`` is asked for, checked before the work."""
+    given = {"drawn": options.drawn, "dpi": options.dpi, "dark": options.dark or None}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not options.image:
+        if given:
+            raise UserError(f"--{next(iter(given))} is about a picture. Add --image FILE.png, or leave it out.")
+        return {}
+    from multitool.pictures.figure import DPI, MOST_NODES  # matplotlib takes a second: only where a picture is wanted
+
+    for name, (low, high) in {"drawn": (1, MOST_NODES), "dpi": DPI}.items():
+        if name in given:
+            whole(given[name], name, low, high)
+    return {"max_nodes" if name == "drawn" else name: value for name, value in given.items()}
+
+
+def _print_tree(document: DefinitionTree) -> None:
+    print(_title(document.settings, document.vector))
+    print(f"Prompt: {visible(document.asked)}")
+    print(f"{len(document.tree)} nodes at cutoff {document.effective_cutoff:.3g} in {document.seconds:.1f} s")
+    print(_shares(document))
+    if document.caution:
+        print(f"{document.caution} --top-k 0 follows all of them.")
+    print()
+    if document.evidence:
+        print(document.evidence["sentence"])
+        print(_figures(document.evidence) + "\n")
+        _print_judged(document.evidence)
+    most = feature_maximum(document.evidence)
+    columns = ""
+    if document.evidence:
+        columns = " (lift in nats per token, fires " + ("in % of its maximum)" if most else "as the SAE gives it)")
+    complete, unfinished = document.most_probable(_DEFINITIONS_PRINTED)
+    for heading, listed in ((f"Most probable definitions{columns}", complete), (UNFINISHED, unfinished)):
+        if listed:
+            print(heading)
+        for found in listed:
+            beside = ""
+            if document.evidence:
+                lift, fires = (of[found.node] for of in (document.tree.lift_per_token, document.tree.activation))
+                beside = f"{lift:6.2f} {100 * fires / most if most else fires:7.{0 if most else 2}f}  "
+            print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
+    shown = min(_NODES_PRINTED, len(document.tree))
+    print(f"\nTree ({END} a definition ends, … +n hidden nodes and their probability; the {shown} most probable nodes)")
+    print(outline(document, _NODES_PRINTED))
+
+
+def _shares(document: DefinitionTree) -> str:
+    """Where the model's answers go."""
+    shares = document.shares
+    beyond = "" if shares.beyond is None else f", {percent(shares.beyond)} cut by top_k"
+    return f"Probability: {percent(shares.in_tree)} in the tree{beyond}, {percent(shares.below)} below the cutoff"
+
+
+def _print_judged(evidence: dict) -> None:
+    most = feature_maximum(evidence)
+    share = "in shares of its maximum" if most else "as the SAE gives it (its maximum is not known)"
+    print(f"Judged by these definitions; how strongly each fires the feature, {share}")
+    for text, activation in judged_definitions(evidence):
+        print(f"{fires_told(activation, most):>13}  {visible(text)}")
+    print()
+
+
+def _figures(evidence: dict) -> str:
+    """The figures of some evidence on one line, those that there are."""
+    numbers = {name: value for name, value in evidence.items() if isinstance(value, (int, float))}
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def _scanning(done: int, total: int) -> None:
+    """The progress of a vocabulary scan, on standard error."""
+    end = "\n" if done == total else ""
+    sys.stderr.write(f"\rmultitool: scanning the vocabulary (once): {done:,} of {total:,} tokens{end}")
+    sys.stderr.flush()
+
+
+def _tokens(options) -> None:
+    vector = _recipe(VectorRecipe, options)
+    recipe = _recipe(ListRecipe, options)
+    _check_writable(options.csv, options.json)
+    library = _library(options)
+    given = {"model": options.model, "report": _scanning}
+    table = token_table(library, vector, recipe, evidence=options.evidence, **given)
+    _note_other_model(options.model, library.find(vector.sae))
+    if options.csv:
+        _write(options.csv, table.to_csv().encode())
+    if options.json:
+        _write(options.json, json.dumps(table.to_dict(), ensure_ascii=False, allow_nan=False).encode())
+    if not (options.csv or options.json):
+        print(_title(table.settings, table.vector) + "\n")
+        if table.evidence:
+            print("\n".join([table.evidence.sentence, _figures(table.evidence.to_dict())]).strip() + "\n")
+        _, _, _, *measures = (column.replace("distance_to_", "to ") for column in table.columns)
+        print("{:>4}  {:24} {:>8}".format(*table.columns) + "".join(f" {measure:>10}" for measure in measures))
+        for rank, token, token_id, *numbers in table.rows:
+            beside = "".join(f" {number:10.4f}" for number in numbers)
+            print(f"{rank:4}  {visible(token, spaces=True):24} {token_id:8}{beside}")
+
+
+def _span(text: str) -> range:
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(f"--features is {shown(text)}; write it as FIRST:LAST, e.g. 0:500.")
+    return range(int(first), int(last))
+
+
+def _suggest(options) -> None:
+    features = range(options.feature, options.feature + 1) if options.features is None else options.features
+    vector, tree = VectorRecipe(sae=options.sae, feature=features[0]), TreeRecipe(prompt=options.prompt)
+    _check_writable(options.json)
+    library = _library(options)
+    library.sae(library.find(vector.sae)).check(features[-1])
+    if options.features is None:
+        found = suggest(library, vector, tree, model=options.model, report=_scanning)
+    else:
+        found = _study(library, vector, tree, features, options.model)
+    _note_other_model(options.model, library.find(vector.sae))
+    if options.json:
+        _write(options.json, json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False).encode())
+        return
+    print(f"{found.sentence}\n")
+    if options.features is None:
+        print(f"Grow it with: {_options_of(found)}\n")
+    rows = [found.columns, *(["" if value is None else str(value) for value in row] for row in found.rows)]
+    wide = [max(10, *map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{value:>{width}}" for value, width in zip(row, wide, strict=True)))
+
+
+def _options_of(found: Suggestion) -> str:
+    """What the command ``tree`` is given for the settings that were found best."""
+    recipe = found.recipe
+    told = f"--weights {recipe.weights}"
+    if recipe.scale is not None:
+        told += f" --scale {recipe.scale:.9g}"
+    if recipe.pca:
+        told += f" --pca {' '.join(f'{weight:g}' for weight in recipe.pca)}"
+    for name, value in found.growth.items():
+        if found.tree.inject_layer >= 0 and value != getattr(TreeRecipe, name):
+            told += f" --{name.replace('_', '-')} {value}"
+    return told
+
+
+def _study(
+    library: Library, vector: VectorRecipe, tree: TreeRecipe, features: range, model: str | None
+) -> Study:
+    trials = []
+    for tried in try_features(library, vector, features, tree, model=model, report=_scanning):
+        trials += tried
+        sys.stderr.write(f"\rmultitool: settings tried on features up to {trials[-1].feature} of {features[-1]} ")
+        sys.stderr.flush()
+    sys.stderr.write("\n")
+    if not trials:
+        raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
+    return Study(trials)
+
+
+def _components(options) -> None:
+    _check_writable(options.json)
+    library = Library(device="cpu", allow_folder=True)
+    found = components(library, options.sae, model=options.model, count=options.count, top=options.top)
+    if options.json:
+        listed = [component.to_dict() for component in found]
+        _write(options.json, json.dumps(listed, ensure_ascii=False, allow_nan=False).encode())
+        return
+    for component in found:
+        print(f"component {component.index}: {percent(component.share)} of the variance")
+        for sign, tokens in (("+", component.positive), ("-", component.negative)):
+            print(f"  {sign}  " + " ".join(visible(token, spaces=True) for token in tokens))
+
+
+def _saes(options) -> None:
+    entries = saes(options.search)
+    if not entries:
+        raise UserError(f"No SAE matches {options.search!r}. Try fewer words, or a model's name.")
+    rows = [("SAE", "MODEL", "HOOK", "FEATURES", "NEURONPEDIA")]
+    for entry in entries:
+        model = entry.model + (" (gated)" if entry.gated else "")
+        rows.append((entry.name, model, entry.hook, str(entry.d_sae or "?"), entry.neuronpedia_id or ""))
+    wide = [max(len(row[column]) for row in rows) for column in range(4)]
+    for name, model, hook, d_sae, neuronpedia in rows:
+        print(f"{name:{wide[0]}}  {model:{wide[1]}}  {hook:{wide[2]}}  {d_sae:>{wide[3]}}  {neuronpedia}".rstrip())
+
+
+def _recipe(kind: type, options, **instead):
+    """The recipe of that kind in the options.
+
+    Args:
+        instead: settings that count in place of the options.
+    """
+    return kind(**{setting.name: getattr(options, setting.name) for setting in settings_of(kind)} | instead)
+
+
+def _library(options) -> Library:
+    return Library(dtype=options.dtype, device=options.device, allow_folder=True)
+
+
+def _note_other_model(model: str | None, entry: SaeEntry) -> None:
+    """An SAE may be read on another model of the same width; whoever does so should know it."""
+    if model and entry.model and Path(model).name.lower() != Path(entry.model).name.lower():
+        sys.stderr.write(f"multitool: note: {entry.name} was trained on {entry.model}, not on {model}.\n")
+
+
+def _title(settings: dict, vector: dict) -> str:
+    told = source_told(settings)
+    if not is_injected(settings):
+        told += f", scale {settings['scale']:.3g}"
+    told += f", on {settings['model']}"
+    return visible("; ".join([told, distance(settings, vector), *changes(settings)]))
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Before the work, not after it: can these files be written?"""
+    for path in paths:
+        if path is None:
+            continue
+        try:
+            existed = path.exists()
+            path.open("ab").close()
+        except OSError as error:
+            raise _not_written(path, error) from error
+        if not existed:
+            path.unlink()
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    print(f"wrote {path}")
+
+
+def _not_written(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written: {error.strerror}. Name a file in a folder that you may write to.")
+

@@ -1,0 +1,5 @@
+"""Does what fires a feature agree with a tree or a list? Pure numbers, no torch, no model.
+
+- ``statistics``: AUROC, average precision, ranks, intervals
+- ``verdicts``: the evidence for a list and for a tree, with a verdict and a sentence
+"""

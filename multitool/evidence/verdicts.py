@@ -1,0 +1,272 @@
+"""Evidence for a list or a tree: how far it agrees with what really fires the feature. Plain numbers.
+
+Nothing is judged on the tokens that its direction was made from, and every figure stands beside the same figure of
+random directions or of other features: what those reach is chance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from multitool.evidence.statistics import auroc, average_precision, rank, share_at_least
+
+FIRST = 10  # tokens that count as found at once
+LEAST_HITS = 3  # tokens or definitions that must fire a feature before a list or a tree agrees with it
+SURE, LIKELY = 0.01, 0.05  # among so large a share of all features; as often a random direction comes there
+LEAST_TO_JUDGE = 5  # tokens that must fire a feature before its list is judged
+RANDOM_LISTS = 20
+DEFINITIONS_JUDGED = 10
+CONTROL_FEATURES = 16
+
+AGREES, PARTLY, NO, UNKNOWN, NOT_APPLICABLE = "agrees", "partly", "no", "unknown", "not_applicable"
+
+
+@dataclass(frozen=True)
+class ListEvidence:
+    """How a token list agrees with the feature's activation on each token alone.
+
+    A list of what a direction makes the model say (logit_lens) has the activations and nothing else: what fires a
+    feature and what it writes may be different things, so by the one the other cannot be judged.
+    """
+
+    activations: np.ndarray  # (V,) of the feature
+    judged_on: int | None = None  # tokens of texts that the direction was not made from; None: it cannot be judged so
+    left_out: int | None = None  # those that it was made from
+    firing: int | None = None  # tokens among the judged that fire the feature
+    hits: int | None = None  # of the first FIRST judged tokens of the list, how many fire it
+    hits_chance: float | None = None  # of lists of random directions, on average
+    auroc: float | None = None  # of the list's score; None if no token fires
+    auroc_chance: float | None = None
+    average_precision: float | None = None
+    average_precision_chance: float | None = None
+    beaten_by: float | None = None  # share of random directions whose average precision is as high
+    in_texts: tuple[tuple[int, int], ...] = ()  # on these tokens it fires most in texts: id, rank in the whole list
+
+    def to_dict(self) -> dict:
+        """For JSON: the figures, the verdict and the sentence; not the activations, which stand in the list."""
+        figures = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "activations"}
+        return figures | {"verdict": self.verdict, "sentence": self.sentence}
+
+    @property
+    def verdict(self) -> str:
+        """``agrees``, ``partly``, ``no``, ``unknown`` or ``not_applicable``; ``sentence`` says the rule."""
+        if self.judged_on is None:
+            return NOT_APPLICABLE
+        if self.firing < LEAST_TO_JUDGE:
+            return UNKNOWN
+        if self.beaten_by > 0 or self.auroc <= self.auroc_chance:
+            return NO
+        return AGREES if self.hits >= max(LEAST_HITS, 2 * self.hits_chance) else PARTLY
+
+    @property
+    def sentence(self) -> str:
+        """What the figures mean, for a reader."""
+        match self.verdict:
+            case "not_applicable":
+                return (
+                    "A list by logit lens is not judged by what fires the feature: it tells what the direction makes "
+                    "the model say, not what the feature looks for. The activations are for information only."
+                )
+            case "unknown":
+                left = " besides those that the list was made from" if self.left_out else ""
+                return (
+                    f"This list cannot be judged: {self.firing or 'no'} token{'' if self.firing == 1 else 's'}{left} "
+                    "fire the feature when they stand alone."
+                )
+            case "no":
+                return (
+                    "Do not trust this list: lists of random directions find the tokens that fire the feature about as "
+                    "well."
+                )
+        found = f"{self.hits} of its first {FIRST} tokens fire it, and by chance {self.hits_chance:.1f}"
+        if self.verdict == AGREES:
+            return f"This list agrees with what fires the feature: {found}."
+        return f"This list agrees with what fires the feature only further down: {found}."
+
+
+def list_evidence(
+    scores: np.ndarray,
+    activations: np.ndarray,
+    judged: np.ndarray,
+    made_from: np.ndarray,
+    in_texts: Sequence[int] = (),
+) -> ListEvidence:
+    """Judge a token list.
+
+    Args:
+        scores: (1 + r, V), smaller fits better: of the list, and of r random directions as far out.
+        activations: (V,) of the feature on each token alone.
+        judged: (V,) bool, tokens that may be judged on.
+        made_from: (V,) bool, tokens that the direction was made from; they are left out.
+        in_texts: ids of tokens on which the feature fires most in real texts.
+    """
+    rest = judged & ~made_from & np.isfinite(scores[0])
+    fires, fits = activations[rest] > 0, -scores[:, rest]
+    found = [average_precision(row, fires) for row in fits]
+    areas = [auroc(row, fires) for row in fits]
+    hits = [int(fires[np.argpartition(-row, min(FIRST, len(row)) - 1)[:FIRST]].sum()) for row in fits]
+    fire_at_all = found[0] is not None
+    return ListEvidence(
+        activations=activations,
+        judged_on=int(rest.sum()),
+        left_out=int((judged & made_from).sum()),
+        firing=int(fires.sum()),
+        hits=hits[0],
+        hits_chance=float(np.mean(hits[1:])),
+        auroc=areas[0],
+        auroc_chance=float(np.mean(areas[1:])) if areas[0] is not None else None,
+        average_precision=found[0],
+        average_precision_chance=float(np.mean(found[1:])) if fire_at_all else None,
+        beaten_by=share_at_least(found[0], np.array(found[1:])) if fire_at_all else None,
+        in_texts=tuple((token_id, list_rank(scores[0], token_id)) for token_id in in_texts),
+    )
+
+
+def list_rank(scores: np.ndarray, token_id: int) -> int:
+    """A token's place in the list of all tokens by rising score, from 1."""
+    return int(np.count_nonzero(scores < scores[token_id])) + 1
+
+
+@dataclass(frozen=True)
+class DefinitionScores:
+    """How a tree's definitions, read as plain text, agree with the feature."""
+
+    hits: int  # on how many of its definitions the feature fires
+    n_definitions: int  # that were read
+    hits_others: int  # the same on other features' definitions
+    n_others: int
+    auroc: float  # of the activation on its own definitions against that on others'; 0.5 by chance
+    rank: float  # of the feature when all are asked, 1 the best
+    n_features: int
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of its definitions on which the feature fires."""
+        return self.hits / self.n_definitions
+
+    @property
+    def hit_rate_chance(self) -> float:
+        """The same on other features' definitions."""
+        return self.hits_others / self.n_others
+
+    @property
+    def reciprocal_rank(self) -> float:
+        return 1 / self.rank
+
+
+def definition_scores(own: np.ndarray, others: np.ndarray, feature: int) -> DefinitionScores:
+    """Judge definitions by what fires on them.
+
+    All features are asked: each gets the mean of its activation over the definitions, less its mean over the others'
+    definitions (features that fire on everything would come first otherwise).
+
+    Args:
+        own: (n, d_sae), every feature's strongest activation on each definition.
+        others: (m, d_sae), the same on definitions of other features.
+        feature: the one that was defined.
+    """
+    mine, theirs = own[:, feature], others[:, feature]
+    area = auroc(np.concatenate([mine, theirs]), np.arange(len(own) + len(others)) < len(own))
+    return DefinitionScores(
+        hits=int((mine > 0).sum()),
+        n_definitions=len(mine),
+        hits_others=int((theirs > 0).sum()),
+        n_others=len(theirs),
+        auroc=area,
+        rank=rank(own.mean(axis=0) - others.mean(axis=0), feature),
+        n_features=own.shape[1],
+    )
+
+
+def strongest(activations: np.ndarray, text: Sequence[int], made_from: np.ndarray) -> np.ndarray:
+    """Every feature's strongest activation in a text, where its token is none that the direction was made from.
+
+    Args:
+        activations: (tokens, d_sae).
+        made_from: (V,) bool.
+
+    Returns:
+        (d_sae,), 0 where no position is left.
+    """
+    left = ~made_from[list(text)]
+    return activations[left].max(axis=0) if left.any() else np.zeros(activations.shape[1], dtype=activations.dtype)
+
+
+def tree_verdict(scores: DefinitionScores | None, fires_at_all: float, left_out: int) -> str:
+    """``agrees``, ``partly``, ``no`` or ``unknown``. A tree agrees only if several of its definitions fire the feature:
+    from one or two nothing follows for the rest of the tree.
+
+    Args:
+        fires_at_all, left_out: as in ``TreeEvidence``.
+    """
+    if scores is None:
+        return UNKNOWN
+    if scores.hit_rate <= scores.hit_rate_chance or scores.auroc <= 0.5:
+        return UNKNOWN if left_out and fires_at_all > scores.hit_rate else NO
+    place = scores.rank / scores.n_features
+    if place <= SURE and scores.hits >= LEAST_HITS:
+        return AGREES
+    return PARTLY if place <= LIKELY else NO
+
+
+@dataclass(frozen=True)
+class TreeEvidence:
+    """How a definition tree agrees with the feature."""
+
+    scores: DefinitionScores | None  # None if there was no definition to read
+    fires_at_all: float  # share of its definitions on which the feature fires, left-out tokens included
+    lift_centroid: float  # nats: mean lift of the judged definitions against the centroid's ghost, by probability
+    lift_random: float  # and against random ghosts
+    entropy: float  # nats: of the first token
+    entropy_centroid: float
+    self_similarity: float | None  # cosine of the last prompt position's residual and W_dec; None on the embedding
+    self_similarity_centroid: float | None
+    encoder_decoder_cosine: float
+    lists_shared: int  # tokens that the encoder's and the decoder's lists of the nearest 100 share
+    left_out: int  # tokens that the direction was made from: their positions in definitions do not count
+    feature_maximum: float | None = None  # how strongly it fires where it fires most; None if that is not known
+    judged: tuple[tuple[str, float], ...] = ()  # the definitions that were read, and how strongly each fires it
+
+    def to_dict(self) -> dict:
+        """For JSON: the figures, the verdict, the sentence, and the judged definitions with their activations."""
+        others = [item.name for item in fields(self) if item.name not in ("scores", "judged")]
+        figures = {name: getattr(self, name) for name in others}
+        names = ["hit_rate", "hit_rate_chance", *(item.name for item in fields(DefinitionScores))]
+        scores = {name: getattr(self.scores, name, None) for name in names}
+        judged = {"judged_texts": [text for text, _ in self.judged],
+                  "judged_activations": [activation for _, activation in self.judged]}
+        return scores | figures | judged | {"verdict": self.verdict, "sentence": self.sentence}
+
+    @property
+    def verdict(self) -> str:
+        """By ``tree_verdict``."""
+        return tree_verdict(self.scores, self.fires_at_all, self.left_out)
+
+    @property
+    def sentence(self) -> str:
+        """What the figures mean, for a reader."""
+        if self.scores is None:
+            return "This tree cannot be judged: it has no definition to read."
+        if self.verdict == UNKNOWN:
+            return (
+                "This tree cannot be judged: in its definitions the feature fires only on tokens that its direction "
+                "was made from, which proves nothing."
+            )
+        scores = self.scores
+        on = f"on {scores.hits or 'none'} of these {scores.n_definitions} definitions"
+        if scores.n_definitions == 1:
+            on = "on its one definition" if scores.hits else "not on its one definition"
+        figures = (
+            f"The feature fires {on} (on those of other features on "
+            f"{scores.hits_others} of {scores.n_others}) and is number {scores.rank:,.0f} of {scores.n_features:,} "
+            "when all features are asked"
+        )
+        match self.verdict:
+            case "agrees":
+                return f"This tree agrees with what fires the feature. {figures}."
+            case "partly" if scores.hits < LEAST_HITS:
+                return f"{figures}: too few to vouch for the rest of the tree."
+            case "partly":
+                return f"This tree agrees in part with what fires the feature. {figures}."
+        return f"Do not trust this tree. {figures}."

@@ -1,0 +1,272 @@
+"""A recipe's features: found, loaded, and made into a vector.
+
+``resolve`` finds and loads everything that a vector recipe names, once; what it gives is handed on from there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multitool.errors import UserError, size_shown
+from multitool.jobs.steps import Job, Prepare
+from multitool.jobs.steps import Scan as ScanStep
+from multitool.model.subject import Subject, tokens_meant
+from multitool.recipes.directions import DIRECTIONS, needs_scan
+from multitool.recipes.recipe import VectorRecipe
+from multitool.store.library import Library
+from multitool.store.saes import Sae
+from multitool.store.scans import MAX_BYTES, Scan, ScanTask
+from multitool.vectors.scan_directions import mapped_half, usual_tokens, vocabulary_direction
+from multitool.vectors.vector import (
+    FeatureVector,
+    FeatureWeights,
+    Heading,
+    combined,
+    feature_heading,
+    placed,
+    random_row,
+    token_sum,
+)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A feature of a vector, loaded."""
+
+    sae: Sae
+    index: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A vector recipe with all that it names, loaded. The model does not run."""
+
+    library: Library
+    recipe: VectorRecipe  # its weights are told
+    subject: Subject
+    terms: tuple[Term, ...]  # its features; those of a single one are ``sae`` and ``index``
+
+    @property
+    def sae(self) -> Sae:
+        """That of the recipe's one feature."""
+        return self.terms[0].sae
+
+    @property
+    def index(self) -> int:
+        """The recipe's one feature. Raises UserError if there are several."""
+        return self.recipe.single_feature()
+
+    def by(self, recipe: VectorRecipe) -> "Resolved":
+        """The same features by a recipe that differs in how their vector is made."""
+        return replace(self, recipe=recipe)
+
+
+def resolve(library: Library, recipe: VectorRecipe, model: str | None = None) -> Resolved:
+    """Find and load what a recipe names; where it names no weights, those that suit its SAE.
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: an SAE or its model cannot be had, belongs to another model than the recipe's, or lacks the feature.
+    """
+    own = library.find(recipe.sae)
+    entries = [library.find(term.sae) if term.sae else own for term in recipe.terms]
+    for entry in entries:
+        if entry.model != own.model:
+            raise UserError(
+                f"feature has a term of {entry.name}, which belongs to {entry.model}, and {own.name} belongs to "
+                f"{own.model}. The features of one vector must be of SAEs of the same model."
+            )
+    terms = []
+    for term, entry in zip(recipe.terms, entries, strict=True):
+        sae, subject = library.load(entry, model)
+        sae.check(term.feature)
+        terms.append(Term(sae, term.feature, term.weight))
+    return Resolved(library, with_weights(library, recipe), subject, tuple(terms))
+
+
+def with_weights(library: Library, recipe: VectorRecipe) -> VectorRecipe:
+    """The recipe with the weights that suit its SAE, where it names none. Raises UserError if there is no such SAE."""
+    return recipe if recipe.weights else replace(recipe, weights=library.find(recipe.sae).default_weights)
+
+
+def compared(target: Resolved) -> Resolved:
+    """How other features' vectors are made to compare with a recipe's: by the same recipe; or, where no feature has a
+    part in that, by the weights that suit the SAE."""
+    recipe = target.recipe
+    return target if DIRECTIONS[recipe.weights].of_feature else target.by(recipe.by(target.sae.entry.default_weights))
+
+
+# Vocabulary scans
+
+
+def scans(target: Resolved, *, always: bool = False) -> Job[None]:
+    """Do the vocabulary scans that must be there before anything is made of a recipe.
+
+    Args:
+        always: one is needed whatever the recipe's direction, to know what fires its one feature.
+
+    Raises:
+        UserError: the scans of all layers are too large together, or one cannot be done.
+    """
+    while task := (yield Prepare(partial(missing_scan, target, always=always))):
+        yield ScanStep(task)
+
+
+def missing_scan(target: Resolved, *, always: bool = False) -> ScanTask | None:
+    """The first of the vocabulary scans that ``scans`` has to do, if any: features of several layers need several."""
+    if not (always or needs_scan(target.recipe.weights)):
+        return None
+    library = target.library
+    entries = {library.scan_task(term.sae.entry, target.subject): term.sae.entry for term in target.terms}
+    n_bytes = sum(task.n_bytes for task in entries)
+    if len(entries) > 1 and n_bytes > MAX_BYTES:
+        raise UserError(
+            f"The features of this vector need vocabulary scans of {len(entries)} layers, {size_shown(n_bytes)} in "
+            f"all; {size_shown(MAX_BYTES)} are kept. Use features of fewer layers, or encoder or decoder weights."
+        )
+    return next((task for task, entry in entries.items() if not library.scan(entry, target.subject)), None)
+
+
+def countable_tokens(subject: Subject, scan: Scan) -> Tensor:
+    """Tokens of texts whose residual is not out of the ordinary: (V,) bool."""
+    return torch.from_numpy(subject.in_texts) & usual_tokens(torch.from_numpy(scan.norms))
+
+
+# What a direction is made from
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """A feature, and what its direction can be made from."""
+
+    index: int
+    weights: FeatureWeights
+    activations: Tensor | None = None  # (V,) on each token alone; None without a scan
+    strongest_ids: Tensor | None = None  # tokens that the vocabulary direction is made from
+    countable: Tensor | None = None  # (V,) bool, as ``countable_tokens``
+
+    def made_from(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
+        """The tokens, standing alone, that a direction was made from: (V,) bool. No list is judged on them."""
+        if recipe.weights == "mapped":
+            return mapped_half(subject.space.n_tokens).numpy()
+        return self.used_in_texts(recipe, subject)
+
+    def used_in_texts(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
+        """The tokens that a direction took from what fires this feature, or that it is: (V,) bool. No text is judged on
+        them.
+
+        The map is none of that: it was made without looking at any feature.
+        """
+        used = np.zeros(subject.space.n_tokens, dtype=bool)
+        if recipe.weights == "vocabulary":
+            used[self.strongest_ids.numpy()] = True
+        elif recipe.weights == "tokens":
+            used[[token_id for token_id, _ in tokens_meant(subject, recipe.tokens)]] = True
+        return used
+
+
+def feature_sources(
+    library: Library, sae: Sae, subject: Subject, features: Sequence[int], *, scan: bool
+) -> list[FeatureSource]:
+    """Features of an SAE, with what the scan tells of them.
+
+    Args:
+        scan: use the vocabulary scan, which must be there.
+
+    Raises:
+        UserError: there is no such feature.
+    """
+    rows = [sae.feature(feature) for feature in features]
+    if not scan:
+        return [FeatureSource(feature, weights) for feature, weights in zip(features, rows, strict=True)]
+    scanned = library.scan(sae.entry, subject)
+    if scanned is None:
+        raise ValueError("the vocabulary must be scanned first: see scans")
+    countable = countable_tokens(subject, scanned)
+    to_embeddings = library.embedding_map(scanned, subject)
+    activations = library.activations(sae.entry, scanned, features)
+    sources = []
+    for feature, weights, fires in zip(features, rows, activations.T, strict=True):
+        found = vocabulary_direction(fires.where(countable, 0.0), subject.space)
+        weights = replace(weights, vocabulary=found.f, mapped=weights.decoder @ to_embeddings)
+        sources.append(FeatureSource(feature, weights, fires, found.token_ids, countable))
+    return sources
+
+
+def feature_source(target: Resolved, *, scan: bool = False) -> FeatureSource:
+    """The recipe's one feature.
+
+    Args:
+        scan: with what the vocabulary scan tells, even if the recipe's direction does not need it.
+    """
+    scan = scan or needs_scan(target.recipe.weights)
+    source, = feature_sources(target.library, target.sae, target.subject, [target.index], scan=scan)
+    return source
+
+
+# From there to a vector
+
+
+def heading_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Heading:
+    """The direction of a feature by a recipe. Raises UserError if there is none."""
+    weights, space = source.weights, subject.space
+    if recipe.weights == "tokens":
+        tokens = tokens_meant(subject, recipe.tokens)
+        weights = replace(weights, tokens=token_sum(space, tokens, centroid=recipe.centroid))
+    elif recipe.weights == "random":
+        weights = replace(weights, random=random_row(source.index, space.d_model))
+    return feature_heading(weights, space, recipe.weights, recipe.encoder_share)
+
+
+def recipe_heading(target: Resolved) -> Heading:
+    """The direction of a recipe, of one feature or of several, ``u(sum w_j f_j)``; a scan that it needs must be there.
+
+    Raises:
+        UserError: there is none.
+    """
+    subject, recipe = target.subject, target.recipe
+    headings = [
+        heading_of(source, subject, recipe)
+        for term in target.terms
+        for source in feature_sources(
+            target.library, term.sae, subject, [term.index], scan=needs_scan(recipe.weights)
+        )
+    ]
+    if isinstance(recipe.feature, int):
+        return headings[0]
+    return combined(headings, [term.weight for term in target.terms])
+
+
+def vector_to(heading: Heading, subject: Subject, recipe: VectorRecipe) -> FeatureVector:
+    """The vector that a recipe makes of a direction. Raises UserError if it is none."""
+    return placed(heading, subject.space, centroid=recipe.centroid, scale=recipe.scale, pca=recipe.pca)
+
+
+def recipe_vector(target: Resolved) -> FeatureVector:
+    """The vector of a recipe. Raises UserError if there is none."""
+    return vector_to(recipe_heading(target), target.subject, target.recipe)
+
+
+def vector_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> FeatureVector:
+    """The vector of a feature by a recipe. Raises UserError if there is none."""
+    return vector_to(heading_of(source, subject, recipe), subject, recipe)
+
+
+def vectors_of(
+    sources: Sequence[FeatureSource], subject: Subject, recipe: VectorRecipe
+) -> list[tuple[FeatureSource, FeatureVector]]:
+    """The vectors of those features that have one by the recipe."""
+    found = []
+    for source in sources:
+        try:
+            found.append((source, vector_of(source, subject, recipe)))
+        except UserError:  # a dead feature, or one that no token fires
+            continue
+    return found

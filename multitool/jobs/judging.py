@@ -1,0 +1,218 @@
+"""What evidence is made of: definitions read by the SAE, other features to compare with, the verdict on a list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from multitool.evidence.verdicts import (
+    CONTROL_FEATURES,
+    DEFINITIONS_JUDGED,
+    RANDOM_LISTS,
+    DefinitionScores,
+    ListEvidence,
+    definition_scores,
+    list_evidence,
+    strongest,
+)
+from multitool.jobs.features import (
+    FeatureSource,
+    Resolved,
+    feature_sources,
+    vectors_of,
+)
+from multitool.model.subject import Subject
+from multitool.model.tasks import Asked, Text
+from multitool.recipes.directions import needs_scan
+from multitool.recipes.recipe import ListRecipe, TreeRecipe
+from multitool.store.encoder import Encoder
+from multitool.store.saes import Sae, strongest_contexts
+from multitool.text import join_tokens, spelling_key
+from multitool.trees.tree import Tree, most_probable, narrowed, trim
+from multitool.vectors.ranking import token_scores
+from multitool.vectors.vector import FeatureVector
+
+_MOST_LIFT = 50.0  # nats; a path that a control rules out would have an infinite one
+DEFINITIONS_ASKED = 2 * DEFINITIONS_JUDGED  # the first that say different things are judged
+# Definitions are judged on small trees: others' must be grown for comparison.
+_SMALL = {"cutoff": 2e-3, "max_depth": 12, "max_nodes": 40}
+
+
+def judge_list(
+    target: Resolved, source: FeatureSource, list_recipe: ListRecipe, vector: FeatureVector
+) -> ListEvidence:
+    """The evidence for a token list by its own measure, which needs the source's activations.
+
+    A list by activation agrees with the activations by itself; of it the score is judged. A list of words is judged on
+    words. A list by logit_lens is not judged.
+    """
+    if list_recipe.measure == "logit_lens":
+        return ListEvidence(source.activations.numpy())
+    subject = target.subject
+    among = subject.words if list_recipe.words else np.ones(subject.space.n_tokens, dtype=bool)
+    vs = torch.cat([vector.v[None], random_ghosts(subject, vector.distance_from_centroid, RANDOM_LISTS)])
+    scores = token_scores(
+        subject.space,
+        vs,
+        list_recipe.exponent,
+        measure="score" if list_recipe.measure == "activation" else list_recipe.measure,
+        negative=list_recipe.negative,
+        among=torch.from_numpy(among),
+    )
+    return list_evidence(
+        scores,
+        source.activations.numpy(),
+        source.countable.numpy() & among,
+        source.made_from(target.recipe, subject),
+        [token_id for token_id in tokens_in_texts(target.sae, subject, source.index) if among[token_id]],
+    )
+
+
+def random_ghosts(subject: Subject, distance: float, n: int, seed: int = 0) -> torch.Tensor:
+    """Random vectors at that distance from the centroid, the same for a seed: (n, d_model)."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(n, subject.space.d_model, generator=generator)
+    return subject.space.centroid + distance * directions / directions.norm(dim=1, keepdim=True)
+
+
+def tokens_in_texts(sae: Sae, subject: Subject, feature: int) -> list[int]:
+    """The tokens of the contexts kept with an SAE on which the feature fires most, strongest first.
+
+    None for an SAE on the embedding, whose "contexts" are the tokens themselves.
+    """
+    if sae.entry.kind == "embed":
+        return []
+    found = []
+    for context in strongest_contexts(sae.entry, feature):
+        ids = subject.tokenizer(context.token, add_special_tokens=False)["input_ids"]
+        if len(ids) == 1 and ids[0] not in found:
+            found.append(ids[0])
+    return found
+
+
+def lifts_of(own: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """The lifts of a tree's nodes, (n, 2), as in ``Tree``.
+
+    Args:
+        own: (n,), log-probability of each node's path under its own ghost.
+        controls: (1 + r, n): the same under the centroid's ghost and under r random ones.
+    """
+    randoms = np.logaddexp.reduce(controls[1:], axis=0) - np.log(len(controls) - 1)
+    return np.clip((own - np.stack([controls[0], randoms])).T, -_MOST_LIFT, _MOST_LIFT)
+
+
+def mean_lifts(tree: Tree, nodes: Sequence[int]) -> np.ndarray:
+    """The mean of both lifts over some nodes by their probability: (2,)."""
+    weights = tree.cumulative_prob[nodes]
+    return weights @ tree.lifts[nodes] / weights.sum() if weights.sum() else np.zeros(2)
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A definition of a feature, and what fires on it."""
+
+    feature: int
+    text: Text
+    fires: np.ndarray  # (tokens, d_sae)
+
+
+def read_definitions(encoder: Encoder, features: Sequence[int], asked: Sequence[Asked]) -> list[ReadText]:
+    """The definitions of some features with what fires on them, in order."""
+    return [
+        ReadText(feature, text, fires)
+        for feature, answer in zip(features, asked, strict=True)
+        for text, fires in zip(answer.texts, activations_on(encoder, answer.residuals), strict=True)
+    ]
+
+
+def judged_texts(texts: Sequence[Text], token_texts: Sequence[str]) -> list[tuple[Text, str]]:
+    """The definitions that are judged, and what they spell: the first ``DEFINITIONS_JUDGED`` that say different things.
+
+    "rain", "Rain" and "rain." are one: what fires on the one fires on the others, and would count three times.
+
+    Args:
+        texts: the most probable ones first.
+        token_texts: of all tokens by id.
+    """
+    found: dict[str, tuple[Text, str]] = {}
+    for text in texts:
+        spelled = join_tokens(token_texts[token_id] for token_id in text).strip()
+        found.setdefault(spelling_key(spelled), (text, spelled))
+    return list(found.values())[:DEFINITIONS_JUDGED]
+
+
+def read_judged(
+    encoder: Encoder, features: Sequence[int], asked: Sequence[Asked], token_texts: Sequence[str]
+) -> list[ReadText]:
+    """Of the definitions of some features those that are judged, as ``read_definitions``."""
+    chosen = []
+    for answer in asked:
+        rows = dict(zip(answer.texts, answer.residuals, strict=True))
+        texts = [text for text, _ in judged_texts(answer.texts, token_texts)]
+        chosen.append(replace(answer, texts=texts, residuals=[rows[text] for text in texts]))
+    return read_definitions(encoder, features, chosen)
+
+
+def scores_of(
+    feature: int, own: Sequence[ReadText], controls: Sequence[ReadText], made_from: np.ndarray
+) -> DefinitionScores | None:
+    """The scores of a feature's definitions against those of other features; None if there are none.
+
+    Args:
+        controls: definitions of other features; should the feature be among these, its own do not count.
+        made_from: (V,) bool, tokens that do not count.
+    """
+    others = [found for found in controls if found.feature != feature]
+    if not own or not others:
+        return None
+    return definition_scores(*(
+        np.stack([strongest(found.fires, found.text, made_from) for found in listed]) for listed in (own, others)
+    ), feature)
+
+
+def activations_on(encoder: Encoder, residuals: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """All features' activations on some texts: of each (tokens, d_sae), from its residuals (tokens, d_model)."""
+    if not residuals:
+        return []
+    fires = encoder.encode(torch.from_numpy(np.concatenate(residuals))).numpy()
+    return np.split(fires, np.cumsum([len(rows) for rows in residuals])[:-1])
+
+
+def control_sources(target: Resolved) -> list[tuple[FeatureSource, FeatureVector]]:
+    """Features to compare with, and their vectors by the recipe: always the same features of an SAE.
+
+    One more than are needed, should one of them be the feature itself.
+    """
+    sae, subject, scan = target.sae, target.subject, needs_scan(target.recipe.weights)
+    features = np.random.default_rng(0).permutation(sae.d_sae)[: CONTROL_FEATURES + 1].tolist()
+    sources = feature_sources(target.library, sae, subject, features, scan=scan)
+    return vectors_of(sources, subject, target.recipe)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """0 where one of them is zero or not finite (a dead feature's unused weights)."""
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / lengths if 0 < lengths < np.inf else 0.0
+
+
+def small_recipe(recipe: TreeRecipe, effective_cutoff: float = 0.0) -> TreeRecipe:
+    """The settings of the small trees whose definitions are judged; they grow undisturbed."""
+    return replace(
+        recipe,
+        steer_strength=0.0,
+        clamp=None,
+        inject_layer=-1,
+        # So few nodes of all next tokens would be nothing but beginnings.
+        top_k=min(recipe.top_k or TreeRecipe.top_k, TreeRecipe.top_k),
+        cutoff=max(_SMALL["cutoff"], recipe.cutoff, effective_cutoff),
+        max_depth=min(_SMALL["max_depth"], recipe.max_depth),
+        max_nodes=min(_SMALL["max_nodes"], recipe.max_nodes),
+    )
+
+
+def small_tree(tree: Tree, recipe: TreeRecipe) -> Tree:
+    """What would have grown by a ``small_recipe``, from a tree that holds it."""
+    tree = narrowed(trim(tree, recipe.cutoff), recipe.top_k)
+    tree = tree.select(tree.depth <= recipe.max_depth)
+    return tree.select(most_probable(tree.cumulative_prob, recipe.max_nodes))

@@ -1,0 +1,251 @@
+"""Jobs done on this machine and waited for: the Python API, which the command line uses too."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+from multitool.jobs.candidates import Candidate, candidates_for
+from multitool.jobs.check import check_job
+from multitool.jobs.components import SHOWN, TOKENS, Component, components_job
+from multitool.jobs.features import resolve, scans
+from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, Scan
+from multitool.jobs.study import parts_of, study_job
+from multitool.jobs.suggest import Suggestion, suggest_job
+from multitool.jobs.token_list import list_job
+from multitool.jobs.token_table import TokenTable
+from multitool.jobs.tree import grown, prepare_trees, tree_job
+from multitool.jobs.trials import Trial, judge_job
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.library import Library
+from multitool.trees.document import DefinitionTree
+
+Report = Callable[[int, int], None]  # of a vocabulary scan: tokens done, tokens in all
+
+
+def no_report(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def stream(job: Job[Result], library: Library, report: Report = no_report) -> Generator[DefinitionTree, None, Result]:
+    """Do the steps of a job. Yields trees as they grow, and returns the job's result."""
+    answer = None
+    while True:
+        try:
+            step = job.send(answer)
+        except StopIteration as end:
+            return end.value
+        match step:
+            case Prepare():
+                answer = step.work()
+            case Scan():
+                answer = None
+                for done in library.do(step.task):
+                    report(done, step.task.n_tokens)
+            case Ask():
+                answer = [answer for task in step.tasks for answer in library.do(task)]
+            case Grow():
+                for growth in library.do(step.task):
+                    answer = step.document(growth)
+                    yield answer
+
+
+def finish(job: Job[Result], library: Library, report: Report = no_report) -> Result:
+    """Do the steps of a job; its result."""
+    steps = stream(job, library, report)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def definition_trees(
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None,
+    report: Report = no_report,
+) -> Iterator[DefinitionTree]:
+    """The definition tree as it grows, once per level; the last one is the whole tree.
+
+    Stop asking and the growth stops. Nothing has been computed before the first is asked for. A vocabulary scan that is
+    missing is done first.
+
+    >>> for tree in mt.definition_trees(library, vector, mt.TreeRecipe(cutoff=2e-2)):
+    ...     print(tree.depth_grown, tree.complete)
+    1 False
+    2 True
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+        report: told of the progress of a vocabulary scan: tokens done, tokens in all.
+
+    Raises:
+        UserError: the recipe cannot be followed.
+    """
+    yield from stream(tree_job(library, vector_recipe, tree_recipe, model=model), library, report)
+
+
+def definition_tree(
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None,
+    report: Report = no_report,
+) -> DefinitionTree:
+    """The whole definition tree. Arguments and errors as in ``definition_trees``.
+
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=5e-3))
+    >>> tree.definitions(1)[0].text
+    'water'
+    """
+    return finish(tree_job(library, vector_recipe, tree_recipe, model=model), library, report)
+
+
+def trees_of_prompts(
+    library: Library, vector_recipe: VectorRecipe, tree_recipes: Sequence[TreeRecipe], *, model: str | None = None,
+    report: Report = no_report,
+) -> Iterator[DefinitionTree]:
+    """One whole definition tree for each recipe, all of the same vector: several prompts in one go.
+
+    All prompts are checked against the model before the first tree grows. Arguments and errors as in
+    ``definition_trees``.
+
+    >>> asked = [mt.TreeRecipe(prompt=prompt, cutoff=1e-2) for prompt in ("meaning", 'A "{ghost}" is a "')]
+    >>> for tree in mt.trees_of_prompts(library, vector, asked):
+    ...     print(tree.asked)
+    The meaning of "{ghost}" is "
+    A "{ghost}" is a "
+    """
+    for prepared in finish(prepare_trees(library, vector_recipe, tree_recipes, model=model), library, report):
+        yield finish(grown(prepared), library)
+
+
+def check_tree(
+    library: Library, document: DefinitionTree, *, model: str | None = None, report: Report = no_report
+) -> DefinitionTree:
+    """The tree with its evidence: figures and a verdict, at each node its lifts, at the definitions what fires there.
+
+    A vocabulary scan that is missing is done first.
+
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=2e-3))
+    >>> print(mt.check_tree(library, tree).evidence["sentence"])
+    This tree agrees with what fires the feature. The feature fires on ...
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the tree's recipe cannot be followed.
+    """
+    return finish(check_job(library, document, model=model), library, report)
+
+
+def suggest(
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None,
+    report: Report = no_report,
+) -> Suggestion:
+    """The settings that suit a feature best, of those in ``candidates.candidates_for``.
+
+    The vector's settings are ``found.recipe``; ``found.tree`` is the recipe of the tree with the injection that goes
+    with them, if one does. A vocabulary scan that is missing is done first.
+
+    >>> found = mt.suggest(library, vector)  # half a minute
+    >>> print(found.sentence)
+    Of 32 settings the best is ...
+    >>> tree = mt.definition_tree(library, found.recipe, found.tree)
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+        report: told of the progress of a vocabulary scan: tokens done, tokens in all.
+
+    Raises:
+        UserError: the recipe cannot be followed.
+    """
+    return finish(suggest_job(library, vector_recipe, tree_recipe, model=model), library, report)
+
+
+def token_table(
+    library: Library,
+    vector_recipe: VectorRecipe,
+    list_recipe: ListRecipe = ListRecipe(),
+    *,
+    model: str | None = None,
+    evidence: bool = False,
+    report: Report = no_report,
+) -> TokenTable:
+    """The token list. A vocabulary scan that is missing is done first; else only logit_lens runs the model.
+
+    >>> table = mt.token_table(library, vector, mt.ListRecipe(measure="logit_lens", words=True, top=5))
+    >>> [token for rank, token, *numbers in table.rows][0]
+    ' rain'
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+        evidence: add how strongly each token fires the feature, and judge the list by it; needs the scan.
+
+    Raises:
+        UserError: the recipe cannot be followed.
+    """
+    return finish(list_job(library, vector_recipe, list_recipe, model=model, evidence=evidence), library, report)
+
+
+def components(
+    library: Library, sae: str | None = None, *, model: str | None = None, count: int = SHOWN, top: int = TOKENS
+) -> list[Component]:
+    """The first principal components of a model's embeddings: their share of variance, the tokens at their ends.
+
+    >>> for component in mt.components(library, "demo/hook_embed", count=2):
+    ...     print(component.index, component.positive[:3])
+    1 (' ', ' (', ' and')
+    2 (...)
+
+    Args:
+        sae: whose model it is, unless ``model`` is given: a hub id or a folder.
+        count: how many components.
+        top: how many tokens at each end.
+
+    Raises:
+        UserError: neither tells a model, it cannot be had, or a number is out of its range.
+    """
+    return finish(components_job(library, sae, model=model, count=count, top=top), library)
+
+
+def try_features(
+    library: Library,
+    vector_recipe: VectorRecipe,
+    features: Sequence[int],
+    tree_recipe: TreeRecipe = TreeRecipe(),
+    *,
+    candidates: Sequence[Candidate] | None = None,
+    model: str | None = None,
+    report: Report = no_report,
+) -> Iterator[list[Trial]]:
+    """Settings tried on many features of a recipe's SAE, some features at a time: what a ``study.Study`` is made of.
+
+    A feature is left out where a setting gives it no vector.
+
+    Args:
+        candidates: what is tried; those of ``candidates_for`` if none are named.
+
+    Raises:
+        UserError: the recipe cannot be followed, or there is no such feature.
+    """
+    target = resolve(library, vector_recipe, model)
+    finish(scans(target, always=True), library, report)
+    if candidates is None:
+        candidates = candidates_for(target.sae.entry, target.subject)
+    judge = finish(judge_job(target, tree_recipe), library)
+    for part in parts_of(features, candidates):
+        yield finish(study_job(judge, target, part, candidates, tree_recipe), library)
+
+
+def scan_if_missing(
+    library: Library,
+    vector_recipe: VectorRecipe,
+    *,
+    model: str | None = None,
+    always: bool = False,
+    report: Report = no_report,
+) -> None:
+    """Do the vocabulary scans that a recipe's vector needs.
+
+    Args:
+        always: one is needed whatever the recipe's direction, to know what fires its one feature.
+
+    Raises:
+        UserError: the recipe cannot be followed, or a scan cannot be done.
+    """
+    finish(scans(resolve(library, vector_recipe, model), always=always), library, report)

@@ -1,0 +1,41 @@
+"""The job of a text: where does a feature fire in it?"""
+
+from functools import partial
+
+import torch
+
+from multitool.errors import UserError
+from multitool.jobs.features import Resolved, resolve
+from multitool.jobs.steps import Ask, Job, Prepare
+from multitool.model.tasks import Place, ReadTask
+from multitool.recipes.recipe import VectorRecipe
+from multitool.store.library import Library
+
+MOST_TOKENS = 1000
+
+Activity = list[tuple[str, float]]  # token by token: its text, and how strongly the feature fires there
+
+
+def text_job(library: Library, recipe: VectorRecipe, text: str) -> Job[Activity]:
+    """Where a feature fires in a text.
+
+    Raises:
+        UserError: the recipe is of several features or cannot be followed, or the text is too long.
+    """
+    recipe.single_feature()
+    target = yield Prepare(partial(resolve, library, recipe))
+    task, encoder = yield Prepare(lambda: (_text_task(target, text), library.encoder(target.sae.entry)))
+    (residuals,), = yield Ask((task,), "text")
+    fires = encoder.encode_feature(torch.from_numpy(residuals), target.index)
+    texts = target.subject.token_texts
+    return [(texts[token_id], value) for token_id, value in zip(task.texts[0], fires.tolist(), strict=True)]
+
+
+def _text_task(target: Resolved, text: str) -> ReadTask:
+    subject = target.subject
+    ids = tuple(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
+    most = min(MOST_TOKENS, (subject.max_length or MOST_TOKENS + 1) - 1)  # one stands before them
+    if len(ids) > most:
+        raise UserError(f"The text has {len(ids):,} tokens; it can have at most {most:,}. Shorten it.")
+    place = Place(target.sae.entry.hook, subject.bos_id)
+    return ReadTask(model=subject.name, folder=subject.folder, place=place, texts=[ids])

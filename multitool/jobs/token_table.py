@@ -1,0 +1,52 @@
+"""A token list as a result: the table with its recipe."""
+
+import csv
+import io
+from dataclasses import dataclass
+
+from multitool.evidence.verdicts import ListEvidence
+from multitool.recipes.captions import source_told
+from multitool.text import html_table
+
+TOKEN_COLUMNS = ("rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid")
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """A token list with its recipe. A notebook shows it as a table.
+
+    >>> table = mt.token_table(library, vector, mt.ListRecipe(top=3))
+    >>> table.columns
+    ('rank', 'token', 'token_id', 'score', 'distance_to_vector', 'distance_to_centroid')
+    >>> print(table.to_csv().splitlines()[0])
+    "rank","token","token_id","score","distance_to_vector","distance_to_centroid"
+    """
+
+    columns: tuple[str, ...]  # TOKEN_COLUMNS; cosine, dot or logit_lens of a list by it; activation after a scan
+    rows: list[list]  # one list per token, in the order of ``columns``
+    settings: dict
+    vector: dict
+    evidence: ListEvidence | None = None
+
+    def _repr_html_(self) -> str:
+        of = f"{source_told(self.settings)}, by {self.settings['measure']}"
+        return html_table(of + (f". {self.evidence.sentence}" if self.evidence else ""), self.columns, self.rows)
+
+    def to_csv(self) -> str:
+        """A header line and one line per token; tokens are exact, quoted where they need it."""
+        text = io.StringIO()
+        # Every text in quotes: before Python 3.13 a lone carriage return would not be quoted and end the line.
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        found = {
+            "schema": "sae-multitool/token-list/1",
+            "settings": self.settings,
+            "vector": self.vector,
+            "tokens": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
+        }
+        return found | ({"evidence": self.evidence.to_dict()} if self.evidence else {})

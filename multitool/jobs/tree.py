@@ -1,0 +1,168 @@
+"""The job of a definition tree: recipe → vector → prompt with ghost → tree."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from multitool._version import __version__
+from multitool.errors import UserError, shown
+from multitool.jobs.features import Resolved, recipe_vector, resolve, scans
+from multitool.jobs.steering import interventions, scan_for_clamp
+from multitool.jobs.steps import Grow, Job, Prepare
+from multitool.model.tasks import GrowthTask, growth_task
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
+from multitool.store.library import Library
+from multitool.trees.document import DefinitionTree
+from multitool.trees.growth import Growth
+from multitool.trees.tree import NO_TREE, Tree
+from multitool.vectors.vector import FeatureVector
+
+
+@dataclass(frozen=True)
+class PreparedTree:
+    """A tree that can be grown: everything is checked and fetched, nothing has been asked of the model yet."""
+
+    task: GrowthTask
+    settings: dict  # the recipe with every default resolved, as results carry it
+    figures: dict  # of the vector
+    token_texts: Sequence[str]
+    seconds_before: float = 0.0  # what growing ``task.begun`` took
+    entropy_before: float | None = None  # what is known from it
+
+    @property
+    def begun(self) -> DefinitionTree:
+        """What there is of the tree before anything grows."""
+        tree = self.task.begun or NO_TREE
+        return self.document(Growth(tree, int(tree.depth.max(initial=0)), self.task.cutoff, False, 0.0))
+
+    def document(self, growth: Growth) -> DefinitionTree:
+        """The tree as far as it has grown, with its recipe."""
+        return DefinitionTree(
+            tree=growth.tree.spelled(self.token_texts),
+            settings=self.settings,
+            vector=self.figures,
+            effective_cutoff=growth.effective_cutoff,
+            complete=growth.done,
+            seconds=self.seconds_before + growth.seconds,
+            depth_grown=growth.depth,
+            first_token_entropy=self.entropy_before if growth.entropy is None else growth.entropy,
+        )
+
+
+def tree_job(
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe, *, model: str | None = None
+) -> Job[DefinitionTree]:
+    """A definition tree. Incomplete if its time was up: ``continuation_job`` grows the rest.
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the recipe cannot be followed.
+    """
+    prepared, = yield from prepare_trees(library, vector_recipe, [tree_recipe], model=model)
+    return (yield from grown(prepared))
+
+
+def prepare_trees(
+    library: Library, vector_recipe: VectorRecipe, tree_recipes: Sequence[TreeRecipe], *, model: str | None = None
+) -> Job[list[PreparedTree]]:
+    """Make ready what growing trees of one vector takes: all are checked before the first one grows.
+
+    Arguments and errors as for ``tree_job``.
+    """
+    if any(recipe.clamp is not None for recipe in tree_recipes):
+        vector_recipe.single_feature()
+    target = yield Prepare(partial(resolve, library, vector_recipe, model))
+    yield from scans(target, always=any(scan_for_clamp(target, recipe) for recipe in tree_recipes))
+    return (yield Prepare(lambda: [prepare_tree(target, recipe) for recipe in tree_recipes]))
+
+
+def continuation_job(library: Library, document: DefinitionTree) -> Job[DefinitionTree]:
+    """The rest of a tree whose growth was stopped.
+
+    What there is of the tree is not computed again, unless nodes were trimmed off: then it grows anew.
+
+    Raises:
+        UserError: the tree is whole, or its recipe cannot be followed.
+    """
+    vector_recipe, tree_recipe = recipes(document.settings)
+    target = yield Prepare(partial(_grown_on, library, vector_recipe, document))
+    yield from scans(target, always=scan_for_clamp(target, tree_recipe))
+    untrimmed = document.effective_cutoff <= tree_recipe.cutoff or len(document.tree) >= tree_recipe.max_nodes
+    begun = document if untrimmed and document.least_lift is None and len(document.tree) else None
+    prepared = yield Prepare(partial(prepare_tree, target, tree_recipe, begun))
+    return (yield from grown(prepared))
+
+
+def grown(prepared: PreparedTree) -> Job[DefinitionTree]:
+    """The tree that was prepared."""
+    return (yield Grow(prepared.task, prepared.document, prepared.begun))
+
+
+def prepare_tree(target: Resolved, tree_recipe: TreeRecipe, begun: DefinitionTree | None = None) -> PreparedTree:
+    """Build the vector and the prompt. A vocabulary scan that they need must be there.
+
+    Args:
+        begun: the same tree as it was when its growth was stopped, to be grown on.
+
+    Raises:
+        UserError: the recipe cannot be followed.
+    """
+    vector = recipe_vector(target)
+    task = tree_task(target, vector, tree_recipe, begun.tree if begun else None)
+    settings = resolved_settings(target, vector) | asdict(tree_recipe)
+    settings |= {"dtype": target.library.dtype, "version": __version__}
+    before = (begun.seconds, begun.first_token_entropy) if begun else ()
+    return PreparedTree(task, settings, _figures(vector, task), target.subject.token_texts, *before)
+
+
+def tree_task(
+    target: Resolved, vector: FeatureVector, recipe: TreeRecipe, begun: Tree | None = None
+) -> GrowthTask:
+    """The growth of a vector's tree with all that the recipe does to the model meanwhile.
+
+    Raises:
+        UserError: the prompt does not suit the model, or the recipe's interventions cannot be done.
+    """
+    wanted = interventions(target, recipe)
+    v = vector.v
+    if wanted and wanted.injection:
+        v = vector.direction
+        if not v.any():
+            raise UserError(
+                "The centroid alone has no direction to inject. Choose other weights, mix in principal components, or "
+                "set inject_layer to -1."
+            )
+    return growth_task(target.subject, v, recipe, begun, wanted)
+
+
+def resolved_settings(target: Resolved, vector: FeatureVector) -> dict:
+    """The recipe of a vector with every default resolved, as results carry it."""
+    recipe = target.recipe
+    return {"model": target.subject.name} | asdict(recipe) | {"scale": vector.scale, "pca": list(recipe.pca)}
+
+
+def _grown_on(library: Library, vector_recipe: VectorRecipe, document: DefinitionTree) -> Resolved:
+    """The recipe of a tree that can be grown on, resolved."""
+    if document.complete:
+        raise UserError("This tree is whole: there is nothing to go on with. For more nodes, lower its cutoff.")
+    entry, model = library.find(vector_recipe.sae), document.settings.get("model")
+    if model != entry.model:
+        raise UserError(
+            f"This tree was grown on {shown(model)}, and {entry.name} belongs to {entry.model}. Only a tree on the "
+            "SAE's own model can be grown on here."
+        )
+    return resolve(library, vector_recipe)
+
+
+def _figures(vector: FeatureVector, task: GrowthTask) -> dict:
+    """The vector's figures; of an injected one its norm in mean residual norms, as it does not lie among the
+    embeddings; and the typical maximum of a clamped feature."""
+    found, wanted = vector.figures, task.interventions
+    if wanted and wanted.injection:
+        norm = wanted.injection.scale * float(vector.direction.norm())
+        found |= {"norm": norm, "distance_from_centroid": None}
+    if wanted and wanted.clamp:
+        found["typical_maximum"] = wanted.clamp.typical_maximum
+    return found

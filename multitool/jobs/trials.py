@@ -1,0 +1,239 @@
+"""Candidates tried on features: what the model is asked for them, and the figures that come of it.
+
+What is chosen on cannot judge: every other definition and half of the tokens choose, the rest give the figures that
+are shown. Tokens that a direction was made from count in neither.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from multitool.errors import UserError
+from multitool.evidence.statistics import auroc, average_precision
+from multitool.evidence.verdicts import definition_scores, list_rank, strongest
+from multitool.jobs.candidates import Candidate
+from multitool.jobs.features import FeatureSource, Resolved, feature_sources, vectors_of
+from multitool.jobs.judging import control_sources, cosine, read_definitions, small_recipe, tokens_in_texts
+from multitool.jobs.steering import interventions
+from multitool.jobs.steps import Job, Prepare, ask_ghosts
+from multitool.model.interventions import Interventions
+from multitool.model.tasks import Asked, AskTask, Place, growth_task
+from multitool.recipes.recipe import TreeRecipe
+from multitool.vectors.ranking import token_scores
+from multitool.vectors.scan_directions import mapped_half
+from multitool.vectors.vector import FeatureVector
+
+DEFINITIONS_TRIED = 20  # half of them choose, half of them judge
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one half of the evidence says of a candidate."""
+
+    hit_rate: float  # share of its definitions on which the feature fires
+    auroc: float  # of the activation on its definitions against that on other features'
+    rank: float  # of the feature when all are asked
+    found: float  # 1 - ln rank / ln d_sae: 1 if it comes first, 0 if last
+    list_average_precision: float | None  # of the token list; None if no token is left that fires the feature
+    list_auroc: float | None
+
+    @property
+    def score(self) -> float:
+        """The mean of ``found`` and the list's average precision: what candidates are chosen by."""
+        parts = [part for part in (self.found, self.list_average_precision) if part is not None]
+        return float(np.mean(parts))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate tried on a feature."""
+
+    feature: int
+    candidate: Candidate
+    choosing: Figures  # of the half that chooses
+    judged: Figures  # of the other half
+    text_rank: int | None  # in the list: the best place of a token that fires the feature most in real texts
+    # Cosine of W_dec and the residual at the prompt's end; None on the embedding, and of an injected vector.
+    self_similarity: float | None
+
+
+def trial_facts(trial: Trial) -> dict:
+    """A trial for JSON, flat: the setting, and the judged figures."""
+    facts = {"feature": trial.feature} | asdict(trial.candidate) | {"pca": list(trial.candidate.pca)}
+    facts |= asdict(trial.judged) | {"score": trial.judged.score, "choosing_score": trial.choosing.score}
+    return facts | {"text_rank": trial.text_rank, "self_similarity": trial.self_similarity}
+
+
+def judge_job(target: Resolved, tree_recipe: TreeRecipe) -> Job["Judge"]:
+    """Other features' definitions, to judge by: the same for every feature of an SAE. A scan must be there.
+
+    Raises:
+        UserError: they have no directions.
+    """
+    controls, task = yield Prepare(partial(_control_task, target, tree_recipe))
+    asked = yield from ask_ghosts((task,), "controls")
+    return (yield Prepare(partial(Judge, target, controls, asked), "judge_settings"))
+
+
+def trials_job(judge: "Judge", target: Resolved, tried: "Tried", tree_recipe: TreeRecipe) -> Job[list[Trial]]:
+    """Candidates tried and judged, in the order of ``tried``."""
+    tasks = yield Prepare(partial(_ask_tasks, target, tried, tree_recipe))
+    asked = yield from ask_ghosts(tasks, "candidates")
+    return (yield Prepare(partial(judge.trials, tried, asked), "judge_settings"))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Features with the candidates that give them a vector, in columns: each feature with all its own in a row."""
+
+    sources: list[FeatureSource]
+    candidates: list[Candidate]
+    vectors: list[FeatureVector]
+
+    @property
+    def together(self) -> list[list[int]]:
+        """The numbers of those that are asked together: that are injected alike, or not at all."""
+        found: dict[tuple, list[int]] = {}
+        for number, candidate in enumerate(self.candidates):
+            found.setdefault(tuple(candidate.injection.values()), []).append(number)
+        return list(found.values())
+
+
+def with_candidates(target: Resolved, features: Sequence[int], candidates: Sequence[Candidate]) -> Tried:
+    """Features of an SAE with the candidates that give them a vector. The vocabulary scan must be there.
+
+    Raises:
+        UserError: there is no such feature.
+    """
+    subject = target.subject
+    found = [
+        (source, candidate, vector)
+        for source in feature_sources(target.library, target.sae, subject, features, scan=True)
+        for candidate in candidates
+        for _, vector in vectors_of([source], subject, candidate.of(target.recipe, subject))
+    ]
+    return Tried(*map(list, zip(*found, strict=True))) if found else Tried([], [], [])
+
+
+def _ask_tasks(target: Resolved, tried: Tried, tree_recipe: TreeRecipe) -> tuple[AskTask, ...]:
+    """The definitions of all that is tried, a task for each kind of injection; the ghosts in the order of
+    ``tried.together``."""
+    tasks = []
+    for numbers in tried.together:
+        growth = tried.candidates[numbers[0]].growth(small_recipe(tree_recipe))
+        wanted = interventions(target, growth)
+        ghosts = [tried.vectors[number] for number in numbers]
+        vs = torch.stack([ghost.direction if wanted else ghost.v for ghost in ghosts])
+        tasks.append(ask_task(target, vs, tree_recipe, wanted))
+    return tuple(tasks)
+
+
+def ask_task(
+    target: Resolved, vs: torch.Tensor, recipe: TreeRecipe, wanted: Interventions | None = None
+) -> AskTask:
+    """The definitions of many ghosts, on small trees."""
+    subject = target.subject
+    return AskTask(
+        model=subject.name,
+        folder=subject.folder,
+        place=Place(target.sae.entry.hook, subject.bos_id),
+        growth=growth_task(subject, vs, small_recipe(recipe), interventions=wanted),
+        n_definitions=DEFINITIONS_TRIED,
+    )
+
+
+def _control_task(target: Resolved, tree_recipe: TreeRecipe) -> tuple[list[int], AskTask]:
+    """Other features, and their definitions by the weights that suit the SAE."""
+    plain = Candidate(target.sae.entry.default_weights).of(target.recipe, target.subject)
+    found = control_sources(target.by(plain))
+    if not found:
+        raise UserError(
+            f"Nothing can be judged on {target.recipe.sae}: the features to compare with have no directions."
+        )
+    vs = torch.stack([vector.v for _, vector in found])
+    return [source.index for source, _ in found], ask_task(target, vs, tree_recipe)
+
+
+class Judge:
+    """Judges candidates by the definitions and the lists that they give.
+
+    Args:
+        target: of the SAE whose features they are tried on.
+        control_features: other features;
+        controls: their definitions, in that order.
+    """
+
+    def __init__(self, target: Resolved, control_features: Sequence[int], controls: Sequence[Asked]):
+        subject = target.subject
+        self._sae = target.sae
+        self._subject = subject
+        self._encoder = encoder = target.library.encoder(target.sae.entry)
+        self._controls = read_definitions(encoder, control_features, controls)
+        ids = torch.arange(subject.space.n_tokens)
+        other_half = ~mapped_half(subject.space.n_tokens)
+        self._token_halves = [(other_half & (ids % 2 == half)).numpy() for half in (0, 1)]
+
+    def trials(self, tried: Tried, asked: Sequence[Asked]) -> list[Trial]:
+        """Every candidate tried, in order.
+
+        Args:
+            asked: what the model said, in the order of ``tried.together``.
+        """
+        numbers = [number for together in tried.together for number in together]
+        answers = dict(zip(numbers, asked, strict=True))
+        found = []
+        for source, group in groupby(range(len(numbers)), lambda number: tried.sources[number]):
+            group = list(group)
+            found += self._of_feature(
+                source, [tried.candidates[number] for number in group],
+                torch.stack([tried.vectors[number].v for number in group]), [answers[number] for number in group],
+            )
+        return found
+
+    def _of_feature(
+        self, source: FeatureSource, candidates: Sequence[Candidate], vs: torch.Tensor, asked: Sequence[Asked]
+    ) -> list[Trial]:
+        # The same tokens for all candidates: whoever was made from them.
+        used = np.zeros(self._subject.space.n_tokens, dtype=bool)
+        used[source.strongest_ids.numpy()] = True
+        others = np.stack([
+            strongest(found.fires, found.text, used) for found in self._controls if found.feature != source.index
+        ])
+        scores, fires = token_scores(self._subject.space, vs), source.activations.numpy() > 0
+        countable = source.countable.numpy() & ~used
+        in_texts = tokens_in_texts(self._sae, self._subject, source.index)
+        trials = []
+        for candidate, score, answer in zip(candidates, scores, asked, strict=True):
+            said = read_definitions(self._encoder, [source.index], [answer])
+            own = np.array([strongest(found.fires, found.text, used) for found in said])
+            halves = [
+                _figures(own[half::2], others, source.index, -score[tokens & countable], fires[tokens & countable])
+                for half, tokens in enumerate(self._token_halves)
+            ]
+            text_rank = min((list_rank(score, token_id) for token_id in in_texts), default=None)
+            similar = None
+            # On the embedding it is the same whatever the ghost.
+            if self._sae.entry.kind != "embed" and answer.last_residual is not None:
+                similar = cosine(answer.last_residual, source.weights.decoder.numpy())
+            trials.append(Trial(source.index, candidate, *halves, text_rank, similar))
+        return trials
+
+
+def _figures(own: np.ndarray, others: np.ndarray, feature: int, fit: np.ndarray, fires: np.ndarray) -> Figures:
+    lists = {"list_average_precision": average_precision(fit, fires), "list_auroc": auroc(fit, fires)}
+    n_features = others.shape[1]
+    if not len(own):  # nothing was said
+        return Figures(hit_rate=0.0, auroc=0.5, rank=(n_features + 1) / 2, found=0.0, **lists)
+    scores = definition_scores(own, others, feature)
+    found = 1 - math.log(scores.rank) / math.log(n_features) if n_features > 1 else 1.0
+    return Figures(scores.hit_rate, scores.auroc, scores.rank, found, **lists)
+
+
+def rounded(value: float | None) -> float | None:
+    """A figure as tables have it."""
+    return None if value is None or math.isnan(value) else round(value, 3)

@@ -1,0 +1,217 @@
+"""The language model at work: what it says after a prompt with a ghost in it.
+
+Only this module and ``residuals`` run the model, and neither changes it. A ghost enters through the input embeddings of
+one forward pass (or through a hook of that pass, see ``interventions``), so that any number of requests can share a
+model without touching each other.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multitool.model.ghost_prompt import GhostPrompt
+from multitool.model.interventions import AppliedInterventions, Interventions
+from multitool.model.kv_cache import Pasts, cache_bytes
+from multitool.trees.growth import Next
+
+# Of a processor and of a GPU:
+_MAX_BATCH = {"cpu": 256, "cuda": 2048}  # beyond this a larger batch no longer makes a path cheaper
+_LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # numbers; a processor's own caches hold so many
+
+
+def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
+    """The input embeddings of ``prompt`` with ``v`` in the ghost's place.
+
+    Some models (Gemma) multiply the rows inside their embedding module; the ghost's row gets the same factor, in
+    the weights' own precision, so that a real token's row as ghost gives exactly that token.
+
+    Args:
+        v: (d_model,), or (n, d_model) for as many ghosts.
+
+    Returns:
+        (1, length, d_model), or (n, length, d_model).
+    """
+    module = model.get_input_embeddings()
+    E = module.weight
+    rows = torch.atleast_2d(v).to(E)
+    factor = getattr(module, "embed_scale", None)
+    if factor is not None:
+        rows = rows * torch.as_tensor(factor).to(E)
+    embeddings = _plain_embeddings(model, prompt, len(rows))
+    embeddings[:, prompt.position] = rows
+    return embeddings
+
+
+def prompt_embeddings(model, prompt: GhostPrompt, vs: Tensor, changes: AppliedInterventions) -> Tensor:
+    """The input embeddings of ``prompt`` for the ghosts ``vs`` (n, d_model): (n, length, d_model).
+
+    Where the changes put the ghosts in behind a layer, those of the prompt as it is.
+    """
+    return _plain_embeddings(model, prompt, len(vs)) if changes.injects else ghost_embeddings(model, prompt, vs)
+
+
+def _plain_embeddings(model, prompt: GhostPrompt, n: int) -> Tensor:
+    """Those of the prompt's own tokens, ``n`` times: (n, length, d_model)."""
+    module = model.get_input_embeddings()
+    return module(torch.tensor([prompt.token_ids], device=module.weight.device)).repeat(n, 1, 1)
+
+
+# Given the logits of one batch, (n, V) in float32, and which rows of the whole answer they belong to: some arrays.
+Read = Callable[[Tensor, slice], tuple[np.ndarray, ...]]
+
+
+class Passes:
+    """Many paths through the model at once; each continues on what was kept of its parent.
+
+    A function reads what is wanted off each batch's logits, so that those of a whole level never lie in memory; what it
+    answers is joined over the batches. The placeholder's logit is -inf (no circular definitions).
+    """
+
+    def __init__(
+        self, model, prompt: GhostPrompt, v: Tensor, longest: int, changes: AppliedInterventions | None = None
+    ):
+        """
+        Args:
+            model: a transformers causal LM in eval mode.
+            v: the ghost's embedding row, (d_model,), or of several ghosts, (n, d_model).
+            longest: how many tokens a path can have, to size the batches.
+            changes: what else is done to the stream; None: nothing.
+        """
+        self._changes = changes or AppliedInterventions(model, prompt, Interventions())
+        self._model = model
+        self._prompt = prompt
+        self._v = torch.atleast_2d(v)
+        self._longest = longest
+        self._pasts = Pasts()  # of the paths of the last answer
+        self._batch = 0  # how many paths at most in one pass; 0: not known yet
+
+    @torch.inference_mode()
+    def start(self, read: Read, paths: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+        """After the prompt with each of the ghosts; or after the prompt and each of ``paths``, (n, k) token ids."""
+        v = self._v if paths is None else self._v.expand(len(paths), -1)
+        paths = np.empty((len(v), 0), dtype=np.int64) if paths is None else paths
+        # The first row alone, to see how much memory one takes.
+        answers = self._begin(read, v, paths, slice(0, 1))
+        for first in range(1, len(v), self._batch):
+            answers += self._begin(read, v, paths, slice(first, min(first + self._batch, len(v))))
+        self._pasts.turn()
+        return _joined(answers)
+
+    def _begin(self, read: Read, v: Tensor, paths: np.ndarray, rows: slice) -> list[tuple[np.ndarray, ...]]:
+        """The prompt and what follows it in one pass."""
+        embeddings = prompt_embeddings(self._model, self._prompt, v[rows], self._changes)
+        module = self._model.get_input_embeddings()
+        followers = module(torch.from_numpy(paths[rows]).to(embeddings.device))
+        embeddings = self._changes.embedded(torch.cat([embeddings, followers], dim=1))
+        with self._changes.during(0, v[rows]):
+            output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
+        n_paths, length, _ = embeddings.shape
+        self._batch = self._batch or self._batch_size(output, length)
+        self._pasts.add(output.cache, n_paths, length)
+        return list(self._answers(read, output.logits, rows))
+
+    @torch.inference_mode()
+    def advance(self, read: Read, rows: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, ...]:
+        """After each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,)."""
+        module = self._model.get_input_embeddings()
+        first = len(self._prompt.token_ids)  # at least; further on nothing depends on the position
+        answers = []
+        for part in np.array_split(np.arange(len(rows)), -(-len(rows) // self._batch)):
+            ids = torch.from_numpy(token_ids[part])[:, None].to(module.weight.device)
+            embeddings = self._changes.embedded(module(ids), first)
+            cache = self._pasts.gathered(rows[part], embeddings.device)
+            with self._changes.during(first):
+                output = self._model(inputs_embeds=embeddings, cache=cache, use_cache=True)
+            self._pasts.add(output.cache, *ids.shape, rows[part])
+            answers += self._answers(read, output.logits, slice(part[0], part[-1] + 1))
+        self._pasts.turn()
+        return _joined(answers)
+
+    def _answers(self, read: Read, logits: Tensor, rows: slice) -> Iterator[tuple[np.ndarray, ...]]:
+        """What is read off the logits of a batch, ``rows`` of the whole answer, a part at a time."""
+        logits = logits[:, -1]
+        first = rows.start
+        for part in logits.split(max(1, _LOGITS_AT_ONCE[logits.device.type] // logits.shape[-1])):
+            part = part.float()
+            part[:, self._prompt.placeholder_id] = -torch.inf
+            yield read(part, slice(first, first + len(part)))
+            first += len(part)
+
+    def _batch_size(self, output, length: int) -> int:
+        """How many paths at most, judging by a pass over one path of ``length`` tokens."""
+        path_bytes = cache_bytes(output.cache) * (len(self._prompt.token_ids) + self._longest) / length
+        logits_bytes = output.logits.shape[-1] * 4
+        device = output.logits.device
+        n_fitting = _batch_bytes(device) // (2 * path_bytes + logits_bytes)
+        return int(min(_MAX_BATCH[device.type], max(1, n_fitting)))
+
+
+def _batch_bytes(device: torch.device) -> int:
+    """The memory that one batch of paths may take: its cache at full depth and its logits."""
+    # What is kept of all paths comes on top of it.
+    if device.type == "cpu":
+        return 1 << 30
+    # What PyTorch holds without using it is free too.
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + held) // 8
+
+
+class Continuations:
+    """The most probable next tokens for many paths at once (a ``growth.NextTokens``)."""
+
+    def __init__(
+        self, model, prompt: GhostPrompt, v: Tensor, top_k: int, longest: int,
+        changes: AppliedInterventions | None = None,
+    ):
+        """
+        Args:
+            model: a transformers causal LM in eval mode.
+            v: the ghost's embedding row, (d_model,), in the units of the raw embedding matrix; or (n, d_model),
+                the rows of the ghosts of ``n`` trees (``growth.grow_forest``).
+            top_k: how many next tokens of a path at most; 0: all that are wanted.
+            longest: how many tokens a path can have, to size the batches.
+            changes: what else is done to the stream; None: nothing.
+        """
+        self._passes = Passes(model, prompt, v, longest, changes)
+        self._top_k = top_k
+        self.entropies: np.ndarray | None = None
+
+    def start(self, paths: np.ndarray | None = None, least: np.ndarray | None = None) -> Next:
+        if paths is not None:
+            return Next(*self._passes.start(partial(self._most_probable, least), paths))
+        *found, self.entropies = self._passes.start(partial(self._with_entropies, least))
+        return Next(*found)
+
+    def advance(self, rows: np.ndarray, token_ids: np.ndarray, least: np.ndarray | None = None) -> Next:
+        return Next(*self._passes.advance(partial(self._most_probable, least), rows, token_ids))
+
+    def _most_probable(self, least: np.ndarray | None, logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
+        return self._best(logits.softmax(dim=-1), least, rows)
+
+    def _with_entropies(self, least: np.ndarray | None, logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
+        probs = logits.softmax(dim=-1)
+        entropies = torch.special.entr(probs).sum(dim=-1)
+        return *self._best(probs, least, rows), entropies.double().cpu().numpy()
+
+    def _best(self, probs: Tensor, least: np.ndarray | None, rows: slice) -> tuple[np.ndarray, ...]:
+        """The parts of a ``Next``, of a batch: ``rows`` of the whole answer."""
+        least = np.zeros(rows.stop) if least is None else least
+        bound = torch.from_numpy(least[rows]).to(probs.device, probs.dtype)[:, None]
+        wanted = probs >= bound
+        n_wanted = wanted.count_nonzero(dim=-1)
+        most = int(n_wanted.max())
+        top = probs.topk(min(most, self._top_k) if self._top_k else most, dim=-1)
+        row, rank = (top.values >= bound).nonzero(as_tuple=True)
+        beyond = torch.zeros(len(probs), dtype=torch.float64, device=probs.device)
+        left = (n_wanted > top.values.shape[-1]).nonzero().flatten()
+        # Of those rows all of the top is wanted.
+        beyond[left] = (probs[left] * wanted[left]).sum(dim=-1).double() - top.values[left].sum(dim=-1).double()
+        found = (row + rows.start, top.indices[row, rank], top.values[row, rank], beyond)
+        return tuple(part.cpu().numpy() for part in found)
+
+
+def _joined(answers: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return tuple(np.concatenate(arrays) for arrays in zip(*answers, strict=True))

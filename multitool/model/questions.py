@@ -1,0 +1,173 @@
+"""What evidence takes of the model: definitions read as plain text, and a known tree under other ghosts.
+
+Tasks are plain data, as those of growing are, and so are the answers: they can go to another process and back.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multitool.model.ghost_prompt import GhostPrompt
+from multitool.model.interventions import AppliedInterventions
+from multitool.model.passes import Continuations, Passes, ghost_embeddings
+from multitool.model.residual_stream import residuals
+from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, GrowthTask, Place, ReadTask, Text
+from multitool.trees.growth import grow_forest
+from multitool.trees.tree import ROOT, Tree
+
+_GHOSTS_AT_ONCE = 64  # trees that grow together; bounds the memory that their caches take
+_TEXTS_AT_ONCE = 64
+
+
+def likeliest_texts(tree: Tree, n: int) -> list[tuple[Text, float]]:
+    """The ``n`` most probable definitions as token ids, and how probable each is; without the token that ends one.
+
+    One that several tokens end (``"``, ``."``) is one definition.
+    """
+    found: dict[Text, float] = {}
+    for leaf in np.flatnonzero(tree.is_leaf | tree.end).tolist():
+        if text := text_of(tree, leaf):
+            found[text] = found.get(text, 0.0) + float(tree.cumulative_prob[leaf])
+    return sorted(found.items(), key=lambda item: -item[1])[:n]
+
+
+def text_of(tree: Tree, leaf: int) -> Text:
+    """The token ids down to ``leaf``, without the token that ends the definition."""
+    path = tree.path(leaf)
+    return tuple(int(tree.token_id[node]) for node in path if not tree.end[node])
+
+
+@torch.inference_mode()
+def ask(model, task: AskTask, changes: AppliedInterventions | None = None) -> Iterator[list[Asked]]:
+    """The answers in the order of the ghosts, some at a time.
+
+    Args:
+        changes: those under which the trees grow. Their definitions are read as plain text all the same.
+    """
+    growth = task.growth
+    for first in range(0, len(growth.v), _GHOSTS_AT_ONCE):
+        vs = torch.from_numpy(growth.v[first : first + _GHOSTS_AT_ONCE])
+        trees = [grown.tree for grown in grow_forest(
+            Continuations(model, growth.prompt, vs, growth.top_k, growth.max_depth, changes),
+            len(vs), cutoff=growth.cutoff, max_depth=growth.max_depth, max_nodes=growth.max_nodes, ends=growth.ends,
+        )]
+        texts = [[text for text, _ in likeliest_texts(tree, task.n_definitions)] for tree in trees]
+        read = iter(read_texts(model, [text for listed in texts for text in listed], task.place))
+        ends = [None] * len(vs) if changes else _at_the_end(model, growth, vs, task.place)
+        yield [
+            Asked(tree, listed, [next(read) for _ in listed], end)
+            for tree, listed, end in zip(trees, texts, ends, strict=True)
+        ]
+
+
+@torch.inference_mode()
+def check(model, task: CheckTask, changes: AppliedInterventions | None = None) -> Iterator[Checked]:
+    """One answer.
+
+    Args:
+        changes: those under which the tree was grown.
+    """
+    growth = task.growth
+    v, controls = torch.from_numpy(growth.v[None]), torch.from_numpy(task.controls)
+    if changes is None:
+        vs = torch.cat([v, controls])
+        log_probs, entropies = path_log_probs(model, growth.prompt, vs, task.tree)
+        ends = _at_the_end(model, growth, vs, task.place)
+    else:
+        found = (path_log_probs(model, growth.prompt, v, task.tree, changes),
+                 path_log_probs(model, growth.prompt, controls, task.tree))
+        log_probs, entropies = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        ends = None  # a push along the feature's direction would be all that they tell
+    yield Checked(log_probs, entropies, ends, read_texts(model, task.texts, task.place))
+
+
+def read(model, task: ReadTask) -> Iterator[list[np.ndarray]]:
+    """One answer: of each text its residuals, (tokens, d_model) float32."""
+    yield read_texts(model, task.texts, task.place)
+
+
+@torch.inference_mode()
+def read_texts(model, texts: Sequence[Text], place: Place) -> list[np.ndarray]:
+    """Each text's residuals at the hook, (tokens, d_model) float32; what stands before it is left out."""
+    before = () if place.bos_id is None else (place.bos_id,)
+    answers: list[np.ndarray] = [None] * len(texts)
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
+    for first in range(0, len(by_length), _TEXTS_AT_ONCE):
+        chosen = by_length[first : first + _TEXTS_AT_ONCE]
+        longest = len(texts[chosen[-1]])
+        ids = torch.zeros(len(chosen), len(before) + longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(chosen):
+            tokens = torch.tensor(before + texts[i], dtype=torch.long)
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+        found = residuals(model, place.hook, input_ids=ids, attention_mask=mask).float().cpu().numpy()
+        for row, i in enumerate(chosen):
+            answers[i] = found[row, len(before) : len(before) + len(texts[i])]
+    return answers
+
+
+def _at_the_end(model, growth: GrowthTask, vs: torch.Tensor, place: Place) -> np.ndarray:
+    """The residual at the prompt's last position with each ghost in it: (n, d_model)."""
+    found = [
+        residuals(model, place.hook, inputs_embeds=ghost_embeddings(model, growth.prompt, part))[:, -1]
+        for part in vs.split(_TEXTS_AT_ONCE)
+    ]
+    return torch.cat(found).float().cpu().numpy()
+
+
+def path_log_probs(
+    model, prompt: GhostPrompt, vs: Tensor, tree: Tree, changes: AppliedInterventions | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The log-probability of every node's path under each ghost.
+
+    Level by level, all ghosts in the same batches; only nodes that have children are fed to the model. The caches of
+    one level stay in memory together: as many as there are ghosts, times that level's nodes with children.
+
+    Args:
+        model: a transformers causal LM in eval mode.
+        prompt: the one that the tree was grown with.
+        vs: the ghosts' embedding rows, (m, d_model), at least one, in the units of the raw embedding matrix.
+        tree: its token ids count, its probabilities do not.
+        changes: what else is done to the stream; None: nothing.
+
+    Returns:
+        (m, len(tree)) float64, natural log of the probability of the tokens from the prompt down to each node, the
+        placeholder ruled out as in growing (-inf for a path that has it).
+        (m,) float64: entropy of each ghost's first next token, in nats.
+    """
+    m, children = len(vs), tree.children()
+    passes = Passes(model, prompt, vs, int(tree.depth.max(initial=0)), changes)
+    log_probs = np.zeros((m, len(tree) + 1))  # the last column is the root's
+    asked, step, entropies = np.array([ROOT]), None, None  # asked: the nodes of a level that have children
+    while len(asked):
+        nodes = np.array([child for node in asked for child in children[node]], dtype=np.int64)
+        parent = np.repeat(np.arange(len(asked)), [len(children[node]) for node in asked])
+        # An answer has a row for every one of ``asked``, ghost after ghost.
+        row = np.arange(m)[:, None] * len(asked) + parent
+        token_id = np.tile(tree.token_id[nodes], (m, 1))
+        read = partial(_read, row.ravel(), token_id.ravel())
+        if step is None:
+            found, entropies = passes.start(read)
+        else:
+            found, _ = passes.advance(read, *step)
+        log_probs[:, nodes] = log_probs[:, tree.parent[nodes]] + found.reshape(m, -1)
+        open_ = np.isin(nodes, tree.parent)
+        asked, step = nodes[open_], (row[:, open_].ravel(), token_id[:, open_].ravel())
+    return log_probs[:, :-1], entropies
+
+
+def _read(row: np.ndarray, token_id: np.ndarray, logits: Tensor, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Of one batch: the log-probability of ``token_id`` in each ``row`` that belongs to it, the entropy of each row.
+
+    Args:
+        row, token_id: (n,) each, of all batches; ``row`` rises.
+        rows: those of the batch.
+    """
+    log_probs = logits.log_softmax(dim=-1)
+    first, last = np.searchsorted(row, [rows.start, rows.stop])
+    found = log_probs[row[first:last] - rows.start, token_id[first:last]]
+    entropy = torch.special.entr(log_probs.exp()).sum(dim=-1)
+    return found.double().cpu().numpy(), entropy.double().cpu().numpy()

@@ -1,0 +1,143 @@
+"""What growing a tree takes of the machine that has the model: plain data, so that it can go to another process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from multitool.model.ghost_prompt import GhostPrompt, ghost_prompt
+from multitool.model.interventions import Interventions
+from multitool.model.subject import Subject
+from multitool.recipes.recipe import TreeRecipe
+from multitool.trees.tree import Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Something that a running model can be asked to do. Plain data: no tensor and no model."""
+
+    model: str  # its name, by which a loaded one is kept
+    folder: Path  # where its files lie
+    seconds: float | None = None  # time to spend; what there is by then comes back
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthTask(Task):
+    """A tree to grow, or a forest: many trees from as many ghosts."""
+
+    n_tokens: int  # V
+    prompt: GhostPrompt
+    v: np.ndarray  # (d_model,) float32: the ghost's embedding row, or what is injected; of a forest (n, d_model)
+    top_k: int
+    cutoff: float
+    max_depth: int
+    max_nodes: int
+    end_ids: np.ndarray | None  # tokens that end a definition; None: every token may go on
+    begun: Tree | None = None  # a part that is known already
+    interventions: Interventions | None = None  # what else is done to the stream
+
+    @property
+    def ends(self) -> np.ndarray | None:
+        """(V,) bool, as ``growth.grow`` takes it."""
+        if self.end_ids is None:
+            return None
+        ends = np.zeros(self.n_tokens, dtype=bool)
+        ends[self.end_ids] = True
+        return ends
+
+
+def growth_task(
+    subject: Subject, v: Tensor, recipe: TreeRecipe, begun: Tree | None = None,
+    interventions: Interventions | None = None,
+) -> GrowthTask:
+    """The growth of a tree from ``v`` (d_model,), or of many from (n, d_model).
+
+    Args:
+        begun: a part of the tree that is known already.
+        interventions: those that the recipe asks for, by ``steering.interventions``.
+
+    Raises:
+        UserError: the prompt does not suit the model.
+    """
+    ends = subject.ends(recipe.closing_quote) if recipe.stop else None
+    return GrowthTask(
+        model=subject.name,
+        folder=subject.folder,
+        n_tokens=subject.space.n_tokens,
+        prompt=ghost_prompt(subject, recipe.prompt, recipe.max_depth, chat=recipe.chat, answer=recipe.answer),
+        v=v.numpy(),
+        top_k=recipe.top_k,
+        cutoff=recipe.cutoff,
+        max_depth=recipe.max_depth,
+        max_nodes=recipe.max_nodes,
+        end_ids=None if ends is None else np.flatnonzero(ends),
+        begun=begun,
+        interventions=interventions,
+    )
+
+
+Text = tuple[int, ...]  # token ids
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the model an SAE reads, and what stands before a text there."""
+
+    hook: str
+    bos_id: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AtPlace(Task):
+    place: Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskTask(_AtPlace):
+    """What the model says of many ghosts."""
+
+    growth: GrowthTask  # its ``v`` are the rows of all ghosts, (n, d_model), or what is injected of each
+    n_definitions: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the model says of one ghost."""
+
+    tree: Tree
+    texts: list[Text]  # its most probable definitions
+    residuals: list[np.ndarray]  # of each text, (tokens, d_model) float32
+    last_residual: np.ndarray | None  # (d_model,): at the end of the prompt; None under changes of the stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckTask(_AtPlace):
+    """A tree that is there, to be held against other ghosts."""
+
+    growth: GrowthTask  # as it was grown
+    tree: Tree
+    controls: np.ndarray  # (m, d_model) float32: the other ghosts' embedding rows; nothing else is done to these
+    texts: list[Text]  # to be read
+
+
+@dataclass(frozen=True)
+class Checked:
+    log_probs: np.ndarray  # (1 + m, nodes): of every node's path, under the tree's own ghost and the others
+    entropies: np.ndarray  # (1 + m,) nats: of the first token
+    last_residuals: np.ndarray | None  # (1 + m, d_model): at the end of the prompt; None under changes of the stream
+    residuals: list[np.ndarray]  # of each text, (tokens, d_model) float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTask(_AtPlace):
+    """Texts to be read."""
+
+    texts: list[Text]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensTask(Task):
+    """Directions to be read by the model's final norm and unembedding."""
+
+    directions: np.ndarray  # (n, d_model) float32

@@ -1,0 +1,90 @@
+"""The interface: the page with its tabs, the API, and how the page looks."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from multitool.page.endpoints import add_endpoints
+from multitool.page.list_tab import tokens_tab
+from multitool.page.opening import Opening
+from multitool.page.prompts_tab import prompts_tab
+from multitool.page.service import Service
+from multitool.page.settings import Settings
+from multitool.page.suggest_tab import suggest_tab
+from multitool.page.text_tab import text_tab
+from multitool.page.tree_tab import tree_tab
+from multitool.page.vector_controls import feature_controls
+from multitool.page.zero_gpu import gpu_worker
+from multitool.pictures.explorer import FOLDER as EXPLORER
+from multitool.store.library import Library
+
+TITLE = "SAE feature multitool"
+
+
+CSS = [Path(__file__).with_name("page.css"), EXPLORER / "explorer.css"]
+
+
+def _in_both(light: str, dark: str, *names: str) -> dict[str, str]:
+    return dict.fromkeys(names, light) | {f"{name}_dark": dark for name in names}
+
+
+# Fonts of the visitor's own system: nothing is fetched for them. Lines in place of shadows, labels in plain ink.
+THEME = gr.themes.Soft(
+    primary_hue="blue", neutral_hue="slate", spacing_size="sm", radius_size="md",
+    font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "Consolas", "monospace"],
+).set(
+    **_in_both("none", "none", "block_title_background_fill", "block_label_background_fill", "block_shadow",
+               "button_primary_shadow", "button_primary_shadow_hover", "button_secondary_shadow",
+               "button_secondary_shadow_hover", "checkbox_label_shadow", "input_shadow"),
+    **_in_both("*body_text_color", "*body_text_color", "block_title_text_color", "block_label_text_color"),
+    **_in_both("1px", "1px", "block_border_width", "input_border_width", "button_border_width",
+               "checkbox_label_border_width"),
+    **_in_both("*neutral_200", "*neutral_700", "block_border_color", "input_border_color", "border_color_primary",
+               "button_secondary_border_color", "checkbox_label_border_color"),
+    **_in_both("*neutral_300", "*neutral_600", "button_secondary_border_color_hover", "checkbox_border_color"),
+    **_in_both("*primary_600", "*primary_600", "button_primary_background_fill", "button_primary_border_color",
+               "checkbox_label_background_fill_selected", "checkbox_label_border_color_selected"),
+    **_in_both("*primary_700", "*primary_500", "button_primary_background_fill_hover"),
+    **_in_both("white", "*neutral_800", "button_secondary_background_fill", "checkbox_label_background_fill"),
+    **_in_both("*neutral_100", "*neutral_700", "button_secondary_background_fill_hover"),
+    **_in_both("*neutral_500", "*neutral_400", "block_info_text_color", "body_text_color_subdued"),
+    block_title_padding="0", block_title_text_size="*text_sm",
+    block_label_padding="0", block_label_text_size="*text_sm",
+    block_padding="*spacing_lg *spacing_xl", button_large_padding="*spacing_md *spacing_xl",
+    button_large_text_size="*text_md", button_large_text_weight="600", checkbox_label_padding="*spacing_sm *spacing_lg",
+)
+
+
+def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
+    """The whole interface.
+
+    Args:
+        library: where models and SAEs come from.
+        settings: the operator's limits.
+        opening: what the page opens with, loaded in ``library``.
+    """
+    service = Service(library, settings, gpu_worker(library, settings, opening.entry.model))
+    with gr.Blocks(title=TITLE, delete_cache=(3600, 24 * 3600), analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(
+            f"<h1>{TITLE}</h1><p>What does a feature of a sparse autoencoder mean? Its weights become the embedding of "
+            "a <em>ghost token</em>, a word that does not exist, and the model is asked to define it.</p>",
+            elem_id="head", apply_default_css=False,
+        )
+        if opening.notice:
+            gr.Markdown(opening.notice, elem_id="notice")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320, elem_id="controls"):
+                controls = feature_controls(service, opening)
+            with gr.Column(scale=3, min_width=480), gr.Tabs():
+                with gr.Tab("Definition tree"):
+                    growing = tree_tab(service, controls, opening, page)
+                with gr.Tab("Token list"):
+                    tokens_tab(service, controls)
+                with gr.Tab("Text"):
+                    text_tab(service, controls)
+                with gr.Tab("Prompts"):
+                    prompts_tab(service, controls)
+                with gr.Tab("Suggest settings"):
+                    suggest_tab(service, controls, growing)
+        add_endpoints(page, service, opening.recipe)
+    return page.queue(max_size=settings.queue, default_concurrency_limit=4)

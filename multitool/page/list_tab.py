@@ -1,0 +1,218 @@
+"""The tab with the token list."""
+
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+
+import gradio as gr
+
+from multitool.errors import UserError
+from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
+from multitool.page.common import PRIVATE, QUIETLY, by_name, save, shown_errors
+from multitool.page.result_title import Made, cleared_on_error, heading, tell_changes, title_box
+from multitool.page.service import Service
+from multitool.page.vector_controls import FeatureControls, vector_recipe
+from multitool.page.verdict import list_verdict
+from multitool.recipes.captions import distance, source_told, title_told
+from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
+from multitool.text import visible
+from multitool.trees.comparison import ranks_in
+
+_EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The list that is shown, and what it was made from."""
+
+    vector: VectorRecipe
+    recipe: ListRecipe
+    table: TokenTable
+
+
+def tokens_tab(service: Service, controls: FeatureControls) -> None:
+    """Build the tab and wire it to the controls."""
+    measure = gr.Radio(
+        list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
+        info=_measure_help(ListRecipe.measure),
+    )
+    with gr.Row():
+        exponent = gr.Slider(0.1, 5, ListRecipe.exponent, step=0.1, label="Exponent", info=_EXPONENT_HELP,
+                             elem_id="exponent")
+        top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens", info="How many are listed")
+        with gr.Column(min_width=160):
+            negative = gr.Checkbox(ListRecipe.negative, label="Other end", info="The tokens that fit worst",
+                                   elem_id="negative")
+            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A blank and letters", elem_id="words")
+    with gr.Row(elem_classes="actions"):
+        make = gr.Button("List tokens", variant="primary", min_width=160, elem_id="list")
+        check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
+        keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
+        drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
+    title = title_box(None, "list-title")
+    status = gr.Textbox("", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
+                        container=False, elem_id="list-status", elem_classes="status")
+    verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
+    with gr.Row():
+        with gr.Column(min_width=380, visible=False) as kept_column:
+            kept_name = gr.HTML("", elem_id="kept-list-name", elem_classes="view-title", padding=False)
+            kept_table = gr.Dataframe(
+                **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="kept-tokens",
+                elem_classes="table", label="Kept list",
+            )
+        with gr.Column(min_width=380):
+            shared = gr.HTML("", elem_id="lists-shared", elem_classes=["view-title", "greys"], padding=False,
+                             visible=False)
+            table = gr.Dataframe(
+                **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
+                elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
+            )
+    csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
+    listed, kept, made = gr.State(), gr.State(), gr.State()
+
+    measure.change(_suited, measure, [measure, exponent, negative], **QUIETLY)
+    answers = {"status": status, "listed": listed, "made": made, "title": title}
+    event = {"outputs": list(answers.values()), "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
+    shown = {
+        "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
+        "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
+    }
+    show = {
+        "fn": by_name(shown, partial(_shown, service)), "inputs": [listed, kept], "outputs": list(shown.values()),
+        "show_progress_on": table, **PRIVATE,
+    }
+    settings = [*controls.all(), measure, exponent, top, negative, words]
+    telling = tell_changes(_settings, made, title, settings)
+    for button, inputs, handler in (
+        (make, [made, *settings], cleared_on_error(_settings, _nothing, partial(_listed, service))),
+        (check, listed, partial(_checked, service)),
+    ):
+        making = button.click(shown_errors(by_name(answers, handler)), inputs, **event)
+        making.success(**show)
+        making.failure(**show)
+        making.then(**telling)
+        controls.tell_after(making)
+    keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
+    drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
+
+
+def _suited(measure: str):
+    """The controls as they suit a measure: its help, and what it takes."""
+    other_end = {"visible": True} if measure != "activation" else {"visible": False, "value": False}
+    return gr.update(info=_measure_help(measure)), gr.update(visible=measure == "score"), gr.update(**other_end)
+
+
+def _measure_help(measure: str) -> str:
+    return MEASURES[measure][:1].upper() + MEASURES[measure][1:]
+
+
+def _frame(columns: tuple[str, ...]) -> dict:
+    """How a table of tokens looks."""
+    return {
+        "headers": [column.replace("_", " ") for column in columns],
+        "datatype": ["str" if column in ("token", _ALSO) else "number" for column in columns],
+    }
+
+
+def _settings(*values) -> tuple[VectorRecipe, ListRecipe]:
+    """The recipes that the controls show. Raises UserError if a value cannot be."""
+    *vector_values, measure, exponent, top, negative, words = values
+    exponent = exponent if measure == "score" else ListRecipe.exponent  # else its control is not seen
+    return vector_recipe(*vector_values), ListRecipe(
+        measure=measure, exponent=exponent, top=top, negative=negative, words=words
+    )
+
+
+def _nothing(status: str) -> dict:
+    return {"status": status, "listed": None, "made": None, "title": ""}
+
+
+def _listed(service: Service, *values):
+    """List the tokens; until they can be listed, in words what is being waited for."""
+    yield from _made(service, *_settings(*values), evidence=False)
+
+
+def _checked(service: Service, listed: _Listed | None):
+    """The list that is shown once more, with its evidence."""
+    if listed is None:
+        raise UserError("There is no list to check. Make one first.")
+    yield from _made(service, listed.vector, listed.recipe, evidence=True)
+
+
+def _made(service: Service, vector: VectorRecipe, recipe: ListRecipe, *, evidence: bool):
+    for answer in service.table(vector, recipe, evidence=evidence):
+        if isinstance(answer, str):
+            yield {"status": answer}
+        else:
+            made = Made(title_told(answer.settings), (vector, recipe))
+            yield {"listed": _Listed(vector, recipe, answer), "made": made, "title": heading(made)}
+
+
+_ALSO = "rank in the other"
+
+
+def _shown(service: Service, listed: _Listed | None, kept: _Listed | None) -> dict:
+    """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
+    other = kept.table if kept else None
+    if listed is None:  # the status tells why
+        no = gr.update(interactive=False)
+        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None,
+                "check": no, "keep": no, "shared": gr.update(visible=False)}
+    table = listed.table
+    views = {
+        "status": visible(_summary(table)),
+        "verdict": list_verdict(table, partial(_token_text, service, table)),
+        "table": _dataframe(table, other),
+        "csv": save(table.to_csv(), table.settings, "tokens.csv"),
+        # A list by activation agrees with the activations, whatever the direction.
+        "check": gr.update(interactive=listed.recipe.measure != "activation" and table.evidence is None),
+        "keep": gr.update(interactive=True),
+        **{name: gr.update(visible=other is not None) for name in ("drop", "kept_column", "shared")},
+    }
+    if other:
+        both = len({row[1] for row in table.rows} & {row[1] for row in other.rows})
+        views |= {
+            "kept_name": f"<p><b>Kept</b> · {escape(visible(_name(other)))}</p>",
+            "kept_table": _dataframe(other, table),
+            "shared": gr.update(
+                visible=True,
+                value=f"<p><b>This one</b> · {escape(visible(_name(table)))}. The two lists have <b>{both}</b> of "
+                f"{len(table.rows)} tokens in common.</p>",
+            ),
+        }
+    return views
+
+
+def _dataframe(table: TokenTable, other: TokenTable | None) -> gr.Dataframe:
+    """The rows as the page shows them; with the ranks in another list, behind the tokens, if there is one."""
+    rows = [
+        [rank, visible(token, spaces=True), token_id, *(round(number, 4) for number in numbers)]
+        for rank, token, token_id, *numbers in table.rows
+    ]
+    columns = table.columns
+    if other is not None:
+        ranks = ranks_in([row[1] for row in table.rows], [row[1] for row in other.rows])
+        rows = [[*row[:2], f"= {rank}" if rank else "", *row[2:]] for row, rank in zip(rows, ranks, strict=True)]
+        columns = (*columns[:2], _ALSO, *columns[2:])
+    frame = _frame(columns)
+    return gr.Dataframe({"headers": frame["headers"], "data": rows}, datatype=frame["datatype"])
+
+
+def _token_text(service: Service, table: TokenTable, token_id: int) -> str:
+    return service.library.subject(table.settings["model"]).token_texts[token_id]
+
+
+def _name(table: TokenTable) -> str:
+    return f"{source_told(table.settings)}, scale {table.settings['scale']:.3g}, by {_order(table)}"
+
+
+def _order(table: TokenTable) -> str:
+    """In words what a list is ordered by."""
+    settings = table.settings
+    by = settings["measure"].replace("_", " ")
+    return by + ", other end" * settings["negative"] + ", only words" * settings["words"]
+
+
+def _summary(table: TokenTable) -> str:
+    """In words how it was made, but for what its title tells."""
+    return f"By {_order(table)}; {distance(table.settings, table.vector)}"

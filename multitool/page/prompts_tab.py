@@ -1,0 +1,110 @@
+"""The tab that asks several prompts in one go."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+import gradio as gr
+
+from multitool.page.common import PRIVATE, as_number, by_name, on_model, save, shown_errors
+from multitool.page.growth import CUTOFFS
+from multitool.page.opening import usual_growth
+from multitool.page.result_title import Made, cleared_on_error, heading, tell_changes, title_box
+from multitool.page.service import MOST_PROMPTS, Service
+from multitool.page.vector_controls import FeatureControls, vector_recipe
+from multitool.recipes.captions import title_told
+from multitool.recipes.prompts import PLAIN_PROMPTS, PROMPTS
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.store.library import Library
+from multitool.text import percent, visible
+from multitool.trees.document import DefinitionTree
+
+_DEFINITIONS_SHOWN = 5
+# Each with its kind and its part of the width.
+_COLUMNS = {"Prompt": ("str", 32), "Most probable definitions": ("str", 54), "Nats": ("number", 14)}
+
+
+def prompts_tab(service: Service, controls: FeatureControls) -> None:
+    """Build the tab and wire it to the controls."""
+    with gr.Row():
+        prompts = gr.Textbox(
+            "\n".join(PROMPTS[name].prompt for name in PLAIN_PROMPTS), label="Several prompts in one go", lines=5,
+            max_lines=10, max_length=MOST_PROMPTS * service.settings.max_prompt, elem_id="prompts", scale=3,
+            min_width=320,
+            info=f"One a line, up to {MOST_PROMPTS}, each with {{ghost}} in it once, or by its name in the prompt "
+            f"menu: {', '.join(PROMPTS)}",
+        )
+        cutoff = gr.Dropdown(
+            CUTOFFS, value="1e-3", label="Cutoff", allow_custom_value=True, elem_id="prompts-cutoff", min_width=160,
+            info="Smallest probability of a path; small trees will do to compare",
+        )
+    with gr.Row(elem_classes="actions"):
+        ask = gr.Button("Ask all", variant="primary", min_width=160, elem_id="ask-all")
+        stop = gr.Button("Stop", min_width=80)
+    title = title_box(None, "prompts-title")
+    status = gr.Textbox("", show_label=False, placeholder="Nothing asked yet.", interactive=False, container=False,
+                        elem_id="prompts-status", elem_classes="status")
+    kinds, widths = zip(*_COLUMNS.values(), strict=True)
+    table = gr.Dataframe(
+        headers=list(_COLUMNS), datatype=list(kinds), column_widths=[f"{width}%" for width in widths], wrap=True,
+        interactive=False, max_height=560, elem_id="answers", elem_classes=["table", "greys"],
+        label="Answers (“…”: unfinished; entropy of the first token, in nats)",
+    )
+    file = gr.DownloadButton("All trees (JSON)", size="sm", elem_id="trees", visible=False)
+    made = gr.State()
+    answers = {"status": status, "table": table, "file": file, "made": made, "title": title}
+    settings = [*controls.all(), prompts, cutoff]
+    read = partial(_settings, service.library, min(TreeRecipe.max_nodes, service.settings.max_nodes))
+    asking = ask.click(
+        shown_errors(by_name(answers, cleared_on_error(read, _nothing, partial(_asked, service, read)))),
+        [made, *settings], list(answers.values()), show_progress="hidden", **on_model(service.settings), **PRIVATE,
+    )
+    stop.click(lambda: "Stopped.", None, status, cancels=asking, queue=False, **PRIVATE)
+    asking.then(**tell_changes(read, made, title, settings))
+    controls.tell_after(asking)
+
+
+def _settings(library: Library, most: int, *values) -> tuple[VectorRecipe, list[TreeRecipe]]:
+    """The recipes that the controls show, with as many next tokens as suit the model, and of no more than ``most``
+    nodes. Raises UserError if a value cannot be."""
+    *vector_values, prompts, cutoff = values
+    vector = vector_recipe(*vector_values)
+    top_k = usual_growth(library.find(vector.sae).model).top_k
+    return vector, [
+        TreeRecipe(prompt=line.strip(), cutoff=as_number(cutoff), max_nodes=most, top_k=top_k)
+        for line in prompts.splitlines() if line.strip()
+    ]
+
+
+def _nothing(status: str) -> dict:
+    return {"status": status, "table": [], "file": gr.update(visible=False), "made": None, "title": ""}
+
+
+def _asked(service: Service, read: Callable, *values):
+    """The answers as they come, in the end the trees."""
+    vector, recipes = shown = read(*values)
+    if not recipes:
+        yield _nothing("There is no prompt to ask. Write one a line above.")
+        return
+    yield _nothing("Starting …")
+    for answer in service.trees_of_prompts(vector, recipes):
+        if isinstance(answer, str):
+            yield {"status": answer}
+        else:
+            trees = answer
+            made = Made(title_told(trees[0].settings), shown)
+            yield {"table": [_row(tree) for tree in trees], "made": made, "title": heading(made)}
+    path = save(
+        json.dumps([tree.to_dict() for tree in trees], ensure_ascii=False, allow_nan=False), trees[0].settings,
+        "trees.json",
+    )
+    yield {"status": f"{len(trees)} asked.", "file": gr.update(value=path, visible=True)}
+
+
+def _row(document: DefinitionTree) -> list:
+    definitions = " · ".join(
+        f"{visible(found.text)}{'' if found.complete else ' …'} {percent(found.probability)}"
+        for found in document.definitions(_DEFINITIONS_SHOWN)
+    )
+    entropy = document.first_token_entropy
+    return [visible(document.asked), definitions, None if entropy is None else round(entropy, 1)]

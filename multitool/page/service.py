@@ -1,0 +1,303 @@
+"""What the page and the API ask for: recipes in; results out, and words in between on what is being waited for.
+
+The sequence of every job is in ``jobs``; here its steps are done for visitors: within the operator's limits, the model
+where the GPU is, each vocabulary scan by one visitor while others wait, and answers kept that many ask for.
+"""
+
+import hashlib
+import pickle
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Lock
+
+from cachetools import LRUCache
+
+from multitool.errors import UserError
+from multitool.jobs.check import check_job
+from multitool.jobs.components import Component, components_job
+from multitool.jobs.features import missing_scan, recipe_heading, resolve, vector_to, with_weights
+from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, Scan
+from multitool.jobs.suggest import Suggestion, suggest_job
+from multitool.jobs.text import Activity, text_job
+from multitool.jobs.token_list import list_job
+from multitool.jobs.token_table import TokenTable
+from multitool.jobs.tree import continuation_job, grown, prepare_trees, tree_job
+from multitool.model.tasks import AskTask, Task
+from multitool.page.settings import Settings
+from multitool.page.zero_gpu import Worker
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.store.library import Library
+from multitool.store.scans import ScanTask
+from multitool.trees.document import DefinitionTree
+from multitool.trees.growth import Growth
+from multitool.vectors.vector import FeatureVector
+
+_TREES_KEPT = 100
+_HEADINGS_KEPT = 200  # of a large model 20 kB each
+_ANSWERS_KEPT = 8  # of other features; of a large model up to 20 MB each
+_POLL_SECONDS = 0.3
+LONGEST_TEXT = 2000  # characters
+MOST_PROMPTS = 8  # in one go
+
+# What is said during a step, by its purpose; of many ghosts with how many have answered.
+_WORDS = {
+    "list": "Listing the tokens …",
+    "check": "Holding the tree against other ghosts, and reading its definitions …",
+    "judge_tree": "Asking the SAE what fires …",
+    "judge_settings": "Judging the settings …",
+    "controls": "Other features' definitions, to compare with",
+    "candidates": "Settings tried",
+}
+
+
+class Service:
+    """Answers requests of visitors within the operator's limits.
+
+    Args:
+        library: where models and SAEs come from.
+        settings: the operator's limits.
+        work: does a task on the machine that has the model.
+        poll_seconds: how often a request that waits tells what for.
+        trees_kept: how many trees are kept for those who ask the same.
+    """
+
+    def __init__(
+        self, library: Library, settings: Settings, work: Worker, *, poll_seconds: float = _POLL_SECONDS,
+        trees_kept: int = _TREES_KEPT,
+    ):
+        self.library = library
+        self.settings = settings
+        self._work = work
+        self._poll_seconds = poll_seconds
+        self._loading = ThreadPoolExecutor(max_workers=16, thread_name_prefix="loading")
+        self._lock = Lock()  # of the caches, and of the scans
+        self._growths = LRUCache(trees_kept)  # whole ones, by their tasks
+        self._answers = LRUCache(_ANSWERS_KEPT)  # by the tasks
+        self._headings = LRUCache(_HEADINGS_KEPT)  # by their recipes without scale and components
+        self._scans: dict[object, _RunningScan] = defaultdict(_RunningScan)  # by the scan's folder
+
+    def trees(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | DefinitionTree]:
+        """The tree as it grows; before that, in words, what it waits for. The same tree again takes no growing.
+
+        The last one may be incomplete: its time was up. ``continued`` goes on from there.
+
+        Raises:
+            UserError: it cannot be done, or not here.
+        """
+        self._check(tree)
+        yield from self._run(vector.sae, tree_job(self.library, vector, tree))
+
+    def trees_of_prompts(
+        self, vector: VectorRecipe, trees: Sequence[TreeRecipe]
+    ) -> Iterator[str | list[DefinitionTree]]:
+        """The trees of several prompts: after each, those that there are; in between, in words, what is waited for.
+
+        Raises:
+            UserError: there are no prompts or too many, or a tree cannot be grown here.
+        """
+        if not 1 <= len(trees) <= MOST_PROMPTS:
+            raise UserError(f"There are {len(trees)} prompts; give 1 to {MOST_PROMPTS} in one go.")
+        for tree in trees:
+            self._check(tree)
+        documents: list[DefinitionTree] = []
+        for prepared in (yield from self._run(vector.sae, prepare_trees(self.library, vector, trees))):
+            for answer in self._run(vector.sae, grown(prepared)):
+                if isinstance(answer, str):
+                    yield f"Prompt {len(documents) + 1} of {len(trees)}: {answer}"
+            documents.append(answer)
+            yield documents.copy()
+
+    def continued(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
+        """The rest of a tree whose growth was stopped. Answers and errors as in ``trees``."""
+        vector, tree = recipes(document.settings)
+        self._check(tree)
+        yield from self._run(vector.sae, continuation_job(self.library, document))
+
+    def table(
+        self, vector: VectorRecipe, recipe: ListRecipe, *, evidence: bool = False
+    ) -> Iterator[str | TokenTable]:
+        """The token list; before it, in words, what it waits for. Raises UserError if it cannot be made.
+
+        Args:
+            evidence: judge it by how strongly each token fires the feature.
+        """
+        yield (yield from self._run(vector.sae, list_job(self.library, vector, recipe, evidence=evidence)))
+
+    def checked(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
+        """The tree with its evidence; before it, in words, what it waits for. The tree may be anybody's file.
+
+        Raises:
+            UserError: it is too large, or no tree that can be checked here.
+        """
+        if len(document.tree) > self.settings.max_nodes:
+            raise UserError(
+                f"This tree has {len(document.tree):,} nodes; to be checked here it can have at most "
+                f"{self.settings.max_nodes:,}. Trim it first."
+            )
+        vector, tree = recipes(document.settings)
+        self._check(tree)
+        yield (yield from self._run(vector.sae, check_job(self.library, document)))
+
+    def activity(self, recipe: VectorRecipe, text: str) -> Iterator[str | Activity]:
+        """Where a feature fires in a text; before it, in words, what it waits for. Raises UserError if it cannot be."""
+        if not text or len(text) > LONGEST_TEXT:
+            raise UserError(f"The text has {len(text or ''):,} characters; it must have 1 to {LONGEST_TEXT:,}.")
+        yield (yield from self._run(recipe.sae, text_job(self.library, recipe, text)))
+
+    def suggestion(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | Suggestion]:
+        """The best of many settings for a feature; before it, in words, what it waits for. Raises UserError if there is
+        none."""
+        self._check(tree)
+        yield (yield from self._run(vector.sae, suggest_job(self.library, vector, tree)))
+
+    def components(self, sae: str, **numbers) -> Iterator[str | list[Component]]:
+        """The first principal components of an SAE's model, as ``components_job`` tells them; before them, in words,
+        what they wait for."""
+        yield (yield from self._run(sae, components_job(self.library, sae, **numbers)))
+
+    def vector(self, recipe: VectorRecipe) -> FeatureVector | None:
+        """The vector of a recipe, where that takes neither loading nor a vocabulary scan; else None.
+
+        Quick, so that it can follow a control that is moved: what only scale and components change is not made again.
+
+        Raises:
+            UserError: there is no such vector.
+        """
+        recipe = with_weights(self.library, recipe)
+        entries = [self.library.find(term.sae or recipe.sae) for term in recipe.terms]
+        if not all(map(self.library.has, entries)):
+            return None
+        key = replace(recipe, scale=None, pca=())
+        heading = self._kept(self._headings, key)
+        if heading is None:
+            target = resolve(self.library, recipe)
+            if missing_scan(target):
+                return None
+            heading = recipe_heading(target)
+            self._keep(self._headings, key, heading)
+        return vector_to(heading, self.library.subject(entries[0].model), recipe)
+
+    # Doing the steps of a job
+
+    def _run(self, sae: str, job: Job[Result]) -> Generator[str | DefinitionTree, None, Result]:
+        """Do the steps of a job: in words what it waits for, and trees as they grow. Returns the job's result.
+
+        Args:
+            sae: what is being loaded, if something is.
+        """
+        answer = None
+        while True:
+            try:
+                step = job.send(answer)
+            except StopIteration as end:
+                return end.value
+            match step:
+                case Prepare():
+                    answer = yield from self._prepared(sae, step)
+                case Scan():
+                    answer = yield from self._scanned(sae, step.task)
+                case Ask():
+                    answer = yield from self._asked(step)
+                case Grow():
+                    answer = yield from self._grown(step)
+
+    def _prepared(self, sae: str, step: Prepare) -> Iterator[str]:
+        """What the step's work gives, in a thread of its own.
+
+        Who leaves does not stop the work: others may wait for the same download.
+        """
+        entry = self.library.find(sae)
+        future = self._loading.submit(step.work)
+        while not wait([future], timeout=self._poll_seconds).done:
+            loading = f"Loading {entry.name} and {entry.model} …"
+            yield self.library.progress(entry) or _WORDS.get(step.purpose, loading)
+        return future.result()
+
+    def _scanned(self, sae: str, task: ScanTask) -> Iterator[str]:
+        """A vocabulary scan. One visitor's request does it and the others wait; broken off, the next goes on."""
+        with self._lock:
+            scan = self._scans[task.path]
+        while not scan.turn.acquire(timeout=self._poll_seconds):
+            yield scan.words(task.n_tokens)
+        try:
+            there = yield from self._prepared(sae, Prepare(partial(self.library.has_scan, task)))
+            if not there:  # nobody has done it meanwhile
+                yield self._first_words()
+                for scan.done in self._work(task):
+                    yield scan.words(task.n_tokens)
+        finally:
+            scan.turn.release()
+
+    def _asked(self, step: Ask) -> Iterator[str]:
+        """The answers to a step's tasks; those that many requests share are kept."""
+        key = _content(step.tasks)
+        answers = self._kept(self._answers, key) if step.shared else None
+        if answers is not None:
+            return answers
+        words = _WORDS.get(step.purpose)
+        n_ghosts = sum(len(task.growth.v) for task in step.tasks if isinstance(task, AskTask))
+        yield words if words and not n_ghosts else self._first_words()
+        answers = []
+        for task in step.tasks:
+            for some in self._work(task):
+                answers.append(some)
+                if n_ghosts:
+                    yield f"{words}: {sum(map(len, answers))} of {n_ghosts}"
+        if step.shared:
+            self._keep(self._answers, key, answers)
+        return answers
+
+    def _grown(self, step: Grow) -> Iterator[str | DefinitionTree]:
+        """A tree as it grows. Whole ones are kept; not those that go on from another one, which may be anybody's."""
+        key = _content((step.task,)) if step.task.begun is None else None
+        kept: Growth | None = self._kept(self._growths, key)
+        if kept:
+            yield (document := step.document(kept))
+            return document
+        yield self._first_words()
+        # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
+        yield (document := step.begun)
+        for growth in self._work(step.task):
+            yield (document := step.document(growth))
+            if growth.done and key:
+                self._keep(self._growths, key, growth)
+        return document
+
+    def _first_words(self) -> str:
+        return "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"
+
+    def _kept(self, cache: LRUCache, key):
+        with self._lock:
+            return cache.get(key)
+
+    def _keep(self, cache: LRUCache, key, value) -> None:
+        with self._lock:
+            cache[key] = value
+
+    def _check(self, tree: TreeRecipe) -> None:
+        if tree.max_nodes > self.settings.max_nodes:
+            raise UserError(f"max_nodes is {tree.max_nodes}; here it can be at most {self.settings.max_nodes}.")
+        length = len(tree.prompt + tree.answer)
+        if length > self.settings.max_prompt:
+            raise UserError(
+                f"The prompt has {length} characters; here it can have at most {self.settings.max_prompt}."
+            )
+
+
+def _content(tasks: Sequence[Task]) -> bytes:
+    """A key for what is asked, whoever asks it and however much time there is for it."""
+    return hashlib.sha256(pickle.dumps([replace(task, seconds=None) for task in tasks])).digest()
+
+
+@dataclass
+class _RunningScan:
+    """A vocabulary scan that visitors wait for."""
+
+    turn: Lock = field(default_factory=Lock)  # held by the one who does it
+    done: int = 0
+
+    def words(self, n_tokens: int) -> str:
+        return f"Scanning the vocabulary (once for this model and layer): {self.done:,} of {n_tokens:,} tokens"

@@ -1,0 +1,206 @@
+"""The model's work where the GPU is: the one function that ZeroGPU lends a GPU to.
+
+On ZeroGPU the function runs in another process, forked for it, and only plain data goes in and comes out: a ``Task``
+and its answers. Anywhere else ``spaces.GPU`` leaves it as it is.
+"""
+
+import logging
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import gradio as gr
+import httpx
+import spaces
+
+from multitool.errors import UserError
+from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, Task
+from multitool.page.settings import Settings
+from multitool.store.library import Library
+from multitool.store.scans import ScanTask
+
+_LOG = logging.getLogger(__name__)
+
+Worker = Callable[[Task], Iterator]
+
+# What work is assumed to take of a GPU, to ask for enough and not for more: the rank in ZeroGPU's queue and what
+# visitors have left a day both depend on what is asked for.
+_START_SECONDS = 8  # a new process, and the default model from disk to the GPU
+_BYTES_PER_SECOND = 0.5e9  # another model from disk to the GPU
+_SECONDS_PER_LEVEL = 0.1
+_SECONDS_PER_NODE = 0.005
+_SECONDS_PER_KNOWN_NODE = 0.001  # of a tree that is there, under one ghost of many that go through it together
+_SECONDS_PER_SCANNED = 1e-4
+_LEAST_SECONDS = 12
+_SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, before the process is ended
+
+_NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
+_WITHOUT_GPU = (
+    "Saved trees and trimming go on working without, and so do Token lists, other than by logit_lens, unless their "
+    "model's vocabulary must be scanned first."
+)
+_TAKEN_AWAY = "The GPU was taken away before {} was whole: its time was up, or its process ended. {}"
+_SMALLER = "ask for a smaller tree (a larger cutoff, fewer nodes)."
+
+_PROCESS = {"forked_at": None}  # in a process forked for a GPU: when, until its first task
+
+
+def _note_fork() -> None:
+    _PROCESS["forked_at"] = time.monotonic()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def gpu_worker(library: Library, settings: Settings, resident: str) -> Worker:
+    """A function that does any task on the GPU, or on whatever the library's device is where there is no ZeroGPU.
+
+    A vocabulary that takes longer than a GPU is lent for is scanned in as many turns as it takes.
+
+    Args:
+        library: has the model ``resident`` loaded on "cuda" before the app is launched.
+        settings: with the longest time for one task.
+        resident: the model that every new process has from the start.
+    """
+
+    @spaces.GPU(duration=lambda task: task.seconds)
+    def work_on_gpu(task: Task) -> Iterator:
+        """Answers with a text instead of raising: an exception would end the process and lose its message."""
+        try:
+            if settings.zero_gpu:
+                task = replace(task, seconds=_SHARE_USED * task.seconds - _seconds_since_fork())
+            yield from library.do(task)
+        except UserError as error:
+            yield str(error)
+
+    def turn(task: Task) -> Iterator:
+        """What one loan of a GPU gives."""
+        seconds = settings.seconds
+        if settings.zero_gpu:
+            seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
+        answers = work_on_gpu(replace(task, seconds=seconds))
+        try:
+            problem = None
+            for answer in answers:
+                if isinstance(answer, str):
+                    problem = answer  # not raised yet: left halfway, ``answers`` would stop its process' next task
+                else:
+                    yield answer
+            if problem:
+                raise UserError(problem)
+        except GeneratorExit:
+            # Closing waits for what is being computed, and the one who closes us serves all visitors.
+            threading.Thread(target=answers.close, daemon=True).start()
+            raise
+        except gr.Error as error:
+            raise UserError(zero_gpu_problem(error.title, error.message, type(task))) from error
+        except (RuntimeError, httpx.HTTPError) as error:
+            if not settings.zero_gpu:
+                raise
+            _LOG.exception("ZeroGPU's own service is out of order, or we are")
+            raise UserError(f"{_NO_GPU} {_WITHOUT_GPU}") from error
+
+    def work(task: Task) -> Iterator:
+        yield from _whole_scan(turn, task) if isinstance(task, ScanTask) else turn(task)
+
+    return work
+
+
+def _whole_scan(turn: Worker, task: ScanTask) -> Iterator[int]:
+    """Turn after turn, until all tokens are there."""
+    done = -1
+    while done < task.n_tokens:
+        before = done
+        with closing(turn(task)) as counts:
+            for done in counts:
+                yield done
+        if done <= before:
+            raise UserError(f"The scan of {task.model}'s vocabulary does not get on. Try again in a minute.")
+
+
+def seconds_to_ask_for(task: Task, most: int, *, loaded: bool) -> int:
+    """The GPU time to ask for, in whole seconds: enough for usual work of these settings, ``most`` at most.
+
+    Args:
+        loaded: whether the process has the model from its start.
+    """
+    weights = 0 if loaded else sum(file.stat().st_size for file in task.folder.glob("*.safetensors"))
+    seconds = _START_SECONDS + weights / _BYTES_PER_SECOND + _work_seconds(task)
+    return min(most, max(_LEAST_SECONDS, math.ceil(seconds)))
+
+
+def _work_seconds(task: Task) -> float:
+    match task:
+        case GrowthTask():
+            # So many nodes have large trees of the demo.
+            nodes = task.cutoff**-0.75 if task.top_k else 0.4 / task.cutoff
+            return _growth_seconds(task, min(task.max_nodes, nodes))
+        case AskTask(growth=growth):
+            return _growth_seconds(growth, len(growth.v) * growth.max_nodes)
+        case CheckTask(growth=growth, tree=tree, controls=controls):
+            return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
+        case ScanTask():
+            return task.n_tokens * _SECONDS_PER_SCANNED
+    return 0.0  # a few texts, or directions, are read at once
+
+
+def _growth_seconds(growth: GrowthTask, nodes: float) -> float:
+    return growth.max_depth * _SECONDS_PER_LEVEL + nodes * _SECONDS_PER_NODE
+
+
+def _seconds_since_fork() -> float:
+    """What this process spent on getting ready, on the visitor's clock; nothing if it was ready already."""
+    forked_at, _PROCESS["forked_at"] = _PROCESS["forked_at"], None
+    return 0.0 if forked_at is None else time.monotonic() - forked_at
+
+
+def zero_gpu_problem(title: str, message: str, task: type = GrowthTask) -> str:
+    """A refusal of ZeroGPU for a person: what happened and what to do.
+
+    Args:
+        task: the kind of task that it refused or broke off.
+    """
+    said = " ".join(re.sub(r"<[^>]*>", " ", str(message)).split())
+    match title:
+        case "ZeroGPU client error" if "Expired" in said:
+            return f"The page has been open for too long to be given a GPU. Reload the page. {_WITHOUT_GPU}"
+        case "ZeroGPU quota exceeded" if "runs limit" in said:
+            return (
+                "You have started as many runs on a GPU as you may for now. Try again later, log in to Hugging Face, "
+                f"or duplicate this Space. {_WITHOUT_GPU}"
+            )
+        case _ if "No GPU was available" in said:  # the title can be that of a used-up quota
+            return f"{_NO_GPU} {_WITHOUT_GPU}"
+        case "ZeroGPU quota exceeded":
+            figures = re.search(r"\((\d+)s requested vs\. (-?\d+)s left\)\. Try again in ([\w:, ]+)", said)
+            left = " ({} s asked for, {} s left; more in {})".format(*figures.groups()) if figures else ""
+            return (
+                f"Your GPU time is used up for now{left}. {_WITHOUT_GPU} For more trees: ask for less (a larger "
+                "cutoff, fewer nodes), log in to Hugging Face or pass a token (accounts have more GPU time a day "
+                "than visitors), or duplicate this Space."
+            )
+        case "ZeroGPU illegal duration":
+            return (
+                "This asks for more GPU time than you may use at once. Ask for less (a larger cutoff, fewer nodes), "
+                f"or log in to Hugging Face. {_WITHOUT_GPU}"
+            )
+        case "ZeroGPU queue timeout" | "ZeroGPU client error" | "ZeroGPU pending credits exceeded":
+            return f"{_NO_GPU} {_WITHOUT_GPU}"
+        case "ZeroGPU worker error" if "aborted" in said:
+            if task is GrowthTask:
+                return _TAKEN_AWAY.format(
+                    "the tree", f"What had grown by then is kept; go on from there, or {_SMALLER}"
+                )
+            if task is ScanTask:
+                return _TAKEN_AWAY.format("the vocabulary scan", "What was scanned by then is kept; try again.")
+            if task is LensTask:
+                return _TAKEN_AWAY.format("the list", "Try again, or order it by another measure.")
+            return _TAKEN_AWAY.format("the answer", f"Try again, or {_SMALLER}")
+        case "ZeroGPU worker error":
+            return f"The work failed on the GPU ({said}). Try again; if it stays so, report it with the settings."
+    return said

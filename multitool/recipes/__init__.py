@@ -1,0 +1,10 @@
+"""What is asked for: vector, tree and list recipes, checked before any work; and what is said of them.
+
+Uses ``errors`` and ``text``. Loads no torch: a recipe can be made, written as a link and told in a caption anywhere.
+
+- ``recipe``: VectorRecipe, TreeRecipe, ListRecipe
+- ``directions``: the kinds of direction, where a kind is added
+- ``prompts``: the menu of prompts
+- ``weighted_sums``: features and tokens with weights, as people write them
+- ``links``: a recipe as a link's query; ``captions``: a recipe in words
+"""

@@ -1,0 +1,75 @@
+"""A recipe in words, from the settings of a result: for captions, titles and the command line.
+
+The settings can come from anybody's file: each is told as it is, and nothing is taken for granted.
+"""
+
+from multitool.recipes.recipe import POSITIONS
+from multitool.text import percent
+
+
+def exact(value) -> str:
+    """A setting: nine digits give a vector in float32 back, and are as few as were typed."""
+    return f"{value:.9g}" if isinstance(value, (int, float)) else str(value)
+
+
+def rounded(value) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
+
+
+def weights_told(settings: dict) -> str:
+    """What gave the direction, in words, the tokens themselves where these did."""
+    kind = settings.get("weights")
+    return f"tokens {settings.get('tokens')}" if kind == "tokens" else str(kind)
+
+
+def title_told(settings: dict) -> str:
+    """What a result is called."""
+    return f"{settings.get('sae')} · feature {settings.get('feature')} · {weights_told(settings)}"
+
+
+def source_told(settings: dict) -> str:
+    """What the vector was made from."""
+    return f"{settings.get('sae')} feature {settings.get('feature')}, weights {weights_told(settings)}"
+
+
+def top_k_told(settings: dict) -> str:
+    """How many next tokens of each path were looked at."""
+    top_k = settings.get("top_k")
+    return "all next tokens above it (top_k 0)" if top_k == 0 else f"top_k {top_k}"
+
+
+def fires_told(activation: float, maximum: float | None) -> str:
+    """How strongly a feature fires: as a share of its maximum, or as the SAE gives it where that is not known."""
+    if activation <= 0:
+        return "does not fire"
+    return percent(activation / maximum) if maximum else f"{activation:.3g}"
+
+
+def is_injected(settings: dict) -> bool:
+    """Whether the vector went in behind a layer instead of among the embeddings."""
+    layer = settings.get("inject_layer", -1)
+    return isinstance(layer, (int, float)) and layer >= 0
+
+
+def distance(settings: dict, vector: dict) -> str:
+    """Where the vector lies, beside where tokens lie."""
+    if is_injected(settings):
+        return f"length {rounded(vector.get('norm'))} mean residual norms"
+    return (
+        f"distance from centroid {rounded(vector.get('distance_from_centroid'))} "
+        f"(tokens: {rounded(vector.get('mean_token_distance'))} on average)"
+    )
+
+
+def changes(settings: dict) -> list[str]:
+    """What was done to the residual stream while the tree grew; nothing for a plain tree."""
+    told = []
+    if is_injected(settings):
+        how = "added" if settings.get("inject_mode") == "add" else "put in"
+        told.append(f"{how} behind layer {settings.get('inject_layer')}")
+    where = POSITIONS.get(str(settings.get("steer_at")), "")
+    if settings.get("steer_strength"):
+        told.append(f"steered by {exact(settings['steer_strength'])} mean residual norms {where}".rstrip())
+    if settings.get("clamp") is not None:
+        told.append(f"clamped to {exact(settings['clamp'])} × its typical maximum {where}".rstrip())
+    return told

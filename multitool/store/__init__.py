@@ -1,0 +1,9 @@
+"""What can be had and where from: models, SAEs and vocabulary scans by name, fetched once and kept.
+
+Uses ``model`` and what lies below; sae_lens and huggingface_hub. The demo's SAEs lie in ``demo/``.
+
+- ``library``: everything by name, the most recently used in memory; ``worker``: a running model does its tasks
+- ``registry``: which SAEs there are (``entries``, and facts in ``registry_facts.yaml``)
+- ``hub``, ``folders``, ``demo_model``: where files come from
+- ``models``, ``saes``, ``encoder``: reading them; ``scans``: the vocabulary scan on disk
+"""

@@ -1,0 +1,109 @@
+"""What is known of an SAE before it is loaded."""
+
+import glob
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+# Features of these hooks point in directions of the residual stream (or of the embedding itself).
+SERVED_KINDS = ("embed", "resid_pre", "resid_mid", "resid_post")
+
+
+@cache
+def facts() -> dict:
+    """What no file of an SAE or a model tells: ``registry_facts.yaml``, which explains itself."""
+    path = Path(__file__).with_name("registry_facts.yaml")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def hub_id(model: str) -> str:
+    """The id on the hub of a model as SAEs name it."""
+    return facts()["hub_ids"].get(model, model)
+
+
+@dataclass(frozen=True)
+class SaeEntry:
+    """One SAE, as far as it is known without loading it."""
+
+    release: str
+    sae_id: str
+    model: str  # hub id, the demo's model, or a local folder
+    kind: str  # one of SERVED_KINDS, or what else it was trained on
+    layer: int | None  # None for the embedding
+    neuronpedia_id: str | None = None  # as in https://neuronpedia.org/{neuronpedia_id}/{feature}
+    folder: Path | None = None  # where it lies on this machine; None: on the hub
+    d_sae: int | None = None  # number of features; None: only the weights tell
+    repo_id: str | None = None  # of the hub's repository that holds it
+    path: str | None = None  # of its folder or file in that repository
+    loader: str | None = None  # sae-lens' conversion_func; None: sae-lens' own format
+
+    @property
+    def name(self) -> str:
+        return f"{self.release}/{self.sae_id}"
+
+    @property
+    def served(self) -> bool:
+        return self.kind in SERVED_KINDS
+
+    @property
+    def hook(self) -> str:
+        """The hook in TransformerLens' naming."""
+        return "hook_embed" if self.kind == "embed" else f"blocks.{self.layer}.hook_{self.kind}"
+
+    @property
+    def gated(self) -> bool:
+        """Whether the model's licence must be accepted on the hub before the model can be downloaded."""
+        return self.model in facts()["models"]["gated"]
+
+    @property
+    def licence_page(self) -> str | None:
+        """Where the model's licence is accepted; None where there is no need."""
+        return f"https://huggingface.co/{self.model}" if self.gated else None
+
+    @property
+    def pickled(self) -> bool:
+        """Whether its weights come as a Python pickle, a kind of file that can run code when it is read."""
+        return self.loader in facts()["pickle_loaders"]
+
+    @property
+    def hub_files(self) -> tuple[str, ...]:
+        """Patterns (huggingface_hub's ``allow_patterns``) of exactly the files in ``repo_id`` that sae-lens asks for.
+
+        Empty for what is not served from the hub.
+        """
+        if self.path is None or not self.served:
+            return ()
+        return tuple(file.format(glob.escape(self.path)) for file in facts()["loader_files"][self.loader or "sae_lens"])
+
+    @property
+    def default_weights(self) -> str:
+        """The weights for vectors of its features where a recipe names none.
+
+        The demo's layers write in other directions than the embeddings lie in, so their own weights point nowhere.
+        """
+        return "vocabulary" if self.release == "demo" and self.kind != "embed" else "encoder"
+
+    def facts(self) -> dict:
+        """What a list of SAEs says about it, as plain JSON values."""
+        return {
+            "sae": self.name,
+            "model": self.model,
+            "hook": self.hook,
+            "layer": self.layer,
+            "d_sae": self.d_sae,
+            "gated": self.gated,
+            "neuronpedia_id": self.neuronpedia_id,
+        }
+
+
+def parse_hook(hook: str) -> tuple[str, int | None]:
+    """(kind, layer) of a hook in TransformerLens' naming, wherever it stands in ``hook``."""
+    if re.search(r"(^|[./])hook_embed\b", hook):
+        return "embed", None
+    match = re.search(r"blocks\.(\d+)\.(?:attn\.)?hook_(resid_pre|resid_mid|resid_post|mlp_out|attn_out|z)", hook)
+    if not match:
+        return "unknown", None
+    return {"z": "attn_z"}.get(match[2], match[2]), int(match[1])

@@ -1,0 +1,266 @@
+"""Models and SAEs by name, the most recently used ones kept in memory."""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from cachetools import LRUCache
+from torch import Tensor
+
+from multitool.errors import UserError
+from multitool.model.subject import Subject
+from multitool.model.tasks import Task
+from multitool.store.encoder import Encoder, load_encoder
+from multitool.store.entries import SaeEntry
+from multitool.store.hub import Terms
+from multitool.store.models import DEVICES, DTYPES, load_model, load_subject, out_of_memory
+from multitool.store.registry import find_sae
+from multitool.store.saes import Sae, load_sae
+from multitool.store.scans import Scan, ScanTask, open_scan, scan_task
+from multitool.store.worker import work_on
+from multitool.vectors.scan_directions import embedding_map
+
+_ROWS_AT_ONCE = 8192  # of a scan in memory
+
+class Library:
+    """Models and SAEs by name, the most recently used ones kept in memory. Safe to share between threads.
+
+    A model comes in two parts: its ``Subject`` (embeddings and tokens, always on the CPU, enough for token lists and
+    vectors) and the running model, which only the tasks of ``do`` need.
+
+    >>> library = mt.Library(device="cpu", dtype="float32")
+    >>> library.find("demo/hook_embed").model
+    'demo/SmolLM2-135M-Instruct-Q4_1'
+
+    Args:
+        dtype: of the running model, a key of ``DTYPES``; None for float32 on a CPU and bfloat16 on a GPU.
+        device: of the running model, one of ``DEVICES``.
+        allow_folder: whether an SAE may be named by a folder of this machine (never for what comes from a web page).
+        patterns: which SAEs of the registry are to be had, as in ``registry.allowed``; none: all.
+        max_models: how many running models to keep.
+        max_saes: how many SAEs to keep.
+        max_model_bytes: refuse to fetch larger models.
+        bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
+
+    Raises:
+        UserError: the dtype or device does not exist here.
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: str | None = None,
+        device: str = "auto",
+        allow_folder: bool = False,
+        patterns: tuple[str, ...] = (),
+        max_models: int = 1,
+        max_saes: int = 8,
+        max_model_bytes: int | None = None,
+        bars: bool = True,
+    ):
+        if device not in DEVICES:
+            raise UserError(f"device is {device!r}; valid are {', '.join(DEVICES)}.")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device is 'cuda', but PyTorch finds no CUDA GPU here. Use cpu or auto.")
+        if dtype is not None and dtype not in DTYPES:
+            raise UserError(f"dtype is {dtype!r}; valid are {', '.join(DTYPES)}.")
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.dtype = dtype or ("bfloat16" if self.device == "cuda" else "float32")
+        self.patterns = patterns
+        self._allow_folder = allow_folder
+        self._terms = Terms(max_bytes=max_model_bytes)
+        self._bars = bars
+        self._models = _MadeOnce(max_models)
+        self._subjects = _MadeOnce(max_models + 2)
+        self._saes = _MadeOnce(max_saes)
+        self._encoders = _MadeOnce(2)
+        self._maps = _MadeOnce(4)
+        self._fetching: dict[str, str] = {}
+
+    def find(self, name: str) -> SaeEntry:
+        """The SAE of that name among those to be had here. Raises UserError if there is none."""
+        return find_sae(name, allow_folder=self._allow_folder, patterns=self.patterns)
+
+    def offers(self, name: str) -> bool:
+        """Whether ``find`` would find it."""
+        try:
+            self.find(name)
+        except UserError:
+            return False
+        return True
+
+    def load(self, entry: SaeEntry, model: str | None = None) -> tuple[Sae, Subject]:
+        """An SAE and the model it belongs to, fetched or as kept. The model does not run yet.
+
+        Args:
+            model: another model than the SAE names: a hub id or a folder.
+
+        Raises:
+            UserError: something cannot be had, or the two do not fit.
+        """
+        name = model or entry.model
+        if not name:
+            raise UserError(f"SAE {entry.name} does not say which model it was trained on; name it with --model.")
+        sae, subject = self.sae(entry), self.subject(name)
+        _check_fit(sae, subject)
+        return sae, subject
+
+    def sae(self, entry: SaeEntry) -> Sae:
+        """An SAE's weights. Raises UserError if they cannot be had."""
+        return self._saes.get(entry, partial(self._reported, entry.name, partial(load_sae, entry)))
+
+    def encoder(self, entry: SaeEntry) -> Encoder:
+        """An SAE to read with. Raises UserError if it cannot be had."""
+        return self._encoders.get(entry, partial(self._reported, entry.name, partial(load_encoder, entry)))
+
+    def scan_task(self, entry: SaeEntry, subject: Subject) -> ScanTask:
+        """The vocabulary scan that an SAE needs, for ``do``; see also ``scan``."""
+        return scan_task(
+            subject.name, subject.folder, entry.hook, n_tokens=subject.space.n_tokens, d_model=subject.space.d_model,
+            bos_id=subject.bos_id, dtype=self.dtype,
+        )
+
+    def scan(self, entry: SaeEntry, subject: Subject) -> Scan | None:
+        """The vocabulary scan that an SAE needs, if it is there. Raises UserError if it cannot be read."""
+        return open_scan(self.scan_task(entry, subject))
+
+    def has_scan(self, task: ScanTask) -> bool:
+        """Whether a vocabulary scan is there. Raises UserError if it cannot be read."""
+        return open_scan(task) is not None
+
+    def embedding_map(self, scan: Scan, subject: Subject) -> Tensor:
+        """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""
+        return self._maps.get(scan.task, lambda: embedding_map(scan.chunks(_ROWS_AT_ONCE), subject.space))
+
+    def activations(self, entry: SaeEntry, scan: Scan, features: Sequence[int]) -> Tensor:
+        """How strongly each token alone fires the features: (V, k) in float32."""
+        encoder = self.encoder(entry)
+        return torch.cat([encoder.encode_feature(rows, features) for _, rows in scan.chunks(_ROWS_AT_ONCE)])
+
+    def pin(self, entry: SaeEntry) -> None:
+        """From now on, delete neither this SAE nor its model to make room on a Space's disk."""
+        self._terms = replace(self._terms, keep=frozenset({entry.model, entry.repo_id} - {None}))
+
+    def subject(self, name: str) -> Subject:
+        """A model's embeddings and tokens. Raises UserError if they cannot be had."""
+        make = partial(self._reported, name, partial(load_subject, name))
+        subject = self._subjects.get(name, make)
+        if subject.folder.is_dir():
+            return subject
+        # Its files had to make room for another model's; without them it could not run.
+        self._subjects.drop(name, subject)
+        return self._subjects.get(name, make)
+
+    def has(self, entry: SaeEntry) -> bool:
+        """Whether an SAE and its model's embeddings are in memory: no wait for them."""
+        return entry in self._saes and entry.model in self._subjects
+
+    def progress(self, entry: SaeEntry) -> str:
+        """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""
+        return self._fetching.get(entry.name) or self._fetching.get(entry.model) or ""
+
+    def run(self, name: str, folder: Path):
+        """A model ready to run. Raises UserError if it cannot be loaded."""
+        # A newer revision of a model on the hub lies in another folder.
+        return self._models.get((name, folder), lambda: load_model(name, folder, self.dtype, self.device))
+
+    def do(self, task: Task) -> Iterator:
+        """The model's work on a task, as it comes: levels of a tree, batches of answers, tokens scanned.
+
+        Raises:
+            UserError: the model cannot be loaded, or the memory does not suffice.
+        """
+        started = time.perf_counter()
+        model = self.run(task.model, task.folder)
+        left = None if task.seconds is None else task.seconds - (time.perf_counter() - started)
+        try:
+            yield from work_on(model, replace(task, seconds=left), self.encoder)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            _give_memory_back()
+            raise UserError(
+                f"Out of memory while {task.model} worked ({self.device}). Ask for fewer nodes (max_nodes), a larger "
+                "cutoff, or a smaller model."
+            ) from error
+
+    def _reported(self, name: str, load: Callable):
+        """What ``load`` gives, while ``progress`` tells how far it is."""
+        if self._bars:
+            return load(self._terms)
+
+        def report(there: int, total: int) -> None:
+            if there < total:
+                self._fetching[name] = f"Fetching {name}: {there / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+            else:
+                self._fetching.pop(name, None)
+
+        try:
+            return load(replace(self._terms, report=report))
+        finally:
+            self._fetching.pop(name, None)
+
+
+class _MadeOnce:
+    """Things by key, the most recently used ones kept; each is made once, however many ask for it at a time."""
+
+    def __init__(self, size: int):
+        self._lock = threading.Lock()  # held for moments only: a forked process must not inherit it taken
+        self._items: LRUCache[object, Future] = LRUCache(size)
+
+    def __contains__(self, key) -> bool:
+        with self._lock:
+            return key in self._items and self._items[key].done()
+
+    def drop(self, key, value) -> None:
+        """Forget a thing, unless another one has taken its place."""
+        with self._lock:
+            item = self._items.get(key)
+            if item is not None and item.done() and item.result() is value:
+                del self._items[key]
+
+    def get(self, key, make: Callable):
+        with self._lock:
+            item, mine = self._items.get(key), False
+            if item is None:
+                mine, item = True, Future()
+                full = len(self._items) == self._items.maxsize
+                self._items[key] = item  # before the new one takes memory, one makes room
+        if not mine:
+            return item.result()
+        if full:
+            _give_memory_back()
+        try:
+            item.set_result(make())
+        except BaseException as error:
+            with self._lock:
+                self._items.pop(key, None)
+            item.set_exception(error)
+        return item.result()
+
+
+def _check_fit(sae: Sae, subject: Subject) -> None:
+    entry = sae.entry
+    trained_on = f"The SAE was trained on {entry.model or 'another model'}."
+    if sae.d_model != subject.space.d_model:
+        raise UserError(
+            f"SAE {entry.name} and model {subject.name} do not fit: the SAE's directions have {sae.d_model} entries, "
+            f"the model's embeddings {subject.space.d_model}. {trained_on}"
+        )
+    if entry.layer is not None and subject.n_layers is not None and entry.layer >= subject.n_layers:
+        raise UserError(
+            f"SAE {entry.name} and model {subject.name} do not fit: the SAE reads {entry.hook}, and the model's "
+            f"{subject.n_layers} layers are numbered 0 to {subject.n_layers - 1}. {trained_on}"
+        )
+
+
+def _give_memory_back() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

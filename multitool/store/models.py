@@ -1,0 +1,183 @@
+"""Loading models, tokenizers and SAE weights: from the demo, from a folder, from the hub.
+
+The only module that touches transformers' and sae-lens' loaders. No file that can run code is read: models come from
+safetensors and bring no code of their own, SAEs from safetensors, npz without pickles, or weights-only files.
+"""
+
+import json
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from multitool.errors import UserError, shown
+from multitool.model.subject import Subject
+from multitool.store.demo_model import DEMO_MODEL, demo_model_folder
+from multitool.store.folders import is_folder
+from multitool.store.hub import ANY_TERMS, Terms, fetch_model
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICES = ("auto", "cpu", "cuda")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory does not suffice, as PyTorch and the system say it."""
+    # The last one: what cuBLAS takes for itself, past PyTorch's allocator.
+    allocator = any(said in str(error) for said in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED"))
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
+
+
+def load_subject(name: str, terms: Terms = ANY_TERMS) -> Subject:
+    """The embeddings and tokens of the model ``name``: the demo's, a folder in Hugging Face format, or a hub id.
+
+    Args:
+        terms: of a download.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    folder = _model_folder(name, terms)
+    options = {"local_files_only": True, "trust_remote_code": False}
+    with _quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(folder, **options)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            listed = (folder / "generation_config.json").is_file()
+            generation_config = GenerationConfig.from_pretrained(folder) if listed else None
+            E = embedding_matrix(folder, config)
+        except UserError:
+            raise
+        except Exception as error:  # a damaged folder makes transformers raise nearly anything
+            if out_of_memory(error):
+                raise UserError(
+                    f"Model {shown(name)} does not fit into the memory. Choose a smaller model."
+                ) from error
+            raise _damaged(name, folder, error) from error
+    if not tokenizer.is_fast:
+        raise UserError(f"The tokenizer of {name} has no fast version (tokenizer.json), which the tool needs.")
+    return Subject(E, tokenizer, config, name, folder, generation_config)
+
+
+def _model_folder(name: str, terms: Terms) -> Path:
+    if name == DEMO_MODEL:
+        return demo_model_folder()
+    if is_folder(name):
+        return Path(name)
+    if not _HUB_ID.fullmatch(name):
+        raise UserError(
+            f"There is no model {shown(name)}: it is neither a folder on this machine nor a hub id (OWNER/NAME, e.g. "
+            "google/gemma-2b)."
+        )
+    return fetch_model(name, terms)
+
+
+def embedding_matrix(folder: Path, config) -> Tensor:
+    """The raw input embeddings (V, d_model) from a model's safetensors, in the precision in which they are stored.
+
+    Reads nothing else of the weights. The tensor's name is that of the model's own module, as far as checkpoints
+    agree with it: they may lack or add a prefix.
+
+    Raises:
+        UserError: they are not there, or not told apart.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    wanted = model.get_input_embeddings().weight
+    name = next(name for name, parameter in model.named_parameters() if parameter is wanted)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = {key: folder / file for key, file in json.loads(index.read_text())["weight_map"].items()}
+    else:
+        with safe_open(folder / "model.safetensors", framework="pt") as weights:
+            files = dict.fromkeys(weights.keys(), folder / "model.safetensors")
+    shared = {key: _shared_ending(key, name) for key in files}
+    best = max(shared.values(), default=0)
+    found = [key for key in files if shared[key] == best]
+    if best < 2 or len(found) != 1:
+        raise UserError(f"The model in {folder} has no input embeddings by the name of {name} among its weights.")
+    path = files[found[0]]
+    if path.parent != folder:
+        raise UserError(f"The model in {folder} is damaged: its index names the file {shown(str(path))} outside of it.")
+    with safe_open(path, framework="pt") as weights:
+        E = weights.get_tensor(found[0])
+    if E.shape != wanted.shape or not E.is_floating_point():
+        raise UserError(
+            f"The model in {folder} is damaged: {found[0]} is {tuple(E.shape)} of {E.dtype}, and its config.json "
+            f"asks for {tuple(wanted.shape)}."
+        )
+    return E
+
+
+def _shared_ending(key: str, name: str) -> int:
+    """How many parts two dotted names share at their ends."""
+    count = 0
+    for one, other in zip(reversed(key.split(".")), reversed(name.split(".")), strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def load_model(name: str, folder: Path, dtype: str, device: str):
+    """The running model from a folder: a transformers causal LM that is only ever read.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _quiet_transformers():
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, local_files_only=True,
+                trust_remote_code=False,
+            )
+            if report["missing_keys"]:
+                raise ValueError(f"its weights lack {sorted(report['missing_keys'])[0]}.")
+            model = model.requires_grad_(False).eval().to(device)
+        except Exception as error:  # a damaged folder makes transformers raise nearly anything
+            if out_of_memory(error):
+                raise UserError(
+                    f"Model {shown(name)} does not fit into the memory ({device}, {dtype}). Choose a smaller model, or "
+                    "load it in half precision (--dtype bfloat16, SAE_MULTITOOL_DTYPE=bfloat16)."
+                ) from error
+            raise _damaged(name, folder, error) from error
+    return model
+
+
+@contextmanager
+def _quiet_transformers():
+    """No warnings and bars of transformers while it loads: what is wrong is said in our messages."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _damaged(name: str, folder: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    if Path(name) == folder:
+        return UserError(
+            f"The model in folder {folder} cannot be loaded: {reason} A model folder holds config.json, the "
+            "tokenizer's files and *.safetensors, as save_pretrained() writes them."
+        )
+    return UserError(f"The model {shown(name)} cannot be loaded: {reason} {_fetch_again(name, folder)}")
+
+
+def _fetch_again(name: str, folder: Path) -> str:
+    # The folder has links to the files, which lie beside it in the cache: without them they would be linked again.
+    kept = folder if name == DEMO_MODEL else folder.parents[1]
+    return f"A file may be damaged; delete {kept} to have it fetched again."

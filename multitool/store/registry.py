@@ -1,0 +1,265 @@
+"""Which SAEs there are, what each one was trained on, and which of them the tool can serve.
+
+Three sources: the demo's SAEs in this package, folders that the operator names, and the registry that sae-lens
+ships (read as a file: importing sae-lens takes seconds). Nothing is downloaded here.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from multitool.errors import UserError, shown
+from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.entries import SERVED_KINDS, SaeEntry, facts, hub_id, parse_hook
+from multitool.store.folders import folder_sae, is_folder
+
+DEMO_FOLDER = Path(__file__).parent / "demo"
+LOCAL_SAES_VARIABLE = "SAE_MULTITOOL_SAES"
+
+_KIND_IN_WORDS = {
+    "mlp_out": "the output of an MLP layer",
+    "attn_out": "the output of an attention layer",
+    "attn_z": "attention heads before their output projection",
+    "transcoder": "the input of an MLP layer (a transcoder)",
+    "unknown": "a place in the model that its name does not tell",
+}
+
+
+def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
+    """The SAEs that can be served: the demo's, the operator's, the registry's. Nothing is fetched.
+
+    >>> [sae.name for sae in mt.saes("gemma-2b-res-jb blocks.6")]
+    ['gemma-2b-res-jb/blocks.6.hook_resid_post']
+
+    Args:
+        search: words that must all occur in the SAE's name, its model's or its hook's, in any case.
+        patterns: the operator's limit, see ``allowed``.
+    """
+    words = search.lower().split()
+    entries = (*demo_saes(), *operator_saes(), *(entry for entry in registry_saes().values() if entry.served))
+    return [entry for entry in entries if allowed(entry, patterns) and _mentions(entry, words)]
+
+
+def _mentions(entry: SaeEntry, words: list[str]) -> bool:
+    text = f"{entry.name} {entry.model} {entry.hook}".lower()
+    return all(word in text for word in words)
+
+
+def models(patterns: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The models that have SAEs to serve: the demo's, then the others by name.
+
+    Args:
+        patterns: the operator's limit, see ``allowed``.
+    """
+    others = {entry.model for entry in saes(patterns=patterns)} - {"", DEMO_MODEL}
+    return (DEMO_MODEL, *sorted(others, key=str.lower))
+
+
+def allowed(entry: SaeEntry, patterns: tuple[str, ...]) -> bool:
+    """Whether an operator who serves only ``patterns`` serves this SAE. Those on this machine always are.
+
+    Args:
+        patterns: each a release, a name, a pattern of names (``gemma-scope-2b-*/layer_1[0-9]/*``), or ``model:`` and
+            the same of the model's hub id (``model:google/gemma-2b``). None at all allows everything.
+    """
+    return not patterns or entry.folder is not None or any(_matches(entry, pattern) for pattern in patterns)
+
+
+def _matches(entry: SaeEntry, pattern: str) -> bool:
+    if pattern.startswith("model:"):
+        return fnmatchcase(entry.model, pattern.removeprefix("model:"))
+    return pattern in (entry.release, entry.name) or fnmatchcase(entry.name, pattern)
+
+
+def find_sae(name: str, *, allow_folder: bool = False, patterns: tuple[str, ...] = ()) -> SaeEntry:
+    """The SAE of that name.
+
+    >>> sae = mt.find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post")
+    >>> sae.model, sae.layer, sae.gated
+    ('google/gemma-2b', 6, True)
+
+    Args:
+        name: ``RELEASE/SAE_ID``.
+        allow_folder: whether ``name`` may be a folder on this machine (never for what comes from a web page).
+        patterns: the operator's limit, see ``allowed``.
+
+    Raises:
+        UserError: there is none of that name (near matches are listed), it is not on the residual stream, or it is
+            not among what the operator serves.
+    """
+    near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
+    entry = near_by.get(name)
+    if entry is None and allow_folder and is_folder(name):
+        entry = folder_sae(Path(name))
+    if entry is None:
+        entry = registry_saes().get(name)
+    if entry is None:
+        raise UserError(_unknown(name, allow_folder, patterns))
+    if not entry.served:
+        raise UserError(_not_served(entry, patterns))
+    if not allowed(entry, patterns):
+        raise UserError(_not_allowed(entry, patterns))
+    return entry
+
+
+@cache
+def demo_saes() -> tuple[SaeEntry, ...]:
+    """The SAEs in this package, the embedding's first, then by layer."""
+    entries = [
+        folder_sae(cfg.parent, release="demo", model=DEMO_MODEL) for cfg in DEMO_FOLDER.glob("*/cfg.json")
+    ]
+    return tuple(sorted(entries, key=lambda entry: -1 if entry.layer is None else entry.layer))
+
+
+def operator_saes() -> tuple[SaeEntry, ...]:
+    """The folders in ``$SAE_MULTITOOL_SAES`` (separated like ``$PATH``), served as ``local/FOLDER_NAME``.
+
+    Raises:
+        UserError: one of them is no SAE folder, or two have the same name.
+    """
+    folders = [Path(part) for part in os.environ.get(LOCAL_SAES_VARIABLE, "").split(os.pathsep) if part]
+    entries = tuple(_operator_sae(folder.resolve()) for folder in folders)
+    if len({entry.name for entry in entries}) < len(entries):
+        raise UserError(
+            f"Two folders in {LOCAL_SAES_VARIABLE} have the same last name, by which a visitor would choose them. "
+            "Rename one."
+        )
+    return entries
+
+
+def _operator_sae(folder: Path) -> SaeEntry:
+    try:
+        file = (folder / "cfg.json").stat()
+    except OSError:
+        return folder_sae(folder)  # says what is missing
+    return _operator_sae_as_of(folder, file.st_mtime_ns, file.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _operator_sae_as_of(folder: Path, changed: int, size: int) -> SaeEntry:
+    """The folder's SAE, read again only where its ``cfg.json`` has changed: every list of SAEs asks for it."""
+    return folder_sae(folder)
+
+
+@cache
+def registry_saes() -> dict[str, SaeEntry]:
+    """Every SAE of sae-lens' registry by name, those that cannot be served included."""
+    path = Path(find_spec("sae_lens").origin).with_name("pretrained_saes.yaml")
+    with path.open(encoding="utf-8") as file:
+        releases = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    entries = (entry for release, listed in releases.items() for entry in _release_entries(release, listed))
+    return {entry.name: entry for entry in entries}
+
+
+def _release_entries(release: str, listed: dict) -> Iterable[SaeEntry]:
+    model = facts()["corrected_models"].get(release, listed["model"])
+    loader, repo_id = listed.get("conversion_func"), listed["repo_id"]
+    for sae in listed["saes"]:
+        sae_id, path, neuronpedia_id = str(sae["id"]), str(sae["path"]), sae.get("neuronpedia")
+        kind, layer = _parse_registry_id(loader, repo_id, sae_id, path)
+        yield SaeEntry(
+            release=release,
+            sae_id=sae_id,
+            model=hub_id(model),
+            kind=kind,
+            layer=layer,
+            neuronpedia_id=neuronpedia_id,
+            d_sae=_width(release, f"{repo_id}/{path}", neuronpedia_id) if kind in SERVED_KINDS else None,
+            repo_id=repo_id,
+            path=path,
+            loader=loader,
+        )
+
+
+def _width(release: str, place: str, neuronpedia_id: str | None) -> int | None:
+    """Number of features of an SAE on the residual stream, as far as names tell it.
+
+    Args:
+        place: repository and path on the hub.
+    """
+    names = f"{place} {neuronpedia_id or ''}"
+    # width_16k, w-32k and v5_128k in places; -res-65k in Neuronpedia's ids.
+    if match := re.search(r"(?:width_|w-|v5_|-res-)(\d+[km])(?![a-z0-9])", names):
+        return facts()["rounded_widths"].get(match[1])
+    if match := re.search(r"width-2pow(\d+)_", place):
+        return 2 ** int(match[1])
+    if match := re.search(r"-W(\d+)K-L0_", place):  # Qwen Scope
+        return int(match[1]) * 1024
+    if match := re.search(r"hook_resid_(?:pre|post)_(\d+)", place):
+        return int(match[1])
+    return facts()["release_widths"].get(release)
+
+
+def _parse_registry_id(loader: str | None, repo_id: str, sae_id: str, path: str) -> tuple[str, int | None]:
+    """(kind, layer) of a registry entry. Each of sae-lens' loaders names its hooks in its own way."""
+    layer_match = re.search(r"(?:blocks\.|layer_?|^l)(\d+)", sae_id)
+    layer = int(layer_match[1]) if layer_match else None
+    match loader:
+        case None:
+            return parse_hook(sae_id)
+        case "gemma_3":
+            place = re.match(r"(resid_post|attn_out|mlp_out|transcoder|clt)", path)
+            # Gemma Scope's attention SAEs read the heads before their output projection.
+            kinds = {"attn_out": "attn_z", "clt": "transcoder"}
+            return (kinds.get(place[1], place[1]) if place else "unknown"), layer
+        case "gemma_2":
+            if path.startswith("embedding"):
+                return "embed", None
+            suffix = re.search(r"-(res|mlp|att)$", repo_id)
+            return {"res": "resid_post", "mlp": "mlp_out", "att": "attn_z"}.get(suffix and suffix[1], "unknown"), layer
+        case "llama_scope" | "llama_scope_r1_distill":
+            place = re.match(r"l\d+([rma])", sae_id)
+            return {"r": "resid_post", "m": "mlp_out", "a": "attn_out"}.get(place and place[1], "unknown"), layer
+        case "dictionary_learning_1" | "qwen_scope" | "temporal" | "goodfire" | "deepseek_r1":
+            return "resid_post", layer
+        case "connor_rob_hook_z":
+            return "attn_z", layer
+        case _ if "transcoder" in loader:
+            return "transcoder", layer
+    return "unknown", layer
+
+
+def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
+    release, _, sae_id = name.partition("/")
+    everything = [entry.name for entry in saes(patterns=patterns)]
+    same_release = [other for other in everything if other.startswith(release + "/")] if release else []
+    if same_release:
+        ids = {other: other.partition("/")[2] for other in same_release}
+        near = difflib.get_close_matches(sae_id, ids.values(), n=5, cutoff=0) or list(ids.values())[:5]
+        hint = f"Release {release} has {', '.join(near)}" + (" and others" if len(ids) > len(near) else "")
+    else:
+        releases = sorted({other.partition("/")[0] for other in everything})
+        near = difflib.get_close_matches(release, releases, n=5, cutoff=0.5)
+        near = near or [some for some in ("demo", "gemma-2b-res-jb") if some in releases]
+        hint = f"Near releases: {', '.join(near)}"
+    folder = ", or a folder in sae-lens format" if allow_folder else ""
+    return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}; `saes` lists them all."
+
+
+def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
+    reason = _KIND_IN_WORDS.get(entry.kind, entry.kind)
+    same_model = sorted({other.release for other in saes(patterns=patterns) if other.model == entry.model})
+    instead = f" Residual releases for {entry.model}: {_some(same_model)}." if same_model else ""
+    return (
+        f"SAE {entry.name} was trained on {reason}, not on the residual stream of {entry.model or 'a model'}, so its "
+        f"features' directions say nothing about token embeddings.{instead}"
+    )
+
+
+def _not_allowed(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
+    return (
+        f"SAE {entry.name} is not served here: besides the demo, this server serves only {_some(patterns)}. A copy of "
+        "this tool on your own machine serves them all."
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    names = tuple(names)
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,58 @@
+"""A running model at its tasks: one function for every kind of ``model.tasks.Task``."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from multitool.model.interventions import AppliedInterventions
+from multitool.model.logit_lens import read_directions
+from multitool.model.passes import Continuations
+from multitool.model.questions import ask, check, read
+from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
+from multitool.store.encoder import Encoder
+from multitool.store.entries import SaeEntry
+from multitool.store.scans import ScanTask, scan_vocabulary
+from multitool.trees.growth import Growth, grow
+
+Encoders = Callable[[SaeEntry], Encoder]  # an SAE to read with, by what is known of it
+
+
+def work_on(model, task: Task, encoders: Encoders) -> Iterator:
+    """The model's answers to a task, as they come.
+
+    Args:
+        model: a transformers causal LM in eval mode, the one that the task names.
+    """
+    match task:
+        case GrowthTask():
+            return _grow(model, task, _applied(model, task, encoders))
+        case CheckTask():
+            return check(model, task, _applied(model, task.growth, encoders))
+        case AskTask():
+            return ask(model, task, _applied(model, task.growth, encoders))
+        case ReadTask():
+            return read(model, task)
+        case ScanTask():
+            return scan_vocabulary(model, task)
+        case LensTask():
+            return read_directions(model, task)
+    raise TypeError(f"no model can do a {type(task).__name__}")
+
+
+def _applied(model, growth: GrowthTask, encoders: Encoders) -> AppliedInterventions | None:
+    wanted = growth.interventions
+    if wanted is None:
+        return None
+    return AppliedInterventions(model, growth.prompt, wanted, encoders(wanted.clamp.sae) if wanted.clamp else None)
+
+
+def _grow(model, task: GrowthTask, changes: AppliedInterventions | None) -> Iterator[Growth]:
+    return grow(
+        Continuations(model, task.prompt, torch.from_numpy(task.v), task.top_k, task.max_depth, changes),
+        cutoff=task.cutoff,
+        max_depth=task.max_depth,
+        max_nodes=task.max_nodes,
+        ends=task.ends,
+        begun=task.begun,
+        seconds=task.seconds,
+    )

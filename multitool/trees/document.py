@@ -1,0 +1,363 @@
+"""A definition tree together with its recipe, and its JSON both ways.
+
+The format is ``sae-multitool/definition-tree/1``. What one run wrote, another reads; a file from elsewhere is
+checked before anything is done with it.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from multitool.errors import UserError, is_number, number, shown
+from multitool.recipes.captions import source_told
+from multitool.recipes.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote
+from multitool.text import html_table, percent
+from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
+
+SCHEMA = "sae-multitool/definition-tree/1"
+_MOST_NODES = 100_000
+_LONGEST_TOKEN = 1_000
+_LONGEST_SETTING = 10_000
+_MOST_TEXTS = 100  # in a list
+_DEFINITIONS_SHOWN = 15  # in a notebook
+_LIFTS = ("lift_centroid", "lift_random")
+_BEYOND = "beyond_top_k"
+UNFINISHED = "Unfinished: these go on beyond the tree"  # heads a list of beginnings
+_MUCH = 0.5  # of the probability
+
+
+@dataclass(frozen=True)
+class DefinitionTree:
+    """A tree, how it was made, and what became of it. A notebook shows its definitions as a table.
+
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=5e-3))
+    >>> for definition in tree.definitions(3):
+    ...     print(f"{definition.probability:.0%} {definition.text}{'' if definition.complete else ' …'}")
+    1% water
+    4% A …
+    1% water that …
+    >>> tree.settings["weights"], tree.result["nodes"]
+    ('encoder', 14)
+    >>> smaller = tree.trimmed(1e-2)
+    """
+
+    tree: Tree = field(repr=False)
+    settings: dict  # the recipe, every value resolved
+    vector: dict  # norm, distance_from_centroid, mean_token_distance
+    effective_cutoff: float  # the cutoff that gives this tree
+    complete: bool  # False while it grows, or when growth was cut off
+    seconds: float  # of growth
+    depth_grown: int = field(default=0, compare=False)  # levels grown so far
+    least_lift: float | None = None  # nats; branches below it were left out
+    first_token_entropy: float | None = None  # nats, over the whole vocabulary; older files lack it
+    evidence: dict | None = None  # figures, verdict, sentence, as evidence.TreeEvidence.to_dict gives them
+
+    def _repr_html_(self) -> str:
+        nodes = f"{len(self.tree)} nodes at cutoff {self.effective_cutoff:.3g}"
+        of = f"{source_told(self.settings)}: {nodes}"
+        complete, unfinished = self.most_probable(_DEFINITIONS_SHOWN)
+        rows = [[percent(found.probability), found.text] for found in complete]
+        rows += [["", UNFINISHED]] * bool(unfinished)
+        rows += [[percent(found.probability), f"{found.text} …"] for found in unfinished]
+        said = f". {self.evidence.get('sentence')}" if self.evidence else ""
+        return html_table(of + said, ("probability", "definition"), rows)
+
+    @property
+    def closing_quote(self) -> str | None:
+        """What ends a definition in this tree's prompt."""
+        end = "answer" if self.settings.get("chat") else "prompt"  # where the model goes on; old files know no chat
+        return closing_quote(str(self.settings.get(end, "")))
+
+    @property
+    def asked(self) -> str:
+        """What the model was asked: the prompt, or of a chat what its two sides say."""
+        prompt, answer = (str(self.settings.get(name, "")) for name in ("prompt", "answer"))
+        return f"user: {prompt} – assistant: {answer}" if self.settings.get("chat") else prompt
+
+    def definitions(self, n: int | None = None) -> list[Definition]:
+        """The most probable definitions, complete ones first."""
+        return definitions(self.tree, n, self.closing_quote)
+
+    def most_probable(self, n: int) -> tuple[list[Definition], list[Definition]]:
+        """The ``n`` most probable definitions that come to their end, and the ``n`` most probable beginnings."""
+        return _parted(self.definitions(), n)
+
+    def most_lifted(self, n: int) -> tuple[list[Definition], list[Definition]]:
+        """Of a checked tree the same by the lift per token: by the whole lift they would go by their length, as each
+        token of the feature's own adds to it."""
+        lift = self.tree.lift_per_token
+        return _parted(sorted(self.definitions(), key=lambda found: -lift[found.node]), n)
+
+    def trimmed(self, cutoff: float) -> "DefinitionTree":
+        """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.
+
+        Raises:
+            UserError: the cutoff is not between 0 and 1.
+        """
+        cutoff = check_cutoff(cutoff)
+        return replace(self, tree=trim(self.tree, cutoff), effective_cutoff=max(self.effective_cutoff, cutoff))
+
+    def lifted(self, least: float) -> "DefinitionTree":
+        """A checked tree without the branches whose lift is nowhere at least ``least`` nats.
+
+        Raises:
+            UserError: the lifts are not known, or ``least`` is no number.
+        """
+        least = number(least, "lift", "of nats, e.g. 1", lambda x: True)
+        if self.tree.lifts is None:
+            raise UserError("This tree has not been checked, so its nodes' lifts are not known. Check it first.")
+        known = least if self.least_lift is None else max(least, self.least_lift)
+        return replace(self, tree=lifted(self.tree, least), least_lift=known)
+
+    @property
+    def shares(self) -> Coverage:
+        """Where the model's answers go: into the tree, or past it and why."""
+        return coverage(self.tree)
+
+    @property
+    def caution(self) -> str:
+        """A sentence where ``top_k`` keeps out more of the probability than all else; else empty."""
+        beyond, top_k = self.shares.beyond, self.settings.get("top_k")
+        if not (beyond and beyond > _MUCH and is_number(top_k) and top_k > 0):
+            return ""
+        return (
+            f"{percent(beyond)} of the probability is cut by top_k: more than the {top_k:g} most probable next tokens "
+            "of a path reach the cutoff."
+        )
+
+    @property
+    def result(self) -> dict:
+        """What came of the growth, as the schema has it."""
+        shares = self.shares
+        optional = {"least_lift": self.least_lift, "first_token_entropy": self.first_token_entropy}
+        if shares.beyond is not None:
+            optional |= {"beyond_top_k": shares.beyond, "below_cutoff": shares.below}
+        return {
+            "nodes": len(self.tree),
+            "leaves": int(self.tree.is_leaf.sum()),
+            "depth": int(self.tree.depth.max(initial=0)),
+            "effective_cutoff": self.effective_cutoff,
+            "complete": self.complete,
+            "seconds": round(self.seconds, 3),
+            "in_tree": shares.in_tree,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    def to_dict(self) -> dict:
+        """The JSON object of the schema."""
+        found = {
+            "schema": SCHEMA,
+            "settings": self.settings,
+            "vector": self.vector,
+            "result": self.result,
+            "tree": _nested(self.tree),
+        }
+        return found if self.evidence is None else found | {"evidence": self.evidence}
+
+    def to_json(self) -> str:
+        """What ``read_tree`` reads, and the page opens."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+
+def _parted(found: list[Definition], n: int) -> tuple[list[Definition], list[Definition]]:
+    """The first ``n`` complete ones, and the first ``n`` others."""
+    return tuple([one for one in found if one.complete == complete][:n] for complete in (True, False))
+
+
+def _nested(tree: Tree) -> dict:
+    root = {"token": "", "token_id": None, "prob": 1.0, "cumulative_prob": 1.0, "children": []}
+    nodes: list[dict] = []
+    if tree.beyond is not None:
+        root[_BEYOND] = float(tree.beyond[ROOT])
+    for i, parent in enumerate(tree.parent):
+        node = {
+            "token_id": int(tree.token_id[i]),
+            "token": tree.token[i],
+            "prob": float(tree.prob[i]),
+            "cumulative_prob": float(tree.cumulative_prob[i]),
+            "children": [],
+        }
+        if tree.end[i]:
+            node["end"] = True
+        if tree.beyond is not None and tree.beyond[i] > 0:
+            node[_BEYOND] = float(tree.beyond[i])
+        if tree.lifts is not None:
+            node |= dict(zip(_LIFTS, tree.lifts[i].tolist(), strict=True))
+        if tree.activation is not None and not np.isnan(tree.activation[i]):
+            node["activation"] = float(tree.activation[i])
+        (root if parent == ROOT else nodes[parent])["children"].append(node)
+        nodes.append(node)
+    return root
+
+
+def read_tree(source: str | bytes | dict) -> DefinitionTree:
+    """A definition tree from its JSON (text or object).
+
+    >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=2e-2))
+    >>> mt.read_tree(tree.to_json()).definitions() == tree.definitions()
+    True
+
+    Raises:
+        UserError: it is no JSON, or not a tree of this schema; the message names the first thing that is wrong.
+    """
+    data = source
+    if not isinstance(source, dict):
+        try:
+            data = json.loads(source)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"This is not a tree JSON: it cannot be read as JSON ({error}). Use a file that this tool saved."
+            ) from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise UserError(
+            f"This is not a tree JSON: its schema is {shown(found)}, not {SCHEMA!r}. Use a file that this tool "
+            "saved."
+        )
+    settings, vector, result = (_section(data, name) for name in ("settings", "vector", "result"))
+    evidence = _section(data, "evidence", texts=True) if "evidence" in data else None
+    complete = result.get("complete")
+    if not isinstance(complete, bool):
+        _foreign("result.complete", complete, "true or false")
+    return DefinitionTree(
+        tree=_flat(data.get("tree")),
+        settings=settings,
+        vector=vector,
+        effective_cutoff=_probability("result.effective_cutoff", result.get("effective_cutoff")),
+        complete=complete,
+        seconds=_finite("result.seconds", result.get("seconds")),
+        evidence=evidence,
+        least_lift=_finite("result.least_lift", result["least_lift"]) if "least_lift" in result else None,
+        first_token_entropy=_entropy(result["first_token_entropy"]) if "first_token_entropy" in result else None,
+    )
+
+
+def _section(data: dict, name: str, *, texts: bool = False) -> dict:
+    """A flat object of plain values; lists of numbers are allowed (pca).
+
+    Args:
+        texts: so are short lists of texts (the judged definitions).
+    """
+    section = data.get(name)
+    if not isinstance(section, dict):
+        _foreign(name, section, "an object")
+    for key, value in section.items():
+        if isinstance(value, list):
+            if not (all(is_number(item) for item in value) or texts and _are_texts(value)):
+                _foreign(f"{name}.{key}", value, "a list of numbers" + texts * f" or of at most {_MOST_TEXTS} texts")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            _finite(f"{name}.{key}", value)
+        elif isinstance(value, str) and not _is_text(value, _LONGEST_SETTING):
+            _foreign(f"{name}.{key}", value, f"at most {_LONGEST_SETTING} characters")
+        elif not (value is None or isinstance(value, (str, int))):
+            _foreign(f"{name}.{key}", value, "a plain value")
+    return section
+
+
+def _flat(root) -> Tree:
+    """Columns from nested nodes, level by level (no recursion: the nesting comes from outside)."""
+    if not isinstance(root, dict):
+        _foreign("tree", root, "an object")
+    rows: list[tuple] = []  # parent, token_id, token, prob, cumulative_prob, end, lifts, activation, beyond
+    waiting = [(ROOT, 1.0, root.get("children"), "tree", 0)]
+    for parent, reached, children, where, depth in waiting:
+        if depth > MAX_DEPTH_LIMIT:
+            raise UserError(f"This tree JSON is damaged: {where} lies deeper than {MAX_DEPTH_LIMIT} tokens.")
+        if not isinstance(children, list):
+            _foreign(f"{where}.children", children, "a list")
+        for child in children:
+            name = f"node {len(rows)}"
+            rows.append(_row(parent, reached, child, name))
+            if len(rows) > _MOST_NODES:
+                raise UserError(f"This tree has more than {_MOST_NODES} nodes; trim it with the tool that made it.")
+            waiting.append((len(rows) - 1, rows[-1][4], child.get("children"), name, depth + 1))
+    columns = zip(*rows, strict=True) if rows else ((),) * 9
+    parent, token_id, token, prob, cumulative, end, lifts, activation, beyond = columns
+    checked = bool(rows) and None not in lifts
+    known = _BEYOND in root  # files that know it tell it of the prompt in any case
+    return Tree(
+        parent=np.array(parent, dtype=np.int64),
+        token_id=np.array(token_id, dtype=np.int64),
+        token=token,
+        prob=np.array(prob, dtype=np.float64),
+        cumulative_prob=np.array(cumulative, dtype=np.float64),
+        end=np.array(end, dtype=bool),
+        beyond=np.array([*beyond, _beyond(root, "tree")]) if known else None,
+        lifts=np.array(lifts, dtype=np.float64) if checked else None,
+        activation=np.array(activation, dtype=np.float64) if checked else None,
+    )
+
+
+def _row(parent: int, reached: float, node, name: str) -> tuple:
+    if not isinstance(node, dict):
+        _foreign(name, node, "an object")
+    token, token_id, end = node.get("token"), node.get("token_id"), node.get("end", False)
+    if not isinstance(token, str) or not _is_text(token, _LONGEST_TOKEN):
+        _foreign(f"{name}: token", token, f"text of at most {_LONGEST_TOKEN} characters")
+    if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < 2**31:
+        _foreign(f"{name}: token_id", token_id, "a whole number from 0 up")
+    if not isinstance(end, bool):
+        _foreign(f"{name}: end", end, "true or false")
+    prob = _probability(f"{name}: prob", node.get("prob"))
+    cumulative = _probability(f"{name}: cumulative_prob", node.get("cumulative_prob"))
+    if cumulative > reached:
+        _foreign(f"{name}: cumulative_prob", cumulative, f"at most its parent's {reached}")
+    lifts = [_finite(f"{name}: {lift}", node[lift]) for lift in _LIFTS if lift in node]
+    activation = _finite(f"{name}: activation", node["activation"]) if "activation" in node else np.nan
+    both = lifts if len(lifts) == 2 else None
+    return parent, token_id, token, prob, cumulative, end, both, activation, _beyond(node, name)
+
+
+def _beyond(node: dict, name: str) -> float:
+    return _probability(f"{name}: {_BEYOND}", node[_BEYOND]) if _BEYOND in node else 0.0
+
+
+def _probability(where: str, value) -> float:
+    if not is_number(value) or not 0 <= value <= 1:
+        _foreign(where, value, "a number from 0 to 1")
+    return float(value)
+
+
+def _finite(where: str, value) -> float:
+    if not is_number(value):
+        _foreign(where, value, "a number")
+    return float(value)
+
+
+def _entropy(value) -> float:
+    entropy = _finite("result.first_token_entropy", value)
+    return entropy if entropy >= 0 else _foreign("result.first_token_entropy", value, "a number from 0 up")
+
+
+def _is_text(value: str, longest: int) -> bool:
+    """Of at most that length, and text that can be written: half a surrogate pair cannot."""
+    return len(value) <= longest and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _are_texts(values: list) -> bool:
+    texts = all(isinstance(value, str) and _is_text(value, _LONGEST_SETTING) for value in values)
+    return texts and len(values) <= _MOST_TEXTS
+
+
+def _foreign(where: str, value, valid: str):
+    raise UserError(f"This tree JSON is damaged: {where[:80]} is {shown(value)}; it must be {valid}.")
+
+
+def judged_definitions(evidence: dict | None) -> list[tuple[str, float]]:
+    """The definitions that the verdict on a tree speaks of, and how strongly each fires the feature.
+
+    Args:
+        evidence: as ``TreeEvidence.to_dict`` gives it, or as somebody's file has it: what is none is left out.
+    """
+    texts, activations = ((evidence or {}).get(f"judged_{name}") for name in ("texts", "activations"))
+    if not isinstance(texts, (list, tuple)) or not isinstance(activations, (list, tuple)):
+        return []
+    pairs = zip(texts, activations, strict=False)
+    return [(text, float(fires)) for text, fires in pairs if isinstance(text, str) and is_number(fires)]
+
+
+def feature_maximum(evidence: dict | None) -> float | None:
+    """How strongly the feature fires where it fires most, by a tree's evidence; None if that does not tell."""
+    most = (evidence or {}).get("feature_maximum")
+    return float(most) if is_number(most) and most > 0 else None
