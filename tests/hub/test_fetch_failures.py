@@ -2,11 +2,13 @@
 is about and what to do, with exit status 2. No pickle is executed.
 """
 
+import io
 import shutil
 import subprocess
 from contextlib import ExitStack
 
 import pytest
+import torch
 from hub_clients import (
     GEMMA,
     GEMMA_2,
@@ -193,6 +195,9 @@ def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_when_what_the_mes
 
 def test_a_pickle_that_holds_more_than_weights_is_refused_and_not_executed(tool, hub, repos, tmp_path):
     marker = tmp_path / "executed"
+    torch.load(io.BytesIO(evil_ae(marker)), weights_only=False)
+    assert marker.exists()  # it is as evil as it should be
+    marker.unlink()
     hub.repos[PYTHIA_SAES] = repos[PYTHIA_SAES] | {f"{PYTHIA_SAE}/ae.pt": evil_ae(marker)}
     message = tool(*TOKENS, PYTHIA_3).refusal
     assert_says(message, PYTHIA_3, "pickle")
