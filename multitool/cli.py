@@ -16,7 +16,7 @@ from multitool.jobs.local import check_tree, components, suggest, token_table, t
 from multitool.jobs.study import Study
 from multitool.jobs.suggest import Suggestion
 from multitool.recipes.captions import changes, distance, fires_told, is_injected, source_told
-from multitool.recipes.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of
+from multitool.recipes.recipe import ListRecipe, RecipeField, TreeRecipe, VectorRecipe, recipe_fields
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.models import DEVICES, DTYPES
@@ -116,7 +116,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_vector_options(parser: argparse.ArgumentParser) -> None:
     _add_feature_options(parser)
-    _add_settings(parser, VectorRecipe, [setting.name for setting in settings_of(VectorRecipe)][1:])
+    _add_settings(parser, VectorRecipe, [setting.name for setting in recipe_fields(VectorRecipe)][1:])
 
 
 def _add_settings(
@@ -127,7 +127,7 @@ def _add_settings(
     Args:
         several: a setting that may be given more than once; the option is then a list, or None if it is not given.
     """
-    for setting in settings_of(kind):
+    for setting in recipe_fields(kind):
         if names is None or setting.name in names:
             off = setting.default is True  # such a setting is an option to switch it off
             name = ("no-" if off else "") + setting.name.replace("_", "-")
@@ -139,7 +139,7 @@ def _add_settings(
             parser.add_argument(f"--{name}", dest=setting.name, help=help_, **option)
 
 
-def _option(setting: Setting) -> dict:
+def _option(setting: RecipeField) -> dict:
     """How argparse reads a setting, by its type."""
     given = {"required": True} if setting.default is MISSING else {"default": setting.default}
     if setting.type is bool:
@@ -153,7 +153,7 @@ def _option(setting: Setting) -> dict:
     return given | {"type": setting.type, "metavar": {str: "TEXT", int: "N", float: "X"}[setting.type]}
 
 
-def _help(setting: Setting) -> str:
+def _help(setting: RecipeField) -> str:
     told = setting.help.replace("%", "%%")
     return told if setting.default in (MISSING, None, (), False, "") else f"{told} (default: {setting.default})"
 
@@ -383,7 +383,7 @@ def _recipe(kind: type, options, **instead):
     Args:
         instead: settings that count in place of the options.
     """
-    return kind(**{setting.name: getattr(options, setting.name) for setting in settings_of(kind)} | instead)
+    return kind(**{setting.name: getattr(options, setting.name) for setting in recipe_fields(kind)} | instead)
 
 
 def _library(options) -> Library:
