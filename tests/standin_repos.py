@@ -39,9 +39,9 @@ def standin_repos(folder: Path) -> dict[str, dict[str, Path]]:
     _gemma_2_2b(folder / "google/gemma-2-2b")
     _pythia(folder / "EleutherAI/pythia-70m-deduped")
     for layer, path in GEMMA_2B_SAES.items():
-        _own_format(folder / "jbloom/Gemma-2b-Residual-Stream-SAEs" / path, layer)
-    for seed, path in enumerate(GPT2_SAES):
-        _own_format(folder / "jbloom/GPT2-Small-SAEs-Reformatted" / path, seed)
+        _own_format(folder / "jbloom/Gemma-2b-Residual-Stream-SAEs" / path, f"blocks.{layer}.hook_resid_post", layer)
+    for seed, hook in enumerate(GPT2_SAES):
+        _own_format(folder / "jbloom/GPT2-Small-SAEs-Reformatted" / hook, hook, seed)
     for seed, (path, d_sae) in enumerate(GEMMA_SCOPE_SAES.items()):
         _gemma_scope(folder / "google/gemma-scope-2b-pt-res" / path, d_sae, seed)
     _dictionary_learning(folder / "canrager/lm_sae" / PYTHIA_SAE)
@@ -131,9 +131,9 @@ def _save(repo: Path, model, tokenizer, **options) -> None:
 # SAEs
 
 
-def _own_format(folder: Path, seed: int) -> None:
+def _own_format(folder: Path, hook: str, seed: int) -> None:
     """An SAE in sae-lens' own format, with the sparsity that it once kept beside it."""
-    random_sae(folder, D_MODEL, D_SAE, seed)
+    random_sae(folder, D_MODEL, D_SAE, seed, hook=hook)
     save_file({"sparsity": torch.full((D_SAE,), -3.0)}, folder / "sparsity.safetensors")
 
 

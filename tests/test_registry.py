@@ -32,7 +32,7 @@ from multitool.store.registry import (
     operator_saes,
     saes,
 )
-from multitool.store.sae_lens_registry import registry_saes
+from multitool.store.registry_file import registry_saes
 
 # sae-lens' conversion_func of every loader that serves SAEs on the residual stream; None is its own format.
 LOADERS = (

@@ -15,7 +15,7 @@ from multitool.errors import UserError, shown
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
 from multitool.store.folders import folder_sae, is_folder
-from multitool.store.sae_lens_registry import registry_saes
+from multitool.store.registry_file import registry_saes
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 LOCAL_SAES_VARIABLE = "SAE_MULTITOOL_SAES"

@@ -3,7 +3,6 @@
 from hub_clients import GEMMA, GPT2, GPT2_SAES, READER, UNKNOWN, VISITOR
 
 ASK = f"""
-    from pathlib import Path
     from huggingface_hub import HfApi, hf_hub_download
 
     def error(call, *args):
@@ -28,8 +27,8 @@ def test_errors_are_those_that_the_client_knows(tool):
     assert tool.python(ASK) == [gated, gated, None, ["RepositoryNotFoundError", 401], missing]
     gated = ["GatedRepoError", 403]
     assert tool.python(ASK, token=VISITOR) == [gated, gated, None, ["RepositoryNotFoundError", 404], missing]
-    assert tool.python(ASK, token=READER) == [None, None, None, ["RepositoryNotFoundError", 404], missing]
     assert tool.python(ASK, token=UNKNOWN) == [["HfHubHTTPError", 401]] * 5
+    assert tool.python(ASK, token=READER) == [None, None, None, ["RepositoryNotFoundError", 404], missing]
 
 
 def test_a_download_goes_on_where_the_connection_broke(tool, hub, repos):
