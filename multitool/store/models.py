@@ -1,12 +1,12 @@
-"""Loading models, tokenizers and SAE weights: from the demo, from a folder, from the hub.
+"""Loading models and tokenizers: from the demo, from a folder, from the hub.
 
-The only module that touches transformers' and sae-lens' loaders. No file that can run code is read: models come from
-safetensors and bring no code of their own, SAEs from safetensors, npz without pickles, or weights-only files.
+No file that can run code is read: weights come from safetensors, and a model brings no code of its own.
 """
 
 import json
 import re
 from contextlib import contextmanager
+from os.path import commonprefix
 from pathlib import Path
 
 import torch
@@ -83,7 +83,8 @@ def embedding_matrix(folder: Path, config) -> Tensor:
     else:
         with safe_open(folder / "model.safetensors", framework="pt") as weights:
             files = dict.fromkeys(weights.keys(), folder / "model.safetensors")
-    shared = {key: _shared_ending(key, name) for key in files}
+    # How many parts the two dotted names share at their ends.
+    shared = {key: len(commonprefix([key.split(".")[::-1], name.split(".")[::-1]])) for key in files}
     best = max(shared.values(), default=0)
     found = [key for key in files if shared[key] == best]
     if best < 2 or len(found) != 1:
@@ -99,16 +100,6 @@ def embedding_matrix(folder: Path, config) -> Tensor:
             f"asks for {tuple(wanted.shape)}."
         )
     return E
-
-
-def _shared_ending(key: str, name: str) -> int:
-    """How many parts two dotted names share at their ends."""
-    count = 0
-    for one, other in zip(reversed(key.split(".")), reversed(name.split(".")), strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
 
 
 def load_model(name: str, folder: Path, dtype: str, device: str):

@@ -1,4 +1,7 @@
-"""Loading an SAE's weights: from the package, from a folder, from the hub."""
+"""Loading an SAE's weights: from the package, from a folder, from the hub.
+
+No file that can run code is read: weights come from safetensors, npz without pickles, or PyTorch's weights-only files.
+"""
 
 import json
 import os
