@@ -16,6 +16,8 @@ from multitool.page.common import shown_errors
 from multitool.page.gradio_workarounds import name_endpoint
 from multitool.recipes.recipe import RecipeField, recipe_fields
 
+REQUIRED = inspect.Parameter.empty  # as a default: it must be given
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -24,7 +26,7 @@ class Parameter:
     name: str
     type: object  # without "or None", which a default of None adds
     help: str  # a sentence, on one line
-    default: object = MISSING  # it must be given
+    default: object = REQUIRED
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def recipe_parameters(kind: type, without: Sequence[str] = (), **defaults) -> li
             type_, default = field.type, defaults.get(field.name, field.default)
             if _is_tuple(field):
                 type_, default = list[get_args(type_)[0]], list(default) or None
-            parameters.append(Parameter(field.name, type_, f"{field.help}.", default))
+            parameters.append(
+                Parameter(field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default)
+            )
     return parameters
 
 
@@ -101,8 +105,7 @@ def gradio_function(endpoint: Endpoint) -> Callable:
     types = tuple(endpoint.answers.values())
     parameters = [
         inspect.Parameter(
-            parameter.name, inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=inspect.Parameter.empty if parameter.default is MISSING else parameter.default,
+            parameter.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=parameter.default,
             annotation=parameter.type | None if parameter.default is None else parameter.type,
         )
         for parameter in endpoint.parameters
