@@ -113,7 +113,8 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
         always: one is needed whatever the recipe's direction, to know what fires its one feature.
 
     Raises:
-        UserError: the scans of all layers are too large together, or one cannot be done.
+        UserError: the scans of all layers are too large together, or one cannot be done; it is ``always`` needed, and
+            the recipe has several features.
     """
     while task := (yield Prepare(partial(missing_scan, target, always=always))):
         yield ScanStep(task)
@@ -126,7 +127,9 @@ def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX
         always: as for ``scans``; so are the errors.
         max_bytes: how large the scans of several layers may be together.
     """
-    if not (always or needs_scan(target.recipe.weights)):
+    if always:
+        target.recipe.single_feature()
+    elif not needs_scan(target.recipe.weights):
         return None
     library = target.library
     entries = {library.scan_task(term.sae.entry, target.subject): term.sae.entry for term in target.terms}
