@@ -157,7 +157,7 @@ def test_what_is_suggested_with_an_injection_tells_it(library, recipe):
     assert found.to_dict()["growth"] == {"inject_layer": 0, "inject_mode": "replace", "inject_scale": 1.0}
     assert found.to_dict()["trials"][0]["inject_layer"] == 0
     assert found.rows[0][: found.columns.index("injected") + 1] == ["decoder", 1.0, "", "layer 0"]
-    assert definition_tree(library, found.recipe, found.tree).candidates["inject_layer"] == 0
+    assert definition_tree(library, found.recipe, found.tree).settings["inject_layer"] == 0
 
 
 def test_a_table_tells_an_injection_in_short():
