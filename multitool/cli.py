@@ -11,12 +11,15 @@ from types import UnionType
 from typing import Literal, get_args, get_origin
 
 from multitool.errors import UserError, shown, whole
+from multitool.jobs.check import check_job
 from multitool.jobs.components import SHOWN, TOKENS
-from multitool.jobs.local import check_tree, components, suggest, token_table, trees_of_prompts, try_features
+from multitool.jobs.local import components, finish, try_features
 from multitool.jobs.study import Study
-from multitool.jobs.suggest import Suggestion
+from multitool.jobs.suggest import Suggestion, suggest_job
+from multitool.jobs.token_list import list_job
+from multitool.jobs.tree import grown, prepare_trees
 from multitool.recipes.captions import changes, distance, fires_told, is_injected, source_told
-from multitool.recipes.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of
+from multitool.recipes.recipe import ListRecipe, RecipeField, TreeRecipe, VectorRecipe, recipe_fields
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.models import DEVICES, DTYPES
@@ -116,7 +119,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_vector_options(parser: argparse.ArgumentParser) -> None:
     _add_feature_options(parser)
-    _add_settings(parser, VectorRecipe, [setting.name for setting in settings_of(VectorRecipe)][1:])
+    _add_settings(parser, VectorRecipe, [setting.name for setting in recipe_fields(VectorRecipe)][1:])
 
 
 def _add_settings(
@@ -127,7 +130,7 @@ def _add_settings(
     Args:
         several: a setting that may be given more than once; the option is then a list, or None if it is not given.
     """
-    for setting in settings_of(kind):
+    for setting in recipe_fields(kind):
         if names is None or setting.name in names:
             off = setting.default is True  # such a setting is an option to switch it off
             name = ("no-" if off else "") + setting.name.replace("_", "-")
@@ -139,7 +142,7 @@ def _add_settings(
             parser.add_argument(f"--{name}", dest=setting.name, help=help_, **option)
 
 
-def _option(setting: Setting) -> dict:
+def _option(setting: RecipeField) -> dict:
     """How argparse reads a setting, by its type."""
     given = {"required": True} if setting.default is MISSING else {"default": setting.default}
     if setting.type is bool:
@@ -153,7 +156,7 @@ def _option(setting: Setting) -> dict:
     return given | {"type": setting.type, "metavar": {str: "TEXT", int: "N", float: "X"}[setting.type]}
 
 
-def _help(setting: Setting) -> str:
+def _help(setting: RecipeField) -> str:
     told = setting.help.replace("%", "%%")
     return told if setting.default in (MISSING, None, (), False, "") else f"{told} (default: {setting.default})"
 
@@ -170,10 +173,11 @@ def _tree(options) -> None:
              for tree in range(len(recipes))]
     _check_writable(*chain(*files))
     library = _library(options)
-    trees = trees_of_prompts(library, vector, recipes, model=options.model, report=_scanning)
+    prepared = finish(prepare_trees(library, vector, recipes, model=options.model), library, _scanning)
+    trees = (finish(grown(tree), library) for tree in prepared)
     for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
         if options.evidence:
-            document = check_tree(library, document, model=options.model, report=_scanning)
+            document = finish(check_job(library, document, model=options.model), library, _scanning)
         if tree == 0:
             _note_other_model(options.model, library.find(vector.sae))
         if json_file:
@@ -274,8 +278,8 @@ def _tokens(options) -> None:
     recipe = _recipe(ListRecipe, options)
     _check_writable(options.csv, options.json)
     library = _library(options)
-    given = {"model": options.model, "report": _scanning}
-    table = token_table(library, vector, recipe, evidence=options.evidence, **given)
+    job = list_job(library, vector, recipe, model=options.model, evidence=options.evidence)
+    table = finish(job, library, _scanning)
     _note_other_model(options.model, library.find(vector.sae))
     if options.csv:
         _write(options.csv, table.to_csv().encode())
@@ -306,7 +310,7 @@ def _suggest(options) -> None:
     library = _library(options)
     library.sae(library.find(vector.sae)).check(features[-1])
     if options.features is None:
-        found = suggest(library, vector, tree, model=options.model, report=_scanning)
+        found = finish(suggest_job(library, vector, tree, model=options.model), library, _scanning)
     else:
         found = _study(library, vector, tree, features, options.model)
     _note_other_model(options.model, library.find(vector.sae))
@@ -383,7 +387,7 @@ def _recipe(kind: type, options, **instead):
     Args:
         instead: settings that count in place of the options.
     """
-    return kind(**{setting.name: getattr(options, setting.name) for setting in settings_of(kind)} | instead)
+    return kind(**{setting.name: getattr(options, setting.name) for setting in recipe_fields(kind)} | instead)
 
 
 def _library(options) -> Library:

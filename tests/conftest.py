@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from golden_files import Golden
 from playwright.sync_api import sync_playwright
 from tiny import ARCHITECTURES, byte_level_tokenizer, sentencepiece_tokenizer, tiny_subject
 
@@ -13,6 +14,16 @@ from multitool.store.library import Library
 
 # The models are so small that a second thread costs more than it brings.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--renew", action="store_true", help="store the present results as the golden files")
+
+
+@pytest.fixture(scope="session")
+def golden(pytestconfig):
+    """Compares a result with the stored one, see golden_files."""
+    return Golden(pytestconfig.getoption("renew"))
 
 
 @pytest.fixture(scope="session")

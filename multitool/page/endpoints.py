@@ -19,7 +19,7 @@ from multitool.page.common import file_data, on_model, save, shown_errors
 from multitool.page.service import Service
 from multitool.pictures.figure import render
 from multitool.recipes.prompts import PLAIN_PROMPTS
-from multitool.recipes.recipe import ListRecipe, Setting, TreeRecipe, VectorRecipe, settings_of
+from multitool.recipes.recipe import ListRecipe, RecipeField, TreeRecipe, VectorRecipe, recipe_fields
 from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE
@@ -249,7 +249,7 @@ def _flat(endpoint: Callable, start: dict, without: tuple[str, ...]) -> Callable
         if not hasattr(parameter.annotation, "__dataclass_fields__"):
             parameters.append(parameter)
             continue
-        settings = [setting for setting in settings_of(parameter.annotation) if setting.name not in without]
+        settings = [setting for setting in recipe_fields(parameter.annotation) if setting.name not in without]
         makers.append((parameter.name, parameter.annotation, settings))
         described += [f"    {setting.name}: {setting.help}." for setting in settings]
         parameters += [_parameter(setting, start.get(setting.name, setting.default)) for setting in settings]
@@ -286,12 +286,12 @@ def _flat(endpoint: Callable, start: dict, without: tuple[str, ...]) -> Callable
     return flat
 
 
-def _is_list(setting: Setting) -> bool:
+def _is_list(setting: RecipeField) -> bool:
     """Whether it is a list in JSON."""
     return get_origin(setting.type) is tuple
 
 
-def _parameter(setting: Setting, default) -> inspect.Parameter:
+def _parameter(setting: RecipeField, default) -> inspect.Parameter:
     kind = setting.type
     if _is_list(setting):
         kind, default = list[get_args(kind)[0]], list(default) or None

@@ -6,7 +6,7 @@ from typing import get_origin
 from urllib.parse import urlencode
 
 from multitool.errors import UserError, shown
-from multitool.recipes.recipe import Setting, TreeRecipe, VectorRecipe, recipes, settings_of
+from multitool.recipes.recipe import RecipeField, TreeRecipe, VectorRecipe, recipe_fields, recipes
 
 _ALWAYS = ("sae", "feature", "weights")  # told even where they are the default: a default may change
 _TRUE, _FALSE = "true", "false"
@@ -33,7 +33,7 @@ def recipes_of(parameters: Mapping[str, str], opening: VectorRecipe) -> tuple[Ve
     Raises:
         UserError: a value cannot be.
     """
-    offered = (setting for kind in (VectorRecipe, TreeRecipe) for setting in settings_of(kind))
+    offered = (setting for kind in (VectorRecipe, TreeRecipe) for setting in recipe_fields(kind))
     found = {
         setting.name: _read(setting, parameters[setting.name]) for setting in offered if setting.name in parameters
     }
@@ -51,7 +51,7 @@ def _written(value) -> str:
     return str(value)
 
 
-def _read(setting: Setting, text: str):
+def _read(setting: RecipeField, text: str):
     """A setting from a link's text, of the kind that the recipe wants."""
     if setting.type is bool:
         # What is neither is left for the recipe to refuse.

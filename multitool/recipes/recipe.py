@@ -46,7 +46,7 @@ _CLOSING = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "
 
 
 @dataclass(frozen=True)
-class Setting:
+class RecipeField:
     """A field of a recipe, as command line and API offer it."""
 
     name: str
@@ -59,11 +59,11 @@ def _setting(default=MISSING, *, help: str):
     return field(default=default, metadata={"help": help})
 
 
-def settings_of(kind: type) -> list[Setting]:
+def recipe_fields(kind: type) -> list[RecipeField]:
     """The settings of a kind of recipe, in their order."""
     types = get_type_hints(kind)
     return [
-        Setting(field.name, _without_none(types[field.name]), field.default, field.metadata["help"])
+        RecipeField(field.name, _without_none(types[field.name]), field.default, field.metadata["help"])
         for field in fields(kind)
     ]
 
