@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from multitool.errors import UserError
-from multitool.jobs.candidates import Candidate
+from multitool.jobs.candidates import GRID, Candidate
 from multitool.jobs.features import recipe_vector, resolve
 from multitool.jobs.local import token_table
 from multitool.jobs.steps import Prepare
@@ -360,7 +360,8 @@ def test_a_text_that_is_empty_or_too_long_is_not_read(grown, text, said):
     assert not tasks
 
 
-def test_settings_are_suggested(grown):
+def test_settings_are_suggested(grown, monkeypatch):
+    monkeypatch.setattr("multitool.jobs.suggest.candidates_for", lambda *_: GRID[:5])
     _, service = grown
     *words, found = service.suggestion(RAIN, TreeRecipe())
     assert any(word.startswith("Settings tried: ") for word in words)
