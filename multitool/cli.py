@@ -19,7 +19,8 @@ from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.token_list import list_job
 from multitool.jobs.tree import grown, prepare_trees
 from multitool.recipes.captions import changes, distance, fires_told, is_injected, source_told
-from multitool.recipes.recipe import ListRecipe, RecipeField, TreeRecipe, VectorRecipe, recipe_fields
+from multitool.recipes.fields import RecipeField, recipe_fields
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.models import DEVICES, DTYPES

@@ -18,8 +18,9 @@ from multitool.jobs.components import SHOWN, TOKENS
 from multitool.page.common import file_data, on_model, save, shown_errors
 from multitool.page.service import Service
 from multitool.pictures.figure import render
+from multitool.recipes.fields import RecipeField, recipe_fields
 from multitool.recipes.prompts import PLAIN_PROMPTS
-from multitool.recipes.recipe import ListRecipe, RecipeField, TreeRecipe, VectorRecipe, recipe_fields
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE
