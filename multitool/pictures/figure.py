@@ -29,8 +29,9 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 
 from multitool._version import __version__
-from multitool.errors import UserError, shown, whole
+from multitool.errors import UserError, shown
 from multitool.recipes.captions import changes, distance, exact, is_injected, top_k_told, weights_told
+from multitool.recipes.fields import whole
 from multitool.text import percent, visible
 from multitool.trees.document import DefinitionTree
 from multitool.trees.phrases import END, Phrase, Shown, shown_part

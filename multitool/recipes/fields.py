@@ -54,7 +54,7 @@ class Declared:
 
     def __post_init__(self):
         for field in recipe_fields(type(self)):
-            self._keep(field.name, check(field.name, field.kind, getattr(self, field.name)))
+            self._keep(field.name, check(getattr(self, field.name), field.name, field.kind))
 
     def _keep(self, name: str, value) -> None:
         object.__setattr__(self, name, value)
@@ -86,7 +86,7 @@ def recipe_fields(declared: type[Declared]) -> tuple[RecipeField, ...]:
     )
 
 
-def check(name: str, kind, value, *, told=None):
+def check(value, name: str, kind, *, told=None):
     """``value`` as an annotation wants it.
 
     Args:
@@ -96,7 +96,7 @@ def check(name: str, kind, value, *, told=None):
     Raises:
         UserError: it is something else.
 
-    >>> check("top_k", Annotated[Whole, Field(ge=0, le=100)], 5.0)
+    >>> check(5.0, "top_k", Annotated[Whole, Field(ge=0, le=100)])
     5
     """
     try:
@@ -118,7 +118,7 @@ def written(value) -> str:
 
 def whole(value, name: str, low: int, high: int) -> int:
     """``value`` as an int from ``low`` to ``high``. Raises UserError if it is something else."""
-    return check(name, Annotated[Whole, Field(ge=low, le=high)], value)
+    return check(value, name, Annotated[Whole, Field(ge=low, le=high)])
 
 
 @lru_cache(128)

@@ -41,6 +41,8 @@ Weights = Literal[tuple(DIRECTIONS)]
 Measure = Literal[tuple(MEASURES)]
 Position = Literal[tuple(POSITIONS)]
 InjectMode = Literal["replace", "add"]
+Dtype = Literal["float32", "bfloat16", "float16"]  # of a running model
+Device = Literal["auto", "cpu", "cuda"]  # where it runs; auto: on a GPU if there is one
 Cutoff = Annotated[float, Field(gt=0, lt=1, examples=["5e-5"])]
 
 _CLOSING = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "„": "“", "`": "`"}
@@ -79,21 +81,21 @@ class VectorRecipe(Declared):
         'the feature\'s number, from 0; or several features with weights, "123*1.0 + 456*-0.5", also of other '
         'SAEs of the same model, "123*0.5 + demo/blocks.6.hook_resid_post:12*0.5"'),
     ]
-    weights: Annotated[Weights | None, Field(description=
+    weights: Annotated[Weights | None, Field(description=(
         "what gives the direction: " + "; ".join(f"{kind}: {made.help}" for kind, made in DIRECTIONS.items())
-        + " (default: what suits the SAE)"),
-    ] = None
+        + " (default: what suits the SAE)"
+    ))] = None
     encoder_share: Annotated[float, Field(ge=0, le=1, description="the encoder's share of mix, 0 to 1")] = 0.5
     tokens: Annotated[
-        str, StringConstraints(strip_whitespace=True), Field(examples=["king - man + woman"], description=
+        str, StringConstraints(strip_whitespace=True), Field(examples=["king - man + woman"], description=(
         "with weights tokens: real tokens, added and subtracted, e.g. king - man + woman or king*0.5 + queen*0.5; an "
-        "exact token in double quotes, or by its number as #1234"),
-    ] = ""
+        "exact token in double quotes, or by its number as #1234"
+    ))] = ""
     centroid: Annotated[bool, Field(description="start from the centroid of all token embeddings")] = True
-    scale: Annotated[float | None, Field(gt=0, le=1e6, description=
+    scale: Annotated[float | None, Field(gt=0, le=1e6, description=(
         "length of the direction (default: the model's mean distance of tokens from their centroid; of tokens their "
-        "own)"),
-    ] = None
+        "own)"
+    ))] = None
     pca: Annotated[
         tuple[Annotated[float, Field(ge=-1e6, le=1e6, title="a weight in pca")], ...], ListAsTuple,
         Valid("it must be a list of component weights, e.g. [0.2, 0.1]"),
@@ -155,47 +157,47 @@ class TreeRecipe(Declared):
     >>> clamped = mt.TreeRecipe(clamp=1, steer_at="prompt")
     """
 
-    prompt: Annotated[str, SkipValidation, Field(description=  # where {ghost} is counted, in _check_ghost
-        "template with {ghost} in it once, or one of the menu: " + ", ".join(PROMPTS)),
-    ] = DEFAULT_PROMPT
-    chat: Annotated[bool, Field(description=
-        "put the prompt into the chat template of an instruction-tuned model, as what a user says"),
-    ] = False
+    prompt: Annotated[str, SkipValidation, Field(description=(  # where {ghost} is counted, in _check_ghost
+        "template with {ghost} in it once, or one of the menu: " + ", ".join(PROMPTS)
+    ))] = DEFAULT_PROMPT
+    chat: Annotated[bool, Field(description=(
+        "put the prompt into the chat template of an instruction-tuned model, as what a user says"
+    ))] = False
     answer: Annotated[
-        str, Valid("it must be a text, how the assistant's answer begins"), Field(description=
-        "with chat: how the assistant's answer begins; it may hold {ghost} in place of the prompt"),
-    ] = ""
-    top_k: Annotated[Whole, Field(ge=0, le=100, description=
-        "how many next tokens of each path are looked at, the most probable ones; 0: all that reach the cutoff"),
-    ] = 5
+        str, Valid("it must be a text, how the assistant's answer begins"), Field(description=(
+        "with chat: how the assistant's answer begins; it may hold {ghost} in place of the prompt"
+    ))] = ""
+    top_k: Annotated[Whole, Field(ge=0, le=100, description=(
+        "how many next tokens of each path are looked at, the most probable ones; 0: all that reach the cutoff"
+    ))] = 5
     cutoff: Annotated[
         Cutoff, Field(description="smallest cumulative probability of a node, between 0 and 1")
     ] = 5e-5
     max_depth: Annotated[Whole, Field(ge=1, le=MAX_DEPTH_LIMIT, description="longest path in tokens")] = 25
-    max_nodes: Annotated[Whole, Field(ge=1, le=MAX_NODES_LIMIT, description=
-        "keep this many nodes, the most probable ones"),
-    ] = 2000
+    max_nodes: Annotated[Whole, Field(ge=1, le=MAX_NODES_LIMIT, description=(
+        "keep this many nodes, the most probable ones"
+    ))] = 2000
     stop: Annotated[bool, Field(description="end definitions at the closing quote or the end of the text")] = True
-    steer_strength: Annotated[float, Field(ge=-100, le=100, description=
+    steer_strength: Annotated[float, Field(ge=-100, le=100, description=(
         "while the tree grows, push the residual stream at the SAE's hook along the feature's decoder direction, by "
-        "this many times the mean residual norm there; 0: off"),
-    ] = 0.0
-    clamp: Annotated[float | None, Field(ge=-100, le=100, description=
+        "this many times the mean residual norm there; 0: off"
+    ))] = 0.0
+    clamp: Annotated[float | None, Field(ge=-100, le=100, description=(
         "while the tree grows, set the feature's activation at the SAE's hook to this many times its typical maximum "
-        "(default: off)"),
-    ] = None
-    steer_at: Annotated[Position, Field(description=
-        "where steering and clamping act: " + "; ".join(f"{at}: {what}" for at, what in POSITIONS.items())),
-    ] = "ghost"
-    inject_layer: Annotated[Whole, Field(ge=-1, le=1000, description=
-        "put the vector into the residual stream behind this layer, at the ghost's position; -1: as its embedding"),
-    ] = -1
-    inject_mode: Annotated[InjectMode, Field(description=
-        "with inject_layer: replace what the stream holds there, or add to it"),
-    ] = "replace"
-    inject_scale: Annotated[float, Field(gt=0, le=1000, description=
-        "with inject_layer: length of the vector's direction, in mean residual norms there"),
-    ] = 1.0
+        "(default: off)"
+    ))] = None
+    steer_at: Annotated[Position, Field(description=(
+        "where steering and clamping act: " + "; ".join(f"{at}: {what}" for at, what in POSITIONS.items())
+    ))] = "ghost"
+    inject_layer: Annotated[Whole, Field(ge=-1, le=1000, description=(
+        "put the vector into the residual stream behind this layer, at the ghost's position; -1: as its embedding"
+    ))] = -1
+    inject_mode: Annotated[InjectMode, Field(description=(
+        "with inject_layer: replace what the stream holds there, or add to it"
+    ))] = "replace"
+    inject_scale: Annotated[float, Field(gt=0, le=1000, description=(
+        "with inject_layer: length of the vector's direction, in mean residual norms there"
+    ))] = 1.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -255,17 +257,17 @@ class ListRecipe(Declared):
     ``negative`` lists the same from the other end. A word, for ``words``, is what ``vocabulary.is_word`` says.
     """
 
-    exponent: Annotated[float, Field(gt=0, le=100, description=
-        "of score: trades closeness to the vector (large) against distance from the centroid (small)"),
-    ] = 1.4
+    exponent: Annotated[float, Field(gt=0, le=100, description=(
+        "of score: trades closeness to the vector (large) against distance from the centroid (small)"
+    ))] = 1.4
     top: Annotated[Whole, Field(ge=1, le=10_000, description="how many tokens")] = 100
-    measure: Annotated[Measure, Field(description=
-        "what orders them: " + "; ".join(f"{name}: {what}" for name, what in MEASURES.items())),
-    ] = "score"
+    measure: Annotated[Measure, Field(description=(
+        "what orders them: " + "; ".join(f"{name}: {what}" for name, what in MEASURES.items())
+    ))] = "score"
     negative: Annotated[bool, Field(description="the other end: the tokens that fit worst (not by activation)")] = False
-    words: Annotated[bool, Field(description=
-        "only tokens that are words: a blank and letters, or letters of a script written without blanks"),
-    ] = False
+    words: Annotated[bool, Field(description=(
+        "only tokens that are words: a blank and letters, or letters of a script written without blanks"
+    ))] = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -302,7 +304,7 @@ def closing_quote(prompt: str) -> str | None:
 
 
 def check_cutoff(value) -> float:
-    return check("cutoff", Cutoff, value)
+    return check(value, "cutoff", Cutoff)
 
 
 def _feature(text: str) -> int | str:
