@@ -8,8 +8,9 @@ environment variables offer the field as ``recipe_fields`` tells it.
 
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from inspect import Parameter, Signature
+from operator import or_
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -169,4 +170,6 @@ def _digits(bound: float) -> str:
 
 
 def _without_none(kind):
-    return kind if NoneType not in get_args(kind) else next(part for part in get_args(kind) if part is not NoneType)
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    return reduce(or_, (part for part in get_args(kind) if part is not NoneType))
