@@ -12,7 +12,7 @@ from functools import cache, lru_cache, reduce
 from inspect import Parameter, Signature
 from operator import or_
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -22,7 +22,7 @@ from multitool.errors import UserError, shown
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)  # neither truth values nor texts are numbers
 _BOUNDS = ("ge", "gt", "le", "lt")
 _TRUTHS = {"true": True, "false": False}  # in a text
-_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Declared:
     A ``__post_init__`` of their own calls this one first. Raises UserError for a value that cannot be.
     """
 
-    __signature__: ClassVar[Signature]  # what help() shows: the plain types
+    __signature__ = Signature()  # what help() shows: the plain types
 
     def __init_subclass__(cls):
         types = get_type_hints(cls)
@@ -130,8 +130,11 @@ def _adapter(kind) -> TypeAdapter:
 def _read(kind, text: str):
     if get_origin(kind) is tuple:
         return tuple(_read(get_args(kind)[0], part) for part in text.replace(",", " ").split())
-    with suppress(ValueError):
-        return _TRUTHS.get(text.lower(), text) if kind is bool else float(text) if kind in (int, float) else text
+    if kind is bool:
+        return _TRUTHS.get(text.lower(), text)
+    if kind in (int, float):
+        with suppress(ValueError):
+            return float(text)
     return text
 
 
@@ -147,7 +150,7 @@ def _valid(kind) -> str:
     if get_origin(plain) is Literal:
         return f"valid are {', '.join(get_args(plain))}"
     example = f", e.g. {declared.examples[0]}" if declared.examples else ""
-    return f"it must be {_IN_WORDS[plain]}{_range(marks)}{example}"
+    return f"it must be {_IN_WORDS[get_origin(plain) or plain]}{_range(marks)}{example}"
 
 
 def _range(marks: list) -> str:

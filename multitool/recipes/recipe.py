@@ -58,7 +58,7 @@ class VectorRecipe(Declared):
 
     - ``encoder``: ``u(W_enc[:, i])``; ``decoder``: ``u(W_dec[i])``;
     - ``mix``: ``u(a·u(W_enc[:, i]) + (1-a)·u(W_dec[i]))`` with ``a`` the encoder's share;
-    - ``vocabulary``, ``mapped``: see ``firing``;
+    - ``vocabulary``, ``mapped``: see ``vectors.scan_directions``;
     - ``tokens``: ``u(o)`` with ``o = sum w_t (E_t - c)``, or ``sum w_t E_t`` without the centroid (Mikolov et al.
       2013); their scale is ``|o|`` if none is given, so that a single token is its own embedding;
     - ``random``: a standard normal vector's, drawn with the feature's number as seed;
@@ -140,7 +140,7 @@ class TreeRecipe(Declared):
     """How a definition tree is grown. Raises UserError for a value that cannot be.
 
     What is done to the residual stream ``x`` meanwhile, with ``m`` the mean norm of residuals at the place on plain
-    prose (``interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations
+    prose (``model.interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations
     on ``x``:
 
     - ``inject_layer`` L from 0 on: at the ghost's position behind layer L, ``inject_scale·m·g`` in the place of ``x``,
@@ -148,7 +148,7 @@ class TreeRecipe(Declared):
       Patchscopes, Ghandeharioun et al. 2024);
     - ``steer_strength`` s: ``x + s·m·u(W_dec[i])`` at the SAE's hook (activation addition, Turner et al. 2023);
     - ``clamp`` t: ``x + (t·z_max - z_i)·W_dec[i]`` at the SAE's hook, ``z_max`` the feature's typical maximum
-      (``steering.typical_maximum``); what the SAE does not reconstruct stays (Templeton et al. 2024).
+      (``jobs.steering.typical_maximum``); what the SAE does not reconstruct stays (Templeton et al. 2024).
 
     At one place they act in this order; the last two at the positions of ``steer_at``.
 
@@ -244,7 +244,7 @@ class ListRecipe(Declared):
     >>> by_lens = mt.ListRecipe(measure="logit_lens", top=20, words=True)
 
     With the vector ``v``, the direction ``g`` with its components mixed in, the embeddings ``E`` and their centroid
-    ``c`` (see ``vector.placed``), a token ``t`` has as its measure
+    ``c`` (see ``vectors.vector.placed``), a token ``t`` has as its measure
 
     - ``score``: ``(1 - cos(v, E_t))^exponent / (1 - cos(c, E_t))``, smallest first; the published score;
     - ``cosine``: ``cos(v, E_t)``, largest first, as all that follow;
@@ -254,7 +254,7 @@ class ListRecipe(Declared):
       lens", 2020). Without the centroid, which lies among the embeddings;
     - ``activation``: the SAE's activation of the feature on the token alone, behind what stands before a text.
 
-    ``negative`` lists the same from the other end. A word, for ``words``, is what ``vocabulary.is_word`` says.
+    ``negative`` lists the same from the other end. A word, for ``words``, is what ``model.subject.is_word`` says.
     """
 
     exponent: Annotated[float, Field(gt=0, le=100, description=(
