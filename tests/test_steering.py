@@ -16,7 +16,7 @@ from multitool.jobs.steering import interventions, known_maximum, prose, scan_fo
 from multitool.jobs.tree import continuation_job
 from multitool.model.interventions import Interventions
 from multitool.pictures.figure import render
-from multitool.recipes.captions import changes
+from multitool.recipes.captions import interventions_told
 from multitool.recipes.links import query, recipes_of
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
@@ -200,18 +200,18 @@ def paths(document: DefinitionTree) -> list[list[int]]:
 
 def test_title_and_figure_tell_what_was_done(world):
     tree = world.tree(ALL)
-    told = changes(tree.settings)
+    told = interventions_told(tree.settings)
     assert told == [
         "added behind layer 1", "steered by 0.5 mean residual norms at every token, the tree's own too",
         "clamped to 0.5 × its typical maximum at every token, the tree's own too",
     ]
-    assert changes({}) == changes(world.tree(PLAIN).settings) == []
+    assert interventions_told({}) == interventions_told(world.tree(PLAIN).settings) == []
     svg = render(tree, ["svg"])["svg"].decode()
     assert "added behind layer 1" in svg
     assert "2 mean residual norms × encoder weights" in svg
     assert "distance from centroid" not in svg
     # A file from elsewhere may say anything.
-    assert changes({"inject_layer": "x", "steer_strength": "<b>", "clamp": [1], "steer_at": {}})
+    assert interventions_told({"inject_layer": "x", "steer_strength": "<b>", "clamp": [1], "steer_at": {}})
 
 
 def test_a_features_maximum_is_known_from_contexts_or_a_scan_and_else_not(world, monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ import gradio as gr
 
 from multitool.page.common import shown_errors
 from multitool.page.gradio_workarounds import name_endpoint
-from multitool.recipes.recipe import RecipeField, recipe_fields
+from multitool.recipes.fields import RecipeField, recipe_fields
 
 REQUIRED = inspect.Parameter.empty  # as a default: it must be given
 

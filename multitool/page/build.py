@@ -10,7 +10,7 @@ from multitool.page.list_tab import tokens_tab
 from multitool.page.opening import Opening
 from multitool.page.prompts_tab import prompts_tab
 from multitool.page.service import Service
-from multitool.page.settings import Settings
+from multitool.page.settings import ServerSettings
 from multitool.page.suggest_tab import suggest_tab
 from multitool.page.text_tab import text_tab
 from multitool.page.tree_tab import tree_tab
@@ -56,7 +56,7 @@ THEME = gr.themes.Soft(
 )
 
 
-def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
+def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Blocks:
     """The whole interface.
 
     Args:

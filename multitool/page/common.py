@@ -11,13 +11,13 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.page.gradio_workarounds import write_served
-from multitool.page.settings import Settings
+from multitool.page.settings import ServerSettings
 
 PRIVATE = {"api_visibility": "private"}  # for events that only serve the page
 QUIETLY = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those of them that are done at once
 
 
-def on_model(settings: Settings) -> dict:
+def on_model(settings: ServerSettings) -> dict:
     """For events that run the model: they wait in one line, page and API alike."""
     return {"concurrency_id": "model", "concurrency_limit": settings.concurrency}
 

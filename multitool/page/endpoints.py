@@ -7,14 +7,15 @@ from typing import TypedDict
 import gradio as gr
 
 from multitool.errors import UserError, shown
-from multitool.jobs.components import SHOWN, TOKENS
 from multitool.page.api import Endpoint, Parameter, add_endpoint, recipe_of, recipe_parameters
 from multitool.page.common import file_data, on_model, save
 from multitool.page.gradio_workarounds import shrinks
 from multitool.page.service import Service
 from multitool.pictures.figure import render
+from multitool.recipes.components import SHOWN, TOKENS
+from multitool.recipes.fields import recipe_fields
 from multitool.recipes.prompts import PLAIN_PROMPTS
-from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipe_fields
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE

@@ -29,8 +29,9 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 
 from multitool._version import __version__
-from multitool.errors import UserError, shown, whole
-from multitool.recipes.captions import changes, distance, exact, is_injected, top_k_told, weights_told
+from multitool.errors import UserError, shown
+from multitool.recipes.captions import distance_told, exact, interventions_told, is_injected, top_k_told, weights_told
+from multitool.recipes.fields import whole
 from multitool.text import percent, visible
 from multitool.trees.document import DefinitionTree
 from multitool.trees.phrases import END, Phrase, Shown, shown_part
@@ -518,8 +519,9 @@ def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
     pca = s.get("pca")
     components = [f"components [{', '.join(map(exact, pca))}]"] if isinstance(pca, list) and pca else []
     paragraphs = [
-        [f"{s.get('model')} ({s.get('dtype')})", f"{length} × {weights}", *components, distance(s, document.vector)],
-        *([told] if (told := changes(s)) else []),
+        [f"{s.get('model')} ({s.get('dtype')})", f"{length} × {weights}", *components,
+         distance_told(s, document.vector)],
+        *([told] if (told := interventions_told(s)) else []),
         [f"prompt: {document.asked}"],
         _limits(document),
         [*_drawn(document, part), f"sae-feature-multitool {s.get('version')}"],

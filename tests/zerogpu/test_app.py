@@ -29,7 +29,7 @@ from multitool.jobs.local import definition_tree, finish, token_table
 from multitool.jobs.tree import prepare_trees
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, Place, ReadTask
-from multitool.page.settings import Settings, read_settings
+from multitool.page.settings import ServerSettings, read_settings
 from multitool.page.zero_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.folders import cache_folder
@@ -281,7 +281,7 @@ def test_who_leaves_keeps_nobody_waiting():
                 computed.wait(30)
 
     computed = threading.Event()
-    growth = gpu_worker(Computing(), Settings(), resident="a model")(task(Path(), max_depth=1))
+    growth = gpu_worker(Computing(), ServerSettings(), resident="a model")(task(Path(), max_depth=1))
     next(growth)
     with ThreadPoolExecutor() as server:
         server.submit(growth.close).result(timeout=10)
@@ -373,7 +373,7 @@ def test_a_problem_in_the_worker_is_told_when_its_task_has_ended(monkeypatch):
         return decorate
 
     monkeypatch.setattr("multitool.page.zero_gpu.spaces.GPU", lend_gpu)
-    work = gpu_worker(Full(), Settings(), resident="a model")
+    work = gpu_worker(Full(), ServerSettings(), resident="a model")
     with pytest.raises(UserError, match="Out of memory"):
         next(work(task(Path("nowhere"), max_depth=1)))
     assert ended
@@ -546,7 +546,7 @@ def test_loading_another_model_counts_as_time(saes, library):
 
     slow = SlowLibrary(dtype="float32", device="cpu", allow_folder=True)
     slow.loaded = False
-    work = gpu_worker(slow, Settings(zero_gpu=True, seconds=1), resident="another")
+    work = gpu_worker(slow, ServerSettings(zero_gpu=True, seconds=1), resident="another")
     vector, tree = VectorRecipe(sae=str(saes["llama"]), feature=0), TreeRecipe(prompt=PROMPT, cutoff=1e-9, stop=False)
     prepared, = finish(prepare_trees(slow, vector, [tree]), slow)
     assert [growth.depth for growth in work(prepared.task)] == [1]  # the time is up before there is anything
@@ -637,14 +637,14 @@ class Scanning:
 
 def test_a_scan_that_ran_out_of_its_time_is_asked_for_again(tmp_path):
     library = Scanning(a_turn=4)
-    counts = list(gpu_worker(library, Settings(), resident="a model")(scan(tmp_path, 10)))
+    counts = list(gpu_worker(library, ServerSettings(), resident="a model")(scan(tmp_path, 10)))
     assert library.turns == 3 and counts == [0, 4, 4, 8, 8, 10]
 
 
 def test_a_scan_that_does_not_get_on_is_given_up(tmp_path):
     library = Scanning(a_turn=0)
     with pytest.raises(UserError, match="does not get on"):
-        list(gpu_worker(library, Settings(), resident="a model")(scan(tmp_path, 10)))
+        list(gpu_worker(library, ServerSettings(), resident="a model")(scan(tmp_path, 10)))
     assert library.turns == 2
 
 
@@ -656,7 +656,7 @@ def test_a_real_scan_goes_on_where_its_time_was_up(saes, monkeypatch, tmp_path):
     to_scan = missing_scan(target)
     # As if each turn's time were over at once: a batch a turn.
     hurried = SimpleNamespace(do=lambda task: library.do(replace(task, seconds=-1.0)))
-    counts = list(gpu_worker(hurried, Settings(), resident="a model")(to_scan))
+    counts = list(gpu_worker(hurried, ServerSettings(), resident="a model")(to_scan))
     assert counts == [0, 100, 100, 200, 200, 300, 300, to_scan.n_tokens]
     assert missing_scan(target) is None
 
