@@ -27,8 +27,8 @@ def test_an_installation_holds_every_file_of_the_package(distribution):
     build.ensure_finalized()
     modules = {Path(path) for _, _, path in build.find_all_modules()}
     data = {Path(folder) / name for _, folder, _, names in build.data_files for name in names}
-    listed = subprocess.run(["git", "ls-files", "-z", "multitool"], cwd=ROOT, capture_output=True, check=True, text=True)
-    there = {Path(name) for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
+    listed = subprocess.check_output(["git", "ls-files", "-z", "multitool"], cwd=ROOT, text=True).split("\0")
+    there = {Path(name) for name in listed if name and (ROOT / name).is_file()}
     assert {path for path in there if path.suffix == ".py"} <= modules
     assert {path for path in there if path.suffix != ".py"} <= data
     assert {path.parts[0] for path in modules | data} == {"multitool"}
