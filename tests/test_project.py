@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def distribution(monkeypatch):
     """What setuptools reads in pyproject.toml."""
     monkeypatch.chdir(ROOT)
-    found = Distribution()
+    found = Distribution({"script_name": "setup.py"})
     found.parse_config_files(["pyproject.toml"])
     return found
 
