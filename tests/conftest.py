@@ -3,25 +3,35 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: no test needs the hub, and none may wait for it
 
 import shutil
+import sys
 
 import pytest
+from golden_files import Golden
 
-# What takes seconds to import is imported where it is used, so that the tests of one small module begin at once.
+# What takes seconds to import is imported where it is used, so that the tests of a small module begin at once.
 
-# Fixtures that take seconds: models, browsers, servers.
-_SLOW_FIXTURES = {"subject", "demo_library", "browser", "app_server", "_hub"}
+_SLOW_FIXTURES = {"subject", "demo_library", "browser"}  # tests that use them are slow without being marked so
+_SLOW_FOLDERS = {"app", "golden", "hub", "zerogpu"}
 
 
 def pytest_addoption(parser):
     parser.addoption("--fast", action="store_true", help="only tests that need no model, no browser and no server")
+    parser.addoption("--renew", action="store_true", help="store the present results as the golden files")
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--fast") and collection_path.parent == config.rootpath / "tests":
+        return collection_path.name in _SLOW_FOLDERS or None
+    return None
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--fast"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow") or not _SLOW_FIXTURES.isdisjoint(item.fixturenames)]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in set(slow)]
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the models are so small that a second thread costs more than it brings
+    if config.getoption("--fast"):
+        slow = {item for item in items if item.get_closest_marker("slow") or _SLOW_FIXTURES & set(item.fixturenames)}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
 
 
 def pytest_generate_tests(metafunc):
@@ -29,6 +39,12 @@ def pytest_generate_tests(metafunc):
         from tiny import ARCHITECTURES
 
         metafunc.parametrize("architecture", ARCHITECTURES, scope="session")
+
+
+@pytest.fixture(scope="session")
+def golden(pytestconfig):
+    """Compares a result with the stored one, see golden_files."""
+    return Golden(pytestconfig.getoption("renew"))
 
 
 @pytest.fixture(scope="session")

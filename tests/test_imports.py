@@ -1,9 +1,13 @@
-"""Imports go one way, and each heavy library has its one place.
+"""The floors of the house (docs/architecture.md): imports go down, and each heavy library has one door.
 
-Read off the source, so that a new module falls under the rules by being there.
+Checked twice: in the source, where an import inside a function is seen too; and by what a fresh interpreter has loaded
+after a floor's modules have been imported, whoever imported it.
 """
 
 import ast
+import json
+import subprocess
+import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -11,113 +15,121 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "multitool"
+
+EVERYWHERE = {"errors", "text", "_version"}
+# What each floor may import of the house, besides itself and what everything uses.
+MAY_USE = {
+    "recipes": set(),
+    "vectors": {"recipes"},
+    "trees": {"recipes"},
+    "evidence": set(),
+    "pictures": {"trees", "recipes"},
+    "model": {"trees", "vectors", "recipes"},
+    "store": {"model", "trees", "vectors", "recipes"},
+    "jobs": {"store", "model", "evidence", "trees", "vectors", "recipes"},
+    "page": {"jobs", "store", "model", "evidence", "pictures", "trees", "vectors", "recipes"},
+    "cli": {"jobs", "store", "model", "evidence", "pictures", "trees", "vectors", "recipes"},
+}
+# The floors whose own modules may import a library.
+DOORS = {
+    "torch": {"vectors", "model", "store", "jobs"},
+    "transformers": {"model", "store"},
+    "tokenizers": {"model", "store"},
+    "huggingface_hub": {"store"},
+    "safetensors": {"store"},
+    "sae_lens": {"store"},
+    "transformer_lens": set(),
+    "gradio": {"page"},
+    "gradio_client": {"page"},
+    "spaces": {"page"},
+    "pandas": {"page"},
+    "matplotlib": {"pictures"},
+    "sklearn": {"evidence"},
+    "scipy": {"evidence"},
+}
+HEAVY = ("torch", "transformers", "sae_lens", "huggingface_hub", "gradio", "spaces", "matplotlib", "sklearn", "scipy")
+
+
+def floor_of(module: str) -> str:
+    """``trees`` for ``multitool.trees.growth``, ``cli`` for ``multitool.cli``."""
+    return module.split(".")[1] if "." in module else ""
 
 
 def name_of(path: Path) -> str:
-    """``app``, ``multitool.tree``, ``multitool`` for its ``__init__``."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-FILES = {name_of(path): path for path in [ROOT / "app.py", *(ROOT / "multitool").rglob("*.py")] if path.exists()}
-
-# Where a library may be imported, by the beginning of a module's name behind "multitool.".
-PLACES = {
-    "matplotlib": ("draw",),
-    "gradio": ("ui", "view", "app"),
-    "gradio_client": ("ui", "view", "app"),
-    "spaces": ("ui", "view", "app"),
-    "sae_lens": ("registry", "loading"),
-    "transformers": ("registry", "loading", "demo_model", "caches", "roomy_layer"),
-    "tokenizers": ("registry", "loading", "demo_model"),
-    "huggingface_hub": ("registry", "loading", "demo_model"),
-    "transformer_lens": (),
-    "datasets": (),
-    "pandas": ("ui", "view", "app"),
-}
-# What a module must not need, neither itself nor through another of ours.
-MODEL_LIBRARIES = {"transformers", "sae_lens", "huggingface_hub", "gradio", "spaces"}
-WITHOUT_MODEL = ("vector", "tokens", "tree", "growth", "document", "phrases", "text", "recipe", "draw", "errors",
-                 "embedding", "measures", "evidence", "firing", "compare", "links", "explore", "wording", "prompts",
-                 "terms", "tables")
-WITHOUT_TORCH = ("tree", "growth", "document", "phrases", "text", "draw", "errors", "registry", "measures",
-                 "evidence", "compare", "links", "explore", "wording", "prompts",
-                 "terms", "tables")  # themselves
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+ON_FLOORS = [module for module in MODULES if floor_of(module) in MAY_USE]
 
 
 @cache
-def imported(module: str, *, later: bool = True) -> frozenset[str]:
-    """What a module imports: ours by full name, others by the name of their library.
-
-    Args:
-        later: also what it imports inside functions, when they are called.
-    """
-    names, waiting = set(), [ast.parse(FILES[module].read_text(encoding="utf-8"))]
-    while waiting:
-        node = waiting.pop()
+def imported(module: str) -> frozenset[str]:
+    """What a module's source imports, inside functions too: ours by full name, others by the name of their library."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module} imports relatively, which these rules do not follow"
-            # ``from multitool import tree`` may name a module or something in ``__init__``.
-            inside = {f"{node.module}.{alias.name}" for alias in node.names} & FILES.keys()
-            names |= inside or {node.module}
-        elif later or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            waiting += ast.iter_child_nodes(node)
-    return frozenset(name if name in FILES else name.partition(".")[0] for name in names)
+            # ``from multitool.trees import tree`` names a module.
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys() or {node.module}
+    return frozenset(name if name in MODULES else name.partition(".")[0] for name in found)
 
 
-@cache
-def needed(module: str) -> frozenset[str]:
-    """What importing a module imports, through others of ours too; and what it imports itself later."""
-    found, waiting = set(), [module]
-    while waiting:
-        for name in imported(waiting.pop(), later=False) - found:
-            found.add(name)
-            if name in FILES:
-                waiting.append(name)
-    return frozenset(found) | imported(module)
+def test_every_module_is_on_a_floor_and_every_floor_has_modules():
+    others = {"multitool", "multitool.__main__", *(f"multitool.{name}" for name in EVERYWHERE)}
+    assert set(MODULES) - set(ON_FLOORS) == others
+    assert {floor_of(module) for module in ON_FLOORS} == MAY_USE.keys()
+    assert "multitool.trees.tree" in imported("multitool.trees.growth")
+    assert "sae_lens" in imported("multitool.store.saes"), "an import inside a function is seen"
 
 
-def test_the_rules_look_at_the_modules_that_there_are():
-    assert {f"multitool.{name}" for name in (*WITHOUT_MODEL, *WITHOUT_TORCH)} <= FILES.keys()
-    assert "torch" in imported("multitool.vector")
-    assert "multitool.tree" in imported("multitool.growth")
-    assert "sae_lens" in imported("multitool.loading"), "an import inside a function is seen"
-    assert "sae_lens" not in imported("multitool.loading", later=False)
-    assert {"torch", "multitool.subject", "multitool.errors"} <= needed("multitool.engine")
+@pytest.mark.parametrize("module", ON_FLOORS)
+def test_arrows_go_down(module):
+    floor = floor_of(module)
+    used = {floor_of(name) for name in imported(module) & MODULES.keys()} - {floor, ""}
+    assert used <= MAY_USE[floor] | EVERYWHERE
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_each_heavy_library_is_imported_in_its_place_only(module):
-    place = module.removeprefix("multitool.")
-    misplaced = {library for library, places in PLACES.items() if not place.startswith(places)} & imported(module)
-    assert not misplaced
+@pytest.mark.parametrize("module", ON_FLOORS)
+def test_each_heavy_library_has_its_doors(module):
+    assert not {library for library, floors in DOORS.items() if floor_of(module) not in floors} & imported(module)
 
 
-@pytest.mark.parametrize("module", WITHOUT_MODEL)
-def test_what_is_arithmetic_or_data_needs_no_model_library_and_no_page(module):
-    assert not needed(f"multitool.{module}") & MODEL_LIBRARIES
-
-
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_what_handles_a_finished_tree_knows_no_torch(module):
-    assert "torch" not in imported(f"multitool.{module}")
+def test_what_everything_uses_uses_nothing_of_the_house():
+    for name in EVERYWHERE:
+        assert not imported(f"multitool.{name}") & MODULES.keys()
 
 
 def test_imports_do_not_run_in_circles():
-    order = list(TopologicalSorter({name: imported(name) & FILES.keys() for name in FILES}).static_order())
-    assert set(order) == FILES.keys()
+    order = TopologicalSorter({module: imported(module) & MODULES.keys() for module in MODULES}).static_order()
+    assert set(order) == MODULES.keys()
 
 
-def test_errors_need_nothing_of_ours():
-    assert not needed("multitool.errors") & FILES.keys()
+def loaded_after(statement: str) -> set[str]:
+    """What a fresh interpreter has loaded: floors of the house, and heavy libraries."""
+    code = f"import sys, json; {statement}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    floors = {floor_of(name) for name in loaded if name.startswith("multitool.")}
+    return (floors | {name for name in loaded if name in HEAVY}) - EVERYWHERE
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if name.startswith("multitool")])
-def test_the_engine_knows_neither_page_nor_command_line(module):
-    if module.removeprefix("multitool.").startswith(("ui", "view")):
-        # The page may consist of several modules; they still do not know the file that starts it.
-        assert not imported(module) & {"app", "multitool.__main__"}
-    else:
-        above = {name for name in FILES if name.removeprefix("multitool.").startswith(("ui", "view", "app"))}
-        assert not imported(module) & (above | {"multitool.__main__"})
+@pytest.mark.parametrize("floor", [floor for floor in MAY_USE if floor not in ("page", "cli")])
+def test_a_floor_loads_only_what_lies_below(floor):
+    everything = ", ".join(module for module in ON_FLOORS if floor_of(module) == floor)
+    floors = {floor} | MAY_USE[floor]
+    doors = {library for library, own in DOORS.items() if own & floors}
+    # What these libraries import themselves is not ours to decide: sae_lens imports transformers, which imports torch.
+    allowed = floors | doors | ({"huggingface_hub", "sklearn", "scipy"} if "transformers" in doors else set())
+    assert loaded_after(f"import {everything}") <= allowed
+
+
+def test_recipes_load_no_torch_and_the_package_nothing_heavy():
+    assert loaded_after("import multitool.recipes, multitool.recipes.recipe, multitool.recipes.links") == {"recipes"}
+    assert loaded_after("import multitool") == set()
+    assert loaded_after("import multitool as mt; mt.VectorRecipe; mt.TreeRecipe; mt.PROMPTS") == {"recipes"}
+    # The command line loads what a command needs, and nothing of it to refuse, to list or to explain.
+    assert not loaded_after("import multitool.cli") & set(HEAVY)

@@ -1,5 +1,11 @@
 """Each thing that a user can ask for, once, from recipe to result.
 
-Uses everything below. A job is a generator of steps (``steps``): what must be loaded, what the model is asked. Whoever
-runs it does the steps: ``local`` on this machine (Python and the command line), ``page`` for visitors.
+Uses ``store`` and what lies below, and ``evidence``. A job is a generator of steps (``steps``): what must be loaded,
+scanned and asked of the model, in its order. Whoever runs it does the steps: ``local`` on this machine, for Python and
+the command line; ``page.service`` for visitors.
+
+- ``tree``, ``token_list``, ``check``, ``suggest``, ``study``, ``text``, ``components``: the jobs
+- ``token_table``: a token list as a result
+- ``features``: from a recipe to what it names, loaded, and to a vector; ``steering``: to what is done to the model
+- ``candidates``, ``trials``: the settings that are tried, and how; ``judging``: what evidence is made of
 """

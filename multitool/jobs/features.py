@@ -113,23 +113,31 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
         always: one is needed whatever the recipe's direction, to know what fires its one feature.
 
     Raises:
-        UserError: the scans of all layers are too large together, or one cannot be done.
+        UserError: the scans of all layers are too large together, or one cannot be done; it is ``always`` needed, and
+            the recipe has several features.
     """
     while task := (yield Prepare(partial(missing_scan, target, always=always))):
         yield ScanStep(task)
 
 
-def missing_scan(target: Resolved, *, always: bool = False) -> ScanTask | None:
-    """The first of the vocabulary scans that ``scans`` has to do, if any: features of several layers need several."""
-    if not (always or needs_scan(target.recipe.weights)):
+def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX_BYTES) -> ScanTask | None:
+    """The first of the vocabulary scans that ``scans`` has to do, if any: features of several layers need several.
+
+    Args:
+        always: as for ``scans``; so are the errors.
+        max_bytes: how large the scans of several layers may be together.
+    """
+    if always:
+        target.recipe.single_feature()
+    elif not needs_scan(target.recipe.weights):
         return None
     library = target.library
     entries = {library.scan_task(term.sae.entry, target.subject): term.sae.entry for term in target.terms}
     n_bytes = sum(task.n_bytes for task in entries)
-    if len(entries) > 1 and n_bytes > MAX_BYTES:
+    if len(entries) > 1 and n_bytes > max_bytes:
         raise UserError(
             f"The features of this vector need vocabulary scans of {len(entries)} layers, {size_shown(n_bytes)} in "
-            f"all; {size_shown(MAX_BYTES)} are kept. Use features of fewer layers, or encoder or decoder weights."
+            f"all; {size_shown(max_bytes)} are kept. Use features of fewer layers, or encoder or decoder weights."
         )
     return next((task for task, entry in entries.items() if not library.scan(entry, target.subject)), None)
 

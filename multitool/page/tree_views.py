@@ -14,7 +14,8 @@ from multitool.pictures import explorer as explore
 from multitool.pictures.figure import render
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes, settings_of
+from multitool.recipes.fields import recipe_fields
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
 from multitool.text import join_tokens, percent, spelling_key, visible
 from multitool.trees.comparison import Comparison
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
@@ -167,7 +168,7 @@ def _kept(definition: Definition, compared: Comparison) -> str:
 def comparison_line(document: DefinitionTree, kept: DefinitionTree, compared: Comparison) -> str:
     """As HTML what the tree and the kept one share."""
     # Older files do not tell all settings.
-    usual = {setting.name: setting.default for kind in (VectorRecipe, TreeRecipe) for setting in settings_of(kind)}
+    usual = {setting.name: setting.default for kind in (VectorRecipe, TreeRecipe) for setting in recipe_fields(kind)}
     before, after = usual | kept.settings, usual | document.settings
     differing = [
         f"{name} <b>{escape(visible(str(before.get(name))))}</b> → <b>{escape(visible(str(after.get(name))))}</b>"

@@ -7,12 +7,13 @@ from html import escape
 import gradio as gr
 
 from multitool.errors import UserError, is_number, shown
-from multitool.jobs.components import SHOWN, Component
+from multitool.jobs.components import Component
 from multitool.jobs.features import with_weights
 from multitool.page.common import PRIVATE, QUIETLY, quiet, shown_errors
 from multitool.page.feature_choice import FeatureChoice, feature_choice, known_of_feature, sae_names
 from multitool.page.opening import Opening
 from multitool.page.service import Service
+from multitool.recipes.components import SHOWN
 from multitool.recipes.directions import DIRECTIONS, needs_scan
 from multitool.recipes.recipe import VectorRecipe
 from multitool.store.entries import SaeEntry

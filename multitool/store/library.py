@@ -16,10 +16,12 @@ from torch import Tensor
 from multitool.errors import UserError
 from multitool.model.subject import Subject
 from multitool.model.tasks import Task
+from multitool.recipes.fields import check
+from multitool.recipes.recipe import Device, Dtype
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry
 from multitool.store.hub import Terms
-from multitool.store.models import DEVICES, DTYPES, load_model, load_subject, out_of_memory
+from multitool.store.models import load_model, load_subject, out_of_memory
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
 from multitool.store.scans import Scan, ScanTask, open_scan, scan_task
@@ -39,8 +41,8 @@ class Library:
     'demo/SmolLM2-135M-Instruct-Q4_1'
 
     Args:
-        dtype: of the running model, a key of ``DTYPES``; None for float32 on a CPU and bfloat16 on a GPU.
-        device: of the running model, one of ``DEVICES``.
+        dtype: of the running model, one of ``Dtype``; None for float32 on a CPU and bfloat16 on a GPU.
+        device: of the running model, one of ``Device``.
         allow_folder: whether an SAE may be named by a folder of this machine (never for what comes from a web page).
         patterns: which SAEs of the registry are to be had, as in ``registry.allowed``; none: all.
         max_models: how many running models to keep.
@@ -64,12 +66,10 @@ class Library:
         max_model_bytes: int | None = None,
         bars: bool = True,
     ):
-        if device not in DEVICES:
-            raise UserError(f"device is {device!r}; valid are {', '.join(DEVICES)}.")
+        check(device, "device", Device)
+        check(dtype, "dtype", Dtype | None)
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device is 'cuda', but PyTorch finds no CUDA GPU here. Use cpu or auto.")
-        if dtype is not None and dtype not in DTYPES:
-            raise UserError(f"dtype is {dtype!r}; valid are {', '.join(DTYPES)}.")
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.dtype = dtype or ("bfloat16" if self.device == "cuda" else "float32")
         self.patterns = patterns

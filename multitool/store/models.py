@@ -19,8 +19,6 @@ from multitool.store.demo_model import DEMO_MODEL, demo_model_folder
 from multitool.store.folders import is_folder
 from multitool.store.hub import ANY_TERMS, Terms, fetch_model
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("auto", "cpu", "cuda")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
@@ -137,8 +135,8 @@ def load_model(name: str, folder: Path, dtype: str, device: str):
     with _quiet_transformers():
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, local_files_only=True,
-                trust_remote_code=False,
+                folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True,
+                local_files_only=True, trust_remote_code=False,
             )
             if report["missing_keys"]:
                 raise ValueError(f"its weights lack {sorted(report['missing_keys'])[0]}.")
