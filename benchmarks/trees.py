@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from plain_recursion import PlainRecursion, as_paths, assert_same_tree
 from torch import nn
 
 from benchmarks.material import Pass, demo_model, grown, passes, prepared
@@ -15,6 +14,7 @@ from multitool.model.passes import ghost_embeddings
 from multitool.model.tasks import GrowthTask
 from multitool.trees.growth import Next, grow
 from multitool.trees.tree import Tree
+from tests.plain_recursion import PlainRecursion, as_paths, assert_same_tree
 
 _MOST_BEAMS = 128
 
