@@ -35,7 +35,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_generate_tests(metafunc):
-    if "architecture" in metafunc.fixturenames:
+    of_its_own = any("architecture" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "architecture" in metafunc.fixturenames and not of_its_own:
         from tiny import ARCHITECTURES
 
         metafunc.parametrize("architecture", ARCHITECTURES, scope="session")
