@@ -37,7 +37,8 @@ def steering(repeats: int, smoke: bool) -> list[Row]:
         for changed in tasks.values():
             assert_same_tree(grown(changed).tree, plain)
         runs = {"plain": task} | tasks
-        found = side_by_side(repeats, {name: timed(partial(grown, one)) for name, one in runs.items()})
+        found = side_by_side(repeats, {name: timed(partial(grown, one)) for name, one in runs.items()},
+                             warm=not smoke)
     return [
         Row(
             f"{len(plain)} nodes, {name}",

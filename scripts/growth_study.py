@@ -78,11 +78,11 @@ class Grown:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--features", type=int, default=24, help="of each SAE (default: %(default)s)")
-    options.add_argument("--sae", nargs="+", default=SAES)
-    options.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "growth.md")
-    options = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--features", type=int, default=24, help="of each SAE (default: %(default)s)")
+    parser.add_argument("--sae", nargs="+", default=SAES)
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "growth.md")
+    options = parser.parse_args()
     library = Library(dtype="float32", device="cpu")
     parts = []
     for sae in options.sae:
@@ -155,8 +155,8 @@ def row(recipe: TreeRecipe, trees: list[Grown], usual: TreeRecipe) -> str:
         f"{statistics.median(nodes):,.0f} ({max(nodes):,})",
         f"{statistics.median(seconds):.1f} ({max(seconds):.1f})",
         percent(statistics.mean(share.in_tree for share in shares)),
-        percent(statistics.mean(share.beyond for share in shares)),
-        percent(statistics.mean(share.below for share in shares)),
+        percent(statistics.mean(share.beyond or 0.0 for share in shares)),
+        percent(statistics.mean(share.below or 0.0 for share in shares)),
         f"{statistics.mean(complete):.0f}",
         f"{firing:.2f} [{low:.2f}, {high:.2f}]",
     ]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,14 +59,14 @@ EXAMPLE_TREE = TreeRecipe(cutoff=5e-4, max_nodes=300)
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--work", type=Path, default=REPOSITORY / "study-work", help="where figures are kept")
-    options.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
-    options.add_argument("--processes", type=int, default=1, help="measure so many SAEs at a time")
-    options.add_argument("--features", type=int, nargs=2, metavar="N", default=(CHOOSING, HELD_OUT),
-                         help="so many choose, so many others judge: small numbers to try the script")
-    options.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "study.md", help="the document")
-    options = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "study-work", help="where figures are kept")
+    parser.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
+    parser.add_argument("--processes", type=int, default=1, help="measure so many SAEs at a time")
+    parser.add_argument("--features", type=int, nargs=2, metavar="N", default=(CHOOSING, HELD_OUT),
+                        help="so many choose, so many others judge: small numbers to try the script")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "study.md", help="the document")
+    options = parser.parse_args()
     options.work.mkdir(exist_ok=True)
     paths = {sae: options.work / (sae.replace("/", "-") + ".json") for sae in SAES}
     missing = [sae for sae in options.sae if not paths[sae].exists()]
@@ -183,7 +184,7 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
     target = target.by(recipe)
     encoder, small = library.encoder(sae.entry), small_recipe(TreeRecipe())
     wanted = interventions(target, candidate.growth(small))
-    given = {"model": subject.name, "folder": subject.folder, "place": Place(sae.entry.hook, subject.bos_id)}
+    given: dict[str, Any] = {"model": subject.name, "folder": subject.folder, "place": Place(sae.entry.hook, subject.bos_id)}
 
     def answers(vs: torch.Tensor, wanted: Interventions | None = None) -> list[Asked]:
         growth = growth_task(subject, vs, small, interventions=wanted)
@@ -209,7 +210,9 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
         encoder, [source.index for source, _ in controls], answers(torch.stack([vector.v for _, vector in controls])),
         subject.token_texts,
     )
-    space, found, verdicts, entropy_centroid = subject.space, [], Counter(), 0.0
+    found: list[dict[str, float]] = []
+    verdicts: Counter[str] = Counter()
+    entropy_centroid = 0.0
     for first in range(0, len(features), AT_ONCE):
         sources = feature_sources(library, sae, subject, features[first : first + AT_ONCE],
                                   scan=needs_scan(recipe.weights))
@@ -220,7 +223,7 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
         # All trees in one: what they share is run once. The controls are the same ghosts for all.
         all_nodes, places = joined([answer.tree for answer in asked])
         randoms = random_ghosts(subject, vectors[0][1].distance_from_centroid, RANDOM_GHOSTS)
-        others = held_against(space.centroid, randoms, all_nodes)
+        others = held_against(subject.space.centroid, randoms, all_nodes)
         entropy_centroid = float(others.entropies[0])
         for (source, _), answer, entropy, place in zip(vectors, asked, entropies, places, strict=True):
             own = read_judged(encoder, [source.index], [answer], subject.token_texts)
@@ -229,6 +232,7 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
                 continue
             made_from = source.used_in_texts(recipe, subject)
             scores = scores_of(source.index, own, control_definitions, made_from)
+            assert scores, "there are definitions of other features to compare with"
             fires_at_all = float(np.mean([text.fires[:, source.index].max() > 0 for text in own]))
             verdicts[tree_verdict(scores, fires_at_all, int(made_from.sum()))] += 1
             tree = answer.tree.spelled(subject.token_texts)
@@ -270,6 +274,7 @@ def example(library: Library, sae: str, feature: int, say: Callable[[str], None]
         tree = check_tree(library, definition_tree(library, recipe, EXAMPLE_TREE))
     except Exception as error:
         return {"feature": feature, "contexts": contexts, "problem": str(error)}
+    assert table.evidence and tree.evidence
     say(f"example {feature}")
     return {
         "feature": feature,

@@ -35,8 +35,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_generate_tests(metafunc):
-    chosen = any(mark.args[0] == "architecture" for mark in metafunc.definition.iter_markers("parametrize"))
-    if "architecture" in metafunc.fixturenames and not chosen:
+    of_its_own = any("architecture" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "architecture" in metafunc.fixturenames and not of_its_own:
         from tiny import ARCHITECTURES
 
         metafunc.parametrize("architecture", ARCHITECTURES, scope="session")
