@@ -84,7 +84,7 @@ def test_max_nodes_keeps_exactly_the_most_probable_nodes(subject, tolerance):
     assert as_paths(grown(subject, cutoff=cutoff_after(everything, n)).tree).keys() == as_paths(growth.tree).keys()
 
 
-@pytest.mark.parametrize("architecture", WITH_WINDOW, indirect=True)
+@pytest.mark.parametrize("architecture", WITH_WINDOW, scope="session")
 def test_paths_may_grow_out_of_the_sliding_window(subject, tolerance):
     length = len(ghost_prompt(subject, SHORT_PROMPT, DEPTH).token_ids)
     expected = recursion(subject, template=SHORT_PROMPT, cutoff=3e-3)
@@ -213,7 +213,7 @@ def test_more_continuations_than_tokens_are_all_of_them(subject):
     assert len(subject.next_tokens(prompt, ghost_vector(subject), N_ROWS + 10, DEPTH).start().token_id) == N_ROWS
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama"], indirect=True)
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama"], scope="session")
 def test_all_next_tokens_above_the_cutoff_make_the_tree_of_the_recursion_over_the_vocabulary(subject):
     prompt = ghost_prompt(subject, PROMPT, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
@@ -227,7 +227,7 @@ def test_all_next_tokens_above_the_cutoff_make_the_tree_of_the_recursion_over_th
     assert few.effective_cutoff == few.tree.cumulative_prob.min()
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@pytest.mark.parametrize("architecture", ["llama"], scope="session")
 def test_where_answers_go_adds_up_with_the_recursion(subject):
     prompt = ghost_prompt(subject, PROMPT, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
@@ -251,7 +251,7 @@ def test_a_tree_that_was_stopped_grows_on_to_the_tree_of_the_plain_recursion(sub
 
 
 @pytest.mark.parametrize("max_paths", [256, 2])
-@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama", "gpt_oss", "qwen3_5"], indirect=True)
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama", "gpt_oss", "qwen3_5"], scope="session")
 def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, max_paths):
     alone = [grown(subject, seed=seed, ends=ENDS) for seed in (1, 2, 3)]
     vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])

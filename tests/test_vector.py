@@ -23,7 +23,7 @@ def weights(encoder=(3.0, 4.0), decoder=(0.0, 5.0)) -> FeatureWeights:
 
 
 def feature_vector(weights: FeatureWeights, space: EmbeddingSpace, *, kind: str, encoder_share=0.5, **place):
-    return placed(feature_heading(weights, space, kind, encoder_share), space, **place)
+    return placed(feature_heading(vars(weights).__getitem__, space, kind, encoder_share), space, **place)
 
 
 def v(**settings) -> list[float]:

@@ -239,7 +239,7 @@ def test_several_features_with_weights(subject, layers, weights, across):
     assert recipe_vector(target).v.tolist() == pytest.approx(plain_vector(subject, unit(f), settings), abs=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@pytest.mark.parametrize("architecture", ["llama"], scope="session")
 def test_several_features_that_cannot_be_mixed(layers, tmp_path):
     library, (one, other) = layers
 
@@ -256,7 +256,7 @@ def test_several_features_that_cannot_be_mixed(layers, tmp_path):
     refused(f"1 + {foreign}:2", "term of local/foreign, which belongs to gpt2, and local/layer-0")
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@pytest.mark.parametrize("architecture", ["llama"], scope="session")
 def test_a_tiny_weight_is_a_weight(layers):
     library, (one, _) = layers
     alone = vector_by(library, VectorRecipe(sae=one, feature=1, weights="encoder"))

@@ -222,15 +222,23 @@ def feature_source(target: Resolved, *, scan: bool = False) -> FeatureSource:
 # From there to a vector
 
 
+def ingredient(name: str, source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Tensor:
+    """What directions are made from, by the names in ``recipes.directions``: (d_model,)."""
+    space = subject.space
+    match name:
+        case "tokens":
+            return token_sum(space, tokens_meant(subject, recipe.tokens), centroid=recipe.centroid)
+        case "random":
+            return random_row(source.index, space.d_model)
+        case "zero":
+            return torch.zeros(space.d_model)
+    return getattr(source.weights, name)
+
+
 def heading_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Heading:
     """The direction of a feature by a recipe. Raises UserError if there is none."""
-    weights, space = source.weights, subject.space
-    if recipe.weights == "tokens":
-        tokens = tokens_meant(subject, recipe.tokens)
-        weights = replace(weights, tokens=token_sum(space, tokens, centroid=recipe.centroid))
-    elif recipe.weights == "random":
-        weights = replace(weights, random=random_row(source.index, space.d_model))
-    return feature_heading(weights, space, recipe.weights, recipe.encoder_share)
+    made_from = partial(ingredient, source=source, subject=subject, recipe=recipe)
+    return feature_heading(made_from, subject.space, recipe.weights, recipe.encoder_share)
 
 
 def recipe_heading(target: Resolved) -> Heading:

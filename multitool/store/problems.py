@@ -87,7 +87,7 @@ def out_of_memory(error: Exception) -> bool:
 # A running model at a task.
 WORKING: Cases = ((out_of_memory,
     "Out of memory while {model} worked ({device}). Ask for fewer nodes (max_nodes), a larger cutoff, or a smaller "
-    "model."),)  # fmt: skip
+    "model."),)
 # An SAE.
 HOLDING: Cases = ((out_of_memory, "SAE {sae} does not fit into the memory. Choose a smaller one."),)
 
@@ -96,25 +96,25 @@ HOLDING: Cases = ((out_of_memory, "SAE {sae} does not fit into the memory. Choos
 
 READING_CFG: Cases = (((OSError, ValueError, RecursionError),
     "{file} cannot be read ({reason}). An SAE folder in sae-lens format holds cfg.json and sae_weights.safetensors, as "
-    "sae.save_model() writes them."),)  # fmt: skip
+    "sae.save_model() writes them."),)
 READING_WEIGHTS: Cases = (
     (out_of_memory, None),
     ((OSError, SafetensorError),
      "{file} cannot be read ({error}). It is missing, cut short or damaged; copy or write it again."),
-)  # fmt: skip
+)
 STORING_DEMO_MODEL: Cases = (((OSError, SafetensorError),
     "The demo model cannot be stored in {folder}: {reason}. Make room or permissions there (about 0.8 GB), or name "
-    "another folder in SAE_MULTITOOL_CACHE."),)  # fmt: skip
+    "another folder in SAE_MULTITOOL_CACHE."),)
 STORING_SCAN: Cases = ((OSError,
     "The scan of {model}'s vocabulary cannot be stored in {folder}: {reason}. Make room or permissions there (about "
-    "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)  # fmt: skip
+    "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)
 
 FETCH_AGAIN = "A file may be damaged; delete {kept} to have it fetched again."
 
 # A damaged folder makes transformers raise nearly anything.
 _LOCAL_MODEL: Cases = ((Exception,
     "The model in folder {folder} cannot be loaded: {text} A model folder holds config.json, the tokenizer's files and "
-    "*.safetensors, as save_pretrained() writes them."),)  # fmt: skip
+    "*.safetensors, as save_pretrained() writes them."),)
 _FETCHED_MODEL: Cases = ((Exception, "The model {model} cannot be loaded: {text} " + FETCH_AGAIN),)
 
 
@@ -144,7 +144,7 @@ _LOCAL_BY_SAE_LENS: Cases = (
     (Exception,
      "sae-lens cannot read the SAE in {folder}: {words} Its files are damaged or do not fit together; copy or write it "
      "again."),
-)  # fmt: skip
+)
 
 
 def reading_by_sae_lens(entry: SaeEntry, folder: Path) -> AbstractContextManager[None]:
@@ -168,7 +168,7 @@ def _fetched_by_sae_lens() -> Cases:
         # The loaders ask the hub whether a file has changed.
         (_also(OSError, lambda error: error.errno != errno.ENOENT), _hub()),
         (Exception, "SAE {sae} was fetched, but sae-lens cannot read it: {words} " + FETCH_AGAIN),
-    )  # fmt: skip
+    )
 
 
 # The hub
@@ -233,4 +233,4 @@ def _hub() -> Cases:
         (Exception,
          "{name} could not be fetched: the hub cannot be reached, or the connection broke off{offline}. Check the "
          "network and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. [{words}]"),
-    )  # fmt: skip
+    )
