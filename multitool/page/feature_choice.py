@@ -9,7 +9,7 @@ from html import escape
 import gradio as gr
 
 from multitool.errors import UserError, shown
-from multitool.page.common import PRIVATE, QUIETLY, shown_errors
+from multitool.page.common import QUIETLY, event, pick
 from multitool.page.opening import Opening
 from multitool.page.service import Service
 from multitool.recipes.directions import DIRECTIONS
@@ -56,16 +56,17 @@ def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
         steps = {name: gr.Button(name, size="sm", min_width=60) for name in _STEPS}
     known = gr.HTML(known_of_feature(library, recipe.sae, str(recipe.feature), recipe.weights), elem_id="evidence")
 
-    def of_sae(name: str, model: str | None):
+    def of_sae(sae: str, model: str | None) -> dict:
         """The model and the range of another SAE, and the SAEs beside it."""
-        entry = library.find(name)
+        entry = library.find(sae)
         beside = gr.skip() if entry.model == model else gr.update(choices=sae_names(library, entry.model))
-        return entry.model, gr.update(info=_range(entry)), beside
+        return {"model": entry.model, "feature": gr.update(info=_range(entry)), "sae": beside}
 
-    sae.change(shown_errors(of_sae), [sae, model], [model, feature, sae], **QUIETLY)
+    chosen = {"model": model, "sae": sae, "feature": feature}
+    sae.change(**event(of_sae, pick(chosen, ("sae", "model")), chosen, **QUIETLY))
     for name, button in steps.items():
-        button.click(shown_errors(partial(_step, library, name)), [sae, feature], feature, show_progress_on=feature,
-                     **PRIVATE)
+        stepping = partial(_step, library, name)
+        button.click(**event(stepping, pick(chosen, ("sae", "feature")), feature, show_progress_on=feature))
     return FeatureChoice(model, sae, feature, known)
 
 
@@ -94,15 +95,15 @@ def _number(feature: str | None) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
 
 
-def known_of_feature(library: Library, name: str | None, feature: str | None, weights: str | None = None) -> str:
+def known_of_feature(library: Library, sae: str | None, feature: str | None, weights: str | None = None) -> str:
     """The SAE and what is known of its feature, for what the controls show; nothing if that is no SAE.
 
     Of several features with weights nothing is known: their contexts are each one's own. Nor is anything told where
     the feature has no part in the vector.
     """
-    if not library.offers(name or ""):
+    if not library.offers(sae or ""):
         return ""
-    entry, number = library.find(name), _number(feature)
+    entry, number = library.find(sae), _number(feature)
     told = number is not None and (weights not in DIRECTIONS or DIRECTIONS[weights].of_feature)
     return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + (_evidence(entry, number) if told else "")
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.page.common import save
-from multitool.page.verdict import BEGINS_JUDGED, JUDGED, tree_verdict
+from multitool.page.evidence_html import BEGINS_JUDGED, JUDGED, tree_verdict_html
 from multitool.pictures import explorer as explore
 from multitool.pictures.figure import render
 from multitool.recipes import links
@@ -55,7 +55,7 @@ def pictures(document: DefinitionTree, order: str = ORDERS[0], compared: Compari
     """All that shows the tree itself, by the names of the components."""
     return {
         "bar": probability_bar(document),
-        "verdict": tree_verdict(document.evidence),
+        "verdict": tree_verdict_html(document.evidence),
         "view": explore.payload(document, compared.nodes if compared else None),
         "definitions": gr.Dataframe(**table(document, order, compared)),
     }
