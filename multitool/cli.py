@@ -11,10 +11,13 @@ from types import UnionType
 from typing import Literal, get_args, get_origin
 
 from multitool.errors import UserError, shown, whole
+from multitool.jobs.check import check_job
 from multitool.jobs.components import SHOWN, TOKENS
-from multitool.jobs.local import check_tree, components, suggest, token_table, trees_of_prompts, try_features
+from multitool.jobs.local import components, finish, try_features
 from multitool.jobs.study import Study
-from multitool.jobs.suggest import Suggestion
+from multitool.jobs.suggest import Suggestion, suggest_job
+from multitool.jobs.token_list import list_job
+from multitool.jobs.tree import grown, prepare_trees
 from multitool.recipes.captions import changes, distance, fires_told, is_injected, source_told
 from multitool.recipes.recipe import ListRecipe, RecipeField, TreeRecipe, VectorRecipe, recipe_fields
 from multitool.store.entries import SaeEntry
@@ -170,10 +173,11 @@ def _tree(options) -> None:
              for tree in range(len(recipes))]
     _check_writable(*chain(*files))
     library = _library(options)
-    trees = trees_of_prompts(library, vector, recipes, model=options.model, report=_scanning)
+    prepared = finish(prepare_trees(library, vector, recipes, model=options.model), library, _scanning)
+    trees = (finish(grown(tree), library) for tree in prepared)
     for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
         if options.evidence:
-            document = check_tree(library, document, model=options.model, report=_scanning)
+            document = finish(check_job(library, document, model=options.model), library, _scanning)
         if tree == 0:
             _note_other_model(options.model, library.find(vector.sae))
         if json_file:
@@ -274,8 +278,8 @@ def _tokens(options) -> None:
     recipe = _recipe(ListRecipe, options)
     _check_writable(options.csv, options.json)
     library = _library(options)
-    given = {"model": options.model, "report": _scanning}
-    table = token_table(library, vector, recipe, evidence=options.evidence, **given)
+    job = list_job(library, vector, recipe, model=options.model, evidence=options.evidence)
+    table = finish(job, library, _scanning)
     _note_other_model(options.model, library.find(vector.sae))
     if options.csv:
         _write(options.csv, table.to_csv().encode())
@@ -306,7 +310,7 @@ def _suggest(options) -> None:
     library = _library(options)
     library.sae(library.find(vector.sae)).check(features[-1])
     if options.features is None:
-        found = suggest(library, vector, tree, model=options.model, report=_scanning)
+        found = finish(suggest_job(library, vector, tree, model=options.model), library, _scanning)
     else:
         found = _study(library, vector, tree, features, options.model)
     _note_other_model(options.model, library.find(vector.sae))

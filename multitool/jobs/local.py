@@ -58,8 +58,7 @@ def finish(job: Job[Result], library: Library, report: Report = no_report) -> Re
 
 
 def definition_trees(
-    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None,
-    report: Report = no_report,
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> Iterator[DefinitionTree]:
     """The definition tree as it grows, once per level; the last one is the whole tree.
 
@@ -73,17 +72,15 @@ def definition_trees(
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
-        report: told of the progress of a vocabulary scan: tokens done, tokens in all.
 
     Raises:
         UserError: the recipe cannot be followed.
     """
-    yield from stream(tree_job(library, vector_recipe, tree_recipe, model=model), library, report)
+    yield from stream(tree_job(library, vector_recipe, tree_recipe, model=model), library)
 
 
 def definition_tree(
-    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None,
-    report: Report = no_report,
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> DefinitionTree:
     """The whole definition tree. Arguments and errors as in ``definition_trees``.
 
@@ -91,12 +88,11 @@ def definition_tree(
     >>> tree.definitions(1)[0].text
     'water'
     """
-    return finish(tree_job(library, vector_recipe, tree_recipe, model=model), library, report)
+    return finish(tree_job(library, vector_recipe, tree_recipe, model=model), library)
 
 
 def trees_of_prompts(
-    library: Library, vector_recipe: VectorRecipe, tree_recipes: Sequence[TreeRecipe], *, model: str | None = None,
-    report: Report = no_report,
+    library: Library, vector_recipe: VectorRecipe, tree_recipes: Sequence[TreeRecipe], *, model: str | None = None
 ) -> Iterator[DefinitionTree]:
     """One whole definition tree for each recipe, all of the same vector: several prompts in one go.
 
@@ -109,13 +105,11 @@ def trees_of_prompts(
     The meaning of "{ghost}" is "
     A "{ghost}" is a "
     """
-    for prepared in finish(prepare_trees(library, vector_recipe, tree_recipes, model=model), library, report):
+    for prepared in finish(prepare_trees(library, vector_recipe, tree_recipes, model=model), library):
         yield finish(grown(prepared), library)
 
 
-def check_tree(
-    library: Library, document: DefinitionTree, *, model: str | None = None, report: Report = no_report
-) -> DefinitionTree:
+def check_tree(library: Library, document: DefinitionTree, *, model: str | None = None) -> DefinitionTree:
     """The tree with its evidence: figures and a verdict, at each node its lifts, at the definitions what fires there.
 
     A vocabulary scan that is missing is done first.
@@ -130,12 +124,11 @@ def check_tree(
     Raises:
         UserError: the tree's recipe cannot be followed.
     """
-    return finish(check_job(library, document, model=model), library, report)
+    return finish(check_job(library, document, model=model), library)
 
 
 def suggest(
-    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None,
-    report: Report = no_report,
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> Suggestion:
     """The settings that suit a feature best, of those in ``candidates.candidates_for``.
 
@@ -149,12 +142,11 @@ def suggest(
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
-        report: told of the progress of a vocabulary scan: tokens done, tokens in all.
 
     Raises:
         UserError: the recipe cannot be followed.
     """
-    return finish(suggest_job(library, vector_recipe, tree_recipe, model=model), library, report)
+    return finish(suggest_job(library, vector_recipe, tree_recipe, model=model), library)
 
 
 def token_table(
@@ -164,7 +156,6 @@ def token_table(
     *,
     model: str | None = None,
     evidence: bool = False,
-    report: Report = no_report,
 ) -> TokenTable:
     """The token list. A vocabulary scan that is missing is done first; else only logit_lens runs the model.
 
@@ -179,7 +170,7 @@ def token_table(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    return finish(list_job(library, vector_recipe, list_recipe, model=model, evidence=evidence), library, report)
+    return finish(list_job(library, vector_recipe, list_recipe, model=model, evidence=evidence), library)
 
 
 def components(
