@@ -9,7 +9,7 @@ from multitool.errors import UserError
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.page.common import PRIVATE, QUIETLY, event, pick, save
 from multitool.page.evidence_html import list_verdict_html
-from multitool.page.result import Made, Result, titled
+from multitool.page.result import Made, Result, title_answer
 from multitool.page.service import Service
 from multitool.page.vector_controls import VectorControls, vector_recipe
 from multitool.recipes.captions import distance, source_told, title_told
@@ -129,7 +129,7 @@ def _checked(service: Service, made: Made | None):
     if made is None:
         raise UserError("There is no list to check. Make one first.")
     for answer in service.table(*made.shown, evidence=True):
-        yield {"status": answer} if isinstance(answer, str) else {"listed": answer, **titled(made)}
+        yield {"status": answer} if isinstance(answer, str) else {"listed": answer, **title_answer(made)}
 
 
 _ALSO = "rank in the other"

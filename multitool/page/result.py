@@ -66,11 +66,11 @@ class Result:
                 for answer in make(*shown):
                     if "title" in answer:
                         made = Made(answer["title"], shown) if answer["title"] else None
-                        answer = answer | titled(made)
+                        answer = answer | title_answer(made)
                     yield answer
             except UserError as error:
                 if made is None or made.shown != as_shown(self._read, values):
-                    yield self._nothing(str(error)) | titled(None)
+                    yield self._nothing(str(error)) | title_answer(None)
                 raise
 
         return handler
@@ -99,6 +99,6 @@ def heading(made: Made | None, *, changed: bool = False) -> str:
     return f'<p title="{escape(title, quote=True)}"><b>{escape(title)}</b>{_CHANGED if changed else ""}</p>'
 
 
-def titled(made: Made | None) -> dict:
+def title_answer(made: Made | None) -> dict:
     """The answer that tells what the result that is shown was made from; None: there is none."""
     return {"made": made, "title": heading(made)}

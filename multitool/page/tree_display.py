@@ -8,7 +8,16 @@ from gradio.components import Component
 from multitool.page.common import PRIVATE, QUIETLY, event, pick
 from multitool.page.recipe_controls import recipes_shown
 from multitool.page.result import Result
-from multitool.page.tree_updates import AS_GROWN, drawn, no_tree, offer_told, reset, reset_lifts, shown, trims
+from multitool.page.tree_updates import (
+    AS_GROWN,
+    figure_drawn,
+    no_tree,
+    offer_told,
+    reset,
+    reset_lifts,
+    tree_shown,
+    trims,
+)
 from multitool.page.tree_views import (
     FIGURES,
     FILES,
@@ -29,7 +38,7 @@ from multitool.trees.document import DefinitionTree
 _RESOLUTIONS = [("screen, 100", 100), ("slides, 150", 150), ("print, 300", 300), ("print, 600", 600)]
 # What may be another one for another tree, or for another part of it.
 _SHOWN = ("status", "bar", "verdict", "go_on", "check", "keep", "link", "drop", "offer", "offered", "comparison",
-          "kept_column", "kept_name", "kept_view", "name", "view", "definitions", *FILES)
+          "kept_column", "kept_name", "kept_view", "tree_name", "view", "definitions", *FILES)
 _PART = ("document", "trim", "least_lift")  # tell which part of which tree is shown
 _DRAWN_BY = ("nodes", "dpi", "dark")
 _HIDDEN = {"show_progress": "hidden", **PRIVATE}
@@ -60,10 +69,11 @@ class TreeDisplay:
         self.reset = self.event(reset, ("document",), ("trim", "least_lift", "order"), show_progress="hidden")
         self.reset_lifts = self.event(reset_lifts, ("document",), ("least_lift", "order"), show_progress="hidden")
         self._show = self.event(
-            shown, (*_PART, "order", "kept", "turns", "reason"), _SHOWN, show_progress_on=self.parts["view"]
+            tree_shown, (*_PART, "order", "kept", "turns", "reason"), _SHOWN, show_progress_on=self.parts["view"]
         )
         self._draw = self.event(
-            drawn, (*_PART, *_DRAWN_BY, "on_figure"), ("picture", *FIGURES), show_progress_on=self.parts["picture"]
+            figure_drawn, (*_PART, *_DRAWN_BY, "on_figure"), ("picture", *FIGURES),
+            show_progress_on=self.parts["picture"],
         )
         self._follow_its_controls()
 
@@ -133,7 +143,7 @@ def _views(opened: DefinitionTree | None) -> dict[str, Component | gr.Column]:
             kept_name = gr.HTML("", elem_id="kept-name", elem_classes="view-title", padding=False)
             kept_view = explorer(None, "kept-view")
         with gr.Column(scale=2, min_width=400):
-            name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
+            tree_name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
             view = explorer(explore.payload(opened) if opened else None, "tree-view", elem_classes="greys")
         with gr.Column(scale=1, min_width=300):
             order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
@@ -142,8 +152,8 @@ def _views(opened: DefinitionTree | None) -> dict[str, Component | gr.Column]:
                 elem_classes=["table", "greys"], label="Definitions",
             )
     return {
-        "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "name": name, "view": view,
-        "order": order, "definitions": definitions,
+        "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "tree_name": tree_name,
+        "view": view, "order": order, "definitions": definitions,
     }
 
 

@@ -20,7 +20,7 @@ from multitool.page.growing import check, go_on, grow
 from multitool.page.growth_controls import growth_controls, suited_growth
 from multitool.page.opening import DEMO, Opening, usual_growth
 from multitool.page.recipe_controls import filled, recipes_shown, values_shown, values_within
-from multitool.page.result import Made, as_shown, titled
+from multitool.page.result import Made, as_shown, title_answer
 from multitool.page.service import Service
 from multitool.page.tree_display import TreeDisplay
 from multitool.page.tree_updates import no_tree
@@ -155,7 +155,7 @@ def _from_link(
         values = values_within(controls, service.library, *found)
     except UserError as error:
         gr.Warning(escape(str(error)), duration=None, title="Link")
-        return no_tree(str(error)) | titled(None)
+        return no_tree(str(error)) | title_answer(None)
     return {"linked": links.query(*found), "number": turns.ask(), **filled(service.library, values)}
 
 
@@ -174,4 +174,4 @@ def _opened(service: Service, controls: Mapping, turns: Turns, upload: str, **va
     except UserError:
         pass
     made = Made(title_told(document.settings), as_shown(recipes_shown, values))
-    return {"document": document, "reason": "", **titled(made), **filling}
+    return {"document": document, "reason": "", **title_answer(made), **filling}

@@ -30,7 +30,7 @@ from multitool.trees.tree import Tree
 AS_GROWN = "as grown"
 
 
-def shown(
+def tree_shown(
     document: DefinitionTree | None, trim: str | None, least_lift: float, order: str, kept: DefinitionTree | None,
     turns: Turns, reason: str,
 ) -> dict:
@@ -53,13 +53,13 @@ def shown(
         "link": gr.update(value=link, visible=bool(link)),
         "offer": gr.update(visible=bool(offered)),
         "offered": offered,
-        **{name: gr.update(visible=bool(compared)) for name in ("drop", "kept_column", "name", "comparison")},
+        **{name: gr.update(visible=bool(compared)) for name in ("drop", "kept_column", "tree_name", "comparison")},
     }
     if compared:
         views |= {
             "kept_name": titled("Kept", kept),
             "kept_view": explore.payload(kept, compared.other_nodes),
-            "name": gr.update(value=titled("This one", document), visible=True),
+            "tree_name": gr.update(value=titled("This one", document), visible=True),
             "comparison": gr.update(value=comparison_line(document, kept, compared), visible=True),
         }
     return views
@@ -72,7 +72,7 @@ def _nothing_shown(status: str, kept: DefinitionTree | None) -> dict:
         "status": status, "bar": "", "verdict": "", "view": None,
         "definitions": gr.Dataframe(**table(None, ORDERS[0], None)),
         "go_on": hidden, "check": gr.update(interactive=False), "keep": gr.update(interactive=False),
-        "link": gr.update(value="", visible=False), "name": hidden, "comparison": hidden, "offer": hidden,
+        "link": gr.update(value="", visible=False), "tree_name": hidden, "comparison": hidden, "offer": hidden,
         **{kind: gr.update(value=None, visible=False) for kind in FILES},
         **{name: gr.update(visible=kept is not None) for name in ("drop", "kept_column")},
     }
@@ -83,7 +83,7 @@ def no_tree(reason: str) -> dict:
     return {"document": None, "reason": reason}
 
 
-def drawn(
+def figure_drawn(
     document: DefinitionTree | None, trim: str | None, least_lift: float, nodes: int, dpi: int, dark: bool,
     on_figure: bool,
 ) -> dict:

@@ -37,10 +37,10 @@ class VectorControls:
     fields: dict[str, Component]
     telling: tuple[dict, ...]  # the arguments of events that tell what is known of feature, vector and components
 
-    def tell_after(self, made) -> None:
+    def tell_after(self, making) -> None:
         """Tell anew what could not be told before the event loaded a model or did a vocabulary scan."""
         for told in self.telling:
-            made.then(**told)
+            making.then(**told)
 
 
 def vector_controls(service: Service, opening: Opening) -> VectorControls:
