@@ -13,7 +13,6 @@ import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may t
 
 from multitool.errors import UserError
 from multitool.page.build import CSS, THEME, build
-from multitool.page.endpoints import offer_json_tools
 from multitool.page.opening import choose_opening
 from multitool.page.settings import read_settings
 from multitool.store.library import Library
@@ -37,7 +36,6 @@ def main() -> None:
     page.launch(
         theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True
     )
-    offer_json_tools(page)
     gc.freeze()
     gc.enable()
     page.block_thread()

@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from multitool.jobs.features import resolve
 from multitool.jobs.tree import PreparedTree, prepare_tree
 from multitool.model.tasks import GrowthTask
 from multitool.recipes.recipe import MAX_NODES_LIMIT, TreeRecipe, VectorRecipe
@@ -28,7 +29,7 @@ def library() -> Library:
 
 def prepared(cutoff: float, max_nodes: int = MAX_NODES_LIMIT) -> PreparedTree:
     """A tree of the demo's opening feature, ready to grow."""
-    return prepare_tree(library(), RECIPE, TreeRecipe(cutoff=cutoff, max_nodes=max_nodes))
+    return prepare_tree(resolve(library(), RECIPE), TreeRecipe(cutoff=cutoff, max_nodes=max_nodes))
 
 
 def grown(task: GrowthTask) -> Growth:
@@ -70,7 +71,7 @@ def passes(model, run: Callable[[], object]) -> list[Pass]:
 
 def demo_matrix() -> Tensor:
     """The demo model's embeddings, (49152, 576) in float32."""
-    return library().load(library().find(RECIPE.sae))[1].space.E
+    return resolve(library(), RECIPE).subject.space.E
 
 
 def random_matrix(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:

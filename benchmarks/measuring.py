@@ -42,10 +42,14 @@ class Row:
         """Whether the figure is as good as it is meant to be; None where nothing is meant."""
         if self.reach is None:
             return None
-        return self.reach.holds(self.ratio if self.reach.of is None else self.measured[self.reach.of])
+        if self.reach.of is not None:
+            return self.reach.holds(self.measured[self.reach.of])
+        if self.ratio is None:
+            raise ValueError(f"{self.what!r} has no ratio that could be reached")
+        return self.reach.holds(self.ratio)
 
     def to_dict(self) -> dict:
-        found = {"what": self.what, "unit": self.unit}
+        found: dict = {"what": self.what, "unit": self.unit}
         found["measured"] = {name: spread(values) for name, values in self.measured.items()}
         if self.ratio is not None:
             found["ratio"] = spread(self.ratio)
@@ -75,7 +79,7 @@ def side_by_side(repeats: int, runs: dict[str, Callable[[], float]], *, warm: bo
     Returns:
         Each run's figures, one per repeat.
     """
-    found = {name: [] for name in runs}
+    found: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(-int(warm), repeats):
         for name, run in runs.items():
             figure = run()

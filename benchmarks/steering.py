@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from plain_recursion import as_paths, assert_same_tree
-from tiny import write_sae
 
 from benchmarks.material import demo_model, grown, library, prepared, random_matrix
 from benchmarks.measuring import Row, ratios, side_by_side, timed
-from multitool.jobs.steering import yardstick
+from multitool.jobs.steering import prose
 from multitool.model.interventions import Clamp, Interventions, Push
 from multitool.model.tasks import GrowthTask
 from multitool.store.folders import folder_sae
+from tests.plain_recursion import as_paths, assert_same_tree
+from tests.tiny import write_sae
 
 _HOOK = "blocks.6.hook_resid_post"
 _TINY = 1e-7  # so small a change that the tree stays the same
@@ -26,7 +26,7 @@ def steering(repeats: int, smoke: bool) -> list[Row]:
     small, large = (8, 16) if smoke else (16_384, 65_536)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        changes = {
+        changes: dict[str, dict] = {
             "steered": _push(),
             f"clamped, a standard SAE of {small:,} features": _clamp(folder / "standard", small),
             f"clamped, a TopK SAE of {small:,}": _clamp(folder / "topk", small, architecture="topk", k=4),
@@ -37,7 +37,8 @@ def steering(repeats: int, smoke: bool) -> list[Row]:
         for changed in tasks.values():
             assert_same_tree(grown(changed).tree, plain)
         runs = {"plain": task} | tasks
-        found = side_by_side(repeats, {name: timed(partial(grown, one)) for name, one in runs.items()})
+        found = side_by_side(repeats, {name: timed(partial(grown, one)) for name, one in runs.items()},
+                             warm=not smoke)
     return [
         Row(
             f"{len(plain)} nodes, {name}",
@@ -51,7 +52,7 @@ def steering(repeats: int, smoke: bool) -> list[Row]:
 
 def _changed(task: GrowthTask, change: dict) -> GrowthTask:
     subject = library().subject(task.model)
-    return replace(task, interventions=Interventions(where="all", yardstick=yardstick(subject), **change))
+    return replace(task, interventions=Interventions(where="all", prose=prose(subject), **change))
 
 
 def _push() -> dict:
@@ -62,7 +63,8 @@ def _push() -> dict:
 def _clamp(folder: Path, d_sae: int, **cfg) -> dict:
     W_enc = random_matrix((_d_model(), d_sae), torch.float32)
     write_sae(folder, W_enc=W_enc, W_dec=_TINY * W_enc.T, hook=_HOOK, **cfg)
-    return {"clamp": Clamp(folder_sae(folder), 0, 1.0, 1.0)}
+    entry = folder_sae(folder)
+    return {"clamp": Clamp(entry, entry.hook, 0, 1.0, 1.0)}
 
 
 def _d_model() -> int:

@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from plain_recursion import PlainRecursion, as_paths, assert_same_tree
 from torch import nn
 
 from benchmarks.material import Pass, demo_model, grown, passes, prepared
@@ -14,7 +13,8 @@ from benchmarks.measuring import PeakRise, Reach, Row, in_child, ratios, side_by
 from multitool.model.passes import ghost_embeddings
 from multitool.model.tasks import GrowthTask
 from multitool.trees.growth import Next, grow
-from multitool.trees.tree import Tree
+from multitool.trees.tree import NO_TREE, Tree
+from tests.plain_recursion import Path, PlainRecursion, as_paths, assert_same_tree
 
 _MOST_BEAMS = 128
 
@@ -23,7 +23,7 @@ def recursion(repeats: int, smoke: bool) -> list[Row]:
     """The engine against the plain recursion: one full forward pass per node, no cache."""
     plain = _plain_recursion(prepared(0.5).task)
     if smoke:
-        return [_whole(plain, 2e-2, repeats), _sampled(plain, 1e-2, repeats, n_paths=3)]
+        return [_whole(plain, 2e-2, repeats, warm=False), _sampled(plain, 1e-2, repeats, n_paths=3, warm=False)]
     return [
         _whole(plain, 1e-2, repeats),
         _whole(plain, 2e-3, repeats),
@@ -36,21 +36,24 @@ def _plain_recursion(task: GrowthTask) -> PlainRecursion:
     return PlainRecursion(demo_model(), list(task.prompt.token_ids), task.prompt.position, torch.from_numpy(task.v))
 
 
-def _whole(plain: PlainRecursion, cutoff: float, repeats: int) -> Row:
+def _whole(plain: PlainRecursion, cutoff: float, repeats: int, *, warm: bool = True) -> Row:
     """The recursion runs whole; all nodes are compared."""
-    task, trees = prepared(cutoff).task, {}
+    task = prepared(cutoff).task
+    tree, expected = NO_TREE, {}
 
     def by_engine() -> None:
-        trees["engine"] = grown(task).tree
+        nonlocal tree
+        tree = grown(task).tree
 
     def by_recursion() -> None:
-        trees["recursion"] = plain.tree(
-            top_k=task.top_k, cutoff=task.cutoff, max_depth=task.max_depth, ends=set(task.end_ids.tolist())
+        nonlocal expected
+        expected = plain.tree(
+            top_k=task.top_k, cutoff=task.cutoff, max_depth=task.max_depth, ends=set(np.flatnonzero(task.ends))
         )
 
-    seconds = side_by_side(repeats, {"recursion": timed(by_recursion), "engine": timed(by_engine)})
-    assert_same_tree(trees["engine"], trees["recursion"])
-    n = len(trees["engine"])
+    seconds = side_by_side(repeats, {"recursion": timed(by_recursion), "engine": timed(by_engine)}, warm=warm)
+    assert_same_tree(tree, expected)
+    n = len(tree)
     return Row(
         f"cutoff {cutoff:g}, {n} nodes",
         seconds,
@@ -60,7 +63,8 @@ def _whole(plain: PlainRecursion, cutoff: float, repeats: int) -> Row:
 
 
 def _sampled(
-    plain: PlainRecursion, cutoff: float, repeats: int, *, n_paths: int = 40, reach: Reach | None = None
+    plain: PlainRecursion, cutoff: float, repeats: int, *, n_paths: int = 40, reach: Reach | None = None,
+    warm: bool = True,
 ) -> Row:
     """The recursion's time is that of a random sample of its forward passes, scaled; those paths are compared."""
     task = prepared(cutoff).task
@@ -68,7 +72,7 @@ def _sampled(
     nodes = as_paths(tree)
     followed = [path for path, end in zip(nodes, tree.end, strict=True) if not end and len(path) < task.max_depth]
     followed.append(())  # the prompt
-    children = {path: {} for path in (*nodes, ())}
+    children: dict[Path, dict[int, float]] = {path: {} for path in (*nodes, ())}
     for path, (prob, _) in nodes.items():
         children[path[:-1]][path[-1]] = prob
     random, compared = np.random.default_rng(0), set()
@@ -86,7 +90,8 @@ def _sampled(
         compared.update(chosen)
         return seconds * len(followed) / len(chosen)
 
-    seconds = side_by_side(repeats, {"recursion": by_recursion, "engine": timed(lambda: grown(task))})
+    runs = {"recursion": by_recursion, "engine": timed(lambda: grown(task))}
+    seconds = side_by_side(repeats, runs, warm=warm)
     what_was_compared = f"the children of {len(compared)} of {len(followed)} paths"
     return Row(
         f"cutoff {cutoff:g}, {len(tree)} nodes; recursion sampled, {what_was_compared} compared",
@@ -157,22 +162,25 @@ def stock(repeats: int, smoke: bool) -> list[Row]:
     task, model = prepared(2e-2 if smoke else 2e-4).task, demo_model()
     tree = grown(task).tree
     leaves, depth = int(tree.is_leaf.sum()), int(tree.depth.max())
-    beams, found = min(_MOST_BEAMS, leaves), {}
+    beams = min(_MOST_BEAMS, leaves)
+    by_beams: list[list[int]] = []
+    of_loop = NO_TREE
 
     def by_beam_search() -> None:
-        found["beams"] = _beam_search(model, task, beams, depth)
+        by_beams[:] = _beam_search(model, task, beams, depth)
 
     def by_loop() -> None:
+        nonlocal of_loop
         # Like the engine's in all but how next tokens are computed.
         for growth in grow(_WithoutCache(model, task), cutoff=task.cutoff, max_depth=task.max_depth,
                            max_nodes=task.max_nodes, ends=task.ends):
-            found["loop"] = growth.tree
+            of_loop = growth.tree
 
     seconds = side_by_side(repeats, {
         "engine": timed(lambda: grown(task)), "beam search": timed(by_beam_search), "loop": timed(by_loop),
-    })  # fmt: skip
-    assert_same_tree(tree, as_paths(found["loop"]))
-    covered = _covered(tree, found["beams"])
+    }, warm=not smoke)  # fmt: skip
+    assert_same_tree(tree, as_paths(of_loop))
+    covered = _covered(tree, by_beams)
     limit = f" (at most {_MOST_BEAMS}; the tree has {leaves} leaves)" if beams < leaves else ", one per leaf"
     return [
         Row(
@@ -220,7 +228,7 @@ class _WithoutCache:
         self._model, self._task = model, task
         self._start = ghost_embeddings(model, task.prompt, torch.from_numpy(task.v))
         self._paths = np.empty((1, 0), dtype=np.int64)
-        self.entropies = None
+        self.entropies: np.ndarray | None = None
 
     def start(self, paths: np.ndarray | None = None, least: np.ndarray | None = None) -> Next:
         return self._answer()

@@ -1,4 +1,7 @@
-"""The command line: ``python -m multitool tree|tokens|suggest|components|saes``."""
+"""The command line: ``python -m multitool tree|tokens|suggest|components|saes``, or ``sae-multitool`` where installed.
+
+Torch and matplotlib take seconds, so what needs them is imported inside a command, after its options have been checked.
+"""
 
 import argparse
 import json
@@ -8,26 +11,26 @@ from dataclasses import MISSING
 from itertools import chain
 from pathlib import Path
 from types import UnionType
-from typing import Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
-from multitool.errors import UserError, shown, whole
-from multitool.jobs.check import check_job
-from multitool.jobs.components import SHOWN, TOKENS
-from multitool.jobs.local import components, finish, try_features
-from multitool.jobs.study import Study
-from multitool.jobs.suggest import Suggestion, suggest_job
-from multitool.jobs.token_list import list_job
-from multitool.jobs.tree import grown, prepare_trees
-from multitool.recipes.captions import changes, distance, fires_told, is_injected, source_told
-from multitool.recipes.recipe import ListRecipe, RecipeField, TreeRecipe, VectorRecipe, recipe_fields
+from multitool.errors import UserError, shown
+from multitool.recipes.captions import distance_told, fires_told, interventions_told, is_injected, source_told
+from multitool.recipes.components import SHOWN, TOKENS
+from multitool.recipes.fields import RecipeField, recipe_fields, whole
+from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.entries import SaeEntry
-from multitool.store.library import Library
-from multitool.store.models import DEVICES, DTYPES
 from multitool.store.registry import saes
 from multitool.text import percent, visible
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
 from multitool.trees.phrases import END, outline
 
+if TYPE_CHECKING:
+    from multitool.jobs.steps import Job, Result
+    from multitool.jobs.study import Study
+    from multitool.jobs.suggest import Suggestion
+    from multitool.store.library import Library
+
+_INSTALLED = "sae-multitool"  # the command that pip makes
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
 _IMAGES = (".png", ".svg", ".pdf")
@@ -41,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         options.run(options)
     except UserError as error:
-        sys.stderr.write(f"multitool: {visible(str(error))}\n")
+        _say(f"{visible(str(error))}\n")
         return 2
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         sys.stderr.close()
@@ -54,21 +57,33 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, like all others."""
 
     def error(self, message: str):
-        raise UserError(f"{message}. See `python -m {self.prog} --help`.")
+        command = self.prog if self.prog.startswith(_INSTALLED) else f"python -m {self.prog}"
+        raise UserError(f"{message}. See `{command} --help`.")
+
+
+def _program() -> str:
+    """What this was started as."""
+    return _INSTALLED if Path(sys.argv[0]).stem == _INSTALLED else "multitool"
+
+
+def _say(text: str, before: str = "") -> None:
+    """Tell something that is no result."""
+    sys.stderr.write(f"{before}{_program()}: {text}")
+    sys.stderr.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="multitool", description="What does an SAE feature mean? Asked of the model's own weights.")
+    parser = _Parser(prog=_program(), description="What does an SAE feature mean? Asked of the model's own weights.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     tree = commands.add_parser("tree", help="grow a definition tree")
     _add_vector_options(tree)
-    _add_settings(tree, TreeRecipe, several="prompt")
+    _add_fields(tree, TreeRecipe, several="prompt")
     add = tree.add_argument
     add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
     add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
     add("--image", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
-    # The defaults are those of multitool.draw, which is imported only where a picture is wanted.
+    # The defaults are those of pictures.figure, which is imported only where a picture is wanted.
     add("--drawn", type=int, metavar="N", help="with --image: draw the N most probable nodes (default: 80)")
     add("--dpi", type=int, metavar="N", help="with --image FILE.png: pixels per inch, 50 to 600 (default: 150)")
     add("--dark", action="store_true", help="with --image: light on dark")
@@ -76,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tokens = commands.add_parser("tokens", help="list the tokens nearest to a feature's vector")
     _add_vector_options(tokens)
-    _add_settings(tokens, ListRecipe)
+    _add_fields(tokens, ListRecipe)
     add = tokens.add_argument
     add("--evidence", action="store_true", help="check the list: do its tokens fire the feature?")
     add("--csv", type=Path, metavar="FILE", help="write the list as a table")
@@ -88,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     which = trying.add_mutually_exclusive_group(required=True)
     which.add_argument("--feature", type=int, metavar="N", help="one feature's number, from 0")
     which.add_argument("--features", type=_span, metavar="FIRST:LAST", help="many, the last one not included")
-    _add_settings(trying, TreeRecipe, ("prompt",))
+    _add_fields(trying, TreeRecipe, ("prompt",))
     add = trying.add_argument
     add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
     trying.set_defaults(run=_suggest)
@@ -100,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--count", type=int, default=SHOWN, metavar="N", help=f"how many, the first ones (default: {SHOWN})")
     add("--top", type=int, default=TOKENS, metavar="N", help=f"tokens at each end (default: {TOKENS})")
     add("--json", type=Path, metavar="FILE", help="write them")
-    showing.set_defaults(run=_components)
+    showing.set_defaults(run=_components, dtype=None, device="cpu")  # only the embeddings are read
 
     listing = commands.add_parser("saes", help="what can be loaded, and on which model")
     listing.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
@@ -112,53 +127,53 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--sae", required=True, metavar="NAME", help="RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
     add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
-    add("--dtype", choices=tuple(DTYPES),
+    add("--dtype", choices=get_args(Dtype),
         help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
-    add("--device", choices=DEVICES, default="auto", help="where the model runs (default: auto)")
+    add("--device", choices=get_args(Device), default="auto", help="where the model runs (default: auto)")
 
 
 def _add_vector_options(parser: argparse.ArgumentParser) -> None:
     _add_feature_options(parser)
-    _add_settings(parser, VectorRecipe, [setting.name for setting in recipe_fields(VectorRecipe)][1:])
+    _add_fields(parser, VectorRecipe, [field.name for field in recipe_fields(VectorRecipe)][1:])
 
 
-def _add_settings(
+def _add_fields(
     parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None, several: str = ""
 ) -> None:
-    """Options for the settings of a kind of recipe: those of ``names``, or all.
+    """Options for the fields of a kind of recipe: those of ``names``, or all.
 
     Args:
-        several: a setting that may be given more than once; the option is then a list, or None if it is not given.
+        several: a field that may be given more than once; the option is then a list, or None if it is not given.
     """
-    for setting in recipe_fields(kind):
-        if names is None or setting.name in names:
-            off = setting.default is True  # such a setting is an option to switch it off
-            name = ("no-" if off else "") + setting.name.replace("_", "-")
-            help_ = "do not " + setting.help if off else _help(setting)
-            option = _option(setting)
-            if setting.name == several:
+    for field in recipe_fields(kind):
+        if names is None or field.name in names:
+            off = field.default is True  # such a field is an option to switch it off
+            name = ("no-" if off else "") + field.name.replace("_", "-")
+            help_ = "do not " + field.help if off else _help(field)
+            option = _option(field)
+            if field.name == several:
                 help_ += "; give it several times for several trees"
                 option |= {"action": "append", "default": None}
-            parser.add_argument(f"--{name}", dest=setting.name, help=help_, **option)
+            parser.add_argument(f"--{name}", dest=field.name, help=help_, **option)
 
 
-def _option(setting: RecipeField) -> dict:
-    """How argparse reads a setting, by its type."""
-    given = {"required": True} if setting.default is MISSING else {"default": setting.default}
-    if setting.type is bool:
-        return {"action": "store_false" if setting.default else "store_true"}
-    if get_origin(setting.type) is Literal:
-        return given | {"choices": get_args(setting.type)}
-    if isinstance(setting.type, UnionType):  # of a number and a text: the recipe tells them apart
+def _option(field: RecipeField) -> dict:
+    """How argparse reads a field, by its type."""
+    given = {"required": True} if field.default is MISSING else {"default": field.default}
+    if field.type is bool:
+        return {"action": "store_false" if field.default else "store_true"}
+    if get_origin(field.type) is Literal:
+        return given | {"choices": get_args(field.type)}
+    if isinstance(field.type, UnionType):  # of a number and a text: the recipe tells them apart
         return given | {"type": str, "metavar": "N"}
-    if get_origin(setting.type) is tuple:
-        return given | {"type": get_args(setting.type)[0], "nargs": "+", "metavar": "W"}
-    return given | {"type": setting.type, "metavar": {str: "TEXT", int: "N", float: "X"}[setting.type]}
+    if get_origin(field.type) is tuple:
+        return given | {"type": get_args(field.type)[0], "nargs": "+", "metavar": "W"}
+    return given | {"type": field.type, "metavar": {str: "TEXT", int: "N", float: "X"}[field.type]}
 
 
-def _help(setting: RecipeField) -> str:
-    told = setting.help.replace("%", "%%")
-    return told if setting.default in (MISSING, None, (), False, "") else f"{told} (default: {setting.default})"
+def _help(field: RecipeField) -> str:
+    told = field.help.replace("%", "%%")
+    return told if field.default in (MISSING, None, (), False, "") else f"{told} (default: {field.default})"
 
 
 def _tree(options) -> None:
@@ -172,12 +187,15 @@ def _tree(options) -> None:
     files = [[_numbered(path, tree, len(recipes)) for path in (options.json, options.image)]
              for tree in range(len(recipes))]
     _check_writable(*chain(*files))
+    from multitool.jobs.check import check_job
+    from multitool.jobs.tree import grown, prepare_trees
+
     library = _library(options)
-    prepared = finish(prepare_trees(library, vector, recipes, model=options.model), library, _scanning)
-    trees = (finish(grown(tree), library) for tree in prepared)
+    prepared = _done(prepare_trees(library, vector, recipes, model=options.model), library)
+    trees = (_done(grown(tree), library) for tree in prepared)
     for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
         if options.evidence:
-            document = finish(check_job(library, document, model=options.model), library, _scanning)
+            document = _done(check_job(library, document, model=options.model), library)
         if tree == 0:
             _note_other_model(options.model, library.find(vector.sae))
         if json_file:
@@ -205,7 +223,7 @@ def _picture_options(options) -> dict:
         if given:
             raise UserError(f"--{next(iter(given))} is about a picture. Add --image FILE.png, or leave it out.")
         return {}
-    from multitool.pictures.figure import DPI, MOST_NODES  # matplotlib takes a second: only where a picture is wanted
+    from multitool.pictures.figure import DPI, MOST_NODES
 
     for name, (low, high) in {"drawn": (1, MOST_NODES), "dpi": DPI}.items():
         if name in given:
@@ -269,28 +287,28 @@ def _figures(evidence: dict) -> str:
 def _scanning(done: int, total: int) -> None:
     """The progress of a vocabulary scan, on standard error."""
     end = "\n" if done == total else ""
-    sys.stderr.write(f"\rmultitool: scanning the vocabulary (once): {done:,} of {total:,} tokens{end}")
-    sys.stderr.flush()
+    _say(f"scanning the vocabulary (once): {done:,} of {total:,} tokens{end}", before="\r")
 
 
 def _tokens(options) -> None:
     vector = _recipe(VectorRecipe, options)
     recipe = _recipe(ListRecipe, options)
     _check_writable(options.csv, options.json)
+    from multitool.jobs.token_list import list_job
+
     library = _library(options)
-    job = list_job(library, vector, recipe, model=options.model, evidence=options.evidence)
-    table = finish(job, library, _scanning)
+    table = _done(list_job(library, vector, recipe, model=options.model, evidence=options.evidence), library)
     _note_other_model(options.model, library.find(vector.sae))
     if options.csv:
         _write(options.csv, table.to_csv().encode())
     if options.json:
-        _write(options.json, json.dumps(table.to_dict(), ensure_ascii=False, allow_nan=False).encode())
+        _write_json(options.json, table.to_dict())
     if not (options.csv or options.json):
         print(_title(table.settings, table.vector) + "\n")
         if table.evidence:
             print("\n".join([table.evidence.sentence, _figures(table.evidence.to_dict())]).strip() + "\n")
-        _, _, _, *measures = (column.replace("distance_to_", "to ") for column in table.columns)
-        print("{:>4}  {:24} {:>8}".format(*table.columns) + "".join(f" {measure:>10}" for measure in measures))
+        _, _, _, *headings = (column.replace("distance_to_", "to ") for column in table.columns)
+        print("{:>4}  {:24} {:>8}".format(*table.columns) + "".join(f" {heading:>10}" for heading in headings))
         for rank, token, token_id, *numbers in table.rows:
             beside = "".join(f" {number:10.4f}" for number in numbers)
             print(f"{rank:4}  {visible(token, spaces=True):24} {token_id:8}{beside}")
@@ -307,15 +325,17 @@ def _suggest(options) -> None:
     features = range(options.feature, options.feature + 1) if options.features is None else options.features
     vector, tree = VectorRecipe(sae=options.sae, feature=features[0]), TreeRecipe(prompt=options.prompt)
     _check_writable(options.json)
+    from multitool.jobs.suggest import suggest_job
+
     library = _library(options)
     library.sae(library.find(vector.sae)).check(features[-1])
     if options.features is None:
-        found = finish(suggest_job(library, vector, tree, model=options.model), library, _scanning)
+        found = _done(suggest_job(library, vector, tree, model=options.model), library)
     else:
         found = _study(library, vector, tree, features, options.model)
     _note_other_model(options.model, library.find(vector.sae))
     if options.json:
-        _write(options.json, json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False).encode())
+        _write_json(options.json, found.to_dict())
         return
     print(f"{found.sentence}\n")
     if options.features is None:
@@ -326,7 +346,7 @@ def _suggest(options) -> None:
         print("  ".join(f"{value:>{width}}" for value, width in zip(row, wide, strict=True)))
 
 
-def _options_of(found: Suggestion) -> str:
+def _options_of(found: "Suggestion") -> str:
     """What the command ``tree`` is given for the settings that were found best."""
     recipe = found.recipe
     told = f"--weights {recipe.weights}"
@@ -341,13 +361,15 @@ def _options_of(found: Suggestion) -> str:
 
 
 def _study(
-    library: Library, vector: VectorRecipe, tree: TreeRecipe, features: range, model: str | None
-) -> Study:
+    library: "Library", vector: VectorRecipe, tree: TreeRecipe, features: range, model: str | None
+) -> "Study":
+    from multitool.jobs.local import try_features
+    from multitool.jobs.study import Study
+
     trials = []
     for tried in try_features(library, vector, features, tree, model=model, report=_scanning):
         trials += tried
-        sys.stderr.write(f"\rmultitool: settings tried on features up to {trials[-1].feature} of {features[-1]} ")
-        sys.stderr.flush()
+        _say(f"settings tried on features up to {trials[-1].feature} of {features[-1]} ", before="\r")
     sys.stderr.write("\n")
     if not trials:
         raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
@@ -356,11 +378,13 @@ def _study(
 
 def _components(options) -> None:
     _check_writable(options.json)
-    library = Library(device="cpu", allow_folder=True)
-    found = components(library, options.sae, model=options.model, count=options.count, top=options.top)
+    from multitool.jobs.components import components_job
+
+    library = _library(options)
+    job = components_job(library, options.sae, model=options.model, count=options.count, top=options.top)
+    found = _done(job, library)
     if options.json:
-        listed = [component.to_dict() for component in found]
-        _write(options.json, json.dumps(listed, ensure_ascii=False, allow_nan=False).encode())
+        _write_json(options.json, [component.to_dict() for component in found])
         return
     for component in found:
         print(f"component {component.index}: {percent(component.share)} of the variance")
@@ -385,19 +409,28 @@ def _recipe(kind: type, options, **instead):
     """The recipe of that kind in the options.
 
     Args:
-        instead: settings that count in place of the options.
+        instead: values that count in place of the options.
     """
-    return kind(**{setting.name: getattr(options, setting.name) for setting in recipe_fields(kind)} | instead)
+    return kind(**{field.name: getattr(options, field.name) for field in recipe_fields(kind)} | instead)
 
 
-def _library(options) -> Library:
+def _library(options) -> "Library":
+    from multitool.store.library import Library
+
     return Library(dtype=options.dtype, device=options.device, allow_folder=True)
+
+
+def _done(job: "Job[Result]", library: "Library") -> "Result":
+    """What comes of a job; the progress of scans is told meanwhile."""
+    from multitool.jobs.local import finish
+
+    return finish(job, library, _scanning)
 
 
 def _note_other_model(model: str | None, entry: SaeEntry) -> None:
     """An SAE may be read on another model of the same width; whoever does so should know it."""
     if model and entry.model and Path(model).name.lower() != Path(entry.model).name.lower():
-        sys.stderr.write(f"multitool: note: {entry.name} was trained on {entry.model}, not on {model}.\n")
+        _say(f"note: {entry.name} was trained on {entry.model}, not on {model}.\n")
 
 
 def _title(settings: dict, vector: dict) -> str:
@@ -405,7 +438,7 @@ def _title(settings: dict, vector: dict) -> str:
     if not is_injected(settings):
         told += f", scale {settings['scale']:.3g}"
     told += f", on {settings['model']}"
-    return visible("; ".join([told, distance(settings, vector), *changes(settings)]))
+    return visible("; ".join([told, distance_told(settings, vector), *interventions_told(settings)]))
 
 
 def _check_writable(*paths: Path | None) -> None:
@@ -428,6 +461,10 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         raise _not_written(path, error) from error
     print(f"wrote {path}")
+
+
+def _write_json(path: Path, content) -> None:
+    _write(path, json.dumps(content, ensure_ascii=False, allow_nan=False).encode())
 
 
 def _not_written(path: Path, error: OSError) -> UserError:

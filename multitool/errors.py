@@ -1,6 +1,6 @@
 """What can go wrong for a user, said so that the user can put it right."""
+
 import math
-from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -39,27 +39,3 @@ def is_number(value) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a whole number too large for a float
         return False
-
-
-def number(value, name: str, valid: str, test: Callable[[float], bool]) -> float:
-    """``value`` as a finite float that passes ``test``.
-
-    Raises:
-        UserError: it is something else; the message names ``name``, the value and ``valid``.
-    """
-    if not is_number(value) or not test(value):
-        raise UserError(f"{name} is {shown(value)}; it must be a number {valid}.")
-    return float(value)
-
-
-def whole(value, name: str, low: int, high: int | None = None) -> int:
-    """``value`` as an int from ``low`` to ``high``; a float without a fraction will do (JSON has only those).
-
-    Raises:
-        UserError: it is something else.
-    """
-    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not is_whole or value < low or (high is not None and value > high):
-        valid = f"from {low} to {high}" if high is not None else f"from {low} up"
-        raise UserError(f"{name} is {shown(value)}; it must be a whole number {valid}.")
-    return int(value)

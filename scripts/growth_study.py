@@ -1,13 +1,12 @@
 """How top_k and cutoff change what the demo's trees say, and what they cost. Writes docs/growth.md.
 
-    python scripts/growth_study.py [--features N] [--sae NAME ...]
+    python -m scripts.growth_study [--features N] [--sae NAME ...]
 
 Takes about a quarter of an hour on a machine that does nothing else; OMP_NUM_THREADS tells how many threads it uses.
 """
 
 import argparse
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from multitool.evidence.statistics import mean_with_interval
+from multitool.evidence.verdicts import strongest
+from multitool.jobs.features import feature_source, resolve
+from multitool.jobs.judging import activations_on
+from multitool.jobs.local import definition_tree, scan_if_missing
+from multitool.model.questions import text_of
+from multitool.model.tasks import Place, ReadTask
+from multitool.page.opening import usual_growth
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.store.library import Library
+from multitool.text import percent, visible
+from multitool.trees.document import DefinitionTree
+from multitool.trees.tree import Definition
+
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from multitool.evidence.statistics import mean_with_interval  # noqa: E402
-from multitool.evidence.verdicts import strongest  # noqa: E402
-from multitool.jobs.features import resolved, source_of  # noqa: E402
-from multitool.jobs.judging import activations_on  # noqa: E402
-from multitool.jobs.local import definition_tree, scan_if_missing  # noqa: E402
-from multitool.model.questions import text_of  # noqa: E402
-from multitool.model.tasks import Place, ReadTask  # noqa: E402
-from multitool.page.opening import usual_growth  # noqa: E402
-from multitool.recipes.directions import needs_scan  # noqa: E402
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe  # noqa: E402
-from multitool.store.library import Library  # noqa: E402
-from multitool.text import percent, visible  # noqa: E402
-from multitool.trees.document import DefinitionTree  # noqa: E402
-from multitool.trees.tree import Definition  # noqa: E402
-
 SAES = ("demo/hook_embed", "demo/blocks.6.hook_resid_post")
 PUBLISHED = TreeRecipe()
 SETTINGS = (
@@ -43,7 +39,7 @@ FIRST, LISTED = 10, 20  # definitions that are read, features whose definitions 
 
 HEAD = """# `top_k` and `cutoff`: what a tree says, and what it costs
 
-Written by `python scripts/growth_study.py` from what it measures; only the last section is no figure. Model and SAEs
+Written by `python -m scripts.growth_study` from what it measures; only the last section is no figure. Model and SAEs
 are the demo's, float32, on {threads} of a processor; {features} features of each SAE, chosen at random, by the weights
 that suit the SAE. Each tree is grown with at most 2,000 nodes.
 
@@ -82,11 +78,11 @@ class Grown:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--features", type=int, default=24, help="of each SAE (default: %(default)s)")
-    options.add_argument("--sae", nargs="+", default=SAES)
-    options.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "growth.md")
-    options = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--features", type=int, default=24, help="of each SAE (default: %(default)s)")
+    parser.add_argument("--sae", nargs="+", default=SAES)
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "growth.md")
+    options = parser.parse_args()
     library = Library(dtype="float32", device="cpu")
     parts = []
     for sae in options.sae:
@@ -101,10 +97,10 @@ def main() -> None:
 def measured(library: Library, sae: str, n_features: int) -> dict[TreeRecipe, dict[int, Grown]]:
     """The trees of each setting, by feature."""
     scan_if_missing(library, VectorRecipe(sae=sae, feature=0))
-    entry = library.find(sae)
-    features = np.random.default_rng(0).permutation(library.sae(entry).d_sae)[:n_features].tolist()
+    d_sae = library.sae(library.find(sae)).d_sae
+    features = np.random.default_rng(0).permutation(d_sae)[:n_features].tolist()
     definition_tree(library, VectorRecipe(sae=sae, feature=features[0]), TreeRecipe(cutoff=1e-2))  # warms up
-    found = {recipe: {} for recipe in SETTINGS}
+    found: dict[TreeRecipe, dict[int, Grown]] = {recipe: {} for recipe in SETTINGS}
     for done, feature in enumerate(features, 1):
         for recipe in SETTINGS:
             found[recipe][feature] = grown(library, VectorRecipe(sae=sae, feature=feature), recipe)
@@ -118,16 +114,16 @@ def grown(library: Library, vector: VectorRecipe, recipe: TreeRecipe) -> Grown:
     seconds = time.perf_counter() - started
     complete, unfinished = document.most_probable(FIRST)
     first = [*complete, *unfinished][:FIRST]
-    vector = resolved(library, vector)
-    sae, subject, source = source_of(library, vector, None, scan=needs_scan(vector.weights))
+    target = resolve(library, vector)
+    entry, subject = target.sae.entry, target.subject
     texts = [text_of(document.tree, definition.node) for definition in first]
-    task = ReadTask(model=subject.name, folder=subject.folder, place=Place(sae.entry.hook, subject.bos_id),
+    task = ReadTask(model=subject.name, folder=subject.folder, place=Place(entry.hook, subject.bos_id),
                     texts=[text for text in texts if text])
     residuals, = library.do(task)
-    made_from = source.used_in_texts(vector, subject)
-    fires = activations_on(library.encoder(sae.entry), residuals)
+    made_from = feature_source(target).used_in_texts(target.recipe, subject)
+    fires = activations_on(library.encoder(entry), residuals)
     firing = sum(
-        strongest(fired, text, made_from)[vector.feature] > 0 for fired, text in zip(fires, task.texts, strict=True)
+        strongest(fired, text, made_from)[target.index] > 0 for fired, text in zip(fires, task.texts, strict=True)
     )
     return Grown(document, first, int(firing), seconds)
 
@@ -159,8 +155,8 @@ def row(recipe: TreeRecipe, trees: list[Grown], usual: TreeRecipe) -> str:
         f"{statistics.median(nodes):,.0f} ({max(nodes):,})",
         f"{statistics.median(seconds):.1f} ({max(seconds):.1f})",
         percent(statistics.mean(share.in_tree for share in shares)),
-        percent(statistics.mean(share.beyond for share in shares)),
-        percent(statistics.mean(share.below for share in shares)),
+        percent(statistics.mean(share.beyond or 0.0 for share in shares)),
+        percent(statistics.mean(share.below or 0.0 for share in shares)),
         f"{statistics.mean(complete):.0f}",
         f"{firing:.2f} [{low:.2f}, {high:.2f}]",
     ]

@@ -1,6 +1,6 @@
 """The study of the demo: which settings work on its SAEs, by the evidence. Writes docs/study.md.
 
-    python scripts/study.py [--work FOLDER] [--sae NAME ...] [--processes N]
+    python -m scripts.study [--work FOLDER] [--sae NAME ...] [--processes N]
 
 Each SAE's figures are kept in FOLDER when they are done, and are not measured again; the document holds those that are
 there. Takes two hours on two cores; with --processes 2 each SAE is measured in a process of its own, two at a time.
@@ -13,62 +13,45 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from multitool.evidence.statistics import mean_with_interval  # noqa: E402
-from multitool.evidence.verdicts import DEFINITIONS_JUDGED, tree_verdict  # noqa: E402
-from multitool.jobs.candidates import PUBLISHED, RANDOM, settings_for  # noqa: E402
-from multitool.jobs.check import RANDOM_GHOSTS  # noqa: E402
-from multitool.jobs.features import feature_sources, sae_and_subject, vectors_of  # noqa: E402
-from multitool.jobs.judging import (  # noqa: E402
+from multitool.evidence.statistics import mean_with_interval
+from multitool.evidence.verdicts import DEFINITIONS_JUDGED, tree_verdict
+from multitool.jobs.candidates import PUBLISHED, RANDOM, Candidate, candidates_for
+from multitool.jobs.check import RANDOM_GHOSTS
+from multitool.jobs.features import Resolved, feature_sources, resolve, vectors_of
+from multitool.jobs.judging import (
     DEFINITIONS_ASKED,
     control_sources,
     lifts_of,
     mean_lifts,
-    random_ghosts,  # noqa: E402
+    random_ghosts,
     read_judged,
     scores_of,
     small_recipe,
 )
-from multitool.jobs.local import (  # noqa: E402
-    check_tree,
-    definition_tree,
-    scan_if_missing,
-    token_table,
-    try_features,  # noqa: E402
-)
-from multitool.jobs.steering import interventions  # noqa: E402
-from multitool.jobs.study import STUDY_COLUMNS, Study  # noqa: E402
-from multitool.model.interventions import Interventions  # noqa: E402
-from multitool.model.tasks import (  # noqa: E402
-    Asked,
-    AskTask,
-    Checked,
-    CheckTask,
-    Place,
-    growth_task,  # noqa: E402
-)
-from multitool.recipes.directions import needs_scan  # noqa: E402
-from multitool.recipes.recipe import (  # noqa: E402
-    ListRecipe,
-    Setting,  # noqa: E402
-    TreeRecipe,
-    VectorRecipe,
-)
-from multitool.store.library import Library  # noqa: E402
-from multitool.store.saes import strongest_contexts  # noqa: E402
-from multitool.text import visible  # noqa: E402
-from multitool.trees.tree import NO_TREE, ROOT, Tree, definitions  # noqa: E402
-from scripts.study_page import page  # noqa: E402
+from multitool.jobs.local import check_tree, definition_tree, scan_if_missing, token_table, try_features
+from multitool.jobs.steering import interventions
+from multitool.jobs.study import STUDY_COLUMNS, Study
+from multitool.jobs.trials import Trial
+from multitool.model.interventions import Interventions
+from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, Place, growth_task
+from multitool.recipes.directions import needs_scan
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.library import Library
+from multitool.store.saes import strongest_contexts
+from multitool.text import visible
+from multitool.trees.tree import NO_TREE, ROOT, Tree, definitions
+from scripts.study_page import page
 
+REPOSITORY = Path(__file__).parents[1]
 SAES = ("demo/hook_embed", *(f"demo/blocks.{layer}.hook_resid_post" for layer in (1, 6, 12)))
 CHOOSING, HELD_OUT, EXAMPLES = 24, 500, 5  # features
 AT_ONCE = 32  # features whose trees are judged together: bounds the memory
@@ -76,14 +59,14 @@ EXAMPLE_TREE = TreeRecipe(cutoff=5e-4, max_nodes=300)
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--work", type=Path, default=REPOSITORY / "study-work", help="where figures are kept")
-    options.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
-    options.add_argument("--processes", type=int, default=1, help="measure so many SAEs at a time")
-    options.add_argument("--features", type=int, nargs=2, metavar="N", default=(CHOOSING, HELD_OUT),
-                         help="so many choose, so many others judge: small numbers to try the script")
-    options.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "study.md", help="the document")
-    options = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "study-work", help="where figures are kept")
+    parser.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
+    parser.add_argument("--processes", type=int, default=1, help="measure so many SAEs at a time")
+    parser.add_argument("--features", type=int, nargs=2, metavar="N", default=(CHOOSING, HELD_OUT),
+                        help="so many choose, so many others judge: small numbers to try the script")
+    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "study.md", help="the document")
+    options = parser.parse_args()
     options.work.mkdir(exist_ok=True)
     paths = {sae: options.work / (sae.replace("/", "-") + ".json") for sae in SAES}
     missing = [sae for sae in options.sae if not paths[sae].exists()]
@@ -104,9 +87,9 @@ def measured_apart(saes: list[str], options: argparse.Namespace) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // options.processes))
 
     def run(sae: str) -> None:
-        command = [sys.executable, __file__, "--sae", sae, "--work", options.work, "--page", options.page,
-                   "--features", *map(str, options.features)]
-        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+        command = [sys.executable, "-m", "scripts.study", "--sae", sae, "--work", options.work.resolve(),
+                   "--page", options.page.resolve(), "--features", *map(str, options.features)]
+        subprocess.run(command, check=True, cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": threads})
 
     with ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(run, saes))
@@ -121,24 +104,25 @@ def measured(library: Library, sae: str, n_choosing: int, n_held_out: int) -> di
 
     recipe = VectorRecipe(sae=sae, feature=0)
     scan_if_missing(library, recipe, always=True)
-    entry = library.find(sae)
-    features = np.random.default_rng(1).permutation(library.sae(entry).d_sae).tolist()
+    target = resolve(library, recipe)
+    entry = target.sae.entry
+    features = np.random.default_rng(1).permutation(target.sae.d_sae).tolist()
     choosing, held_out = features[:n_choosing], features[n_choosing : n_choosing + n_held_out]
 
-    def tried(chosen: list[int], settings) -> Study:
-        trials = []
-        for part in try_features(library, recipe, TreeRecipe(), chosen, settings):
+    def tried(chosen: list[int], candidates: Sequence[Candidate]) -> Study:
+        trials: list[Trial] = []
+        for part in try_features(library, recipe, chosen, candidates=candidates):
             trials += part
             say(f"{len(trials)} trials on {len({trial.feature for trial in trials})} features")
         return Study(trials)
 
-    first = tried(choosing, (*settings_for(entry, library.subject(entry.model)), RANDOM))
-    ranked = [setting for setting in first.settings if setting != RANDOM]
+    first = tried(choosing, (*candidates_for(entry, target.subject), RANDOM))
+    ranked = [candidate for candidate in first.candidates if candidate != RANDOM]
     suggested = ranked[0]
-    best = [next(setting for setting in ranked if setting.weights == weights and setting.inject_layer < 0)
+    best = [next(candidate for candidate in ranked if candidate.weights == weights and candidate.inject_layer < 0)
             for weights in ("vocabulary", "mapped")]
-    best += [setting for setting in ranked if setting.inject_layer >= 0][:1]
-    default = Setting(entry.default_weights)
+    best += [candidate for candidate in ranked if candidate.inject_layer >= 0][:1]
+    default = Candidate(entry.default_weights)
     published = PUBLISHED if entry.kind == "embed" else PUBLISHED[:1]  # in the layers both are at chance
     compared = list(dict.fromkeys([*published, suggested, *best, default, RANDOM]))
     say(f"suggested: {suggested}; compared: {', '.join(map(str, compared))}")
@@ -156,15 +140,15 @@ def measured(library: Library, sae: str, n_choosing: int, n_held_out: int) -> di
         "components": {weights: component_effect(first, weights)
                        for weights in ("encoder", "decoder", "vocabulary", "mapped")},
         "held_out": [
-            {"setting": str(setting), "features": second.n_features(setting)}
-            | {measure: second.mean(setting, measure) for measure in STUDY_COLUMNS}
-            for setting in compared
+            {"setting": str(candidate), "features": second.n_features(candidate)}
+            | {measure: second.mean(candidate, measure) for measure in STUDY_COLUMNS}
+            for candidate in compared
         ],
         "gain": {measure: second.difference(suggested, PUBLISHED[0], measure) for measure in STUDY_COLUMNS},
-        "agreement": agreement(library, sae, held_out),
+        "agreement": agreement(target, held_out),
         "checked": {
-            str(setting): trees_judged(library, recipe, setting, held_out, say)
-            for setting in dict.fromkeys([PUBLISHED[0], default, suggested])
+            str(candidate): trees_judged(target, candidate, held_out, say)
+            for candidate in dict.fromkeys([PUBLISHED[0], default, suggested])
         },
         "examples": [example(library, sae, feature, say) for feature in held_out[:EXAMPLES]],
         "seconds": time.monotonic() - started,
@@ -173,73 +157,73 @@ def measured(library: Library, sae: str, n_choosing: int, n_held_out: int) -> di
 
 def component_effect(study: Study, weights: str) -> tuple[float, float, float]:
     """How much the first component, at a fifth, adds to the score: over all scales."""
-    pairs = [(setting, Setting(weights, setting.relative_scale, ())) for setting in study.settings
-             if setting.weights == weights and setting.pca]
+    pairs = [(candidate, Candidate(weights, candidate.relative_scale)) for candidate in study.candidates
+             if candidate.weights == weights and candidate.pca]
     values = [study.difference(with_it, without, "score")[0] for with_it, without in pairs]
     return mean_with_interval(values)
 
 
-def agreement(library: Library, sae: str, features: list[int]) -> dict:
+def agreement(target: Resolved, features: list[int]) -> dict:
     """Of the encoder with the decoder."""
-    entry = library.find(sae)
-    loaded, subject = library.load(entry)
     cosines, shared = [], []
     for feature in features:
-        weights = loaded.feature(feature)
+        weights = target.sae.feature(feature)
         cosines.append(float(torch.cosine_similarity(weights.encoder, weights.decoder, dim=0)))
         lists = [
-            {row[2] for row in token_table(library, VectorRecipe(sae=sae, feature=feature, weights=kind),
-                                           ListRecipe()).rows}
+            {row[2] for row in token_table(target.library, replace(target.recipe, feature=feature, weights=kind)).rows}
             for kind in ("encoder", "decoder")
         ]
         shared.append(len(lists[0] & lists[1]))
     return {"cosine": mean_with_interval(cosines), "shared": mean_with_interval(shared)}
 
 
-def trees_judged(library: Library, recipe: VectorRecipe, setting: Setting, features: list[int], say) -> dict:
+def trees_judged(target: Resolved, candidate: Candidate, features: list[int], say: Callable[[str], None]) -> dict:
     """The evidence of the definition trees that a setting gives, as ``check_tree`` judges them, for many at once."""
-    sae, subject = sae_and_subject(library, recipe, None)
-    recipe = setting.of(recipe, subject)
+    library, sae, subject = target.library, target.sae, target.subject
+    recipe = candidate.of(target.recipe, subject)
+    target = target.by(recipe)
     encoder, small = library.encoder(sae.entry), small_recipe(TreeRecipe())
-    changes = interventions(library, recipe, setting.growth(small))
-    given = {"model": subject.name, "folder": subject.folder, "place": Place(sae.entry.hook, subject.bos_id)}
+    wanted = interventions(target, candidate.growth(small))
+    given: dict[str, Any] = {"model": subject.name, "folder": subject.folder, "place": Place(sae.entry.hook, subject.bos_id)}
 
-    def answers(vs: torch.Tensor, changes: Interventions | None = None) -> list[Asked]:
-        growth = growth_task(subject, vs, small, interventions=changes)
+    def answers(vs: torch.Tensor, wanted: Interventions | None = None) -> list[Asked]:
+        growth = growth_task(subject, vs, small, interventions=wanted)
         task = AskTask(**given, growth=growth, n_definitions=DEFINITIONS_ASKED)
         return [answer for part in library.do(task) for answer in part]
 
     def held_against(
-        first: torch.Tensor, others: torch.Tensor, tree: Tree, changes: Interventions | None = None
+        first: torch.Tensor, others: torch.Tensor, tree: Tree, wanted: Interventions | None = None
     ) -> Checked:
-        growth = growth_task(subject, first, small, interventions=changes)
+        growth = growth_task(subject, first, small, interventions=wanted)
         task = CheckTask(**given, growth=growth, tree=tree, controls=others.numpy(), texts=[])
         checked, = library.do(task)
         return checked
 
     def first_entropies(vs: torch.Tensor) -> list[float]:
-        if changes is None:
+        if wanted is None:
             return held_against(vs[0], vs[1:], NO_TREE).entropies.tolist()
         # Of an injected vector the others that it is held against stand among the embeddings: so each for itself.
-        return [float(held_against(v, subject.space.centroid[None], NO_TREE, changes).entropies[0]) for v in vs]
+        return [float(held_against(v, subject.space.centroid[None], NO_TREE, wanted).entropies[0]) for v in vs]
 
-    controls = control_sources(library, sae, subject, recipe)
+    controls = control_sources(target)
     control_definitions = read_judged(
         encoder, [source.index for source, _ in controls], answers(torch.stack([vector.v for _, vector in controls])),
         subject.token_texts,
     )
-    space, found, verdicts, entropy_centroid = subject.space, [], Counter(), 0.0
+    found: list[dict[str, float]] = []
+    verdicts: Counter[str] = Counter()
+    entropy_centroid = 0.0
     for first in range(0, len(features), AT_ONCE):
         sources = feature_sources(library, sae, subject, features[first : first + AT_ONCE],
                                   scan=needs_scan(recipe.weights))
         vectors = vectors_of(sources, subject, recipe)
-        vs = torch.stack([vector.v if changes is None else vector.direction for _, vector in vectors])
-        asked = answers(vs, changes)
+        vs = torch.stack([vector.v if wanted is None else vector.direction for _, vector in vectors])
+        asked = answers(vs, wanted)
         entropies = first_entropies(vs)
         # All trees in one: what they share is run once. The controls are the same ghosts for all.
         all_nodes, places = joined([answer.tree for answer in asked])
         randoms = random_ghosts(subject, vectors[0][1].distance_from_centroid, RANDOM_GHOSTS)
-        others = held_against(space.centroid, randoms, all_nodes)
+        others = held_against(subject.space.centroid, randoms, all_nodes)
         entropy_centroid = float(others.entropies[0])
         for (source, _), answer, entropy, place in zip(vectors, asked, entropies, places, strict=True):
             own = read_judged(encoder, [source.index], [answer], subject.token_texts)
@@ -248,6 +232,7 @@ def trees_judged(library: Library, recipe: VectorRecipe, setting: Setting, featu
                 continue
             made_from = source.used_in_texts(recipe, subject)
             scores = scores_of(source.index, own, control_definitions, made_from)
+            assert scores, "there are definitions of other features to compare with"
             fires_at_all = float(np.mean([text.fires[:, source.index].max() > 0 for text in own]))
             verdicts[tree_verdict(scores, fires_at_all, int(made_from.sum()))] += 1
             tree = answer.tree.spelled(subject.token_texts)
@@ -255,7 +240,7 @@ def trees_judged(library: Library, recipe: VectorRecipe, setting: Setting, featu
             lifts = mean_lifts(tree, [definition.node for definition in definitions(tree, DEFINITIONS_JUDGED)])
             found.append({"entropy": entropy, "hit_rate": scores.hit_rate, "auroc": scores.auroc,
                           "lift_centroid": lifts[0], "lift_random": lifts[1]})
-        say(f"judged {len(found)} trees by {setting}")
+        say(f"judged {len(found)} trees by {candidate}")
     names = ("entropy", "lift_centroid", "lift_random", "hit_rate", "auroc")
     means = {name: mean_with_interval([one[name] for one in found]) for name in names}
     return {"verdicts": dict(verdicts), "trees": sum(verdicts.values()), "entropy_centroid": entropy_centroid} | means
@@ -277,7 +262,7 @@ def joined(trees: list[Tree]) -> tuple[Tree, list[np.ndarray]]:
     return Tree(parent, token_id, ("",) * n, empty, empty, empty.astype(bool)), places
 
 
-def example(library: Library, sae: str, feature: int, say) -> dict:
+def example(library: Library, sae: str, feature: int, say: Callable[[str], None]) -> dict:
     """What a person sees who opens a feature with the default settings."""
     recipe = VectorRecipe(sae=sae, feature=feature)
     contexts = [
@@ -289,6 +274,7 @@ def example(library: Library, sae: str, feature: int, say) -> dict:
         tree = check_tree(library, definition_tree(library, recipe, EXAMPLE_TREE))
     except Exception as error:
         return {"feature": feature, "contexts": contexts, "problem": str(error)}
+    assert table.evidence and tree.evidence
     say(f"example {feature}")
     return {
         "feature": feature,

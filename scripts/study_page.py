@@ -8,8 +8,8 @@ MEASURES = ("hit rate", "AUROC", "MRR", "recall@10", "list AP", "list AUROC", "t
 
 _HEAD = """# Which settings work? A study of the demo
 
-Written by `python scripts/study.py` from what it measures; nothing here is typed in. Model and SAEs are the demo's
-(SmolLM2-135M-Instruct in 4 bits, float32 arithmetic; [multitool/demo](../multitool/demo/README.md)). It answers for
+Written by `python -m scripts.study` from what it measures; nothing here is typed in. Model and SAEs are the demo's
+(SmolLM2-135M-Instruct in 4 bits, float32 arithmetic; [its page](../multitool/store/demo/README.md)). It answers for
 this model. On Gemma, whose embeddings are scaled up, the published settings are at home; the same study runs there:
 `python -m multitool suggest --sae NAME --features 0:500`.
 

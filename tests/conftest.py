@@ -3,21 +3,43 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: no test needs the hub, and none may wait for it
 
 import shutil
+import sys
 
 import pytest
-import torch
 from golden_files import Golden
-from playwright.sync_api import sync_playwright
-from tiny import ARCHITECTURES, byte_level_tokenizer, sentencepiece_tokenizer, tiny_subject
 
-from multitool.store.library import Library
+# What takes seconds to import is imported where it is used, so that the tests of a small module begin at once.
 
-# The models are so small that a second thread costs more than it brings.
-torch.set_num_threads(1)
+_SLOW_FIXTURES = {"subject", "demo_library", "browser"}  # tests that use them are slow without being marked so
+_SLOW_FOLDERS = {"app", "golden", "hub", "zerogpu"}
 
 
 def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="only tests that need no model, no browser and no server")
     parser.addoption("--renew", action="store_true", help="store the present results as the golden files")
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--fast") and collection_path.parent == config.rootpath / "tests":
+        return collection_path.name in _SLOW_FOLDERS or None
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the models are so small that a second thread costs more than it brings
+    if config.getoption("--fast"):
+        slow = {item for item in items if item.get_closest_marker("slow") or _SLOW_FIXTURES & set(item.fixturenames)}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
+
+
+def pytest_generate_tests(metafunc):
+    of_its_own = any("architecture" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "architecture" in metafunc.fixturenames and not of_its_own:
+        from tiny import ARCHITECTURES
+
+        metafunc.parametrize("architecture", ARCHITECTURES, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -28,33 +50,38 @@ def golden(pytestconfig):
 
 @pytest.fixture(scope="session")
 def tokenizer():
+    from tiny import byte_level_tokenizer
+
     return byte_level_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def sentencepiece():
+    from tiny import sentencepiece_tokenizer
+
     return sentencepiece_tokenizer()
-
-
-@pytest.fixture(scope="session", params=ARCHITECTURES)
-def architecture(request):
-    return request.param
 
 
 @pytest.fixture(scope="session")
 def subject(architecture, tokenizer):
     """A tiny random model of every architecture in turn."""
+    from tiny import tiny_subject
+
     return tiny_subject(architecture, tokenizer)
 
 
 @pytest.fixture(scope="session")
 def demo_library():
     """The demo model and its SAEs in float32, where results are exact."""
+    from multitool.store.library import Library
+
     return Library(dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def browser():
+    from playwright.sync_api import sync_playwright
+
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     assert executable, "the browser tests need Chromium (Debian's package chromium)"
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]

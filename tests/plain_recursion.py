@@ -76,7 +76,7 @@ def cutoff_after(nodes: dict[Path, tuple[float, float]], n: int) -> float:
 
 
 def as_paths(tree) -> dict[Path, tuple[float, float]]:
-    """A ``multitool.tree.Tree`` in the same form; two nodes of one path would be a mistake of the tree."""
+    """A ``multitool.trees.tree.Tree`` in the same form; two nodes of one path would be a mistake of the tree."""
     nodes = {}
     for node in range(len(tree)):
         path = tuple(int(tree.token_id[i]) for i in tree.path(node))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import save_file
-from tiny import ARCHITECTURES, byte_level_tokenizer, sentencepiece_tokenizer
+from tiny import ARCHITECTURES, byte_level_tokenizer, random_sae, sentencepiece_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -26,24 +26,25 @@ GEMMA_2B_SAES = {
     0: "gemma_2b_blocks.0.hook_resid_post_16384_anthropic",
     6: "gemma_2b_blocks.6.hook_resid_post_16384_anthropic_fast_lr",
     10: "gemma_2b_blocks.10.hook_resid_post_16384",
-    12: "gemma_2b_blocks.12.hook_resid_post_16384",
-    17: "gemma_2b_blocks.17.hook_resid_post_16384",
 }
-GPT2_SAES = [*(f"blocks.{layer}.hook_resid_pre" for layer in range(12)), "blocks.11.hook_resid_post"]
+GPT2_SAES = [f"blocks.{layer}.hook_resid_pre" for layer in (*range(6), 11)]
 GEMMA_SCOPE_SAES = {"embedding/width_4k/average_l0_6": 4096, "layer_1/width_16k/average_l0_102": 16384}
 PYTHIA_SAE = "pythia70m_sweep_standard_ctx128_0712/resid_post_layer_3/trainer_10"
 
 
 def standin_repos(folder: Path) -> dict[str, dict[str, Path]]:
-    """Write all repositories below the folder, the same bytes every time. Returns their files by id and path."""
+    """Write all repositories below the folder. Returns their files by id and path."""
     _gemma_2b(folder / "google/gemma-2b")
-    _gemma_2b_saes(folder / "jbloom/Gemma-2b-Residual-Stream-SAEs")
     _gpt2(folder / "openai-community/gpt2")
-    _gpt2_saes(folder / "jbloom/GPT2-Small-SAEs-Reformatted")
     _gemma_2_2b(folder / "google/gemma-2-2b")
-    _gemma_scope(folder / "google/gemma-scope-2b-pt-res")
     _pythia(folder / "EleutherAI/pythia-70m-deduped")
-    _pythia_saes(folder / "canrager/lm_sae")
+    for layer, path in GEMMA_2B_SAES.items():
+        _own_format(folder / "jbloom/Gemma-2b-Residual-Stream-SAEs" / path, f"blocks.{layer}.hook_resid_post", layer)
+    for seed, hook in enumerate(GPT2_SAES):
+        _own_format(folder / "jbloom/GPT2-Small-SAEs-Reformatted" / hook, hook, seed)
+    for seed, (path, d_sae) in enumerate(GEMMA_SCOPE_SAES.items()):
+        _gemma_scope(folder / "google/gemma-scope-2b-pt-res" / path, d_sae, seed)
+    _dictionary_learning(folder / "canrager/lm_sae" / PYTHIA_SAE)
     return {
         repo.relative_to(folder).as_posix(): {
             path.relative_to(repo).as_posix(): path for path in sorted(repo.rglob("*")) if path.is_file()
@@ -81,15 +82,9 @@ def _gemma_2b(repo: Path) -> None:
 
 
 def _gemma_2_2b(repo: Path) -> None:
-    model = _model(
-        "gemma2",
-        hidden_size=D_MODEL_GEMMA_2,
-        intermediate_size=16,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        # Vectors as long as in the narrow models.
-        initializer_range=0.5 * (D_MODEL / D_MODEL_GEMMA_2) ** 0.5,
-    )
+    wide = {"hidden_size": D_MODEL_GEMMA_2, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    # Vectors as long as in the narrow models.
+    model = _model("gemma2", **wide, initializer_range=0.5 * (D_MODEL / D_MODEL_GEMMA_2) ** 0.5)
     # Among so many dimensions what the layers add would not count: every token would follow itself.
     for name, weight in model.named_parameters():
         if "post_" in name:
@@ -136,60 +131,26 @@ def _save(repo: Path, model, tokenizer, **options) -> None:
 # SAEs
 
 
-def _gemma_2b_saes(repo: Path) -> None:
-    for layer, path in GEMMA_2B_SAES.items():
-        _old_sae_lens(repo / path, "gemma-2b", f"blocks.{layer}.hook_resid_post", layer)
-
-
-def _gpt2_saes(repo: Path) -> None:
-    for seed, hook in enumerate(GPT2_SAES):
-        _old_sae_lens(repo / hook, "gpt2-small", hook, seed)
-
-
-def _old_sae_lens(folder: Path, model: str, hook: str, seed: int) -> None:
-    """An SAE as sae-lens wrote them in 2024."""
-    folder.mkdir(parents=True)
-    W_enc, W_dec = _directions(seed)
-    weights = {"W_enc": W_enc, "W_dec": W_dec, "b_enc": torch.zeros(D_SAE), "b_dec": torch.zeros(D_MODEL)}
-    save_file(weights, folder / "sae_weights.safetensors")
+def _own_format(folder: Path, hook: str, seed: int) -> None:
+    """An SAE in sae-lens' own format, with the sparsity that it once kept beside it."""
+    random_sae(folder, D_MODEL, D_SAE, seed, hook=hook)
     save_file({"sparsity": torch.full((D_SAE,), -3.0)}, folder / "sparsity.safetensors")
-    cfg = {
-        "model_name": model,
-        "hook_point": hook,
-        "hook_point_layer": int(hook.split(".")[1]),
-        "hook_point_head_index": None,
-        "dataset_path": "Skylion007/openwebtext",
-        "is_dataset_tokenized": False,
-        "context_size": 128,
-        "d_in": D_MODEL,
-        "d_sae": D_SAE,
-        "expansion_factor": D_SAE / D_MODEL,
-        "b_dec_init_method": "geometric_median",
-        "l1_coefficient": 8e-05,
-        "lr": 0.0004,
-        "seed": 42,
-        "dtype": "torch.float32",
-        "device": "cuda",
+
+
+def _gemma_scope(folder: Path, d_sae: int, seed: int) -> None:
+    folder.mkdir(parents=True)
+    arrays = {
+        "w_enc": np.ascontiguousarray(_sparse_rows(d_sae, 2 * seed).T),
+        "w_dec": _sparse_rows(d_sae, 2 * seed + 1),
+        "b_enc": np.zeros(d_sae, np.float32),
+        "b_dec": np.zeros(D_MODEL_GEMMA_2, np.float32),
+        "threshold": np.ones(d_sae, np.float32),
     }
-    (folder / "cfg.json").write_text(json.dumps(cfg), encoding="utf-8")
-
-
-def _gemma_scope(repo: Path) -> None:
-    for seed, (path, d_sae) in enumerate(GEMMA_SCOPE_SAES.items()):
-        folder = repo / path
-        folder.mkdir(parents=True)
-        arrays = {
-            "w_enc": np.ascontiguousarray(_sparse_rows(d_sae, 2 * seed).T),
-            "w_dec": _sparse_rows(d_sae, 2 * seed + 1),
-            "b_enc": np.zeros(d_sae, np.float32),
-            "b_dec": np.zeros(D_MODEL_GEMMA_2, np.float32),
-            "threshold": np.ones(d_sae, np.float32),
-        }
-        # As np.savez_compressed, but at the fastest level.
-        with zipfile.ZipFile(folder / "params.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-            for name, array in arrays.items():
-                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array)
+    # As np.savez_compressed, but at the fastest level.
+    with zipfile.ZipFile(folder / "params.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array)
 
 
 def _sparse_rows(n: int, seed: int) -> np.ndarray:
@@ -202,37 +163,22 @@ def _sparse_rows(n: int, seed: int) -> np.ndarray:
     return rows
 
 
-def _pythia_saes(repo: Path) -> None:
-    folder = repo / PYTHIA_SAE
+def _dictionary_learning(folder: Path) -> None:
     folder.mkdir(parents=True)
     torch.save(_autoencoder(), folder / "ae.pt")
-    trainer = {
-        "trainer_class": "StandardTrainer",
-        "dict_class": "AutoEncoder",
-        "activation_dim": D_MODEL,
-        "dict_size": D_SAE,
-        "layer": 3,
-        "lm_name": "EleutherAI/pythia-70m-deduped",
-        "submodule_name": "resid_post_layer_3",
-    }
-    config = {"trainer": trainer, "buffer": {"d_submodule": D_MODEL, "io": "out", "ctx_len": 128}}
+    trainer = {"dict_class": "AutoEncoder", "activation_dim": D_MODEL, "dict_size": D_SAE, "layer": 3,
+               "lm_name": "EleutherAI/pythia-70m-deduped"}  # fmt: skip
+    config = {"trainer": trainer, "buffer": {"ctx_len": 128}}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def _autoencoder() -> dict[str, torch.Tensor]:
     """The state of a dictionary_learning AutoEncoder."""
-    W_enc, W_dec = _directions(100)
+    generator = torch.Generator().manual_seed(100)
+    encoder = torch.randn(D_SAE, D_MODEL, generator=generator)
     return {
         "bias": torch.zeros(D_MODEL),
-        "encoder.weight": W_enc.T.contiguous(),
+        "encoder.weight": encoder,
         "encoder.bias": torch.zeros(D_SAE),
-        "decoder.weight": W_dec.T.contiguous(),
+        "decoder.weight": (encoder + 0.3 * torch.randn(D_SAE, D_MODEL, generator=generator)).T.contiguous(),
     }
-
-
-def _directions(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """W_enc and W_dec, not far from each other."""
-    generator = torch.Generator().manual_seed(seed)
-    W_dec = torch.randn(D_SAE, D_MODEL, generator=generator)
-    W_enc = W_dec.T + 0.3 * torch.randn(D_MODEL, D_SAE, generator=generator)
-    return W_enc.contiguous(), W_dec

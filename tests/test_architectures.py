@@ -11,7 +11,7 @@ from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_a
 from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_subject
 
 from multitool.model.ghost_prompt import GhostPrompt, ghost_prompt
-from multitool.model.passes import ghost_embeddings
+from multitool.model.passes import WHAT_FITS, Batches, ghost_embeddings
 from multitool.trees.growth import grow, grow_forest
 from multitool.trees.tree import coverage
 
@@ -30,10 +30,11 @@ def ghost_vector(subject: RunningSubject, seed: int = 1) -> torch.Tensor:
 
 
 def growths(
-    subject: RunningSubject, *, template=PROMPT, seed=1, top_k=5, ends=NO_ENDS, cutoff=CUTOFF, max_nodes=10_000, **more
+    subject: RunningSubject, *, template=PROMPT, seed=1, top_k=5, ends=NO_ENDS, cutoff=CUTOFF, max_nodes=10_000,
+    batches=WHAT_FITS, **more,
 ):
     prompt = ghost_prompt(subject, template, DEPTH)
-    source = subject.next_tokens(prompt, ghost_vector(subject, seed), top_k, DEPTH)
+    source = subject.next_tokens(prompt, ghost_vector(subject, seed), top_k, DEPTH, batches)
     return grow(source, cutoff=cutoff, max_depth=DEPTH, max_nodes=max_nodes, ends=ends, **more)
 
 
@@ -83,7 +84,7 @@ def test_max_nodes_keeps_exactly_the_most_probable_nodes(subject, tolerance):
     assert as_paths(grown(subject, cutoff=cutoff_after(everything, n)).tree).keys() == as_paths(growth.tree).keys()
 
 
-@pytest.mark.parametrize("architecture", WITH_WINDOW, indirect=True)
+@pytest.mark.parametrize("architecture", WITH_WINDOW, scope="session")
 def test_paths_may_grow_out_of_the_sliding_window(subject, tolerance):
     length = len(ghost_prompt(subject, SHORT_PROMPT, DEPTH).token_ids)
     expected = recursion(subject, template=SHORT_PROMPT, cutoff=3e-3)
@@ -91,10 +92,9 @@ def test_paths_may_grow_out_of_the_sliding_window(subject, tolerance):
     assert_same_tree(grown(subject, template=SHORT_PROMPT, cutoff=3e-3).tree, expected, tolerance)
 
 
-def test_the_size_of_batches_changes_nothing(subject, tolerance, monkeypatch):
+def test_the_size_of_batches_changes_nothing(subject, tolerance):
     # With two paths at a time, most paths share their parent's cache with paths of other batches.
-    monkeypatch.setattr("multitool.continuations._MAX_BATCH", {"cpu": 2})
-    assert_same_tree(grown(subject).tree, recursion(subject), tolerance)
+    assert_same_tree(grown(subject, batches=Batches(max_paths=2)).tree, recursion(subject), tolerance)
 
 
 def test_a_real_tokens_own_row_as_ghost_is_that_token_bit_for_bit(subject):
@@ -213,7 +213,7 @@ def test_more_continuations_than_tokens_are_all_of_them(subject):
     assert len(subject.next_tokens(prompt, ghost_vector(subject), N_ROWS + 10, DEPTH).start().token_id) == N_ROWS
 
 
-@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama"], indirect=True)
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama"], scope="session")
 def test_all_next_tokens_above_the_cutoff_make_the_tree_of_the_recursion_over_the_vocabulary(subject):
     prompt = ghost_prompt(subject, PROMPT, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
@@ -227,7 +227,7 @@ def test_all_next_tokens_above_the_cutoff_make_the_tree_of_the_recursion_over_th
     assert few.effective_cutoff == few.tree.cumulative_prob.min()
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@pytest.mark.parametrize("architecture", ["llama"], scope="session")
 def test_where_answers_go_adds_up_with_the_recursion(subject):
     prompt = ghost_prompt(subject, PROMPT, DEPTH)
     plain = PlainRecursion(subject.model, prompt.token_ids, prompt.position, ghost_vector(subject))
@@ -250,13 +250,12 @@ def test_a_tree_that_was_stopped_grows_on_to_the_tree_of_the_plain_recursion(sub
     assert_same_tree(grown(subject, ends=ends, begun=begun).tree, recursion(subject, stop=stop), tolerance)
 
 
-@pytest.mark.parametrize("max_batch", [256, 2])
-@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama", "gpt_oss", "qwen3_5"], indirect=True)
-def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, monkeypatch, max_batch):
+@pytest.mark.parametrize("max_paths", [256, 2])
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama", "gpt_oss", "qwen3_5"], scope="session")
+def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, max_paths):
     alone = [grown(subject, seed=seed, ends=ENDS) for seed in (1, 2, 3)]
-    monkeypatch.setattr("multitool.continuations._MAX_BATCH", {"cpu": max_batch})
     vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])
-    source = subject.next_tokens(ghost_prompt(subject, PROMPT, DEPTH), vs, 5, DEPTH)
+    source = subject.next_tokens(ghost_prompt(subject, PROMPT, DEPTH), vs, 5, DEPTH, Batches(max_paths=max_paths))
     together = grow_forest(source, 3, cutoff=CUTOFF, max_depth=DEPTH, max_nodes=10_000, ends=ENDS)
     for one, of_forest in zip(alone, together, strict=True):
         assert_same_tree(of_forest.tree, as_paths(one.tree), tolerance)

@@ -9,7 +9,6 @@ from plain_recursion import as_paths
 from test_architectures import ghost_vector
 from tiny import PROMPT, tiny_subject
 
-from multitool.model import questions as asking
 from multitool.model.ghost_prompt import ghost_prompt
 from multitool.model.passes import ghost_embeddings
 from multitool.model.questions import ask, check, likeliest_texts, path_log_probs, read_texts, text_of
@@ -68,9 +67,8 @@ def test_no_texts_have_no_answers(llama):
     assert read_texts(llama.model, [], Place(HOOK, 0)) == []
 
 
-def test_texts_in_many_batches_keep_their_order(llama, monkeypatch):
-    monkeypatch.setattr(asking, "_TEXTS_AT_ONCE", 2)
-    found = read_texts(llama.model, TEXTS, Place(HOOK, 0))
+def test_texts_in_many_batches_keep_their_order(llama):
+    found = read_texts(llama.model, TEXTS, Place(HOOK, 0), texts_at_once=2)
     assert all(
         close(rows, one_by_one(llama.model, text, Place(HOOK, 0))) for rows, text in zip(found, TEXTS, strict=True)
     )
@@ -160,11 +158,10 @@ def test_every_ghost_is_answered_as_it_would_be_alone(llama):
         assert close(answer.last_residual, last_position(llama, v))
 
 
-def test_ghosts_in_several_parts_keep_their_order(llama, monkeypatch):
+def test_ghosts_in_several_parts_keep_their_order(llama):
     vs = ghosts(llama)
     whole = asked(llama, vs)
-    monkeypatch.setattr(asking, "_GHOSTS_AT_ONCE", 2)
-    parts = list(ask(llama.model, ask_task(llama, vs)))
+    parts = list(ask(llama.model, ask_task(llama, vs), ghosts_at_once=2))
     assert [len(part) for part in parts] == [2, 1]
     for one, other in zip([answer for part in parts for answer in part], whole, strict=True):
         assert as_paths(one.tree).keys() == as_paths(other.tree).keys()

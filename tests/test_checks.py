@@ -12,9 +12,10 @@ from tiny import N_ROWS, PROMPT, random_sae, tiny_model, write_model
 from multitool.errors import UserError
 from multitool.evidence.verdicts import DEFINITIONS_JUDGED
 from multitool.jobs.check import PreparedCheck, prepare_check
+from multitool.jobs.features import resolve
 from multitool.jobs.judging import cosine, judged_texts, random_ghosts, small_recipe, small_tree
 from multitool.jobs.local import definition_tree
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
 from multitool.text import join_tokens
 from multitool.trees.document import DefinitionTree, read_tree
@@ -36,13 +37,17 @@ class World:
         of = VectorRecipe(sae=self.saes[hook], feature=feature, **({"weights": "encoder"} | vector))
         return definition_tree(self.library, of, recipe)
 
+    def prepare(self, document: DefinitionTree) -> PreparedCheck:
+        vector, _ = recipes(document.settings)
+        return prepare_check(resolve(self.library, vector), document)
+
     def answers(self, prepared: PreparedCheck):
         asked = [answer for answers in self.library.do(prepared.ask) for answer in answers]
         checked, = self.library.do(prepared.check)
         return checked, asked
 
     def checked(self, document: DefinitionTree) -> DefinitionTree:
-        prepared = prepare_check(self.library, document)
+        prepared = self.prepare(document)
         return prepared.evidence(*self.answers(prepared))
 
 
@@ -68,7 +73,7 @@ def grown(world) -> DefinitionTree:
 
 @pytest.fixture(scope="module")
 def prepared(world, grown) -> PreparedCheck:
-    return prepare_check(world.library, grown)
+    return world.prepare(grown)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +166,8 @@ def test_the_judged_definitions_stand_in_the_evidence_with_their_activations(wor
     assert sum(activation > 0 for activation in found["judged_activations"]) == found["hits"]
     # They are the beginnings of definitions of the tree, and nothing was read of them but their tokens.
     subject = world.library.subject(world.folder)
-    spelled = [join_tokens(subject.token_texts[token_id] for token_id in text) for text in prepared._small_texts]
+    texts = prepared.check.texts[-found["n_definitions"] :]
+    spelled = [join_tokens(subject.token_texts[token_id] for token_id in text) for text in texts]
     assert found["judged_texts"] == [text.strip() for text in spelled]
     assert len({text.casefold().strip(" .,;:!?") for text in spelled}) == len(spelled)
 
@@ -184,8 +190,8 @@ def test_other_features_answers_come_with_their_numbers(prepared):
 
 def test_the_features_own_definitions_are_none_of_the_others(world, answers):
     """Whatever the model says of the feature itself among the controls, the evidence is the same."""
-    first = prepare_check(world.library, world.tree()).control_features[0]
-    prepared = prepare_check(world.library, world.tree(feature=first))
+    first = world.prepare(world.tree()).control_features[0]
+    prepared = world.prepare(world.tree(feature=first))
     assert prepared.control_features[0] == first
     checked, asked = world.answers(prepared)
     expected = prepared.evidence(checked, asked).evidence
@@ -243,7 +249,7 @@ def test_on_the_embedding_self_similarity_says_nothing_and_is_left_out(world):
 
 def test_a_tree_from_the_vocabulary_is_not_judged_on_what_it_was_made_from(world):
     document = world.tree(weights="vocabulary")  # scans the vocabulary first
-    prepared = prepare_check(world.library, document)
+    prepared = world.prepare(document)
     checked, asked = world.answers(prepared)
     found = prepared.evidence(checked, asked)
     assert found.evidence["left_out"] == 20
@@ -292,7 +298,7 @@ def test_trimming_keeps_each_nodes_lifts_and_activation(document):
 
 def refusal(world, document: DefinitionTree) -> str:
     with pytest.raises(UserError) as caught:
-        prepare_check(world.library, document)
+        world.prepare(document)
     message = str(caught.value)
     assert len(message) < 500
     return message

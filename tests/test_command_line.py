@@ -95,6 +95,23 @@ def test_a_reader_that_leaves_early_is_no_error():
         assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["saes"], ["--help"], ["tree", "--help"], [*TREE, "--cutoff", "2"], [*TOKENS, "--top", "0", "--evidence"],
+     [*TREE, "--json", "gone/tree.json"], ["suggest", *TREE[1:3], "--feature", "1", "--prompt", "no ghost"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_needs_no_model_is_answered_without_waiting_for_torch(arguments):
+    code = (
+        "import contextlib, sys; from multitool.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main({arguments})\n"
+        "assert not {'torch', 'transformers', 'sae_lens', 'matplotlib', 'gradio'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or done.stderr.startswith("multitool: ")
+
+
 # Results
 
 
@@ -521,6 +538,14 @@ def test_a_hint_for_a_wrong_option_is_a_command_that_works(refused, capsys):
         capsys.readouterr()
 
 
+def test_the_installed_command_calls_itself_by_its_name(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/sae-multitool"])
+    assert main(["tree"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("sae-multitool: ")
+    assert shown.endswith("See `sae-multitool tree --help`.\n")
+
+
 def test_a_gpu_where_there_is_none_is_one_line(refused, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "Use cpu or auto" in refused(*TREE, "--device", "cuda")
@@ -558,7 +583,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     def work(*arguments, **options):
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr("multitool.library.Library.load", work)
+    monkeypatch.setattr("multitool.store.library.Library.find", work)
     (tmp_path / "file").write_text("I am a file")
     (tmp_path / f"folder.{ending}").mkdir()
     path = tmp_path / place.format(ending)

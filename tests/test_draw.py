@@ -15,7 +15,7 @@ from PIL import Image
 
 from multitool import __version__
 from multitool.errors import UserError
-from multitool.pictures.figure import FORMATS, MOST_NODES, _drawable, _parted, draw_tree, render
+from multitool.pictures.figure import FORMATS, MOST_NODES, draw_tree, parted, render
 from multitool.store.registry import saes
 from multitool.text import percent
 from multitool.trees.document import DefinitionTree, read_tree
@@ -178,7 +178,7 @@ def test_trees_of_other_shapes_are_readable_too(branching):
     ],
 )
 def test_blocks_are_parted_in_their_order_into_columns_as_low_as_can_be(rows, n, columns):
-    assert [list(column) for column in _parted(rows, n)] == columns
+    assert [list(column) for column in parted(rows, n)] == columns
 
 
 def test_first_phrases_stand_in_columns_where_that_makes_the_shape_of_a_page():
@@ -345,31 +345,23 @@ def test_a_pdfs_text_is_text_in_fonts_that_it_holds():
     assert "(typically) barks" in found
 
 
-@pytest.fixture
-def no_such_fonts(monkeypatch):
-    """A machine that has only the font that matplotlib brings along."""
-    monkeypatch.setattr("multitool.draw._FONTS", ["DejaVu Sans"])
-    _drawable.cache_clear()
-    yield
-    _drawable.cache_clear()
+ONE_FONT = ("DejaVu Sans",)  # what matplotlib brings along
 
 
-@pytest.mark.usefixtures("no_such_fonts")
 def test_characters_without_a_font_are_drawn_as_escapes_and_the_others_as_they_are():
     words, settings = ("中文é", "🙂", "عربية", "हि"), {"sae": "文/é", "prompt": '"{ghost}" は "'}
     made = document(4, words=words, branching=4, settings=settings)
-    shown = texts(draw_tree(made))
+    shown = texts(draw_tree(made, fonts=ONE_FONT))
     for text in ("\\u4e2d\\u6587é", "\\U0001f642", "عربية", "\\u0939\\u093f"):
         assert text in shown
     assert "\\u6587/é  ·  feature 16383" in shown
     assert 'prompt: "{ghost}" \\u306f "' in shown
-    assert set(words) | {'prompt: "{ghost}" は "'} <= set(texts(draw_tree(made, escaped=False)))
+    assert set(words) | {'prompt: "{ghost}" は "'} <= set(texts(draw_tree(made, escaped=False, fonts=ONE_FONT)))
 
 
-@pytest.mark.usefixtures("no_such_fonts")
 def test_an_svg_keeps_the_characters_that_other_formats_escape_in_any_order_of_formats():
     made = document(3, words=("中文",), branching=3)
-    both, other = render(made, ["png", "svg", "pdf"]), render(made, ["pdf", "svg"])
+    both, other = (render(made, formats, fonts=ONE_FONT) for formats in (["png", "svg", "pdf"], ["pdf", "svg"]))
     assert list(both) == ["png", "svg", "pdf"]
     assert both["svg"] == other["svg"]
     assert "中文" in svg_texts(both["svg"])
@@ -377,15 +369,15 @@ def test_an_svg_keeps_the_characters_that_other_formats_escape_in_any_order_of_f
     assert "\\u4e2d\\u6587" in pdf_texts(both["pdf"])
 
 
-@pytest.mark.usefixtures("no_such_fonts")
 def test_a_long_phrase_of_escapes_is_cut_between_them():
-    (long,) = [text for text in texts(draw_tree(document(1, words=("中" * 50,)))) if "u4e2d" in text]
+    figure = draw_tree(document(1, words=("中" * 50,)), fonts=ONE_FONT)
+    (long,) = [text for text in texts(figure) if "u4e2d" in text]
     assert long == "\\u4e2d" * 9 + "…"
 
 
 def test_a_figure_is_drawn_once_where_fonts_have_all_characters(monkeypatch):
     drawn = []
-    monkeypatch.setattr("multitool.draw.draw_tree", lambda *a, **b: drawn.append(b) or draw_tree(*a, **b))
+    monkeypatch.setattr("multitool.pictures.figure.draw_tree", lambda *a, **b: drawn.append(b) or draw_tree(*a, **b))
     render(document(5), ["svg", "png", "pdf"])
     assert len(drawn) == 1
 
@@ -446,19 +438,18 @@ def test_a_png_has_the_resolution_asked_for_and_other_formats_do_not_care():
     assert render(document(5), ["svg"], dpi=600) == render(document(5), ["svg"], dpi=50)
 
 
-def test_a_png_that_would_be_too_large_is_refused_with_the_resolution_that_is_valid(monkeypatch):
-    monkeypatch.setattr("multitool.draw._MOST_PIXELS", 1_000_000)
+def test_a_png_that_would_be_too_large_is_refused_with_the_resolution_that_is_valid():
+    million = {"most_pixels": 1_000_000}
     with pytest.raises(UserError, match="^dpi is 600; for this picture of 6 by . inches valid is at most") as refused:
-        render(document(5), ["png"], dpi=600)
+        render(document(5), ["png"], dpi=600, **million)
     most = int(re.search(r"at most (\d+)", str(refused.value))[1])
-    with Image.open(io.BytesIO(render(document(5), ["png"], dpi=most)["png"])) as picture:
+    with Image.open(io.BytesIO(render(document(5), ["png"], dpi=most, **million)["png"])) as picture:
         assert 0.9e6 < picture.width * picture.height <= 1e6
     with pytest.raises(UserError, match="dpi"):
-        render(document(5), ["png"], dpi=most + 1)
-    assert render(document(5), ["svg"], dpi=600)
-    monkeypatch.setattr("multitool.draw._MOST_PIXELS", 10_000)
+        render(document(5), ["png"], dpi=most + 1, **million)
+    assert render(document(5), ["svg"], dpi=600, **million)
     with pytest.raises(UserError, match="too large for a PNG. Draw fewer nodes"):
-        render(document(5), ["png"])
+        render(document(5), ["png"], most_pixels=10_000)
 
 
 def test_the_same_tree_gives_the_same_picture():

@@ -69,9 +69,8 @@ def test_shares_of_variance_are_those_of_the_singular_values():
     assert shares.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_projections_are_measured_from_the_centroid(monkeypatch):
-    monkeypatch.setattr("multitool.embedding._AT_ONCE", 2 * 2)
-    of_it = space([7, 1], [-5, 1], [1, 3], [1, -1])
+def test_projections_are_measured_from_the_centroid():
+    of_it = EmbeddingSpace(torch.tensor([[7.0, 1], [-5, 1], [1, 3], [1, -1]]), numbers_at_once=2 * 2)
     assert of_it.projections(torch.tensor([[1.0, 0.0], [0.0, -1.0]])).tolist() == [[6, -6, 0, 0], [0, 0, -2, 2]]
 
 
@@ -90,18 +89,16 @@ def test_components_of_fewer_tokens_than_dimensions_are_units_at_right_angles():
     assert torch.allclose(components @ components.T, torch.eye(6), atol=1e-5)
 
 
-def test_reading_a_large_matrix_in_pieces_changes_nothing(monkeypatch):
+def test_reading_a_large_matrix_in_pieces_changes_nothing():
     whole = EmbeddingSpace(random_rows())
-    monkeypatch.setattr("multitool.embedding._AT_ONCE", 7 * 6)
-    pieces = EmbeddingSpace(random_rows())
+    pieces = EmbeddingSpace(random_rows(), numbers_at_once=7 * 6)
     assert torch.allclose(pieces.components, whole.components, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_rows_give_what_they_give_in_single_precision(dtype, monkeypatch):
-    monkeypatch.setattr("multitool.embedding._AT_ONCE", 7 * 6)
-    half = EmbeddingSpace(random_rows().to(dtype))
-    single = EmbeddingSpace(random_rows().to(dtype).float())
+def test_half_precision_rows_give_what_they_give_in_single_precision(dtype):
+    half = EmbeddingSpace(random_rows().to(dtype), numbers_at_once=7 * 6)
+    single = EmbeddingSpace(random_rows().to(dtype).float(), numbers_at_once=7 * 6)
     v = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     for name in ("centroid", "norms", "distance_to_centroid", "components"):
         assert getattr(half, name).dtype == torch.float32
@@ -158,8 +155,7 @@ def test_cosine_distances_of_several_vectors_come_in_rows():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_each_of_several_vectors_has_the_distances_it_has_alone(dtype, monkeypatch):
-    monkeypatch.setattr("multitool.embedding._AT_ONCE", 7 * 6)
-    of_it, vs = EmbeddingSpace(random_rows().to(dtype)), random_rows(n=4)
+def test_each_of_several_vectors_has_the_distances_it_has_alone(dtype):
+    of_it, vs = EmbeddingSpace(random_rows().to(dtype), numbers_at_once=7 * 6), random_rows(n=4)
     alone = torch.stack([of_it.cosine_distance(v) for v in vs])
     assert torch.allclose(of_it.cosine_distance(vs), alone, atol=1e-6)

@@ -274,10 +274,9 @@ def test_going_on_with_a_whole_tree_gives_it_back():
     assert (again.done, source.asked, as_paths(again.tree)) == (True, [], as_paths(whole.tree))
 
 
-def test_no_level_is_begun_that_would_end_after_the_time_given(monkeypatch):
+def test_no_level_is_begun_that_would_end_after_the_time_given():
     clock = iter([0.0, 10.0, 10.0, 21.0, 21.0, 32.0])  # started; each level's end and the next one's beginning
-    monkeypatch.setattr("multitool.growth.time.perf_counter", lambda: next(clock))
-    steps = list(growths(WrittenOut(SMALL), seconds=30))
+    steps = list(growths(WrittenOut(SMALL), seconds=30, clock=lambda: next(clock)))
     assert [(step.depth, step.seconds, step.done) for step in steps] == [(1, 10, False), (2, 21, False)]
 
 
@@ -286,7 +285,7 @@ def test_tokens_are_spelled_from_their_texts():
     assert tree.token == ("<1>", "<2>", "<9>", "<2>", "<9>", "<9>", "<9>")
 
 
-def test_a_level_with_many_more_paths_is_expected_to_take_as_much_longer(monkeypatch):
+def test_a_level_with_many_more_paths_is_expected_to_take_as_much_longer():
     # 1 path, then 64, then 4,096: if the second level takes 1 s, the third is expected to take 64.
     def source():
         return WrittenOut(defaultdict(lambda: [(token, 1 / 64) for token in range(64)]))
@@ -296,8 +295,8 @@ def test_a_level_with_many_more_paths_is_expected_to_take_as_much_longer(monkeyp
 
     for seconds, depth in ((60, 2), (70, 3)):
         clock = seconds_at_each_look()
-        monkeypatch.setattr("multitool.growth.time.perf_counter", lambda clock=clock: next(clock))
-        *_, last = growths(source(), cutoff=1e-9, max_depth=3, max_nodes=10**6, ends=None, seconds=seconds)
+        limits = {"cutoff": 1e-9, "max_depth": 3, "max_nodes": 10**6, "ends": None, "seconds": seconds}
+        *_, last = growths(source(), **limits, clock=lambda clock=clock: next(clock))
         assert last.depth == depth
 
 

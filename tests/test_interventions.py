@@ -13,19 +13,27 @@ from tiny import N_ROWS, RunningSubject, random_sae, tiny_model
 
 from multitool.errors import UserError
 from multitool.model.ghost_prompt import ghost_prompt
-from multitool.model.interventions import Changes, Clamp, Injection, Interventions, Push, mean_residual_norm
-from multitool.model.passes import Continuations
+from multitool.model.interventions import (
+    AppliedInterventions,
+    Clamp,
+    Injection,
+    Interventions,
+    Push,
+    mean_residual_norm,
+)
+from multitool.model.passes import WHAT_FITS, Batches, Continuations
 from multitool.model.residual_stream import changed, model_layers, residuals
 from multitool.recipes.recipe import POSITIONS
 from multitool.store.encoder import load_encoder
 from multitool.store.folders import folder_sae
+from multitool.store.saes import load_sae
 from multitool.trees.growth import grow
 
 PROMPT = '"{ghost}" "'  # short, so that the random models look at the ghost
 DEPTH = 3
 CUTOFF = 8e-3
 D_MODEL = 32
-YARDSTICK = (5, 17, 40, 8, 99, 3, 250, 11, 12, 13)
+PROSE = (5, 17, 40, 8, 99, 3, 250, 11, 12, 13)
 HOOK, LATER = "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"
 HOOKS = ("hook_embed", "blocks.1.hook_resid_pre", HOOK)
 
@@ -44,8 +52,8 @@ def saes(tmp_path_factory):
 
 
 def weights_of(entry):
-    encoder = load_encoder(entry)
-    return encoder._sae.W_enc.detach(), encoder._sae.W_dec.detach()
+    sae = load_sae(entry)
+    return sae.W_enc, sae.W_dec
 
 
 @pytest.fixture
@@ -61,21 +69,23 @@ def ghost_row(subject: RunningSubject) -> torch.Tensor:
     return subject.space.centroid + subject.space.mean_distance * GHOST
 
 
-def grown(subject: RunningSubject, wanted: Interventions, encoder=None, *, cutoff=CUTOFF, begun=None):
+def grown(
+    subject: RunningSubject, wanted: Interventions, encoder=None, *, cutoff=CUTOFF, begun=None, batches=WHAT_FITS
+):
     prompt = prompt_of(subject)
     v = GHOST if wanted.injection else ghost_row(subject)
-    changes = Changes(subject.model, prompt, wanted, encoder)
-    source = Continuations(subject.model, prompt, v, 4, DEPTH, changes)
+    changes = AppliedInterventions(subject.model, prompt, wanted, encoder)
+    source = Continuations(subject.model, prompt, v, 4, DEPTH, changes, batches)
     steps = list(grow(source, cutoff=cutoff, max_depth=DEPTH, max_nodes=10_000, begun=begun))
     assert steps[-1].done
     return steps
 
 
 def norm_at(model, hook: str) -> float:
-    """Of the yardstick's tokens behind the first, those that are at most twice as long as the median."""
-    states = model(torch.tensor([YARDSTICK]), output_hidden_states=True).hidden_states
+    """Of the prose's tokens behind the first, those that are at most twice as long as the median."""
+    states = model(torch.tensor([PROSE]), output_hidden_states=True).hidden_states
     if hook == "hook_embed":
-        stream = model.get_input_embeddings()(torch.tensor([YARDSTICK]))
+        stream = model.get_input_embeddings()(torch.tensor([PROSE]))
     else:
         stream = states[int(hook.split(".")[1]) + hook.endswith("post")]
     norms = [float(row.norm()) for row in stream[0, 1:]]
@@ -125,18 +135,18 @@ def positions(subject: RunningSubject, where: str) -> range:
             "all": range(1000)}[where]
 
 
-def assert_is(subject, wanted, expected: PlainChanges, tolerance, encoder=None) -> None:
+def assert_is(subject, wanted, expected: PlainChanges, tolerance, encoder=None, batches=WHAT_FITS) -> None:
     everything = expected.tree(top_k=4, cutoff=CUTOFF, max_depth=DEPTH, ends=())
     cutoff = cutoff_after(everything, safe_cut(everything, len(everything) * 3 // 4, len(everything) - 1))
     nodes = trimmed(everything, cutoff)
     assert max(map(len, nodes)) > 1
-    found = grown(subject, wanted, encoder, cutoff=cutoff)
+    found = grown(subject, wanted, encoder, cutoff=cutoff, batches=batches)
     assert_same_tree(found[-1].tree, nodes, tolerance)
     untouched = dict(plain(subject, ghost=wanted.injection is None).next_tokens((), N_ROWS))
     changes = [abs(prob - untouched[token_id]) for token_id, prob in expected.next_tokens((), N_ROWS)]
     assert max(changes) > 5 * tolerance, "too little is changed to be seen"
     # Stopped and gone on with, it is the same.
-    again = grown(subject, wanted, encoder, cutoff=cutoff, begun=found[0].tree)
+    again = grown(subject, wanted, encoder, cutoff=cutoff, begun=found[0].tree, batches=batches)
     assert_same_tree(again[-1].tree, nodes, tolerance)
 
 
@@ -145,7 +155,7 @@ def test_steering_is_a_push_at_the_positions_that_are_meant(subject, where, tole
     expected = plain(subject)
     push = 0.8 * norm_at(subject.model, HOOK) * PUSH
     expected.change(HOOK, lambda row: row + push, positions(subject, where))
-    wanted = Interventions(pushes=(Push(HOOK, PUSH.numpy(), 0.8),), where=where, yardstick=YARDSTICK)
+    wanted = Interventions(pushes=(Push(HOOK, PUSH.numpy(), 0.8),), where=where, prose=PROSE)
     assert_is(subject, wanted, expected, tolerance)
 
 
@@ -157,7 +167,7 @@ def test_a_clamp_sets_one_activation_and_keeps_the_rest(subject, where, toleranc
     expected = plain(subject)
     # With biases of 0, an activation is max(0, x · W_enc[:, i]).
     expected.change(HOOK, lambda x: x + (target - (x @ W_enc[:, 2]).clamp(min=0)) * W_dec[2], positions(subject, where))
-    wanted = Interventions(clamp=Clamp(entry, 2, 0.5, 2 * target), where=where)
+    wanted = Interventions(clamp=Clamp(entry, entry.hook, 2, 0.5, 2 * target), where=where)
     assert_is(subject, wanted, expected, tolerance, load_encoder(entry))
 
 
@@ -174,7 +184,7 @@ def test_both_act_at_the_other_hooks_too_the_clamp_last(subject, hook, tolerance
     expected = plain(subject)
     expected.change(hook, edit, positions(subject, "all"))
     wanted = Interventions(
-        pushes=(Push(hook, PUSH.numpy(), 0.7),), clamp=Clamp(entry, 1, 1.0, norm), where="all", yardstick=YARDSTICK
+        pushes=(Push(hook, PUSH.numpy(), 0.7),), clamp=Clamp(entry, entry.hook, 1, 1.0, norm), where="all", prose=PROSE
     )
     assert_is(subject, wanted, expected, tolerance, load_encoder(entry))
 
@@ -186,12 +196,11 @@ def test_an_injected_vector_takes_the_ghosts_place_behind_its_layer(subject, lay
     injected = 1.3 * norm_at(subject.model, hook) * GHOST
     expected = plain(subject, ghost=False)
     expected.change(hook, lambda row: injected + (0 if replace else row), positions(subject, "ghost"))
-    wanted = Interventions(injection=Injection(layer, replace, 1.3), yardstick=YARDSTICK)
+    wanted = Interventions(injection=Injection(layer, replace, 1.3), prose=PROSE)
     assert_is(subject, wanted, expected, tolerance)
 
 
-def test_all_together_in_their_order_and_in_small_batches(subject, tolerance, saes, monkeypatch):
-    monkeypatch.setattr("multitool.continuations._MAX_BATCH", {"cpu": 2})
+def test_all_together_in_their_order_and_in_small_batches(subject, tolerance, saes):
     entry, norm = saes[HOOK], norm_at(subject.model, HOOK)
     W_enc, W_dec = weights_of(entry)
     expected = plain(subject, ghost=False)
@@ -199,17 +208,17 @@ def test_all_together_in_their_order_and_in_small_batches(subject, tolerance, sa
     expected.change(HOOK, lambda row: row + 0.6 * norm * PUSH, positions(subject, "all"))
     expected.change(HOOK, lambda x: x + (-norm - (x @ W_enc[:, 4]).clamp(min=0)) * W_dec[4], positions(subject, "all"))
     wanted = Interventions(
-        Injection(0, True, 1.0), (Push(HOOK, PUSH.numpy(), 0.6),), Clamp(entry, 4, -1.0, norm), "all", YARDSTICK
+        Injection(0, True, 1.0), (Push(HOOK, PUSH.numpy(), 0.6),), Clamp(entry, entry.hook, 4, -1.0, norm), "all", PROSE
     )
-    assert_is(subject, wanted, expected, tolerance, load_encoder(entry))
+    assert_is(subject, wanted, expected, tolerance, load_encoder(entry), Batches(max_paths=2))
 
 
 def test_several_ghosts_are_injected_each_into_its_own_row(subject):
     prompt, vs = prompt_of(subject), torch.stack([unit(1), unit(2), unit(3)])
-    wanted = Interventions(injection=Injection(1, True, 1.0), yardstick=YARDSTICK)
+    wanted = Interventions(injection=Injection(1, True, 1.0), prose=PROSE)
 
     def probabilities(vs):
-        changes = Changes(subject.model, prompt, wanted)
+        changes = AppliedInterventions(subject.model, prompt, wanted)
         found = Continuations(subject.model, prompt, vs, N_ROWS, DEPTH, changes).start()
         ids, probs = (column.reshape(-1, N_ROWS) for column in (found.token_id, found.prob))
         return np.take_along_axis(probs, ids.argsort(axis=1), axis=1)
@@ -220,7 +229,7 @@ def test_several_ghosts_are_injected_each_into_its_own_row(subject):
 
 
 def test_between_attention_and_mlp_the_change_goes_through_the_mlp_and_past_it(subject, architecture):
-    hook, ids = "blocks.1.hook_resid_mid", torch.tensor([YARDSTICK])
+    hook, ids = "blocks.1.hook_resid_mid", torch.tensor([PROSE])
     if architecture == "gpt_neox":
         with pytest.raises(UserError, match="no place between"), changed(subject.model, hook, lambda x: x):
             raise AssertionError("entered")
@@ -255,9 +264,9 @@ def test_the_mean_residual_norm_leaves_out_the_first_token_and_outliers():
 
 WANTED = {
     "plain": Interventions(),
-    "steered": Interventions(pushes=(Push(HOOK, PUSH.numpy(), 0.8),), where="all", yardstick=YARDSTICK),
-    "other way": Interventions(pushes=(Push(HOOK, PUSH.numpy(), -0.8),), where="all", yardstick=YARDSTICK),
-    "injected": Interventions(injection=Injection(1, True, 1.0), yardstick=YARDSTICK),
+    "steered": Interventions(pushes=(Push(HOOK, PUSH.numpy(), 0.8),), where="all", prose=PROSE),
+    "other way": Interventions(pushes=(Push(HOOK, PUSH.numpy(), -0.8),), where="all", prose=PROSE),
+    "injected": Interventions(injection=Injection(1, True, 1.0), prose=PROSE),
 }
 
 
@@ -291,7 +300,7 @@ def test_growths_at_once_in_threads_give_what_they_give_alone_and_leave_no_trace
 def test_a_pass_that_runs_while_another_threads_is_steered_is_not():
     """The meeting made certain: while the steered pass waits in its last layer, another runs the whole model."""
     model = tiny_model("llama")
-    ids = torch.tensor([YARDSTICK])
+    ids = torch.tensor([PROSE])
     with torch.no_grad():
         plain_logits = model(ids).logits
     with changed(model, LATER, lambda stream: stream + 5 * PUSH), torch.no_grad():

@@ -8,6 +8,7 @@ from test_architectures import DEPTH, ENDS, ghost_vector, grown
 from tiny import PROMPT, RunningSubject, tiny_subject
 
 from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.passes import WHAT_FITS, Batches
 from multitool.model.questions import path_log_probs
 from multitool.trees.tree import NO_TREE, Tree
 
@@ -19,8 +20,9 @@ def ghosts(subject: RunningSubject) -> torch.Tensor:
     return torch.stack([ghost_vector(subject, seed) for seed in range(1, 1 + N_GHOSTS)])
 
 
-def measured(subject: RunningSubject, tree: Tree) -> tuple[np.ndarray, np.ndarray]:
-    return path_log_probs(subject.model, ghost_prompt(subject, PROMPT, DEPTH), ghosts(subject), tree)
+def measured(subject: RunningSubject, tree: Tree, batches: Batches = WHAT_FITS) -> tuple[np.ndarray, np.ndarray]:
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
+    return path_log_probs(subject.model, prompt, ghosts(subject), tree, batches=batches)
 
 
 def plain_log_probs(subject: RunningSubject, v: torch.Tensor, tree: Tree) -> tuple[list[float], float]:
@@ -62,12 +64,10 @@ def test_under_its_own_ghost_a_tree_has_the_probabilities_it_was_grown_with(subj
     assert np.abs(other - own).max() > 0.5, "other ghosts must matter for this to be a test"
 
 
-@pytest.mark.parametrize(("name", "value"), [("_MAX_BATCH", {"cpu": 1}), ("_batch_bytes", lambda device: 1)])
-def test_the_size_of_batches_changes_nothing(subject, tolerance, monkeypatch, name, value):
+@pytest.mark.parametrize("batches", [Batches(max_paths=1), Batches(n_bytes=1)], ids=["paths", "bytes"])
+def test_the_size_of_batches_changes_nothing(subject, tolerance, batches):
     tree = grown(subject).tree
-    expected = measured(subject, tree)
-    monkeypatch.setattr(f"multitool.continuations.{name}", value)
-    for one_by_one, together in zip(measured(subject, tree), expected, strict=True):
+    for one_by_one, together in zip(measured(subject, tree, batches), measured(subject, tree), strict=True):
         np.testing.assert_allclose(one_by_one, together, atol=tolerance, rtol=1e-5)
 
 

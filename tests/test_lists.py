@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import random_sae, tiny_model, write_model
 
-from multitool.jobs.features import source_of
+from multitool.jobs.features import feature_source, resolve
 from multitool.jobs.local import scan_if_missing, token_table
 from multitool.jobs.token_table import TOKEN_COLUMNS
 from multitool.model.logit_lens import lens_logits
@@ -101,8 +101,9 @@ def test_a_list_of_no_words_has_its_columns_too(world, monkeypatch):
 def test_the_logit_lens_reads_the_direction_without_the_centroid(world, vector):
     recipe = VectorRecipe(**vars(world.vector) | vector)
     table = world.table(ListRecipe(measure="logit_lens", top=EVERYTHING), vector=recipe)
-    _, subject, source = source_of(world.library, recipe, None)
-    f, space = source.weights.encoder / source.weights.encoder.norm(), subject.space
+    target = resolve(world.library, recipe)
+    encoder, space = feature_source(target).weights.encoder, target.subject.space
+    f = encoder / encoder.norm()
     g = (1 - sum(recipe.pca)) * f + sum(w * p for w, p in zip(recipe.pca, space.components, strict=False))
     expected = lens_logits(world.model, (recipe.scale or space.mean_distance) * g[None])[0]
     assert column(table, "logit_lens") == pytest.approx(expected[column(table, "token_id")].tolist(), abs=1e-4)
@@ -129,7 +130,7 @@ def test_a_list_is_judged_by_its_own_order(world, measure, negative, words):
     table = world.table(
         ListRecipe(measure=measure, negative=negative, words=words, top=EVERYTHING), evidence=True
     )
-    _, _, source = source_of(world.library, world.vector, None, scan=True)
+    source = feature_source(resolve(world.library, world.vector), scan=True)
     judged = [row for row in table.rows if source.countable[row[2]]]
     fires = [row[-1] > 0 for row in judged]
     places = [place for place, one in enumerate(fires, 1) if one]
@@ -145,5 +146,5 @@ def test_a_list_by_logit_lens_has_the_activations_and_is_not_judged(world, monke
     table = world.table(ListRecipe(measure="logit_lens", top=EVERYTHING), evidence=True)
     assert [task.directions.shape for task in asked] == [(1, 32)], "no random directions are read"
     assert table.evidence.verdict == "not_applicable"
-    _, _, source = source_of(world.library, world.vector, None, scan=True)
+    source = feature_source(resolve(world.library, world.vector), scan=True)
     assert column(table, "activation") == pytest.approx(source.activations[column(table, "token_id")].tolist())

@@ -18,7 +18,7 @@ from multitool.jobs.local import definition_tree, token_table
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.folders import folder_sae
-from multitool.store.library import Library, _Kept
+from multitool.store.library import Library, _MadeOnce
 from multitool.store.models import load_model, load_subject
 from multitool.store.registry import demo_saes, find_sae
 from multitool.store.saes import load_sae, strongest_contexts
@@ -371,7 +371,7 @@ def test_a_tokenizer_without_a_fast_version_is_refused(copied_model):
     assert "no fast version" in refusal(load_whole, copied_model)
 
 
-@pytest.mark.parametrize("name", ["no such model", "/gone/folder", "./gone", "../x", "a/b/c", "x" * 300])
+@pytest.mark.parametrize("name", ["no such model", "/gone/folder", "./gone", "../gone", "a/b/c", "x" * 300])
 def test_a_model_that_is_nowhere_is_refused_by_name_with_what_could_be_there(name):
     message = refusal(load_subject, name)
     assert name[:60] in message
@@ -464,12 +464,12 @@ def test_one_model_is_kept_at_a_time_unless_more_are_asked_for(model_folder, cop
 
 
 def test_lists_and_vectors_run_no_model(saes, monkeypatch):
-    monkeypatch.setattr("multitool.library.load_model", None)
+    monkeypatch.setattr("multitool.store.library.load_model", None)
     token_table(library(allow_folder=True), VectorRecipe(sae=str(saes[0].folder), feature=0), ListRecipe())
 
 
 def test_what_two_ask_for_at_once_is_made_once_and_a_failure_is_told_to_both():
-    kept, made, both = _Kept(2), [], threading.Barrier(2)
+    kept, made, both = _MadeOnce(2), [], threading.Barrier(2)
 
     def make():
         made.append(1)
@@ -493,7 +493,7 @@ def test_what_two_ask_for_at_once_is_made_once_and_a_failure_is_told_to_both():
 
 
 def test_a_slow_load_does_not_hold_up_what_is_there_already(saes):
-    kept, waiting, go_on = _Kept(2), threading.Event(), threading.Event()
+    kept, waiting, go_on = _MadeOnce(2), threading.Event(), threading.Event()
     kept.get("there", lambda: 1)
     slow = threading.Thread(target=kept.get, args=("slow", lambda: (waiting.set(), go_on.wait(10))))
     slow.start()
@@ -515,7 +515,7 @@ def test_memory_that_does_not_suffice_is_said(model_folder, saes, monkeypatch, s
 
     kept = library(allow_folder=True)
     recipe = VectorRecipe(sae=str(saes[0].folder), feature=0)
-    monkeypatch.setattr("multitool.continuations.Continuations.start", full)
+    monkeypatch.setattr("multitool.model.passes.Continuations.start", full)
     assert "fewer nodes" in refusal(definition_tree, kept, recipe, TreeRecipe())
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
     message = refusal(load_model, "big", model_folder, "float32", "cpu")

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny import random_sae, write_sae
 
 from multitool.errors import UserError
-from multitool.store import encoder as loading_encoder
-from multitool.store.encoder import load_encoder
+from multitool.store import encoder as encoder_module
+from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.folders import folder_sae
 from multitool.store.registry import demo_saes, find_sae
 
@@ -88,7 +88,7 @@ def test_a_threshold_and_a_bias_in_the_head(tmp_path):
 @pytest.mark.parametrize("subtract", [True, False])
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_class_reads_as_in_sae_lens_whole_and_by_feature(tmp_path, kind, normalisation, subtract, monkeypatch):
+def test_every_class_reads_as_in_sae_lens_whole_and_by_feature(tmp_path, kind, normalisation, subtract):
     folder = write(tmp_path / "sae", kind, normalize_activations=normalisation, apply_b_dec_to_input=subtract)
     encoder = loaded(folder)
     expected = of_sae_lens(folder).encode(X).detach()
@@ -100,7 +100,7 @@ def test_every_class_reads_as_in_sae_lens_whole_and_by_feature(tmp_path, kind, n
         torch.testing.assert_close(encoder.encode_feature(X, feature), expected[:, feature])
     torch.testing.assert_close(encoder.encode_feature(X, [7, 2, 7]), expected[:, [7, 2, 7]])
     # In small parts too.
-    monkeypatch.setattr(loading_encoder, "_CHUNK_BYTES", 4 * 6 * D_SAE * 7)
+    encoder = replace(encoder, chunk_bytes=4 * 6 * D_SAE * 7)
     torch.testing.assert_close(encoder.encode(X), expected)
     torch.testing.assert_close(encoder.encode_feature(X, 4), expected[:, 4])
     assert encoder.unscaled == (normalisation == "expected_average_only_in")
@@ -116,7 +116,7 @@ def test_setting_a_feature_in_the_head(tmp_path):
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("kind", CLASSES)
-def test_setting_a_feature_changes_what_sae_lens_decodes(tmp_path, kind, normalisation, monkeypatch):
+def test_setting_a_feature_changes_what_sae_lens_decodes(tmp_path, kind, normalisation):
     folder = write(tmp_path / "sae", kind, normalize_activations=normalisation)
 
     def decoded(value: float | None):
@@ -129,7 +129,7 @@ def test_setting_a_feature_changes_what_sae_lens_decodes(tmp_path, kind, normali
     expected = decoded(2.5) - decoded(None)
     encoder = loaded(folder)
     torch.testing.assert_close(encoder.change_by_setting(X, 3, 2.5), expected, rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(loading_encoder, "_CHUNK_BYTES", 4 * 6 * D_SAE * 7)  # in small parts too
+    encoder = replace(encoder, chunk_bytes=4 * 6 * D_SAE * 7)  # in small parts too
     torch.testing.assert_close(encoder.change_by_setting(X, 3, 2.5), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -146,7 +146,7 @@ def test_an_sae_that_reads_texts_reads_every_residual_as_a_text_of_its_own():
 
     torch.manual_seed(0)
     sae = TemporalSAE(TemporalSAEConfig(d_in=8, d_sae=16, n_heads=2, n_attn_layers=1, bottleneck_factor=1))
-    encoder = loading_encoder.Encoder(demo_saes()[0], False, False, sae)
+    encoder = Encoder(demo_saes()[0], False, False, sae)
     expected = torch.stack([sae.encode(row[None, None])[0, 0] for row in X]).detach()
     torch.testing.assert_close(encoder.encode(X), expected)
     torch.testing.assert_close(encoder.encode_feature(X, 3), expected[:, 3])
@@ -196,7 +196,7 @@ def test_by_default_nothing_is_taken_off(tmp_path, more):
 def from_the_hub(name: str, folder, monkeypatch):
     """The SAE of the registry, with a folder in the place of what would be fetched."""
     entry = find_sae(name)
-    monkeypatch.setattr(loading_encoder, "fetch_sae", lambda entry, terms: folder.parent)
+    monkeypatch.setattr(encoder_module, "fetch_sae", lambda entry, download: folder.parent)
     return load_encoder(replace(entry, path=folder.name))
 
 
@@ -249,13 +249,13 @@ def test_threads_share_an_sae_that_notes_something_on_itself(tmp_path):
 
 def test_reading_one_feature_computes_that_one_alone(tmp_path, monkeypatch):
     encoder = loaded(write(tmp_path / "sae", "jumprelu"))
-    shapes, encode = [], loading_encoder._encode
+    shapes, encode = [], encoder_module._encode
 
     def noted(sae, *more):
         shapes.append(sae.cfg.d_sae)
         return encode(sae, *more)
 
-    monkeypatch.setattr(loading_encoder, "_encode", noted)
+    monkeypatch.setattr(encoder_module, "_encode", noted)
     encoder.encode_feature(X, 3)
     assert shapes == [1]
 
@@ -321,7 +321,7 @@ def test_too_little_memory_is_told_as_that(tmp_path, monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr(loading_encoder, "_from_disk", full)
+    monkeypatch.setattr(encoder_module, "_from_disk", full)
     assert "does not fit into the memory" in refusal(folder)
 
 

@@ -50,7 +50,7 @@ def test_the_names_are_there_and_drawing_waits_until_it_is_used():
         "slow = {'matplotlib', 'gradio', 'transformers', 'sae_lens', 'sklearn', 'pandas'}\n"
         "assert not slow & sys.modules.keys(), slow & sys.modules.keys()\n"
         "from multitool import *\n"
-        "assert Picture.__module__ == 'multitool.draw' and 'matplotlib' in sys.modules\n"
+        "assert Picture.__module__ == 'multitool.pictures.figure' and 'matplotlib' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     with pytest.raises(AttributeError, match="no attribute 'picture'"):

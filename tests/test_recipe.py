@@ -1,6 +1,10 @@
 """Every value that cannot be is refused before any work, with its name, itself and what is valid."""
 
+import inspect
 import math
+import pickle
+from dataclasses import MISSING, FrozenInstanceError, asdict, replace
+from typing import get_args
 
 import pytest
 from tiny import tiny_subject
@@ -10,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from multitool.errors import UserError
 from multitool.model.ghost_prompt import ghost_prompt
 from multitool.recipes.directions import DIRECTIONS
+from multitool.recipes.fields import recipe_fields
 from multitool.recipes.recipe import DEFAULT_PROMPT, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, closing_quote
 
 NAN, INF = math.nan, math.inf
@@ -267,6 +272,58 @@ def test_the_quote_that_closes_is_the_partner_of_the_one_left_open(prompt, quote
 def test_a_very_long_value_is_not_repeated_whole(recipe, name):
     value = " " * 100_000 if name == "sae" else "x" * 100_000
     assert name in refusal(recipe, **{name: value})
+
+
+# How fields are declared
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "sentence"),
+    [
+        (vector, {"sae": 5}, "sae is 5; name one as RELEASE/SAE_ID, e.g. demo/hook_embed."),
+        (vector, {"feature": -1}, "feature is -1; it must be a whole number from 0 up."),
+        (vector, {"weights": "both"},
+         "weights is 'both'; valid are encoder, decoder, mix, vocabulary, mapped, tokens, random, centroid."),
+        (vector, {"encoder_share": 2}, "encoder_share is 2; it must be a number from 0 to 1."),
+        (vector, {"tokens": 5}, "tokens is 5; it must be a text, e.g. king - man + woman."),
+        (vector, {"centroid": 1}, "centroid is 1; it must be true or false."),
+        (vector, {"scale": 0}, "scale is 0; it must be a number above 0 and at most 1e6."),
+        (vector, {"pca": 0.2}, "pca is 0.2; it must be a list of component weights, e.g. [0.2, 0.1]."),
+        (vector, {"pca": [0.1, "x"]}, "a weight in pca is 'x'; it must be a number within ±1e6."),
+        (TreeRecipe, {"answer": 5}, "answer is 5; it must be a text, how the assistant's answer begins."),
+        (TreeRecipe, {"top_k": 1e300}, "top_k is 1e+300; it must be a whole number from 0 to 100."),
+        (TreeRecipe, {"cutoff": 2}, "cutoff is 2; it must be a number between 0 and 1 (both excluded), e.g. 5e-5."),
+        (TreeRecipe, {"clamp": NAN}, "clamp is nan; it must be a number within ±100."),
+        (TreeRecipe, {"inject_layer": -2}, "inject_layer is -2; it must be a whole number from -1 to 1000."),
+        (TreeRecipe, {"inject_mode": None}, "inject_mode is None; valid are replace, add."),
+    ],
+)
+def test_what_is_said_of_a_value_follows_from_the_type_and_range_of_its_field(recipe, settings, sentence):
+    assert refusal(recipe, **settings) == sentence
+
+
+def test_a_field_is_offered_by_name_type_default_and_help():
+    sae, feature, weights, *_, scale, pca = recipe_fields(VectorRecipe)
+    assert (sae.name, sae.type, sae.default) == ("sae", str, MISSING)
+    assert (feature.type, scale.type, pca.type) == (int | str, float, tuple[float, ...])
+    assert weights.default is None and get_args(weights.type) == tuple(DIRECTIONS)
+    for kind in (VectorRecipe, TreeRecipe, ListRecipe):
+        for field in recipe_fields(kind):
+            assert field.help and not field.help.endswith(".")
+            if field.default is not MISSING:
+                assert getattr(kind, field.name) == field.default, "the default is the class's attribute"
+
+
+def test_a_recipe_is_a_frozen_dataclass_of_plain_values():
+    recipe = vector(pca=[1], scale=2)
+    assert hash(recipe) == hash(replace(recipe)) and replace(recipe) == recipe != replace(recipe, scale=3)
+    assert vector(**asdict(recipe)) == recipe == pickle.loads(pickle.dumps(recipe))
+    with pytest.raises(FrozenInstanceError):
+        recipe.scale = 1
+    with pytest.raises(TypeError, match="feature"):
+        VectorRecipe(sae="demo/hook_embed")
+    # What help() shows.
+    assert str(inspect.signature(ListRecipe)).startswith("(*, exponent: float = 1.4, top: int = 100, measure: Literal[")
 
 
 # What only a model can tell

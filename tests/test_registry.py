@@ -20,10 +20,9 @@ from safetensors.torch import save_file
 from tiny import random_sae, write_sae
 
 from multitool.errors import UserError
-from multitool.store import registry
 from multitool.store.demo_model import DEMO_MODEL
-from multitool.store.entries import SERVED_KINDS, SaeEntry
-from multitool.store.folders import folder_sae
+from multitool.store.entries import SERVED_KINDS, SaeEntry, registry_facts
+from multitool.store.folders import folder_sae, read_cfg
 from multitool.store.registry import (
     LOCAL_SAES_VARIABLE,
     allowed,
@@ -31,9 +30,9 @@ from multitool.store.registry import (
     find_sae,
     models,
     operator_saes,
-    registry_saes,
     saes,
 )
+from multitool.store.registry_file import registry_saes
 
 # sae-lens' conversion_func of every loader that serves SAEs on the residual stream; None is its own format.
 LOADERS = (
@@ -184,7 +183,9 @@ def test_the_number_of_features_agrees_with_the_loaders_that_know_it_without_a_d
 
 
 def test_of_every_model_it_is_known_whether_it_needs_a_licence():
-    assert {entry.model for entry in served_from_the_hub()} == set(registry._NEEDS_LICENCE)
+    gated, free = (set(registry_facts()["models"][kind]) for kind in ("gated", "free"))
+    assert {entry.model for entry in served_from_the_hub()} == gated | free
+    assert not gated & free
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_pickles_are_what_sae_lens_reads_with_torch_load():
     loaders = dict(re.findall(r'"(\w+)": (\w+),', table))
     assert len(loaders) >= 15
     reads_pickles = {name for name, function in loaders.items() if "torch.load(" in body[function]}
-    assert reads_pickles == registry._PICKLE_LOADERS
+    assert reads_pickles == set(registry_facts()["pickle_loaders"])
     for entry in registry_saes().values():
         assert entry.pickled == ((entry.loader or "sae_lens") in reads_pickles)
     assert sum(entry.pickled for entry in served_from_the_hub()) >= 1_385
@@ -464,15 +465,15 @@ def test_a_long_limit_is_named_in_part():
 # What is not served
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("mlp_out", "the output of an MLP layer"),
-        ("attn_out", "the output of an attention layer"),
-        ("attn_z", "attention heads before their output projection"),
-        ("transcoder", "transcoder"),
-    ],
-)
+REASONS = {
+    "mlp_out": "the output of an MLP layer",
+    "attn_out": "the output of an attention layer",
+    "attn_z": "attention heads before their output projection",
+    "transcoder": "the input of an MLP layer (a transcoder)",
+}
+
+
+@pytest.mark.parametrize(("kind", "reason"), REASONS.items())
 def test_what_is_not_on_the_residual_stream_is_refused_with_the_reason(kind, reason):
     entry = next(entry for entry in registry_saes().values() if entry.kind == kind)
     message = refusal(entry.name)
@@ -487,7 +488,7 @@ def test_every_release_that_is_not_served_is_refused_with_its_reason():
     for entry in one_of_each.values():
         message = refusal(entry.name)
         assert f"SAE {entry.name} was trained on " in message
-        assert registry._KIND_IN_WORDS[entry.kind] in message
+        assert REASONS[entry.kind] in message
 
 
 def test_a_refusal_names_releases_of_the_same_model_that_are_served():
@@ -590,8 +591,8 @@ def test_the_operators_folders_are_served_by_name(tmp_path, monkeypatch):
 def test_the_operators_folders_are_read_again_only_where_they_changed(tmp_path, monkeypatch):
     folders = [random_sae(tmp_path / name, d_model=4) for name in ("one", "two")]
     monkeypatch.setenv(LOCAL_SAES_VARIABLE, ":".join(map(str, folders)))
-    read, read_cfg = [], registry.read_cfg
-    monkeypatch.setattr(registry, "read_cfg", lambda folder: read.append(folder) or read_cfg(folder))
+    read = []
+    monkeypatch.setattr("multitool.store.folders.read_cfg", lambda folder: read.append(folder) or read_cfg(folder))
     assert operator_saes() == operator_saes()
     assert read == folders
     path = folders[0] / "cfg.json"
@@ -695,7 +696,7 @@ def test_odd_values_in_a_configuration_do_no_harm(tmp_path, cfg):
 
 def test_listing_everything_imports_no_model_library_and_no_page():
     code = (
-        "import sys; from multitool.registry import find_sae, models, saes; assert len(models()) > 30; "
+        "import sys; from multitool.store.registry import find_sae, models, saes; assert len(models()) > 30; "
         "assert len([(e.facts(), e.hub_files, e.pickled) for e in saes('', ('*',))]) > 4000; "
         "find_sae('gpt2-small-res-jb/blocks.8.hook_resid_pre'); "
         "print(sorted({'sae_lens', 'transformers', 'transformer_lens', 'gradio', 'matplotlib'} & set(sys.modules)))"

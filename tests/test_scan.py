@@ -25,7 +25,6 @@ HOOK = "blocks.1.hook_resid_post"
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(scan._BATCH, "cpu", 100)
     return tmp_path / "cache"
 
 
@@ -42,11 +41,12 @@ def folder(tmp_path):
 
 
 def task(folder: Path, hook: str = HOOK, *, model: str = "tiny/llama", bos_id: int | None = 0, dtype: str = "float32"):
-    return scan_task(model, folder, hook, n_tokens=N_ROWS, d_model=32, bos_id=bos_id, dtype=dtype)
+    whole = scan_task(model, folder, hook, n_tokens=N_ROWS, d_model=32, bos_id=bos_id, dtype=dtype)
+    return replace(whole, batch=100)
 
 
-def scanned(model, a_task):
-    *_, last = scan_vocabulary(model, a_task)
+def scanned(model, a_task, **limit):
+    *_, last = scan_vocabulary(model, a_task, **limit)
     assert last == N_ROWS
     return open_scan(a_task)
 
@@ -184,9 +184,8 @@ def test_a_damaged_scan_is_none_and_made_again(llama, folder, damage):
     assert close(open_scan(a_task).residuals(0, N_ROWS), by_hand(llama, HOOK, 0))
 
 
-def test_several_who_scan_the_same_at_once_do_not_harm_it(llama, folder, monkeypatch):
-    monkeypatch.setitem(scan._BATCH, "cpu", 20)
-    a_task, failures, start = task(folder), [], threading.Barrier(4)
+def test_several_who_scan_the_same_at_once_do_not_harm_it(llama, folder):
+    a_task, failures, start = replace(task(folder), batch=20), [], threading.Barrier(4)
 
     def work():
         try:
@@ -280,23 +279,22 @@ def test_a_file_in_the_scans_place_is_told(llama, folder):
     assert "SAE_MULTITOOL_CACHE" in refusal(scan_vocabulary, llama, a_task)
 
 
-def test_the_scans_used_longest_ago_make_room(llama, folder, monkeypatch):
+def test_the_scans_used_longest_ago_make_room(llama, folder):
     tasks = [task(folder, f"blocks.{layer}.hook_resid_{place}") for layer in range(2) for place in ("pre", "post")]
-    monkeypatch.setattr(scan, "MAX_BYTES", 3.5 * N_ROWS * (32 * 2 + 4))
+    limit = 3.5 * N_ROWS * (32 * 2 + 4)
     for age, a_task in zip((300, 400, 200), tasks[:3], strict=True):
-        scanned(llama, a_task)
+        scanned(llama, a_task, max_bytes=limit)
         for file in a_task.path.iterdir():
             os.utime(file, (file.stat().st_atime, file.stat().st_mtime - age))
     open_scan(tasks[1])  # used: now the first is the oldest
-    scanned(llama, tasks[3])
+    scanned(llama, tasks[3], max_bytes=limit)
     assert [open_scan(a_task) is not None for a_task in tasks] == [False, True, True, True]
 
 
-def test_a_scan_that_is_larger_than_the_limit_is_made_all_the_same_and_never_deletes_itself(llama, folder, monkeypatch):
-    monkeypatch.setattr(scan, "MAX_BYTES", 10)
+def test_a_scan_that_is_larger_than_the_limit_is_made_all_the_same_and_never_deletes_itself(llama, folder):
     a_task = task(folder)
-    next(scan_vocabulary(llama, a_task))
-    assert scanned(llama, a_task) is not None
+    next(scan_vocabulary(llama, a_task, max_bytes=10))
+    assert scanned(llama, a_task, max_bytes=10) is not None
 
 
 def test_a_scan_that_is_deleted_while_it_is_read_stays_readable(llama, folder):
@@ -321,11 +319,10 @@ def test_a_hook_that_the_model_does_not_have_is_told(llama, folder):
     assert "numbered 0 to 2" in refusal(scan_vocabulary, llama, task(folder, "blocks.7.hook_resid_post"))
 
 
-def test_a_large_cache_of_the_beginning_makes_small_batches(llama, folder, monkeypatch):
+def test_a_large_cache_of_the_beginning_makes_small_batches(llama, folder):
     row_bytes = 3 * 2 * 2 * 8 * 4  # layers, keys and values, heads, entries, bytes
-    monkeypatch.setattr(scan, "_BATCH_BYTES", 150 * row_bytes)
-    monkeypatch.setitem(scan._BATCH, "cpu", 512)
-    assert list(scan_vocabulary(llama, task(folder))) == [0, 150, 300, N_ROWS]
+    a_task = replace(task(folder), batch=None, batch_bytes=150 * row_bytes)
+    assert list(scan_vocabulary(llama, a_task)) == [0, 150, 300, N_ROWS]
 
 
 def test_a_model_folder_and_the_demo_give_a_task(demo_library, tokenizer, tmp_path):
@@ -355,6 +352,6 @@ def test_on_the_demo_model_the_cached_beginning_changes_nothing(demo_library, ca
     assert close(found, plain, 1e-4)
     # And half precision on disk costs no more than it must.
     small = replace(a_task, n_tokens=n)
-    scan._make_place(small)
+    scan._make_place(small, scan.MAX_BYTES)
     scan._write(small, 0, found)
     assert close(open_scan(small).residuals(0, n), found, 5e-4)

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from multitool.errors import UserError
-from multitool.page.settings import Settings, read_settings
+from multitool.page.settings import ServerSettings, read_settings
 
 SPACE = {"SPACE_ID": "me/space"}
 ZEROGPU = SPACE | {"SPACES_ZERO_GPU": "true"}
+SETTABLE = {field.name for field in fields(ServerSettings)} - {"on_space", "zero_gpu"}
 
 
 def test_on_a_persons_own_machine_nothing_is_limited_but_what_the_machine_can_bear():
     settings = read_settings({})
-    assert settings == Settings()
+    assert settings == ServerSettings()
     assert (settings.on_space, settings.zero_gpu) == (False, False)
     assert (settings.seconds, settings.max_model_bytes, settings.allow) == (None, None, ())
 
@@ -41,16 +42,16 @@ def test_every_variable_is_read():
         "MAX_PROMPT": "50", "SECONDS": "9", "QUEUE": "4", "CONCURRENCY": "5",
     }  # fmt: skip
     settings = read_settings(ZEROGPU | {f"SAE_MULTITOOL_{name}": value for name, value in values.items()})
-    assert settings == Settings(
+    assert settings == ServerSettings(
         on_space=True, zero_gpu=True, sae="demo/hook_embed", feature=7,
         allow=("gemma-2b-res-jb", "model:openai-community/gpt2"), max_model_gb=2.5, models=3, dtype="bfloat16",
         device="cpu", max_nodes=99, max_prompt=50, seconds=9, queue=4, concurrency=5,
     )
-    assert {name.lower() for name in values} == {field.name for field in fields(Settings)} - {"on_space", "zero_gpu"}
+    assert {name.lower() for name in values} == SETTABLE
 
 
 def test_an_empty_variable_is_none():
-    assert read_settings({"SAE_MULTITOOL_QUEUE": " ", "SAE_MULTITOOL_SAE": ""}) == Settings()
+    assert read_settings({"SAE_MULTITOOL_QUEUE": " ", "SAE_MULTITOOL_SAE": ""}) == ServerSettings()
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,8 @@ def test_an_empty_variable_is_none():
         ("MAX_MODEL_GB", "nan", "above 0"),
         ("FEATURE", "-1", "from 0"),
         ("SECONDS", "1.5", "a whole number"),
+        ("DTYPE", "float64", "valid are float32, bfloat16, float16"),
+        ("DEVICE", "gpu", "valid are auto, cpu, cuda"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_its_variable_and_what_is_valid(name, value, valid):
@@ -74,6 +77,5 @@ def test_a_value_that_cannot_be_is_named_with_its_variable_and_what_is_valid(nam
 
 def test_every_variable_is_documented():
     guide = (Path(__file__).parents[1] / "docs" / "deploying.md").read_text(encoding="utf-8")
-    for field in fields(Settings):
-        if field.name not in ("on_space", "zero_gpu"):
-            assert f"`SAE_MULTITOOL_{field.name.upper()}`" in guide
+    for name in SETTABLE:
+        assert f"`SAE_MULTITOOL_{name.upper()}`" in guide

@@ -13,7 +13,16 @@ from safetensors.torch import load_file, save_file
 from tiny import N_ROWS, tiny_model, write_model, write_sae
 
 from multitool.errors import UserError
-from multitool.jobs.features import compared, feature_sources, missing_scan, resolved, source_of, vectors_of
+from multitool.jobs.features import (
+    Resolved,
+    compared,
+    feature_source,
+    feature_sources,
+    missing_scan,
+    resolve,
+    vectors_of,
+    with_weights,
+)
 from multitool.jobs.local import scan_if_missing, token_table
 from multitool.jobs.token_table import TokenTable
 from multitool.model.residual_stream import residuals
@@ -41,6 +50,9 @@ class World:
 
     def recipe(self, hook: str, feature: int, **settings) -> VectorRecipe:
         return VectorRecipe(sae=self.saes[hook], feature=feature, **settings)
+
+    def resolved(self, hook: str, feature: int, **settings) -> Resolved:
+        return resolve(self.library, self.recipe(hook, feature, **settings))
 
     def table(self, hook: str, feature: int, weights: str, measure: str = "score") -> TokenTable:
         recipe = self.recipe(hook, feature, weights=weights)
@@ -117,8 +129,8 @@ def test_a_feature_of_one_token_lists_that_token_alone_by_activation(world, hook
 @pytest.mark.parametrize("hook", HOOKS)
 def test_its_vocabulary_direction_points_at_the_tokens_embedding_whatever_the_layer(world, hook):
     world.table(hook, ONE, "vocabulary")
-    _, subject, source = source_of(world.library, world.recipe(hook, ONE, weights="vocabulary"), None)
-    space = subject.space
+    target = world.resolved(hook, ONE, weights="vocabulary")
+    source, space = feature_source(target), target.subject.space
     assert torch.cosine_similarity(source.weights.vocabulary, space.E[TOKEN] - space.centroid, dim=0) > 0.99
     assert source.strongest_ids.tolist() == [TOKEN]
 
@@ -173,23 +185,22 @@ def test_a_list_that_has_nothing_to_do_with_what_fires_is_not_to_be_trusted(worl
 
 def test_the_scan_is_missing_until_it_is_done(world, monkeypatch, tmp_path):
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path))
-    library = world.library
     for hook in HOOKS:
-        recipe = world.recipe(hook, ONE, weights="vocabulary")
-        task = missing_scan(library, recipe)
+        target = world.resolved(hook, ONE, weights="vocabulary")
+        task = missing_scan(target)
         assert (task.hook, task.n_tokens, task.bos_id) == (hook, N_ROWS, 0)
-        assert missing_scan(library, world.recipe(hook, ONE, weights="mapped")) == task
-        assert missing_scan(library, world.recipe(hook, ONE, weights="mix"), always=True) == task
-        *_, done = library.do(task)
+        assert missing_scan(world.resolved(hook, ONE, weights="mapped")) == task
+        assert missing_scan(world.resolved(hook, ONE, weights="mix"), always=True) == task
+        *_, done = world.library.do(task)
         assert done == N_ROWS
-        assert missing_scan(library, recipe) is None
-        assert missing_scan(library, recipe, always=True) is None
+        assert missing_scan(target) is None
+        assert missing_scan(target, always=True) is None
 
 
 def test_directions_of_the_saes_own_weights_need_no_scan(world, monkeypatch, tmp_path):
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path))
     for weights in (None, "encoder", "decoder", "mix"):
-        assert missing_scan(world.library, world.recipe("hook_embed", ONE, weights=weights)) is None
+        assert missing_scan(world.resolved("hook_embed", ONE, weights=weights)) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -205,14 +216,16 @@ def test_the_vocabulary_cannot_be_used_before_it_is_scanned(world, monkeypatch, 
 
 def test_a_feature_that_is_not_there_is_refused_before_any_scan(world):
     with pytest.raises(UserError, match="feature is 4; .* has 4 features"):
-        missing_scan(world.library, world.recipe("hook_embed", 4, weights="vocabulary"))
+        world.resolved("hook_embed", 4, weights="vocabulary")
 
 
 def test_a_recipe_without_weights_gets_those_that_suit_its_sae(world):
-    assert resolved(world.library, world.recipe("hook_embed", ONE)).weights == "encoder"
-    assert resolved(world.library, VectorRecipe(sae="demo/blocks.1.hook_resid_post", feature=0)).weights == "vocabulary"
+    assert with_weights(world.library, world.recipe("hook_embed", ONE)).weights == "encoder"
+    assert with_weights(
+        world.library, VectorRecipe(sae="demo/blocks.1.hook_resid_post", feature=0)
+    ).weights == "vocabulary"
     named = world.recipe("hook_embed", ONE, weights="mix")
-    assert resolved(world.library, named) is named
+    assert with_weights(world.library, named) is named
 
 
 def sources(world, hook: str = "hook_embed"):
@@ -256,7 +269,7 @@ def test_each_kind_of_direction_says_what_it_was_made_from(world):
 
 
 def test_what_has_nothing_of_a_feature_is_compared_with_others_by_the_weights_that_suit(world):
-    own = world.recipe("hook_embed", ONE, weights="mix", pca=(0.1,))
-    assert compared(world.library, own) is own
-    tokens = world.recipe("hook_embed", ONE, weights="tokens", tokens="#5", pca=(0.1,))
-    assert compared(world.library, tokens) == world.recipe("hook_embed", ONE, weights="encoder", pca=(0.1,))
+    own = world.resolved("hook_embed", ONE, weights="mix", pca=(0.1,))
+    assert compared(own) is own
+    tokens = world.resolved("hook_embed", ONE, weights="tokens", tokens="#5", pca=(0.1,))
+    assert compared(tokens).recipe == world.recipe("hook_embed", ONE, weights="encoder", pca=(0.1,))

@@ -10,17 +10,16 @@ from plain_recursion import as_paths, assert_same_tree
 from tiny import PROMPT, random_sae, tiny_model, write_model, write_sae
 
 from multitool.errors import UserError
-from multitool.jobs import steering
-from multitool.jobs.local import check_tree, definition_tree, scan_if_missing
-from multitool.jobs.steering import interventions, known_maximum, scans_for_clamp, typical_maximum, yardstick
-from multitool.jobs.tree import prepare_continuation
+from multitool.jobs.features import Resolved, resolve
+from multitool.jobs.local import check_tree, definition_tree, finish, scan_if_missing
+from multitool.jobs.steering import interventions, known_maximum, prose, scan_for_clamp, typical_maximum
+from multitool.jobs.tree import continuation_job
 from multitool.model.interventions import Interventions
 from multitool.pictures.figure import render
-from multitool.recipes.captions import changes
+from multitool.recipes.captions import interventions_told
 from multitool.recipes.links import query, recipes_of
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
-from multitool.store.saes import Context
 from multitool.trees.document import DefinitionTree, read_tree
 
 HOOK = "blocks.0.hook_resid_post"
@@ -36,11 +35,14 @@ class World:
     def vector(self, feature: int = 2, **settings) -> VectorRecipe:
         return VectorRecipe(sae=self.sae, feature=feature, **({"weights": "encoder"} | settings))
 
+    def resolved(self, **settings) -> Resolved:
+        return resolve(self.library, self.vector(**settings))
+
     def tree(self, recipe: TreeRecipe, **settings) -> DefinitionTree:
         return definition_tree(self.library, self.vector(**settings), recipe)
 
     def wanted(self, recipe: TreeRecipe, **settings) -> Interventions | None:
-        return interventions(self.library, self.vector(**settings), recipe)
+        return interventions(self.resolved(**settings), recipe)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_the_push_is_along_the_unit_decoder_direction_at_the_saes_hook(world):
 
 def test_of_several_features_each_is_pushed_by_its_weight_and_none_is_clamped(world):
     several = replace(world.vector(), feature="2*0.5 - 3")
-    first, second = interventions(world.library, several, STEERED).pushes
+    first, second = interventions(resolve(world.library, several), STEERED).pushes
     decoder = world.library.sae(world.library.find(world.sae)).W_dec
     assert (first.strength, second.strength) == (0.25, -0.5)
     for push, row in ((first, decoder[2]), (second, decoder[3])):
@@ -109,15 +111,14 @@ def test_the_centroid_alone_cannot_be_injected_but_steered(world):
 
 
 def test_the_typical_maximum_is_that_of_kept_contexts_or_of_the_scan(world, demo_library):
-    recipe = VectorRecipe(sae="demo/hook_embed", feature=927)
-    assert not scans_for_clamp(demo_library, recipe, TreeRecipe(clamp=1))
-    sae, subject = demo_library.load(demo_library.find(recipe.sae))
-    contexts = json.loads((sae.entry.folder / "contexts.json").read_text())["features"][927]
-    assert typical_maximum(demo_library, sae, subject, 927) == max(activation for *_, activation in contexts) > 0
+    demo = resolve(demo_library, VectorRecipe(sae="demo/hook_embed", feature=927))
+    assert not scan_for_clamp(demo, TreeRecipe(clamp=1))
+    contexts = json.loads((demo.sae.entry.folder / "contexts.json").read_text())["features"][927]
+    assert typical_maximum(demo) == max(activation for *_, activation in contexts) > 0
 
     clamped = replace(PLAIN, clamp=2.0)
-    assert scans_for_clamp(world.library, world.vector(), clamped)
-    assert not scans_for_clamp(world.library, world.vector(), PLAIN)
+    assert scan_for_clamp(world.resolved(), clamped)
+    assert not scan_for_clamp(world.resolved(), PLAIN)
     scan_if_missing(world.library, world.vector(), always=True)
     wanted = world.wanted(clamped).clamp
     sae, subject = world.library.load(world.library.find(world.sae))
@@ -172,7 +173,7 @@ def test_a_recipe_goes_through_json_and_link_and_grows_the_same_again(world):
 def test_a_steered_tree_that_was_stopped_is_grown_on(world):
     whole = world.tree(ALL)
     first = replace(whole, tree=whole.tree.select(whole.tree.depth == 1), complete=False)
-    *_, last = world.library.do(prepare_continuation(world.library, first).task)
+    last = finish(continuation_job(world.library, first), world.library)
     assert_same_tree(last.tree, as_paths(whole.tree))
 
 
@@ -199,34 +200,37 @@ def paths(document: DefinitionTree) -> list[list[int]]:
 
 def test_title_and_figure_tell_what_was_done(world):
     tree = world.tree(ALL)
-    told = changes(tree.settings)
+    told = interventions_told(tree.settings)
     assert told == [
         "added behind layer 1", "steered by 0.5 mean residual norms at every token, the tree's own too",
         "clamped to 0.5 × its typical maximum at every token, the tree's own too",
     ]
-    assert changes({}) == changes(world.tree(PLAIN).settings) == []
+    assert interventions_told({}) == interventions_told(world.tree(PLAIN).settings) == []
     svg = render(tree, ["svg"])["svg"].decode()
     assert "added behind layer 1" in svg
     assert "2 mean residual norms × encoder weights" in svg
     assert "distance from centroid" not in svg
     # A file from elsewhere may say anything.
-    assert changes({"inject_layer": "x", "steer_strength": "<b>", "clamp": [1], "steer_at": {}})
+    assert interventions_told({"inject_layer": "x", "steer_strength": "<b>", "clamp": [1], "steer_at": {}})
 
 
-def test_a_features_maximum_is_known_from_contexts_or_a_scan_and_else_not(world, monkeypatch):
-    sae, subject = world.library.load(world.library.find(world.sae))
+def test_a_features_maximum_is_known_from_contexts_or_a_scan_and_else_not(world, monkeypatch, tmp_path):
     monkeypatch.setattr(world.library, "scan", lambda *_: None)
-    assert known_maximum(world.library, sae, subject, 2) is None  # neither is there, and none is made
-    monkeypatch.setattr(steering, "strongest_contexts", lambda *_: [
-        Context(before="", token="a", after="", activation=activation) for activation in (2.0, 3.5)
-    ])
-    assert known_maximum(world.library, sae, subject, 2) == 3.5
-    monkeypatch.setattr(steering, "strongest_contexts", lambda *_: [Context("", "a", "", 0.0)])
-    assert known_maximum(world.library, sae, subject, 2) is None  # it never fires
+    assert known_maximum(world.resolved()) is None  # neither is there, and none is made
+
+    def kept(name: str, *activations: float) -> float | None:
+        """Of an SAE with contexts in which feature 2 fires so."""
+        folder = random_sae(tmp_path / name, 32, 30, hook=HOOK, model=world.library.find(world.sae).model)
+        contexts = [["", "a", "", activation] for activation in activations]
+        (folder / "contexts.json").write_text(json.dumps({"features": [[], [], contexts]}), encoding="utf-8")
+        return known_maximum(resolve(world.library, VectorRecipe(sae=str(folder), feature=2)))
+
+    assert kept("fires", 2.0, 3.5) == 3.5
+    assert kept("silent", 0.0) is None  # it never fires
 
 
-def test_the_yardstick_begins_with_what_stands_before_a_text(world):
+def test_the_prose_begins_with_what_stands_before_a_text(world):
     subject = world.library.subject(world.library.find(world.sae).model)
-    ids = yardstick(subject)
+    ids = prose(subject)
     assert ids[0] == subject.bos_id
     assert len(ids) > 50

@@ -10,7 +10,7 @@ from gradio_client import Client
 from gradio_client.utils import apply_diff
 from test_growth import WrittenOut, random_table
 
-from multitool.page import endpoints as ui_endpoints
+from multitool.page.endpoints import streamed
 from multitool.trees.document import DefinitionTree
 from multitool.trees.growth import grow
 
@@ -35,27 +35,25 @@ def whole(seed: int) -> DefinitionTree:
 
 @pytest.fixture(scope="module")
 def client():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ui_endpoints, "_picture", lambda document: None)  # drawing is not what is tried here
+    def stream(seed: int) -> tuple[dict | None, dict]:
+        # Drawing is not what is tried here.
+        yield from streamed(["Loading …", *growing(seed)], picture=lambda document: None)
 
-        def stream(seed: int) -> tuple[dict | None, dict]:
-            yield from ui_endpoints._streamed(["Loading …", *growing(seed)])
-
-        with gr.Blocks() as page:
-            gr.api(stream, api_name="stream", concurrency_limit=8)
-        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
-        yield Client(url, verbose=False)
-        page.close()
+    with gr.Blocks() as page:
+        gr.api(stream, api_name="stream", concurrency_limit=8)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    yield Client(url, verbose=False)
+    page.close()
 
 
 def test_a_hundred_settings_stream_to_their_whole_trees(client):
-    def streamed(seed: int) -> list[dict]:
+    def answered(seed: int) -> list[dict]:
         job = client.submit(seed, api_name="/stream")
         job.result()
         return [tree for _, tree in job.outputs()]
 
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(streamed, range(N_SETTINGS)))
+        answers = list(threads.map(answered, range(N_SETTINGS)))
     shrunken = 0
     for seed, trees in enumerate(answers):
         grown = [document.to_dict() for document in growing(seed)]
@@ -69,7 +67,7 @@ def test_a_hundred_settings_stream_to_their_whole_trees(client):
 
 
 def test_without_an_empty_tree_in_between_gradio_would_damage_some():
-    """Should this fail, Gradio has mended its differences, and ``_streamed`` need not work round them any more."""
+    """Should this fail, Gradio has mended its differences, and ``streamed`` need not work round them any more."""
 
     def damaged(seed: int) -> bool:
         trees = [document.to_dict() for document in growing(seed)]

@@ -10,12 +10,13 @@ import torch
 from tiny import random_sae, tiny_model, write_model
 
 from multitool.errors import UserError
-from multitool.jobs.candidates import GRID, INJECTED, PUBLISHED, RANDOM, settings_for
-from multitool.jobs.local import definition_tree, scan_if_missing, suggest, try_features
+from multitool.jobs import trials
+from multitool.jobs.candidates import GRID, INJECTED, PUBLISHED, RANDOM, Candidate, candidates_for
+from multitool.jobs.local import definition_tree, finish, scan_if_missing, suggest, try_features
 from multitool.jobs.study import Study
-from multitool.jobs.suggest import Suggestion
+from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.trials import Figures, Trial
-from multitool.recipes.recipe import Setting, TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 
 TREE = TreeRecipe(cutoff=0.02, max_depth=4)
@@ -44,10 +45,15 @@ def figures(**known) -> Figures:
     return Figures(**plain | known)
 
 
-def trial(feature: int, setting: Setting, judged: float, choosing: float | None = None, **known) -> Trial:
+def trial(feature: int, candidate: Candidate, judged: float, choosing: float | None = None, **known) -> Trial:
     scores = judged if choosing is None else choosing, judged
     halves = [figures(found=score, list_average_precision=score) for score in scores]
-    return Trial(feature, setting, *halves, known.get("text_rank"), known.get("self_similarity", 0.0))
+    return Trial(feature, candidate, *halves, known.get("text_rank"), known.get("self_similarity", 0.0))
+
+
+def tried(library: Library, recipe: VectorRecipe, features, candidates) -> list[Trial]:
+    parts = try_features(library, recipe, features, TREE, candidates=candidates)
+    return [trial for part in parts for trial in part]
 
 
 ENCODER, DECODER = PUBLISHED
@@ -59,9 +65,9 @@ def test_the_grid_holds_the_published_settings_and_nothing_twice():
     assert RANDOM not in GRID
 
 
-def test_a_settings_recipe_has_the_scale_in_the_models_units(library, recipe):
+def test_a_candidates_recipe_has_the_scale_in_the_models_units(library, recipe):
     _, subject = library.load(library.find(recipe.sae))
-    doubled = Setting("decoder", 2.0, (0.2,)).of(recipe, subject)
+    doubled = Candidate("decoder", 2.0, (0.2,)).of(recipe, subject)
     assert doubled == replace(recipe, weights="decoder", scale=2 * subject.space.mean_distance, pca=(0.2,))
     assert ENCODER.of(recipe, subject).scale is None, "the usual scale stays the usual scale"
 
@@ -84,13 +90,13 @@ def test_one_half_chooses_and_the_other_is_shown(recipe):
 def test_a_suggestion_has_every_setting_and_says_which_is_best(library, recipe):
     found = suggest(library, recipe, TREE)
     sae, subject = library.load(library.find(recipe.sae))
-    assert {trial.setting for trial in found.trials} == set(settings_for(sae.entry, subject)) > set(GRID)
+    assert {trial.candidate for trial in found.trials} == set(candidates_for(sae.entry, subject)) > set(GRID)
     chosen_by = [trial.choosing.score for trial in found.trials]
     assert chosen_by == sorted(chosen_by, reverse=True)
-    assert found.recipe.weights == found.best.setting.weights
-    assert str(found.best.setting) in found.sentence
+    assert found.recipe.weights == found.best.candidate.weights
+    assert str(found.best.candidate) in found.sentence
     assert all(len(row) == len(found.columns) for row in found.rows)
-    assert found.tree == found.best.setting.growth(TREE)
+    assert found.tree == found.best.candidate.growth(TREE)
     definition_tree(library, found.recipe, found.tree)  # it can be followed
 
 
@@ -100,21 +106,21 @@ def test_injections_are_tried_where_an_sae_reads_behind_a_layer_and_one_is_left_
     def of_layers(n_layers: int | None):
         return SimpleNamespace(n_layers=n_layers)
 
-    assert settings_for(entry, of_layers(1)) == GRID
-    assert settings_for(entry, of_layers(None)) == settings_for(entry, of_layers(30)) == (*GRID, *INJECTED)
-    some = settings_for(entry, of_layers(3))[len(GRID):]  # behind layers 0 and 1 there is one left
-    assert some == tuple(setting for setting in INJECTED if setting.inject_layer <= 1)
-    assert settings_for(replace(entry, kind="embed", layer=None), of_layers(30)) == GRID
-    assert all(setting.inject_layer >= 0 and not setting.pca for setting in INJECTED)
+    assert candidates_for(entry, of_layers(1)) == GRID
+    assert candidates_for(entry, of_layers(None)) == candidates_for(entry, of_layers(30)) == (*GRID, *INJECTED)
+    some = candidates_for(entry, of_layers(3))[len(GRID):]  # behind layers 0 and 1 there is one left
+    assert some == tuple(candidate for candidate in INJECTED if candidate.inject_layer <= 1)
+    assert candidates_for(replace(entry, kind="embed", layer=None), of_layers(30)) == GRID
+    assert all(candidate.inject_layer >= 0 and not candidate.pca for candidate in INJECTED)
 
 
-INJECTED_HERE = Setting("decoder", inject_layer=0)
+INJECTED_HERE = Candidate("decoder", inject_layer=0)
 
 
-def test_an_injected_settings_recipes_are_the_plain_vector_and_a_growth_that_injects_it(library, recipe):
+def test_an_injected_candidates_recipes_are_the_plain_vector_and_a_growth_that_injects_it(library, recipe):
     _, subject = library.load(library.find(recipe.sae))
     assert INJECTED_HERE.of(recipe, subject) == replace(recipe, weights="decoder")
-    added = Setting("decoder", inject_layer=0, inject_mode="add", inject_scale=2.0)
+    added = Candidate("decoder", inject_layer=0, inject_mode="add", inject_scale=2.0)
     assert added.growth(TREE) == replace(TREE, inject_layer=0, inject_mode="add", inject_scale=2.0)
     grown = INJECTED_HERE.growth(replace(added.growth(TREE), clamp=1.0))
     assert (grown.inject_layer, grown.inject_mode, grown.inject_scale) == (0, "replace", 1.0)
@@ -133,9 +139,7 @@ def test_an_injected_trial_reads_the_definitions_of_the_injected_tree(library, r
             yield part
 
     monkeypatch.setattr(library, "do", noted)
-    plain, injected = (
-        trial for part in try_features(library, recipe, TREE, [1], [DECODER, INJECTED_HERE]) for trial in part
-    )
+    plain, injected = tried(library, recipe, [1], [DECODER, INJECTED_HERE])
     (_, _), (first, (embedded,)), (second, (put_in,)) = asked  # the controls, and a task for each place
     assert first.growth.interventions is None
     assert second.growth.interventions.injection.layer == 0
@@ -147,12 +151,8 @@ def test_an_injected_trial_reads_the_definitions_of_the_injected_tree(library, r
     assert injected.judged.list_average_precision == plain.judged.list_average_precision
 
 
-def test_what_is_suggested_with_an_injection_tells_it(library, recipe, monkeypatch):
-    from multitool.jobs import suggest as module
-
-    monkeypatch.setattr(module, "GRID", (INJECTED_HERE,))
-    monkeypatch.setattr(module, "INJECTED", ())
-    found = suggest(library, recipe, TREE)
+def test_what_is_suggested_with_an_injection_tells_it(library, recipe):
+    found = finish(suggest_job(library, recipe, TREE, candidates=(INJECTED_HERE,)), library)
     assert found.tree == replace(TREE, inject_layer=0)
     assert found.to_dict()["growth"] == {"inject_layer": 0, "inject_mode": "replace", "inject_scale": 1.0}
     assert found.to_dict()["trials"][0]["inject_layer"] == 0
@@ -161,24 +161,23 @@ def test_what_is_suggested_with_an_injection_tells_it(library, recipe, monkeypat
 
 
 def test_a_table_tells_an_injection_in_short():
-    added = Setting("decoder", inject_layer=1, inject_mode="add", inject_scale=3.0)
+    added = Candidate("decoder", inject_layer=1, inject_mode="add", inject_scale=3.0)
     study = Study([trial(0, added, 0.2), trial(0, ENCODER, 0.1)])
     assert [row[study.columns.index("injected")] for row in study.rows] == ["layer 1, +3 ×", ""]
 
 
 def test_trials_are_the_same_one_by_one_and_together(library, recipe):
-    settings = [ENCODER, INJECTED_HERE, Setting("vocabulary", 0.7), RANDOM]
-    together = [trial for part in try_features(library, recipe, TREE, [1, 5], settings) for trial in part]
-    alone = [trial for i in (1, 5) for part in try_features(library, recipe, TREE, [i], settings) for trial in part]
-    tried = [(trial.feature, trial.setting) for trial in together]
-    assert tried == [(i, setting) for i in (1, 5) for setting in settings]
+    candidates = [ENCODER, INJECTED_HERE, Candidate("vocabulary", 0.7), RANDOM]
+    together = tried(library, recipe, [1, 5], candidates)
+    alone = [trial for i in (1, 5) for trial in tried(library, recipe, [i], candidates)]
+    assert [(trial.feature, trial.candidate) for trial in together] == [(i, one) for i in (1, 5) for one in candidates]
     for one, other in zip(together, alone, strict=True):
         assert one.judged.rank == other.judged.rank
         assert one.judged.score == pytest.approx(other.judged.score, abs=1e-4)
 
 
 def test_random_directions_score_at_chance(library, recipe):
-    study = Study([trial for part in try_features(library, recipe, TREE, range(40), [RANDOM]) for trial in part])
+    study = Study(tried(library, recipe, range(40), [RANDOM]))
     _, low, high = study.mean(RANDOM, "AUROC")
     assert low < 0.5 + 0.05
     assert high > 0.5 - 0.05
@@ -198,7 +197,7 @@ def test_a_study_compares_feature_by_feature():
     assert study.mean(DECODER, "score")[0] == pytest.approx(0.4)
     mean, low, high = study.difference(DECODER, ENCODER, "score")  # on features 0 and 1
     assert (mean, low, high) == pytest.approx((0.2, 0.2, 0.2))
-    assert study.settings[0] == ENCODER
+    assert study.candidates[0] == ENCODER
     assert [row[study.columns.index("features")] for row in study.rows] == [3, 2]
 
 
@@ -207,7 +206,7 @@ def test_a_study_chooses_for_each_feature_by_its_choosing_half():
         trial(0, ENCODER, judged=0.2, choosing=0.9), trial(0, DECODER, judged=0.8, choosing=0.1),
         trial(1, ENCODER, judged=0.2, choosing=0.1), trial(1, DECODER, judged=0.8, choosing=0.9),
     ])
-    assert [found.setting for found in study.chosen_each()] == [ENCODER, DECODER]
+    assert [found.candidate for found in study.chosen_each()] == [ENCODER, DECODER]
 
 
 def test_what_nobody_could_measure_is_left_out():
@@ -221,20 +220,18 @@ def test_what_nobody_could_measure_is_left_out():
 
 def test_a_feature_that_is_not_there_is_refused(library, recipe):
     with pytest.raises(UserError, match="feature is 40"):
-        list(try_features(library, recipe, TREE, [40], [ENCODER]))
+        tried(library, recipe, [40], [ENCODER])
 
 
 def test_the_tokens_that_fire_a_feature_most_count_for_no_setting(library, recipe, monkeypatch):
     """Whatever a setting says: on those tokens neither its definitions nor its list are judged."""
-    from multitool.jobs import suggest as module
-
     seen = []
     monkeypatch.setattr(
-        module, "strongest", lambda fires, text, used: seen.append(used) or np.zeros(fires.shape[1])
+        trials, "strongest", lambda fires, text, used: seen.append(used) or np.zeros(fires.shape[1])
     )
     counted = []
-    monkeypatch.setattr(module, "average_precision", lambda fit, fires: counted.append(fires) or 0.0)
-    list(try_features(library, recipe, TREE, [1], [ENCODER]))
+    monkeypatch.setattr(trials, "average_precision", lambda fit, fires: counted.append(fires) or 0.0)
+    tried(library, recipe, [1], [ENCODER])
     entry = library.find(recipe.sae)
     scan = library.scan(entry, library.subject(entry.model))
     fires = library.activations(entry, scan, [1])[1:300, 0]  # those that texts are made of

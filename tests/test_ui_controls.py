@@ -13,7 +13,7 @@ from multitool.page.feature_choice import _evidence, known_of_feature
 from multitool.page.growth_controls import growth_controls, tree_values
 from multitool.page.opening import DEMO, Opening
 from multitool.page.recipe_controls import check_shows, filled, recipes_shown, values_shown
-from multitool.page.settings import Settings
+from multitool.page.settings import ServerSettings
 from multitool.page.suggest_tab import _best_values
 from multitool.page.vector_controls import _of_model, _suitable, _weights_help, vector_recipe, vector_values
 from multitool.recipes.directions import DIRECTIONS
@@ -197,7 +197,7 @@ def test_recipes_fill_the_controls_and_are_read_from_them_by_name():
 
 def test_every_field_of_a_tree_has_its_control():
     class Service:
-        settings = Settings()
+        settings = ServerSettings()
 
     with gr.Blocks():
         controls = growth_controls(Service(), Opening(DEMO, find_sae(DEMO.sae)))

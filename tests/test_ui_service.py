@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from multitool.errors import UserError
-from multitool.jobs import suggest as suggestion
-from multitool.jobs import tree as engine
-from multitool.jobs.features import recipe_vector, resolved
+from multitool.jobs.candidates import GRID, Candidate
+from multitool.jobs.features import recipe_vector, resolve
+from multitool.jobs.local import token_table
+from multitool.jobs.steps import Prepare
 from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask
 from multitool.page.service import Service
-from multitool.page.settings import Settings
+from multitool.page.settings import ServerSettings
 from multitool.recipes.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.scans import ScanTask
 from multitool.trees.document import DefinitionTree
@@ -32,7 +33,7 @@ def grown(demo_library):
         tasks.append(task)
         yield from demo_library.do(task)
 
-    return tasks, Service(demo_library, Settings(), work)
+    return tasks, Service(demo_library, ServerSettings(), work)
 
 
 def documents(answers) -> list[DefinitionTree]:
@@ -42,7 +43,8 @@ def documents(answers) -> list[DefinitionTree]:
 def test_the_same_request_again_does_not_reach_the_model(grown):
     tasks, service = grown
     *_, first = service.trees(RAIN, SMALL)
-    assert list(service.trees(RAIN, TreeRecipe(cutoff=2e-2))) == [first]
+    again, = service.trees(RAIN, TreeRecipe(cutoff=2e-2))
+    assert again.to_json() == first.to_json()
     assert len(tasks) == 1
     list(service.trees(RAIN, TreeRecipe(cutoff=3e-2)))
     assert len(tasks) == 2
@@ -59,7 +61,7 @@ def test_several_prompts_are_asked_in_one_go_each_within_the_limits(grown):
 
     def refusal(prompts, **settings) -> str:
         with pytest.raises(UserError) as refused:
-            list(Service(service.library, Settings(**settings), None).trees_of_prompts(RAIN, prompts))
+            list(Service(service.library, ServerSettings(**settings), None).trees_of_prompts(RAIN, prompts))
         return str(refused.value)
 
     assert refusal([]) == "There are 0 prompts; give 1 to 8 in one go."
@@ -91,9 +93,14 @@ def test_what_was_grown_on_from_somebodys_file_is_not_given_to_others(grown):
     assert len(honest.tree) > len(from_forged.tree)
 
 
-def test_only_so_many_trees_are_kept(grown, monkeypatch):
-    tasks, service = grown
-    monkeypatch.setattr(service._trees, "_size", 2)
+def test_only_so_many_trees_are_kept(demo_library):
+    tasks = []
+
+    def work(task):
+        tasks.append(task)
+        yield from demo_library.do(task)
+
+    service = Service(demo_library, ServerSettings(), work, trees_kept=2)
     for cutoff in (2e-2, 3e-2, 4e-2):
         list(service.trees(RAIN, TreeRecipe(cutoff=cutoff)))
     list(service.trees(RAIN, TreeRecipe(cutoff=4e-2)))
@@ -110,7 +117,7 @@ def test_only_so_many_trees_are_kept(grown, monkeypatch):
     ],
 )
 def test_a_limit_is_checked_before_anything_is_loaded(tree, limit):
-    service = Service(None, Settings(max_nodes=100, max_prompt=50), None)
+    service = Service(None, ServerSettings(max_nodes=100, max_prompt=50), None)
     with pytest.raises(UserError, match=limit):
         next(service.trees(RAIN, tree))
 
@@ -125,13 +132,12 @@ def slow(monkeypatch):
         progress=lambda entry: next(progress, ""),
     )
 
-    def prepare(*_, **__):
-        arrived.wait(20)
-        return SimpleNamespace(task=None, table=lambda: "the table")
+    def list_job(*_, **__):
+        yield Prepare(lambda: arrived.wait(20))
+        return "the table"
 
-    monkeypatch.setattr(engine, "prepare_list", prepare)
-    monkeypatch.setattr("multitool.ui_service._POLL_SECONDS", 0.01)
-    return Service(library, Settings(), None), arrived
+    monkeypatch.setattr("multitool.page.service.list_job", list_job)
+    return Service(library, ServerSettings(), None, poll_seconds=0.01), arrived
 
 
 def test_who_waits_is_told_how_far_it_is(slow):
@@ -169,11 +175,11 @@ def test_a_list_by_the_logit_lens_waits_for_a_gpu_and_is_that_of_the_library(dem
         tasks.append(task)
         yield from demo_library.do(task)
 
-    service = Service(demo_library, Settings(zero_gpu=True), work)
+    service = Service(demo_library, ServerSettings(zero_gpu=True), work)
     recipe = ListRecipe(top=5, measure="logit_lens", negative=True)
     *words, table = service.table(RAIN, recipe, evidence=True)
     assert "Waiting for a GPU …" in words
-    plain = engine.token_table(demo_library, RAIN, recipe)
+    plain = token_table(demo_library, RAIN, recipe)
     assert [row[1] for row in table.rows] == [row[1] for row in plain.rows] and table.settings == plain.settings
     assert [row[-2] for row in table.rows] == pytest.approx([row[-1] for row in plain.rows], rel=1e-5)
     assert table.evidence.verdict == "not_applicable"
@@ -186,7 +192,9 @@ def test_a_logit_lens_without_a_gpu_says_so(demo_library):
         yield
 
     with pytest.raises(UserError, match="No GPU"):
-        list(Service(demo_library, Settings(), work).table(RAIN, ListRecipe(measure="logit_lens")))
+        list(Service(demo_library, ServerSettings(), work).table(RAIN, ListRecipe(measure="logit_lens")))
+
+
 # ── The vector alone ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -196,15 +204,14 @@ def test_a_vector_follows_the_controls_where_everything_is_in_memory(grown, monk
     usual = service.vector(RAIN)
     assert usual.distance_from_centroid == pytest.approx(usual.mean_token_distance, rel=1e-4)
     # A moved scale or component makes the direction not again.
-    monkeypatch.setattr("multitool.ui_service.recipe_heading", None)
+    monkeypatch.setattr("multitool.page.service.recipe_heading", None)
     assert service.vector(replace(RAIN, scale=3.5)).distance_from_centroid == pytest.approx(3.5, rel=1e-4)
     mixed = replace(RAIN, pca=(0.3, -0.2))
-    _, plain = recipe_vector(service.library, resolved(service.library, mixed))
-    assert torch.equal(service.vector(mixed).v, plain.v)
+    assert torch.equal(service.vector(mixed).v, recipe_vector(resolve(service.library, mixed)).v)
 
 
 def test_no_vector_is_loaded_or_scanned_for(demo_library, fresh_cache):
-    service = Service(demo_library, Settings(), None)
+    service = Service(demo_library, ServerSettings(), None)
     assert service.vector(VectorRecipe(sae="gemma-2b-res-jb/blocks.6.hook_resid_post", feature=1)) is None
     assert service.vector(replace(RAIN, feature="1 + gpt2-small-res-jb/blocks.0.hook_resid_pre:1")) is None
     assert service.vector(replace(RAIN, weights="vocabulary")) is None
@@ -221,7 +228,7 @@ SCANNING = "Scanning the vocabulary (once for this model and layer)"
 def fresh_cache(demo_library, monkeypatch, tmp_path):
     """Scans go to a cache where there are none yet."""
     demo_library.subject(demo_library.find("demo/hook_embed").model)  # its files stay where they are
-    monkeypatch.setattr("multitool.scan.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("multitool.store.scans.cache_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -242,8 +249,7 @@ def test_a_list_that_needs_a_scan_waits_for_it_and_the_next_does_not(grown, fres
     assert len(tasks) == 1
 
 
-def test_visitors_at_once_share_one_scan(demo_library, fresh_cache, monkeypatch):
-    monkeypatch.setattr("multitool.ui_service._POLL_SECONDS", 0.01)
+def test_visitors_at_once_share_one_scan(demo_library, fresh_cache):
     tasks, waiting = [], threading.Event()
 
     def work(task):
@@ -252,7 +258,7 @@ def test_visitors_at_once_share_one_scan(demo_library, fresh_cache, monkeypatch)
             yield done
             waiting.wait(20)  # until the other one waits
 
-    service = Service(demo_library, Settings(), work)
+    service = Service(demo_library, ServerSettings(), work, poll_seconds=0.01)
     first = service.table(RAIN, ListRecipe(top=5), evidence=True)
     next(word for word in first if word.startswith(SCANNING))
     second = service.table(RAIN, ListRecipe(top=7), evidence=True)
@@ -274,7 +280,7 @@ def test_a_scan_that_is_left_is_gone_on_with_by_the_next(demo_library, fresh_cac
             raise UserError("The GPU was taken away.")
 
     tasks: list = []
-    service = Service(demo_library, Settings(), work)
+    service = Service(demo_library, ServerSettings(), work)
     with pytest.raises(UserError, match="taken away"):
         list(service.table(RAIN, ListRecipe(top=5), evidence=True))
     left = service.table(RAIN, ListRecipe(top=5), evidence=True)
@@ -317,7 +323,7 @@ def test_answers_that_did_not_come_are_not_kept(demo_library):
             raise UserError("No GPU is to be had.")
         yield from demo_library.do(task)
 
-    service = Service(demo_library, Settings(), work)
+    service = Service(demo_library, ServerSettings(), work)
     *_, tree = service.trees(RAIN, SMALL)
     with pytest.raises(UserError, match="No GPU"):
         list(service.checked(tree))
@@ -328,11 +334,11 @@ def test_answers_that_did_not_come_are_not_kept(demo_library):
 def test_only_a_tree_within_the_limits_is_checked(grown):
     tasks, service = grown
     *_, tree = service.trees(RAIN, SMALL)
-    small = Service(service.library, Settings(max_nodes=3, max_prompt=1000), None)
+    small = Service(service.library, ServerSettings(max_nodes=3, max_prompt=1000), None)
     with pytest.raises(UserError, match="at most 3. Trim it first"):
         list(small.checked(tree))
     longer = DefinitionTree(**vars(tree) | {"settings": tree.settings | {"prompt": '"{ghost}" ' + "x" * 1000}})
-    roomy = Service(service.library, Settings(max_prompt=1000), None)
+    roomy = Service(service.library, ServerSettings(max_prompt=1000), None)
     with pytest.raises(UserError, match="at most 1000"):
         list(roomy.checked(longer))
 
@@ -354,10 +360,11 @@ def test_a_text_that_is_empty_or_too_long_is_not_read(grown, text, said):
     assert not tasks
 
 
-def test_settings_are_suggested(grown):
+def test_settings_are_suggested(grown, monkeypatch):
+    monkeypatch.setattr("multitool.jobs.suggest.candidates_for", lambda *_: GRID[:5])
     _, service = grown
     *words, found = service.suggestion(RAIN, TreeRecipe())
-    assert any(word.startswith("Settings tried: ") for word in words)
+    assert any(word.startswith("ServerSettings tried: ") for word in words)
     assert found.recipe.feature == 927
     assert len(found.rows[0]) == len(found.columns)
 
@@ -366,16 +373,16 @@ def test_settings_with_an_injection_are_asked_in_a_task_of_their_own_that_can_go
     grown, monkeypatch
 ):
     tasks, service = grown
-    settings = (suggestion.Setting("encoder"), suggestion.Setting("decoder", inject_layer=1))
-    monkeypatch.setattr(suggestion, "settings_for", lambda *_: settings)
+    candidates = (Candidate("encoder"), Candidate("decoder", inject_layer=1))
+    monkeypatch.setattr("multitool.jobs.suggest.candidates_for", lambda *_: candidates)
     *words, found = service.suggestion(RAIN, TreeRecipe())
-    assert [word for word in words if word.startswith("Settings tried")] == [
-        "Settings tried: 1 of 2", "Settings tried: 2 of 2",
+    assert [word for word in words if word.startswith("ServerSettings tried")] == [
+        "ServerSettings tried: 1 of 2", "ServerSettings tried: 2 of 2",
     ]  # fmt: skip
-    plain, injected, _ = (task for task in tasks if isinstance(task, AskTask))
+    _, plain, injected = (task for task in tasks if isinstance(task, AskTask))
     assert (plain.growth.interventions, injected.growth.interventions.injection.layer) == (None, 1)
     assert pickle.loads(pickle.dumps(injected)).growth.v.shape == (1, 576)
-    assert {trial.setting for trial in found.trials} == set(settings)
+    assert {trial.candidate for trial in found.trials} == set(candidates)
     before = len(tasks)
     *_, again = service.suggestion(RAIN, TreeRecipe())
     assert len(tasks) == before and again.rows == found.rows, "the answers are kept"

@@ -23,7 +23,7 @@ def weights(encoder=(3.0, 4.0), decoder=(0.0, 5.0)) -> FeatureWeights:
 
 
 def feature_vector(weights: FeatureWeights, space: EmbeddingSpace, *, kind: str, encoder_share=0.5, **place):
-    return placed(feature_heading(weights, space, kind, encoder_share), space, **place)
+    return placed(feature_heading(vars(weights).__getitem__, space, kind, encoder_share), space, **place)
 
 
 def v(**settings) -> list[float]:
@@ -94,10 +94,15 @@ def test_a_negative_weight_lengthens_the_direction():
     assert v(kind="decoder", pca=[-1.0]) == pytest.approx([1 - 2, 1 + 4])
 
 
-def test_without_weights_for_components_none_are_computed():
+def test_without_weights_for_components_none_are_computed(monkeypatch):
+    def compute(*_):
+        raise AssertionError("components were computed")
+
+    monkeypatch.setattr("multitool.vectors.embedding.principal_components", compute)
     space = EmbeddingSpace(SPACE.E)
     feature_vector(weights(), space, kind="encoder")
-    assert "components" not in space._kept
+    with pytest.raises(AssertionError, match="were computed"):
+        feature_vector(weights(), space, kind="encoder", pca=[0.5])
     assert mix_components(torch.tensor([1.0, 2.0]), torch.empty(0, 2), []).tolist() == [1, 2]
 
 

@@ -13,7 +13,7 @@ from plain_recursion import PlainRecursion, assert_same_tree
 from tiny import PROMPT, random_sae, tiny_model, write_model
 
 from multitool.errors import UserError
-from multitool.jobs.features import FeatureSource, missing_scan, recipe_vector, vector_of
+from multitool.jobs.features import FeatureSource, missing_scan, recipe_vector, resolve, vector_of
 from multitool.jobs.local import check_tree, definition_tree, scan_if_missing, suggest, token_table
 from multitool.model.ghost_prompt import ghost_prompt
 from multitool.model.subject import tokens_meant
@@ -21,7 +21,7 @@ from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recip
 from multitool.store.library import Library
 from multitool.trees.document import read_tree
 from multitool.trees.growth import grow
-from multitool.vectors.vector import FeatureWeights, random_row
+from multitool.vectors.vector import FeatureVector, FeatureWeights, random_row
 
 FEATURE = 3
 D = 32  # of the tiny models
@@ -218,6 +218,10 @@ def layers(architecture, subject, tmp_path_factory):
     return library, [str(sae) for sae in saes]
 
 
+def vector_by(library: Library, settings: VectorRecipe) -> FeatureVector:
+    return recipe_vector(resolve(library, settings))
+
+
 @pytest.mark.parametrize("weights", ["encoder", "decoder", "mix"])
 @pytest.mark.parametrize("across", [False, True], ids=["one layer", "two layers"])
 def test_several_features_with_weights(subject, layers, weights, across):
@@ -230,18 +234,18 @@ def test_several_features_with_weights(subject, layers, weights, across):
         encoder, decoder = unit(rows.encoder.tolist()), unit(rows.decoder.tolist())
         shares = {"encoder": (1, 0), "decoder": (0, 1), "mix": (0.3, 0.7)}[weights]
         f = added(f, unit(added(scaled(encoder, shares[0]), decoder, shares[1])), weight)
-    found, vector = recipe_vector(library, settings)
-    assert found is subject
-    assert vector.v.tolist() == pytest.approx(plain_vector(subject, unit(f), settings), abs=1e-4)
+    target = resolve(library, settings)
+    assert target.subject is subject
+    assert recipe_vector(target).v.tolist() == pytest.approx(plain_vector(subject, unit(f), settings), abs=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@pytest.mark.parametrize("architecture", ["llama"], scope="session")
 def test_several_features_that_cannot_be_mixed(layers, tmp_path):
     library, (one, other) = layers
 
     def refused(feature: str, said: str, **more) -> None:
         with pytest.raises(UserError, match=said):
-            recipe_vector(library, VectorRecipe(sae=one, **{"feature": feature, "weights": "encoder"} | more))
+            vector_by(library, VectorRecipe(sae=one, **{"feature": feature, "weights": "encoder"} | more))
 
     refused("1 - 1", "directions that they mix cancel")
     refused("1*0", "directions that they mix cancel")
@@ -252,11 +256,11 @@ def test_several_features_that_cannot_be_mixed(layers, tmp_path):
     refused(f"1 + {foreign}:2", "term of local/foreign, which belongs to gpt2, and local/layer-0")
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@pytest.mark.parametrize("architecture", ["llama"], scope="session")
 def test_a_tiny_weight_is_a_weight(layers):
     library, (one, _) = layers
-    alone = recipe_vector(library, VectorRecipe(sae=one, feature=1, weights="encoder"))[1]
-    tiny_weight = recipe_vector(library, VectorRecipe(sae=one, feature="1*1e-9", weights="encoder"))[1]
+    alone = vector_by(library, VectorRecipe(sae=one, feature=1, weights="encoder"))
+    tiny_weight = vector_by(library, VectorRecipe(sae=one, feature="1*1e-9", weights="encoder"))
     assert torch.allclose(tiny_weight.v, alone.v, atol=1e-5)
 
 
@@ -287,30 +291,35 @@ def test_features_of_two_layers_by_their_scans_and_the_tree_from_its_json(tiny, 
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path / "cache"))
     other = random_sae(tmp_path / "other", d_model=D, model=model, hook="blocks.1.hook_resid_post", seed=3)
     settings = VectorRecipe(sae=sae, feature=f"1 - {other}:2*0.5", weights="vocabulary")
-    first = missing_scan(library, settings)
+    target = resolve(library, settings)
+    first = missing_scan(target)
     scanned = []
     scan_if_missing(library, settings, report=lambda done, total: scanned.append(done == total))
     assert (first.hook, scanned.count(True)) == ("blocks.0.hook_resid_post", 2)
-    assert missing_scan(library, settings) is None
+    assert missing_scan(target) is None
 
     def alone(sae, feature):
-        return recipe_vector(library, VectorRecipe(sae=str(sae), feature=feature, weights="vocabulary"))[1].direction
+        return vector_by(library, VectorRecipe(sae=str(sae), feature=feature, weights="vocabulary")).direction
 
     expected = unit(added(alone(sae, 1).tolist(), alone(other, 2).tolist(), -0.5))
-    assert recipe_vector(library, settings)[1].direction.tolist() == pytest.approx(expected, abs=1e-5)
+    assert recipe_vector(target).direction.tolist() == pytest.approx(expected, abs=1e-5)
     tree = definition_tree(library, settings, SMALL)
     assert tree.settings["feature"] == f"1*1.0 + {other}:2*-0.5"
     assert replace(recipes(read_tree(tree.to_json()).settings)[0], scale=None) == settings
     assert len(token_table(library, settings, ListRecipe(top=5)).rows) == 5
 
 
-def test_scans_of_several_layers_that_are_too_large_together_are_not_begun(tiny, tmp_path, monkeypatch):
+def test_scans_of_several_layers_that_are_too_large_together_are_not_begun(tiny, tmp_path):
     library, sae = tiny
     other = random_sae(tmp_path / "other", d_model=D, model=library.find(sae).model, hook="blocks.1.hook_resid_post")
-    monkeypatch.setattr("multitool.sources.MAX_BYTES", 30_000)  # one takes 304 times 68
+
+    def missing(feature: str) -> None:
+        # One takes 304 times 68 bytes.
+        missing_scan(resolve(library, VectorRecipe(sae=sae, feature=feature, weights="vocabulary")), max_bytes=30_000)
+
     with pytest.raises(UserError, match="scans of 2 layers, 0.0 MB in all"):
-        missing_scan(library, VectorRecipe(sae=sae, feature=f"1 - {other}:2", weights="vocabulary"))
-    missing_scan(library, VectorRecipe(sae=sae, feature="1 - 2", weights="vocabulary"))
+        missing(f"1 - {other}:2")
+    missing("1 - 2")
 
 
 def test_what_is_about_one_feature_says_so_of_several(tiny):
@@ -322,7 +331,8 @@ def test_what_is_about_one_feature_says_so_of_several(tiny):
         lambda: suggest(library, several, SMALL),
         lambda: token_table(library, several, ListRecipe(), evidence=True),
         lambda: token_table(library, several, ListRecipe(measure="activation")),
-        lambda: missing_scan(library, several, always=True),
+        lambda: missing_scan(resolve(library, several), always=True),
+        lambda: scan_if_missing(library, several, always=True),
     ):
         with pytest.raises(UserError, match="Evidence is about one feature"):
             ask()

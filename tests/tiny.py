@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from multitool.model.ghost_prompt import GhostPrompt
-from multitool.model.passes import Continuations
+from multitool.model.passes import WHAT_FITS, Batches, Continuations
 from multitool.model.subject import Subject
 
 SENTENCES = [
@@ -143,8 +143,10 @@ class RunningSubject(Subject):
         super().__init__(E, tokenizer, model.config, name, generation_config=model.generation_config)
         self.model = model
 
-    def next_tokens(self, prompt: GhostPrompt, v: torch.Tensor, top_k: int, longest: int) -> Continuations:
-        return Continuations(self.model, prompt, v, top_k, longest)
+    def next_tokens(
+        self, prompt: GhostPrompt, v: torch.Tensor, top_k: int, longest: int, batches: Batches = WHAT_FITS
+    ) -> Continuations:
+        return Continuations(self.model, prompt, v, top_k, longest, batches=batches)
 
 
 def tiny_subject(architecture: str, tokenizer: PreTrainedTokenizerFast) -> RunningSubject:

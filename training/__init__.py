@@ -1,4 +1,4 @@
 """How the demo's sparse autoencoders are made: text, activations, training, quality figures.
 
-Nothing here is needed to use the tool; it is the recipe behind the files in ``multitool/demo``.
+Nothing here is needed to use the tool; it is the recipe behind the files in ``multitool/store/demo``.
 """

@@ -15,6 +15,7 @@ import torch
 from sae_lens import SAE
 
 from multitool.store.folders import cache_folder
+from multitool.store.registry import DEMO_FOLDER
 from training.contexts import strongest_contexts, strongest_tokens, write_contexts
 from training.corpus import CONTEXT_TOKENS, PARTS, Corpus, load_corpus
 from training.evaluation import language_model_loss, reconstruction
@@ -22,7 +23,6 @@ from training.report import add_figures
 from training.sae_training import EMBED_RECIPE, Recipe, export, layer_recipe, train, typical_mean
 from training.subject_model import EMBED, layer_of, load_model, load_tokenizer, residual_activations
 
-DEMO = Path(__file__).resolve().parents[1] / "multitool" / "demo"
 HOOKS = [EMBED, *(f"blocks.{layer}.hook_resid_post" for layer in (1, 6, 12))]
 STEPS = ("train", "contexts", "quality")
 HELD_OUT_CONTEXTS = 512
@@ -57,7 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=800_000, help="text tokens for the layers' SAEs")
     parser.add_argument("--passes", type=float, default=2.0, help="passes over those tokens")
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use")
-    parser.add_argument("--output", type=Path, default=DEMO, help="where the SAE folders go")
+    parser.add_argument("--output", type=Path, default=DEMO_FOLDER, help="where the SAE folders go")
     parser.add_argument(
         "--cache", type=Path, default=cache_folder() / "training",
         help="for packages, tokens and activations (150 kB per 128 tokens and layer)",

@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from multitool.errors import UserError, whole
+from multitool.errors import UserError
 from multitool.jobs.steps import Job, Prepare
 from multitool.model.subject import Subject
+from multitool.recipes.components import SHOWN, TOKENS
+from multitool.recipes.fields import whole
 from multitool.store.library import Library
 
-SHOWN = 8  # components
-TOKENS = 8  # at each end
 MOST_TOKENS = 1000
 
 

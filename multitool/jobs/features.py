@@ -113,23 +113,31 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
         always: one is needed whatever the recipe's direction, to know what fires its one feature.
 
     Raises:
-        UserError: the scans of all layers are too large together, or one cannot be done.
+        UserError: the scans of all layers are too large together, or one cannot be done; it is ``always`` needed, and
+            the recipe has several features.
     """
     while task := (yield Prepare(partial(missing_scan, target, always=always))):
         yield ScanStep(task)
 
 
-def missing_scan(target: Resolved, *, always: bool = False) -> ScanTask | None:
-    """The first of the vocabulary scans that ``scans`` has to do, if any: features of several layers need several."""
-    if not (always or needs_scan(target.recipe.weights)):
+def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX_BYTES) -> ScanTask | None:
+    """The first of the vocabulary scans that ``scans`` has to do, if any: features of several layers need several.
+
+    Args:
+        always: as for ``scans``; so are the errors.
+        max_bytes: how large the scans of several layers may be together.
+    """
+    if always:
+        target.recipe.single_feature()
+    elif not needs_scan(target.recipe.weights):
         return None
     library = target.library
     entries = {library.scan_task(term.sae.entry, target.subject): term.sae.entry for term in target.terms}
     n_bytes = sum(task.n_bytes for task in entries)
-    if len(entries) > 1 and n_bytes > MAX_BYTES:
+    if len(entries) > 1 and n_bytes > max_bytes:
         raise UserError(
             f"The features of this vector need vocabulary scans of {len(entries)} layers, {size_shown(n_bytes)} in "
-            f"all; {size_shown(MAX_BYTES)} are kept. Use features of fewer layers, or encoder or decoder weights."
+            f"all; {size_shown(max_bytes)} are kept. Use features of fewer layers, or encoder or decoder weights."
         )
     return next((task for task, entry in entries.items() if not library.scan(entry, target.subject)), None)
 
@@ -214,15 +222,23 @@ def feature_source(target: Resolved, *, scan: bool = False) -> FeatureSource:
 # From there to a vector
 
 
+def ingredient(name: str, source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Tensor:
+    """What directions are made from, by the names in ``recipes.directions``: (d_model,)."""
+    space = subject.space
+    match name:
+        case "tokens":
+            return token_sum(space, tokens_meant(subject, recipe.tokens), centroid=recipe.centroid)
+        case "random":
+            return random_row(source.index, space.d_model)
+        case "zero":
+            return torch.zeros(space.d_model)
+    return getattr(source.weights, name)
+
+
 def heading_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Heading:
     """The direction of a feature by a recipe. Raises UserError if there is none."""
-    weights, space = source.weights, subject.space
-    if recipe.weights == "tokens":
-        tokens = tokens_meant(subject, recipe.tokens)
-        weights = replace(weights, tokens=token_sum(space, tokens, centroid=recipe.centroid))
-    elif recipe.weights == "random":
-        weights = replace(weights, random=random_row(source.index, space.d_model))
-    return feature_heading(weights, space, recipe.weights, recipe.encoder_share)
+    made_from = partial(ingredient, source=source, subject=subject, recipe=recipe)
+    return feature_heading(made_from, subject.space, recipe.weights, recipe.encoder_share)
 
 
 def recipe_heading(target: Resolved) -> Heading:

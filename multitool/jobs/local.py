@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from multitool.jobs.candidates import Candidate, candidates_for
 from multitool.jobs.check import check_job
-from multitool.jobs.components import SHOWN, TOKENS, Component, components_job
+from multitool.jobs.components import Component, components_job
 from multitool.jobs.features import resolve, scans
 from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, Scan
 from multitool.jobs.study import parts_of, study_job
@@ -13,6 +13,7 @@ from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial, judge_job
+from multitool.recipes.components import SHOWN, TOKENS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree

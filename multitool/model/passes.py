@@ -1,11 +1,12 @@
 """The language model at work: what it says after a prompt with a ghost in it.
 
-Only this module and ``residuals`` run the model, and neither changes it. A ghost enters through the input embeddings of
-one forward pass (or through a hook of that pass, see ``interventions``), so that any number of requests can share a
-model without touching each other.
+Only this module and ``residual_stream`` run the model, and neither changes it. A ghost enters through the input
+embeddings of one forward pass (or through a hook of that pass, see ``interventions``), so that any number of requests
+can share a model without touching each other.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -20,6 +21,17 @@ from multitool.trees.growth import Next
 # Of a processor and of a GPU:
 _MAX_BATCH = {"cpu": 256, "cuda": 2048}  # beyond this a larger batch no longer makes a path cheaper
 _LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # numbers; a processor's own caches hold so many
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How much goes through the model at once; None: what suits the machine."""
+
+    max_paths: int | None = None
+    n_bytes: int | None = None  # memory that a batch's cache at full depth and its logits may take
+
+
+WHAT_FITS = Batches()
 
 
 def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
@@ -71,7 +83,8 @@ class Passes:
     """
 
     def __init__(
-        self, model, prompt: GhostPrompt, v: Tensor, longest: int, changes: AppliedInterventions | None = None
+        self, model, prompt: GhostPrompt, v: Tensor, longest: int, changes: AppliedInterventions | None = None,
+        batches: Batches = WHAT_FITS,
     ):
         """
         Args:
@@ -79,7 +92,9 @@ class Passes:
             v: the ghost's embedding row, (d_model,), or of several ghosts, (n, d_model).
             longest: how many tokens a path can have, to size the batches.
             changes: what else is done to the stream; None: nothing.
+            batches: their limits.
         """
+        self._batches = batches
         self._changes = changes or AppliedInterventions(model, prompt, Interventions())
         self._model = model
         self._prompt = prompt
@@ -145,8 +160,8 @@ class Passes:
         path_bytes = cache_bytes(output.cache) * (len(self._prompt.token_ids) + self._longest) / length
         logits_bytes = output.logits.shape[-1] * 4
         device = output.logits.device
-        n_fitting = _batch_bytes(device) // (2 * path_bytes + logits_bytes)
-        return int(min(_MAX_BATCH[device.type], max(1, n_fitting)))
+        n_fitting = (self._batches.n_bytes or _batch_bytes(device)) // (2 * path_bytes + logits_bytes)
+        return int(min(self._batches.max_paths or _MAX_BATCH[device.type], max(1, n_fitting)))
 
 
 def _batch_bytes(device: torch.device) -> int:
@@ -164,7 +179,7 @@ class Continuations:
 
     def __init__(
         self, model, prompt: GhostPrompt, v: Tensor, top_k: int, longest: int,
-        changes: AppliedInterventions | None = None,
+        changes: AppliedInterventions | None = None, batches: Batches = WHAT_FITS,
     ):
         """
         Args:
@@ -174,8 +189,9 @@ class Continuations:
             top_k: how many next tokens of a path at most; 0: all that are wanted.
             longest: how many tokens a path can have, to size the batches.
             changes: what else is done to the stream; None: nothing.
+            batches: their limits.
         """
-        self._passes = Passes(model, prompt, v, longest, changes)
+        self._passes = Passes(model, prompt, v, longest, changes, batches)
         self._top_k = top_k
         self.entropies: np.ndarray | None = None
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions
-from multitool.model.passes import Continuations, Passes, ghost_embeddings
+from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, GrowthTask, Place, ReadTask, Text
 from multitool.trees.growth import grow_forest
 from multitool.trees.tree import ROOT, Tree
 
-_GHOSTS_AT_ONCE = 64  # trees that grow together; bounds the memory that their caches take
-_TEXTS_AT_ONCE = 64
+GHOSTS_AT_ONCE = 64  # trees that grow together; bounds the memory that their caches take
+TEXTS_AT_ONCE = 64
 
 
 def likeliest_texts(tree: Tree, n: int) -> list[tuple[Text, float]]:
@@ -41,15 +41,18 @@ def text_of(tree: Tree, leaf: int) -> Text:
 
 
 @torch.inference_mode()
-def ask(model, task: AskTask, changes: AppliedInterventions | None = None) -> Iterator[list[Asked]]:
+def ask(
+    model, task: AskTask, changes: AppliedInterventions | None = None, *, ghosts_at_once: int = GHOSTS_AT_ONCE
+) -> Iterator[list[Asked]]:
     """The answers in the order of the ghosts, some at a time.
 
     Args:
         changes: those under which the trees grow. Their definitions are read as plain text all the same.
+        ghosts_at_once: how many answer together.
     """
     growth = task.growth
-    for first in range(0, len(growth.v), _GHOSTS_AT_ONCE):
-        vs = torch.from_numpy(growth.v[first : first + _GHOSTS_AT_ONCE])
+    for first in range(0, len(growth.v), ghosts_at_once):
+        vs = torch.from_numpy(growth.v[first : first + ghosts_at_once])
         trees = [grown.tree for grown in grow_forest(
             Continuations(model, growth.prompt, vs, growth.top_k, growth.max_depth, changes),
             len(vs), cutoff=growth.cutoff, max_depth=growth.max_depth, max_nodes=growth.max_nodes, ends=growth.ends,
@@ -90,13 +93,15 @@ def read(model, task: ReadTask) -> Iterator[list[np.ndarray]]:
 
 
 @torch.inference_mode()
-def read_texts(model, texts: Sequence[Text], place: Place) -> list[np.ndarray]:
+def read_texts(
+    model, texts: Sequence[Text], place: Place, *, texts_at_once: int = TEXTS_AT_ONCE
+) -> list[np.ndarray]:
     """Each text's residuals at the hook, (tokens, d_model) float32; what stands before it is left out."""
     before = () if place.bos_id is None else (place.bos_id,)
     answers: list[np.ndarray] = [None] * len(texts)
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
-    for first in range(0, len(by_length), _TEXTS_AT_ONCE):
-        chosen = by_length[first : first + _TEXTS_AT_ONCE]
+    for first in range(0, len(by_length), texts_at_once):
+        chosen = by_length[first : first + texts_at_once]
         longest = len(texts[chosen[-1]])
         ids = torch.zeros(len(chosen), len(before) + longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -113,13 +118,14 @@ def _at_the_end(model, growth: GrowthTask, vs: torch.Tensor, place: Place) -> np
     """The residual at the prompt's last position with each ghost in it: (n, d_model)."""
     found = [
         residuals(model, place.hook, inputs_embeds=ghost_embeddings(model, growth.prompt, part))[:, -1]
-        for part in vs.split(_TEXTS_AT_ONCE)
+        for part in vs.split(TEXTS_AT_ONCE)
     ]
     return torch.cat(found).float().cpu().numpy()
 
 
 def path_log_probs(
-    model, prompt: GhostPrompt, vs: Tensor, tree: Tree, changes: AppliedInterventions | None = None
+    model, prompt: GhostPrompt, vs: Tensor, tree: Tree, changes: AppliedInterventions | None = None,
+    batches: Batches = WHAT_FITS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The log-probability of every node's path under each ghost.
 
@@ -132,6 +138,7 @@ def path_log_probs(
         vs: the ghosts' embedding rows, (m, d_model), at least one, in the units of the raw embedding matrix.
         tree: its token ids count, its probabilities do not.
         changes: what else is done to the stream; None: nothing.
+        batches: their limits.
 
     Returns:
         (m, len(tree)) float64, natural log of the probability of the tokens from the prompt down to each node, the
@@ -139,7 +146,7 @@ def path_log_probs(
         (m,) float64: entropy of each ghost's first next token, in nats.
     """
     m, children = len(vs), tree.children()
-    passes = Passes(model, prompt, vs, int(tree.depth.max(initial=0)), changes)
+    passes = Passes(model, prompt, vs, int(tree.depth.max(initial=0)), changes, batches)
     log_probs = np.zeros((m, len(tree) + 1))  # the last column is the root's
     asked, step, entropies = np.array([ROOT]), None, None  # asked: the nodes of a level that have children
     while len(asked):

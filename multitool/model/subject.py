@@ -88,7 +88,7 @@ class Subject:
 
     @cached_property
     def words(self) -> np.ndarray:
-        """(V,) bool: tokens of texts that are words, as ``vocabulary.is_word`` says."""
+        """(V,) bool: tokens of texts that are words, as ``is_word`` says."""
         return self.in_texts & np.fromiter(map(is_word, self.token_texts), bool, self.space.n_tokens)
 
     def ends(self, closing_quote: str | None) -> np.ndarray:

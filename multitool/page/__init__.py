@@ -4,7 +4,8 @@ Uses everything below; gradio and spaces. Adds to the jobs where the work runs, 
 
 - ``build``: the whole interface, which ``app.py`` launches
 - ``service``: does the steps of jobs for visitors; ``zero_gpu``: the model's work where the GPU is
-- ``endpoints``: the API and MCP tools; ``settings``, ``opening``: what an operator decides, what the page opens with
+- ``endpoints``: the API and MCP tools; ``api``: what follows from an endpoint; ``gradio_workarounds``
+- ``settings``, ``opening``: what an operator decides, what the page opens with
 - ``tree_tab``, ``list_tab``, ``text_tab``, ``prompts_tab``, ``suggest_tab``: the tabs. Their controls are named by the
   fields of recipes that they set (``vector_controls``, ``growth_controls``; both together: ``recipe_controls``), and
   events by the names of what they take and give (``common.event``)

@@ -5,11 +5,12 @@ from pathlib import Path
 import gradio as gr
 
 from multitool.page.endpoints import add_endpoints
+from multitool.page.gradio_workarounds import Page
 from multitool.page.list_tab import list_tab
 from multitool.page.opening import Opening
 from multitool.page.prompts_tab import prompts_tab
 from multitool.page.service import Service
-from multitool.page.settings import Settings
+from multitool.page.settings import ServerSettings
 from multitool.page.suggest_tab import suggest_tab
 from multitool.page.text_tab import text_tab
 from multitool.page.tree_tab import tree_tab
@@ -55,7 +56,7 @@ THEME = gr.themes.Soft(
 )
 
 
-def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
+def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Blocks:
     """The whole interface.
 
     Args:
@@ -64,7 +65,7 @@ def build(library: Library, settings: Settings, opening: Opening) -> gr.Blocks:
         opening: what the page opens with, loaded in ``library``.
     """
     service = Service(library, settings, gpu_worker(library, settings, opening.entry.model))
-    with gr.Blocks(title=TITLE, delete_cache=(3600, 24 * 3600), analytics_enabled=False, fill_width=True) as page:
+    with Page(title=TITLE, delete_cache=(3600, 24 * 3600), analytics_enabled=False, fill_width=True) as page:
         gr.HTML(
             f"<h1>{TITLE}</h1><p>What does a feature of a sparse autoencoder mean? Its weights become the embedding of "
             "a <em>ghost token</em>, a word that does not exist, and the model is asked to define it.</p>",

@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 import gradio as gr
-from gradio import processing_utils, utils
 from gradio.components import Component
-from gradio.data_classes import FileData
 
 from multitool.errors import UserError
-from multitool.page.settings import Settings
+from multitool.page.gradio_workarounds import write_served
+from multitool.page.settings import ServerSettings
 
 PRIVATE = {"api_visibility": "private"}  # for events that only serve the page
 QUIETLY = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those of them that are done at once
 
 
-def on_model(settings: Settings) -> dict:
+def on_model(settings: ServerSettings) -> dict:
     """For events that run the model: they wait in one line, page and API alike."""
     return {"concurrency_id": "model", "concurrency_limit": settings.concurrency}
 
@@ -112,10 +111,9 @@ def save(content: bytes | str, settings: dict, ending: str) -> str:
     stem = f"{settings.get('sae')}-feature-{settings.get('feature')}"
     # The recipe can come from an uploaded file: nothing of it may act as a path.
     name = re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:80] + "-" + ending
-    data = content.encode() if isinstance(content, str) else content
-    return processing_utils.save_bytes_to_cache(data, name, utils.get_upload_folder())
+    return write_served(content.encode() if isinstance(content, str) else content, name)
 
 
 def file_data(path: str, mime_type: str) -> dict:
     """A file as the API returns it: clients fetch it by its URL."""
-    return FileData(path=path, orig_name=path.rpartition("/")[2], mime_type=mime_type).model_dump()
+    return gr.FileData(path=path, orig_name=path.rpartition("/")[2], mime_type=mime_type).model_dump()

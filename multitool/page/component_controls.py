@@ -6,9 +6,10 @@ from html import escape
 import gradio as gr
 
 from multitool.errors import UserError, shown
-from multitool.jobs.components import SHOWN, Component
+from multitool.jobs.components import Component
 from multitool.page.common import QUIETLY, event, quiet
 from multitool.page.service import Service
+from multitool.recipes.components import SHOWN
 from multitool.text import percent, visible
 
 COMPONENTS = tuple(f"component_{index}" for index in range(1, SHOWN + 1))  # the sliders' names; they all set ``pca``

@@ -6,8 +6,9 @@ from gradio.components import Component
 from multitool.page.common import QUIETLY, as_number, event
 from multitool.page.opening import Opening, usual_growth
 from multitool.page.service import Service
+from multitool.recipes.fields import recipe_fields
 from multitool.recipes.prompts import PROMPTS
-from multitool.recipes.recipe import POSITIONS, TreeRecipe, recipe_fields
+from multitool.recipes.recipe import POSITIONS, TreeRecipe
 
 # Next tokens of each path that are looked at; another number can come by a link.
 _TOP_K = [("1", 1), ("5, as published", 5), ("10", 10), ("20", 20), ("all above the cutoff", 0)]

@@ -12,7 +12,7 @@ from multitool.page.evidence_html import list_verdict_html
 from multitool.page.result import Made, Result, title_answer
 from multitool.page.service import Service
 from multitool.page.vector_controls import VectorControls, vector_recipe
-from multitool.recipes.captions import distance, source_told, title_told
+from multitool.recipes.captions import distance_told, source_told, title_told
 from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
 from multitool.trees.comparison import ranks_in
@@ -197,4 +197,4 @@ def _order(table: TokenTable) -> str:
 
 def _summary(table: TokenTable) -> str:
     """In words how it was made, but for what its title tells."""
-    return f"By {_order(table)}; {distance(table.settings, table.vector)}"
+    return f"By {_order(table)}; {distance_told(table.settings, table.vector)}"

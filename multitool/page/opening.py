@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from multitool.errors import UserError
-from multitool.page.settings import PREFIX, Settings
+from multitool.page.settings import PREFIX, ServerSettings
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
@@ -39,7 +39,7 @@ class Opening:
     notice: str = ""  # Markdown: what the page tells of how it came to it
 
 
-def choose_opening(library: Library, settings: Settings) -> Opening:
+def choose_opening(library: Library, settings: ServerSettings) -> Opening:
     """The operator's choice; else on a Space Gemma-2B if it may be read, or GPT-2; else, or if all fails, the demo.
 
     Raises:

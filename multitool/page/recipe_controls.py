@@ -7,7 +7,8 @@ from gradio.components import Component
 from multitool.errors import UserError, is_number, shown
 from multitool.page.growth_controls import top_k_showing, tree_recipe, tree_values
 from multitool.page.vector_controls import vector_recipe, vector_values
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipe_fields
+from multitool.recipes.fields import recipe_fields
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 
 

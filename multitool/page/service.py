@@ -26,7 +26,7 @@ from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import continuation_job, grown, prepare_trees, tree_job
 from multitool.model.tasks import AskTask, Task
-from multitool.page.settings import Settings
+from multitool.page.settings import ServerSettings
 from multitool.page.zero_gpu import Worker
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
@@ -65,7 +65,7 @@ class Service:
     """
 
     def __init__(
-        self, library: Library, settings: Settings, work: Worker, *, poll_seconds: float = _POLL_SECONDS,
+        self, library: Library, settings: ServerSettings, work: Worker, *, poll_seconds: float = _POLL_SECONDS,
         trees_kept: int = _TREES_KEPT,
     ):
         self.library = library

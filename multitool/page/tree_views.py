@@ -14,7 +14,8 @@ from multitool.pictures import explorer as explore
 from multitool.pictures.figure import render
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipe_fields, recipes
+from multitool.recipes.fields import recipe_fields
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
 from multitool.text import join_tokens, percent, spelling_key, visible
 from multitool.trees.comparison import Comparison
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions

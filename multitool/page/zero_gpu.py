@@ -20,7 +20,7 @@ import spaces
 
 from multitool.errors import UserError
 from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, Task
-from multitool.page.settings import Settings
+from multitool.page.settings import ServerSettings
 from multitool.store.library import Library
 from multitool.store.scans import ScanTask
 
@@ -57,7 +57,7 @@ def _note_fork() -> None:
 os.register_at_fork(after_in_child=_note_fork)
 
 
-def gpu_worker(library: Library, settings: Settings, resident: str) -> Worker:
+def gpu_worker(library: Library, settings: ServerSettings, resident: str) -> Worker:
     """A function that does any task on the GPU, or on whatever the library's device is where there is no ZeroGPU.
 
     A vocabulary that takes longer than a GPU is lent for is scanned in as many turns as it takes.

@@ -15,7 +15,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path as FilePath
 
 import matplotlib
@@ -29,8 +29,9 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 
 from multitool._version import __version__
-from multitool.errors import UserError, shown, whole
-from multitool.recipes.captions import changes, distance, exact, is_injected, top_k_told, weights_told
+from multitool.errors import UserError, shown
+from multitool.recipes.captions import distance_told, exact, interventions_told, is_injected, top_k_told, weights_told
+from multitool.recipes.fields import whole
 from multitool.text import percent, visible
 from multitool.trees.document import DefinitionTree
 from multitool.trees.phrases import END, Phrase, Shown, shown_part
@@ -52,9 +53,10 @@ _WANTED_FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK 
                  "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Kannada", "Noto Sans Malayalam", "Noto Sans Sinhala",
                  "Noto Sans Thai", "Noto Sans Lao", "Noto Sans Khmer", "Noto Sans Myanmar", "Noto Sans Ethiopic",
                  "Noto Emoji", "Symbola")
-_FONTS = [name for name in _WANTED_FONTS if name in {font.name for font in fontManager.ttflist}] + [
-    "sans-serif"  # where an SVG's viewer has none of them
-]
+FONTS = (
+    *(name for name in _WANTED_FONTS if name in {font.name for font in fontManager.ttflist}),
+    "sans-serif",  # where an SVG's viewer has none of them
+)
 
 
 @dataclass(frozen=True)
@@ -93,25 +95,28 @@ _LONGEST = 60  # characters of a phrase that are drawn
 # Where less than this share of a phrase's probability is hidden, no mark tells it: behind the phrase, and beside its
 # children, where the mark takes a line.
 _WORTH_A_MARK, _WORTH_A_LINE = 0.01, 0.05
-_MOST_PIXELS = 50_000_000
+MOST_PIXELS = 50_000_000
 # matplotlib's layout of text keeps shared caches that are not made for threads.
 _LOCK = threading.Lock()
 
 
 def draw_tree(
-    document: DefinitionTree, max_nodes: int = DEFAULT_NODES, dark: bool = False, *, escaped: bool = True
+    document: DefinitionTree, max_nodes: int = DEFAULT_NODES, dark: bool = False, *, escaped: bool = True,
+    fonts: tuple[str, ...] = FONTS,
 ) -> Figure:
     """A figure of the ``max_nodes`` most probable nodes, as large as they need.
 
     Args:
         dark: light inks on a dark paper.
         escaped: draw characters that no font here has as escapes; if not, whatever shows the figure must have a font.
+        fonts: families; of each character the first that has it.
     """
     palette = _DARK if dark else _LIGHT
     figure = Figure(dpi=100, facecolor=palette.paper)
     FigureCanvasAgg(figure)
-    ruler = _Ruler(figure)
-    spell = _spelled if escaped else _as_it_is
+    ruler = _Ruler(figure, fonts)
+    spell = partial(_spelled, fonts) if escaped else _as_it_is
+    write = partial(figure.text, ha="left", va="center", family=fonts, parse_math=False)
     part = shown_part(document, max_nodes)
     placed = _place(part, ruler, palette, spell)
     width = max(_NARROWEST, 2 * _MARGIN + max((item.right for item in placed), default=0.0))
@@ -127,20 +132,20 @@ def draw_tree(
         return (_MARGIN + x) / width, 1 - (top + (y + 0.5) * _ROW) / height
 
     for item in placed:
-        _draw_phrase(figure, item, xy, palette)
+        _draw_phrase(figure, item, xy, palette, write)
     if not len(document.tree):
-        _text(figure, *xy(0, 0), "No continuation reaches the cutoff. Lower it.", color=palette.faint)
+        write(*xy(0, 0), "No continuation reaches the cutoff. Lower it.", color=palette.faint)
     for i, line in enumerate(heading):
-        _text(figure, _MARGIN / width, 1 - (0.28 + 0.25 * i) / height, line, color=palette.ink, **_HEADING)
+        write(_MARGIN / width, 1 - (0.28 + 0.25 * i) / height, line, color=palette.ink, **_HEADING)
     for i, line in enumerate(caption_lines):
         y = (bottom - 0.25 - 0.17 * i) / height
-        _text(figure, _MARGIN / width, y, line, color=palette.faint, size=_SMALL)
+        write(_MARGIN / width, y, line, color=palette.faint, size=_SMALL)
     return figure
 
 
 def render(
     document: DefinitionTree, formats: Sequence[str] = FORMATS, *, max_nodes: int = DEFAULT_NODES,
-    dpi: int = DEFAULT_DPI, dark: bool = False,
+    dpi: int = DEFAULT_DPI, dark: bool = False, fonts: tuple[str, ...] = FONTS, most_pixels: int = MOST_PIXELS,
 ) -> dict[str, bytes]:
     """The figure as files, by format.
 
@@ -149,10 +154,12 @@ def render(
         max_nodes: draw this many, the most probable ones.
         dpi: pixels per inch of a PNG.
         dark: light inks on a dark paper.
+        fonts: as for ``draw_tree``.
+        most_pixels: of a PNG.
 
     Raises:
         UserError: max_nodes is not from 1 to ``MOST_NODES`` or dpi not within ``DPI``, or a PNG would have more than
-            50 million pixels.
+            ``most_pixels``.
     """
     max_nodes = whole(max_nodes, "max_nodes", 1, MOST_NODES)
     dpi = whole(dpi, "dpi", *DPI)
@@ -164,12 +171,14 @@ def render(
             escaped = name != "svg"  # an SVG's text is text, and its viewer has more fonts
             if escaped not in figures:
                 other = figures.get(not escaped)
-                same = other is not None and not any(_missing(artist) for artist in other.texts)
-                figures[escaped] = other if same else draw_tree(document, max_nodes, dark, escaped=escaped)
+                same = other is not None and not any(_missing(artist, fonts) for artist in other.texts)
+                figures[escaped] = other if same else draw_tree(
+                    document, max_nodes, dark, escaped=escaped, fonts=fonts
+                )
             figure = figures[escaped]
             options = {}
             if name == "png":
-                _check_pixels(figure, dpi)
+                _check_pixels(figure, dpi, most_pixels)
                 options["pil_kwargs"] = {"compress_level": 4}  # half the time of 6 for 1 % more bytes
             buffer = io.BytesIO()
             figure.savefig(buffer, format=name, dpi=dpi, metadata=_metadata(document, name, max_nodes), **options)
@@ -218,9 +227,9 @@ class Picture:
         return png, {"width": round(width * 96 / self.dpi), "height": round(height * 96 / self.dpi)}
 
 
-def _check_pixels(figure: Figure, dpi: int) -> None:
+def _check_pixels(figure: Figure, dpi: int, most_pixels: int) -> None:
     width, height = figure.get_size_inches()
-    most = math.floor(math.sqrt(_MOST_PIXELS / (width * height)))
+    most = math.floor(math.sqrt(most_pixels / (width * height)))
     if dpi <= most:
         return
     valid = f"valid is at most {most}. Lower it, or draw" if most >= DPI[0] else "it is too large for a PNG. Draw"
@@ -309,7 +318,7 @@ def _in_columns(blocks: list[list[_Placed]]) -> list[_Placed]:
         width, height = size(columns)
         return abs(math.log(max(width, _NARROWEST) / height / _SHAPE))
 
-    ways = [way for n in range(1, _MOST_COLUMNS + 1) if (way := _parted(rows, n))]
+    ways = [way for n in range(1, _MOST_COLUMNS + 1) if (way := parted(rows, n))]
     fitting = [way for way in ways if len(way) == 1 or size(way)[0] + 2 * _MARGIN <= _WIDEST_BY_COLUMNS]
     placed, x = [], 0.0
     for column in min(fitting, key=misshapen, default=[]):
@@ -321,7 +330,7 @@ def _in_columns(blocks: list[list[_Placed]]) -> list[_Placed]:
     return placed
 
 
-def _parted(rows: list[float], n: int) -> list[range]:
+def parted(rows: list[float], n: int) -> list[range]:
     """What ``rows`` tall blocks make ``n`` columns, in their order, the tallest as low as can be; [] if none do."""
     if not rows or n > len(rows):
         return []
@@ -416,7 +425,7 @@ def _between(low: str, high: str, share: float) -> str:
     return to_hex(first + min(max(share, 0.0), 1.0) * (last - first))
 
 
-def _draw_phrase(figure: Figure, item: _Placed, xy, palette: _Palette) -> None:
+def _draw_phrase(figure: Figure, item: _Placed, xy, palette: _Palette, write: Callable) -> None:
     if item.start:
         (x0, y0), (x1, y1) = (item.start[0] + 0.07, item.start[1]), (item.x - 0.07, item.y)
         middle = (x0 + x1) / 2
@@ -428,27 +437,23 @@ def _draw_phrase(figure: Figure, item: _Placed, xy, palette: _Palette) -> None:
         figure.add_artist(PathPatch(curve, fill=False, edgecolor=palette.link, linewidth=width, alpha=alpha,
                                     capstyle="round", transform=figure.transFigure))
     for piece in item.pieces:
-        _text(figure, *xy(piece.x, item.y), piece.text, color=piece.color, size=piece.size)
-
-
-def _text(figure: Figure, x: float, y: float, text: str, **style) -> None:
-    figure.text(x, y, text, ha="left", va="center", family=_FONTS, parse_math=False, **style)
+        write(*xy(piece.x, item.y), piece.text, color=piece.color, size=piece.size)
 
 
 @cache
-def _drawable(weight: str) -> frozenset[int]:
+def _drawable(fonts: tuple[str, ...], weight: str) -> frozenset[int]:
     """The characters that some font here has."""
-    wanted = (FontProperties(family=name, weight=weight) for name in _FONTS)
+    wanted = (FontProperties(family=name, weight=weight) for name in fonts)
     return frozenset().union(*(get_font(findfont(font)).get_charmap() for font in wanted))
 
 
-def _missing(artist: Text) -> bool:
-    return not _drawable(artist.get_weight()).issuperset(map(ord, artist.get_text()))
+def _missing(artist: Text, fonts: tuple[str, ...]) -> bool:
+    return not _drawable(fonts, artist.get_weight()).issuperset(map(ord, artist.get_text()))
 
 
-def _spelled(text: str, weight: str = "normal") -> list[str]:
+def _spelled(fonts: tuple[str, ...], text: str, weight: str = "normal") -> list[str]:
     """The characters of ``text``, those that no font here has as escapes."""
-    drawable = _drawable(weight)
+    drawable = _drawable(fonts, weight)
     return [character if ord(character) in drawable else character.encode("unicode_escape").decode()
             for character in text]
 
@@ -460,18 +465,18 @@ def _as_it_is(text: str, weight: str = "normal") -> list[str]:
 class _Ruler:
     """Widths of labels in inches, as they will be drawn."""
 
-    def __init__(self, figure: Figure):
-        self._figure = figure
+    def __init__(self, figure: Figure, fonts: tuple[str, ...]):
+        self._figure, self._fonts = figure, fonts
         self._renderer = figure.canvas.get_renderer()
 
     def width(self, text: str, size: float, **style) -> float:
         # A wide character that no font here has takes a square in the font of an SVG's viewer, and a box here.
-        viewed = "".join("—" if ord(character) not in _drawable("normal") and
+        viewed = "".join("—" if ord(character) not in _drawable(self._fonts, "normal") and
                          unicodedata.east_asian_width(character) in "WF" else character for character in text)
         return max(self._measured(words, size=size, **style) for words in {text, viewed})
 
     def _measured(self, text: str, **style) -> float:
-        artist = Text(0, 0, text, **style, family=_FONTS, parse_math=False, figure=self._figure)
+        artist = Text(0, 0, text, **style, family=self._fonts, parse_math=False, figure=self._figure)
         return artist.get_window_extent(self._renderer).width / self._figure.dpi
 
 
@@ -514,8 +519,9 @@ def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
     pca = s.get("pca")
     components = [f"components [{', '.join(map(exact, pca))}]"] if isinstance(pca, list) and pca else []
     paragraphs = [
-        [f"{s.get('model')} ({s.get('dtype')})", f"{length} × {weights}", *components, distance(s, document.vector)],
-        *([told] if (told := changes(s)) else []),
+        [f"{s.get('model')} ({s.get('dtype')})", f"{length} × {weights}", *components,
+         distance_told(s, document.vector)],
+        *([told] if (told := interventions_told(s)) else []),
         [f"prompt: {document.asked}"],
         _limits(document),
         [*_drawn(document, part), f"sae-feature-multitool {s.get('version')}"],

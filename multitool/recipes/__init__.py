@@ -1,8 +1,9 @@
 """What is asked for: vector, tree and list recipes, checked before any work; and what is said of them.
 
-Uses ``errors`` and ``text``. Loads no torch: a recipe can be made, written as a link and told in a caption anywhere.
+Uses ``errors``, ``text`` and pydantic. Loads no torch: a recipe can be made, written as a link and told in a caption
+anywhere.
 
-- ``recipe``: VectorRecipe, TreeRecipe, ListRecipe
+- ``recipe``: VectorRecipe, TreeRecipe, ListRecipe; ``fields``: how their fields are declared, checked and read
 - ``directions``: the kinds of direction, where a kind is added
 - ``prompts``: the menu of prompts
 - ``weighted_sums``: features and tokens with weights, as people write them

@@ -51,7 +51,7 @@ def is_injected(settings: dict) -> bool:
     return isinstance(layer, (int, float)) and layer >= 0
 
 
-def distance(settings: dict, vector: dict) -> str:
+def distance_told(settings: dict, vector: dict) -> str:
     """Where the vector lies, beside where tokens lie."""
     if is_injected(settings):
         return f"length {rounded(vector.get('norm'))} mean residual norms"
@@ -61,7 +61,7 @@ def distance(settings: dict, vector: dict) -> str:
     )
 
 
-def changes(settings: dict) -> list[str]:
+def interventions_told(settings: dict) -> list[str]:
     """What was done to the residual stream while the tree grew; nothing for a plain tree."""
     told = []
     if is_injected(settings):

@@ -1,7 +1,7 @@
 """The kinds of direction that a vector can have. This is the one place where a kind is added.
 
-A kind is made from ingredients: vectors that ``vectors.vector.FeatureWeights`` holds by name and ``jobs.features``
-computes. The formulas work on anything that can be added, scaled and measured, so nothing here imports torch.
+A kind is made from ingredients, vectors that ``jobs.features.ingredient`` gives by their names. The formulas work on
+anything that can be added, scaled and measured, so nothing here imports torch.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def or_zero(x: Vector) -> Vector:
 class Direction:
     """A kind of direction."""
 
-    made_from: tuple[str, ...]  # its ingredients: fields of FeatureWeights
+    made_from: tuple[str, ...]  # its ingredients
     make: Callable[..., Vector]  # from those and the encoder's share: a unit vector; NaN if they cancel
     help: str
     of_feature: bool = True  # False: a control, which no feature of the SAE has a part in

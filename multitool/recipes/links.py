@@ -1,25 +1,23 @@
 """A recipe as the query of a link, both ways. What a link says is anybody's: the recipes check it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import get_origin
+from dataclasses import asdict
 from urllib.parse import urlencode
 
-from multitool.errors import UserError, shown
-from multitool.recipes.recipe import RecipeField, TreeRecipe, VectorRecipe, recipe_fields, recipes
+from multitool.recipes.fields import recipe_fields, written
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
 
 _ALWAYS = ("sae", "feature", "weights")  # told even where they are the default: a default may change
-_TRUE, _FALSE = "true", "false"
 
 
 def query(vector: VectorRecipe, tree: TreeRecipe) -> str:
     """The settings as a URL's query, without those that are the default; the names are the recipes' own."""
     told = {}
     for recipe in (vector, tree):
-        for field in fields(recipe):
+        for field in recipe_fields(type(recipe)):
             value = getattr(recipe, field.name)
             if value is not None and (field.name in _ALWAYS or value != field.default):
-                told[field.name] = _written(value)
+                told[field.name] = written(value)
     return urlencode(told)
 
 
@@ -33,32 +31,9 @@ def recipes_of(parameters: Mapping[str, str], opening: VectorRecipe) -> tuple[Ve
     Raises:
         UserError: a value cannot be.
     """
-    offered = (setting for kind in (VectorRecipe, TreeRecipe) for setting in recipe_fields(kind))
-    found = {
-        setting.name: _read(setting, parameters[setting.name]) for setting in offered if setting.name in parameters
-    }
+    offered = (*recipe_fields(VectorRecipe), *recipe_fields(TreeRecipe))
+    found = {field.name: field.read(parameters[field.name]) for field in offered if field.name in parameters}
     if not found:
         return None
     start = asdict(opening) if "sae" not in found else {"feature": 0}
     return recipes(start | found)
-
-
-def _written(value) -> str:
-    if isinstance(value, bool):
-        return _TRUE if value else _FALSE
-    if isinstance(value, tuple):
-        return ",".join(map(repr, value))
-    return str(value)
-
-
-def _read(setting: RecipeField, text: str):
-    """A setting from a link's text, of the kind that the recipe wants."""
-    if setting.type is bool:
-        # What is neither is left for the recipe to refuse.
-        return {_TRUE: True, _FALSE: False}.get(text.lower(), text)
-    try:
-        if get_origin(setting.type) is tuple:
-            return tuple(float(part) for part in text.split(",") if part.strip())
-        return float(text) if setting.type in (int, float) else text
-    except ValueError as error:
-        raise UserError(f"The link's {setting.name} is {shown(text)}; it must be a number.") from error

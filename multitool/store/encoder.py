@@ -14,15 +14,9 @@ from torch import Tensor
 
 from multitool.errors import UserError
 from multitool.store.entries import SaeEntry
-from multitool.store.hub import ANY_TERMS, Terms
-from multitool.store.saes import (
-    enough_memory_for,
-    fetch_sae,
-    read_by_sae_lens,
-    read_fetched,
-    read_folder,
-    sae_lens_reading,
-)
+from multitool.store.hub import UNLIMITED, DownloadOptions
+from multitool.store.problems import HOLDING, reading_by_sae_lens, said
+from multitool.store.saes import fetch_sae, read_fetched, read_folder, sae_lens_sae
 
 # The classes in which a feature's activation needs no other feature: a part of the SAE reads as the whole does.
 _ALONE = ("standard", "gated", "jumprelu")
@@ -31,7 +25,7 @@ _OF_TEXTS = ("temporal",)
 # Normalisations by numbers that were found in training. An SAE that still asks for one has lost them.
 _BY_NUMBERS = ("expected_average_only_in", "covariance_whitening")
 _KWARGS = "model_from_pretrained_kwargs"  # how sae-lens calls what TransformerLens did to the model
-_CHUNK_BYTES = 1 << 28  # memory that one chunk's intermediate results may take
+CHUNK_BYTES = 1 << 28
 _TENSORS = 6  # about so many of them, as large as the result or the input, are there at once
 
 
@@ -43,6 +37,7 @@ class Encoder:
     centred: bool  # whether it reads residuals without their mean (see ``load_encoder``)
     unscaled: bool  # whether it was trained on inputs times a factor that is not known: it reads them as they are
     _sae: object  # sae-lens' own
+    chunk_bytes: int = CHUNK_BYTES  # memory that the intermediate results of one chunk of residuals may take
 
     @property
     def d_model(self) -> int:
@@ -107,7 +102,7 @@ class Encoder:
 
     def _places(self, n: int, d_sae: int) -> Iterator[slice]:
         """Parts of ``n`` rows, so large that what they take stays bounded."""
-        n_rows = max(1, _CHUNK_BYTES // (4 * _TENSORS * max(d_sae, self.d_model)))
+        n_rows = max(1, self.chunk_bytes // (4 * _TENSORS * max(d_sae, self.d_model)))
         for first in range(0, n, n_rows):
             yield slice(first, first + n_rows)
 
@@ -146,7 +141,7 @@ def _rows_of(name: str, weight: Tensor, features: Sequence[int]) -> Tensor:
     return weight[features]  # W_dec, and one number for each feature
 
 
-def load_encoder(entry: SaeEntry, terms: Terms = ANY_TERMS) -> Encoder:
+def load_encoder(entry: SaeEntry, download: DownloadOptions = UNLIMITED) -> Encoder:
     """An SAE to read with, fetched if need be.
 
     What sae-lens does around an SAE's own ``encode`` is done as sae-lens does it: a known factor on the inputs is
@@ -155,25 +150,25 @@ def load_encoder(entry: SaeEntry, terms: Terms = ANY_TERMS) -> Encoder:
     have mean 0 and are otherwise the same, the mean is taken off every residual.
 
     Args:
-        terms: of a download.
+        download: how it is fetched, if it is not here.
 
     Raises:
         UserError: it is missing, damaged, or nothing that sae-lens reads.
     """
-    with enough_memory_for(entry):
+    with said(HOLDING, sae=entry.folder or entry.name):
         if entry.folder:
             read_folder(entry.folder)  # tells best what is missing or damaged
             return _encoder(entry, entry.folder, partial(_from_disk, entry, entry.folder))
-        root = fetch_sae(entry, terms)
+        root = fetch_sae(entry, download)
         if entry.loader is None:
             read_fetched(entry, root)
             return _encoder(entry, root, partial(_from_disk, entry, root / entry.path))
-        return _encoder(entry, root, partial(read_by_sae_lens, entry, root))
+        return _encoder(entry, root, partial(sae_lens_sae, entry, root))
 
 
 def _encoder(entry: SaeEntry, folder: Path, read: Callable) -> Encoder:
     warnings.filterwarnings("ignore", module=r"sae_lens\.")  # what they are about is done here
-    with sae_lens_reading(entry, folder):
+    with reading_by_sae_lens(entry, folder):
         sae = read()
         kwargs = sae.cfg.metadata[_KWARGS] or _corrections(entry).get(_KWARGS)
         centred = bool(kwargs and kwargs.get("center_writing_weights"))

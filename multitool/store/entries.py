@@ -13,7 +13,7 @@ SERVED_KINDS = ("embed", "resid_pre", "resid_mid", "resid_post")
 
 
 @cache
-def facts() -> dict:
+def registry_facts() -> dict:
     """What no file of an SAE or a model tells: ``registry_facts.yaml``, which explains itself."""
     path = Path(__file__).with_name("registry_facts.yaml")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -21,7 +21,7 @@ def facts() -> dict:
 
 def hub_id(model: str) -> str:
     """The id on the hub of a model as SAEs name it."""
-    return facts()["hub_ids"].get(model, model)
+    return registry_facts()["hub_ids"].get(model, model)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class SaeEntry:
     @property
     def gated(self) -> bool:
         """Whether the model's licence must be accepted on the hub before the model can be downloaded."""
-        return self.model in facts()["models"]["gated"]
+        return self.model in registry_facts()["models"]["gated"]
 
     @property
     def licence_page(self) -> str | None:
@@ -66,7 +66,7 @@ class SaeEntry:
     @property
     def pickled(self) -> bool:
         """Whether its weights come as a Python pickle, a kind of file that can run code when it is read."""
-        return self.loader in facts()["pickle_loaders"]
+        return self.loader in registry_facts()["pickle_loaders"]
 
     @property
     def hub_files(self) -> tuple[str, ...]:
@@ -76,7 +76,8 @@ class SaeEntry:
         """
         if self.path is None or not self.served:
             return ()
-        return tuple(file.format(glob.escape(self.path)) for file in facts()["loader_files"][self.loader or "sae_lens"])
+        files = registry_facts()["loader_files"][self.loader or "sae_lens"]
+        return tuple(file.format(glob.escape(self.path)) for file in files)
 
     @property
     def default_weights(self) -> str:

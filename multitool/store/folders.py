@@ -6,6 +6,7 @@ from pathlib import Path
 
 from multitool.errors import UserError
 from multitool.store.entries import SaeEntry, hub_id, parse_hook
+from multitool.store.problems import READING_CFG, said
 
 
 def cache_folder() -> Path:
@@ -55,14 +56,8 @@ def read_cfg(folder: Path) -> dict:
         UserError: it is missing or unreadable.
     """
     path = folder / "cfg.json"
-    try:
+    with said(READING_CFG, file=path):
         cfg = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"{path} cannot be read ({reason}). An SAE folder in sae-lens format holds cfg.json and "
-            "sae_weights.safetensors, as sae.save_model() writes them."
-        ) from error
     if not isinstance(cfg, dict):
         raise UserError(f"{path} is not an SAE configuration: it holds no JSON object.")
     return cfg

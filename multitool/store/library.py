@@ -16,10 +16,13 @@ from torch import Tensor
 from multitool.errors import UserError
 from multitool.model.subject import Subject
 from multitool.model.tasks import Task
+from multitool.recipes.fields import check
+from multitool.recipes.recipe import Device, Dtype
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry
-from multitool.store.hub import Terms
-from multitool.store.models import DEVICES, DTYPES, load_model, load_subject, out_of_memory
+from multitool.store.hub import DownloadOptions
+from multitool.store.models import load_model, load_subject
+from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
 from multitool.store.scans import Scan, ScanTask, open_scan, scan_task
@@ -39,8 +42,8 @@ class Library:
     'demo/SmolLM2-135M-Instruct-Q4_1'
 
     Args:
-        dtype: of the running model, a key of ``DTYPES``; None for float32 on a CPU and bfloat16 on a GPU.
-        device: of the running model, one of ``DEVICES``.
+        dtype: of the running model, one of ``Dtype``; None for float32 on a CPU and bfloat16 on a GPU.
+        device: of the running model, one of ``Device``.
         allow_folder: whether an SAE may be named by a folder of this machine (never for what comes from a web page).
         patterns: which SAEs of the registry are to be had, as in ``registry.allowed``; none: all.
         max_models: how many running models to keep.
@@ -64,17 +67,15 @@ class Library:
         max_model_bytes: int | None = None,
         bars: bool = True,
     ):
-        if device not in DEVICES:
-            raise UserError(f"device is {device!r}; valid are {', '.join(DEVICES)}.")
+        check(device, "device", Device)
+        check(dtype, "dtype", Dtype | None)
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device is 'cuda', but PyTorch finds no CUDA GPU here. Use cpu or auto.")
-        if dtype is not None and dtype not in DTYPES:
-            raise UserError(f"dtype is {dtype!r}; valid are {', '.join(DTYPES)}.")
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.dtype = dtype or ("bfloat16" if self.device == "cuda" else "float32")
         self.patterns = patterns
         self._allow_folder = allow_folder
-        self._terms = Terms(max_bytes=max_model_bytes)
+        self._download = DownloadOptions(max_bytes=max_model_bytes)
         self._bars = bars
         self._models = _MadeOnce(max_models)
         self._subjects = _MadeOnce(max_models + 2)
@@ -145,7 +146,7 @@ class Library:
 
     def pin(self, entry: SaeEntry) -> None:
         """From now on, delete neither this SAE nor its model to make room on a Space's disk."""
-        self._terms = replace(self._terms, keep=frozenset({entry.model, entry.repo_id} - {None}))
+        self._download = replace(self._download, keep=frozenset({entry.model, entry.repo_id} - {None}))
 
     def subject(self, name: str) -> Subject:
         """A model's embeddings and tokens. Raises UserError if they cannot be had."""
@@ -179,21 +180,18 @@ class Library:
         started = time.perf_counter()
         model = self.run(task.model, task.folder)
         left = None if task.seconds is None else task.seconds - (time.perf_counter() - started)
-        try:
-            yield from work_on(model, replace(task, seconds=left), self.encoder)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+        with said(WORKING, model=task.model, device=self.device):
+            try:
+                yield from work_on(model, replace(task, seconds=left), self.encoder)
+            except (MemoryError, RuntimeError) as error:
+                if out_of_memory(error):
+                    _give_memory_back()
                 raise
-            _give_memory_back()
-            raise UserError(
-                f"Out of memory while {task.model} worked ({self.device}). Ask for fewer nodes (max_nodes), a larger "
-                "cutoff, or a smaller model."
-            ) from error
 
     def _reported(self, name: str, load: Callable):
         """What ``load`` gives, while ``progress`` tells how far it is."""
         if self._bars:
-            return load(self._terms)
+            return load(self._download)
 
         def report(there: int, total: int) -> None:
             if there < total:
@@ -202,7 +200,7 @@ class Library:
                 self._fetching.pop(name, None)
 
         try:
-            return load(replace(self._terms, report=report))
+            return load(replace(self._download, report=report))
         finally:
             self._fetching.pop(name, None)
 

@@ -1,12 +1,12 @@
-"""Loading models, tokenizers and SAE weights: from the demo, from a folder, from the hub.
+"""Loading models and tokenizers: from the demo, from a folder, from the hub.
 
-The only module that touches transformers' and sae-lens' loaders. No file that can run code is read: models come from
-safetensors and bring no code of their own, SAEs from safetensors, npz without pickles, or weights-only files.
+No file that can run code is read: weights come from safetensors, and a model brings no code of its own.
 """
 
 import json
 import re
 from contextlib import contextmanager
+from os.path import commonprefix
 from pathlib import Path
 
 import torch
@@ -17,54 +17,37 @@ from multitool.errors import UserError, shown
 from multitool.model.subject import Subject
 from multitool.store.demo_model import DEMO_MODEL, demo_model_folder
 from multitool.store.folders import is_folder
-from multitool.store.hub import ANY_TERMS, Terms, fetch_model
+from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_model
+from multitool.store.problems import loading_model
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("auto", "cpu", "cuda")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory does not suffice, as PyTorch and the system say it."""
-    # The last one: what cuBLAS takes for itself, past PyTorch's allocator.
-    allocator = any(said in str(error) for said in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED"))
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
-
-
-def load_subject(name: str, terms: Terms = ANY_TERMS) -> Subject:
+def load_subject(name: str, download: DownloadOptions = UNLIMITED) -> Subject:
     """The embeddings and tokens of the model ``name``: the demo's, a folder in Hugging Face format, or a hub id.
 
     Args:
-        terms: of a download.
+        download: how it is fetched, if it is not here.
 
     Raises:
         UserError: they cannot be had.
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    folder = _model_folder(name, terms)
+    folder = _model_folder(name, download)
     options = {"local_files_only": True, "trust_remote_code": False}
-    with _quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(folder, **options)
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            listed = (folder / "generation_config.json").is_file()
-            generation_config = GenerationConfig.from_pretrained(folder) if listed else None
-            E = embedding_matrix(folder, config)
-        except UserError:
-            raise
-        except Exception as error:  # a damaged folder makes transformers raise nearly anything
-            if out_of_memory(error):
-                raise UserError(
-                    f"Model {shown(name)} does not fit into the memory. Choose a smaller model."
-                ) from error
-            raise _damaged(name, folder, error) from error
+    with _quiet_transformers(), loading_model(name, folder):
+        config = AutoConfig.from_pretrained(folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        listed = (folder / "generation_config.json").is_file()
+        generation_config = GenerationConfig.from_pretrained(folder) if listed else None
+        E = embedding_matrix(folder, config)
     if not tokenizer.is_fast:
         raise UserError(f"The tokenizer of {name} has no fast version (tokenizer.json), which the tool needs.")
     return Subject(E, tokenizer, config, name, folder, generation_config)
 
 
-def _model_folder(name: str, terms: Terms) -> Path:
+def _model_folder(name: str, download: DownloadOptions) -> Path:
     if name == DEMO_MODEL:
         return demo_model_folder()
     if is_folder(name):
@@ -74,7 +57,7 @@ def _model_folder(name: str, terms: Terms) -> Path:
             f"There is no model {shown(name)}: it is neither a folder on this machine nor a hub id (OWNER/NAME, e.g. "
             "google/gemma-2b)."
         )
-    return fetch_model(name, terms)
+    return fetch_model(name, download)
 
 
 def embedding_matrix(folder: Path, config) -> Tensor:
@@ -98,7 +81,8 @@ def embedding_matrix(folder: Path, config) -> Tensor:
     else:
         with safe_open(folder / "model.safetensors", framework="pt") as weights:
             files = dict.fromkeys(weights.keys(), folder / "model.safetensors")
-    shared = {key: _shared_ending(key, name) for key in files}
+    # How many parts the two dotted names share at their ends.
+    shared = {key: len(commonprefix([key.split(".")[::-1], name.split(".")[::-1]])) for key in files}
     best = max(shared.values(), default=0)
     found = [key for key in files if shared[key] == best]
     if best < 2 or len(found) != 1:
@@ -116,16 +100,6 @@ def embedding_matrix(folder: Path, config) -> Tensor:
     return E
 
 
-def _shared_ending(key: str, name: str) -> int:
-    """How many parts two dotted names share at their ends."""
-    count = 0
-    for one, other in zip(reversed(key.split(".")), reversed(name.split(".")), strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
-
-
 def load_model(name: str, folder: Path, dtype: str, device: str):
     """The running model from a folder: a transformers causal LM that is only ever read.
 
@@ -134,23 +108,14 @@ def load_model(name: str, folder: Path, dtype: str, device: str):
     """
     from transformers import AutoModelForCausalLM
 
-    with _quiet_transformers():
-        try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, local_files_only=True,
-                trust_remote_code=False,
-            )
-            if report["missing_keys"]:
-                raise ValueError(f"its weights lack {sorted(report['missing_keys'])[0]}.")
-            model = model.requires_grad_(False).eval().to(device)
-        except Exception as error:  # a damaged folder makes transformers raise nearly anything
-            if out_of_memory(error):
-                raise UserError(
-                    f"Model {shown(name)} does not fit into the memory ({device}, {dtype}). Choose a smaller model, or "
-                    "load it in half precision (--dtype bfloat16, SAE_MULTITOOL_DTYPE=bfloat16)."
-                ) from error
-            raise _damaged(name, folder, error) from error
-    return model
+    with _quiet_transformers(), loading_model(name, folder, f"{device}, {dtype}"):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True,
+            local_files_only=True, trust_remote_code=False,
+        )
+        if report["missing_keys"]:
+            raise ValueError(f"its weights lack {sorted(report['missing_keys'])[0]}.")
+        return model.requires_grad_(False).eval().to(device)
 
 
 @contextmanager
@@ -165,19 +130,3 @@ def _quiet_transformers():
         yield
     finally:
         logging.set_verbosity(verbosity)
-
-
-def _damaged(name: str, folder: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
-    if Path(name) == folder:
-        return UserError(
-            f"The model in folder {folder} cannot be loaded: {reason} A model folder holds config.json, the "
-            "tokenizer's files and *.safetensors, as save_pretrained() writes them."
-        )
-    return UserError(f"The model {shown(name)} cannot be loaded: {reason} {_fetch_again(name, folder)}")
-
-
-def _fetch_again(name: str, folder: Path) -> str:
-    # The folder has links to the files, which lie beside it in the cache: without them they would be linked again.
-    kept = folder if name == DEMO_MODEL else folder.parents[1]
-    return f"A file may be damaged; delete {kept} to have it fetched again."

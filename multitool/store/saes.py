@@ -1,23 +1,22 @@
-"""Loading an SAE's weights: from the package, from a folder, from the hub."""
+"""Loading an SAE's weights: from the package, from a folder, from the hub.
 
-import errno
+No file that can run code is read: weights come from safetensors, npz without pickles, or PyTorch's weights-only files.
+"""
+
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from pickle import UnpicklingError
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from multitool.errors import UserError
 from multitool.store.entries import SaeEntry
 from multitool.store.folders import read_cfg
-from multitool.store.hub import ANY_TERMS, Terms, fetch_sae_files, problem
-from multitool.store.models import _fetch_again, out_of_memory
+from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_sae_files
+from multitool.store.problems import FETCH_AGAIN, HOLDING, READING_WEIGHTS, reading_by_sae_lens, said
 from multitool.vectors.vector import FeatureWeights
 
 _OWN_FORMAT = ("cfg.json", "sae_weights.safetensors")
@@ -66,38 +65,23 @@ class Context:
     activation: float
 
 
-def load_sae(entry: SaeEntry, terms: Terms = ANY_TERMS) -> Sae:
+def load_sae(entry: SaeEntry, download: DownloadOptions = UNLIMITED) -> Sae:
     """The weights of an SAE.
 
     Args:
-        terms: of a download.
+        download: how it is fetched, if it is not here.
 
     Raises:
         UserError: they are missing, damaged, or not of an SAE on a residual stream.
     """
-    with enough_memory_for(entry):
-        W_enc, W_dec = read_folder(entry.folder) if entry.folder else _read_hub(entry, terms)
+    with said(HOLDING, sae=entry.folder or entry.name):
+        W_enc, W_dec = read_folder(entry.folder) if entry.folder else _read_hub(entry, download)
     if W_enc.ndim != 2 or W_enc.shape != W_dec.shape[::-1]:
         raise UserError(
             f"SAE {entry.name} is damaged: W_enc is {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; they must be "
             "(d_model, d_sae) and (d_sae, d_model)."
         )
     return Sae(entry, W_enc, W_dec)
-
-
-@contextmanager
-def enough_memory_for(entry: SaeEntry) -> Iterator[None]:
-    """Too little memory for an SAE, said to the user."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        raise UserError(
-            f"SAE {entry.folder or entry.name} does not fit into the memory. Choose a smaller one."
-        ) from error
 
 
 def read_folder(folder: Path) -> tuple[Tensor, Tensor]:
@@ -108,32 +92,25 @@ def read_folder(folder: Path) -> tuple[Tensor, Tensor]:
     """
     path = folder / "sae_weights.safetensors"
     read_cfg(folder)
-    try:
-        with safe_open(path, framework="pt") as weights:
-            missing = {"W_enc", "W_dec"} - set(weights.keys())
-            if missing:
-                raise UserError(f"{path} has no {' and no '.join(sorted(missing))}; its features have no directions.")
-            return weights.get_tensor("W_enc"), weights.get_tensor("W_dec")
-    except (OSError, SafetensorError) as error:
-        if out_of_memory(error):
-            raise
-        raise UserError(
-            f"{path} cannot be read ({error}). It is missing, cut short or damaged; copy or write it again."
-        ) from error
+    with said(READING_WEIGHTS, file=path), safe_open(path, framework="pt") as weights:
+        missing = {"W_enc", "W_dec"} - set(weights.keys())
+        if missing:
+            raise UserError(f"{path} has no {' and no '.join(sorted(missing))}; its features have no directions.")
+        return weights.get_tensor("W_enc"), weights.get_tensor("W_dec")
 
 
-def _read_hub(entry: SaeEntry, terms: Terms) -> tuple[Tensor, Tensor]:
-    folder = fetch_sae(entry, terms)
+def _read_hub(entry: SaeEntry, download: DownloadOptions) -> tuple[Tensor, Tensor]:
+    folder = fetch_sae(entry, download)
     if entry.loader is None:  # sae-lens' own format, which needs none of its loaders
         return read_fetched(entry, folder)
-    sae = read_by_sae_lens(entry, folder)
+    sae = sae_lens_sae(entry, folder)
     W_dec = sae.W_dec.detach()
     W_enc = getattr(sae, "W_enc", None)
     # An SAE with tied weights has only the decoder's.
     return (W_dec.T if W_enc is None else W_enc.detach()), W_dec
 
 
-def fetch_sae(entry: SaeEntry, terms: Terms) -> Path:
+def fetch_sae(entry: SaeEntry, download: DownloadOptions) -> Path:
     """The folder of an SAE's repository in the hub's cache, with the SAE's files in it.
 
     Raises:
@@ -144,7 +121,7 @@ def fetch_sae(entry: SaeEntry, terms: Terms) -> Path:
             f"SAE {entry.name} is kept in a pickle, which is read as plain weights only; "
             "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD would run what is in it. Unset that variable."
         )
-    return fetch_sae_files(entry.repo_id, entry.hub_files, entry.name, terms)
+    return fetch_sae_files(entry.repo_id, entry.hub_files, entry.name, download)
 
 
 def read_fetched(entry: SaeEntry, folder: Path) -> tuple[Tensor, Tensor]:
@@ -163,11 +140,11 @@ def read_fetched(entry: SaeEntry, folder: Path) -> tuple[Tensor, Tensor]:
     except UserError as error:
         raise UserError(
             f"SAE {entry.name} was fetched, but its sae_weights.safetensors or cfg.json cannot be read. "
-            f"{_fetch_again(entry.name, folder)}"
+            f"{FETCH_AGAIN.format(kept=folder.parents[1])}"
         ) from error
 
 
-def read_by_sae_lens(entry: SaeEntry, folder: Path):
+def sae_lens_sae(entry: SaeEntry, folder: Path):
     """sae-lens' own object of an SAE that was fetched into ``folder``, in float32 on the CPU.
 
     Raises:
@@ -175,41 +152,8 @@ def read_by_sae_lens(entry: SaeEntry, folder: Path):
     """
     from sae_lens import SAE  # seconds to import, so only where one of its loaders is needed
 
-    with sae_lens_reading(entry, folder):
+    with reading_by_sae_lens(entry, folder):
         return SAE.from_pretrained(entry.release, entry.sae_id, device="cpu")
-
-
-@contextmanager
-def sae_lens_reading(entry: SaeEntry, folder: Path) -> Iterator[None]:
-    """What sae-lens' loaders raise, said to the user.
-
-    Args:
-        folder: the SAE's own, or that of the repository that was fetched.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # each loader raises in its own way
-        if out_of_memory(error):
-            raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        if entry.folder:
-            raise UserError(
-                f"sae-lens cannot read the SAE in {folder}: {reason} Its files are damaged or do not fit together; "
-                "copy or write it again."
-            ) from error
-        if isinstance(error, UnpicklingError):
-            raise UserError(
-                f"SAE {entry.name} is kept in a pickle that is damaged or holds more than plain weights, and was not "
-                f"read: such a file can run code. Use another SAE, or delete {folder.parents[1]} to have it fetched "
-                "again."
-            ) from error
-        if isinstance(error, OSError) and error.errno != errno.ENOENT:
-            raise problem(error, entry.repo_id) from error
-        raise UserError(
-            f"SAE {entry.name} was fetched, but sae-lens cannot read it: {reason} {_fetch_again(entry.name, folder)}"
-        ) from error
 
 
 def strongest_contexts(entry: SaeEntry, feature: int) -> list[Context]:

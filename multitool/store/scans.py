@@ -12,8 +12,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from multitool.model.kv_cache import cache_bytes, repeated
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Task
 from multitool.store.folders import cache_folder
+from multitool.store.problems import STORING_SCAN, said
 
 MAX_BYTES = 10 * 10**9  # of all scans together
 
@@ -32,7 +33,7 @@ _FORMAT = 1  # to be raised when the same task would give other numbers
 # Each row divided by its norm, so that float16 holds any of them; the norms apart, NaN where a row is not there yet.
 _ROWS, _NORMS, _TASK = "residuals.float16", "norms.float32", "task.json"
 _BATCH = {"cpu": 512, "cuda": 4096}  # tokens in one forward pass
-_BATCH_BYTES = 1 << 30  # memory that the keys and values of a batch may take
+BATCH_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class ScanTask(Task):
     bos_id: int | None  # the token before each one; None: nothing stands before it
     dtype: str  # the precision that the model runs in
     path: Path  # the scan's own folder
+    batch: int | None = None  # tokens in one forward pass; None: what suits the device
+    batch_bytes: int = BATCH_BYTES  # memory that the keys and values of a batch may take
 
     @property
     def n_bytes(self) -> int:
@@ -71,13 +74,14 @@ def scan_path(model: str, folder: Path, hook: str, *, bos_id: int | None, dtype:
     return cache_folder() / "scans" / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
-def scan_vocabulary(model, task: ScanTask) -> Iterator[int]:
+def scan_vocabulary(model, task: ScanTask, max_bytes: float = MAX_BYTES) -> Iterator[int]:
     """Scan what is missing. Yields how many tokens are there, first those from before, then after every batch.
 
     Any number of threads and processes may scan the same task at once: they write the same rows to the same places.
 
     Args:
         model: the running model that the task names.
+        max_bytes: of all scans together; those used longest ago make room.
 
     Raises:
         UserError: the disk is full, or the cache cannot be written; the hook does not exist; or the model does not
@@ -85,13 +89,13 @@ def scan_vocabulary(model, task: ScanTask) -> Iterator[int]:
     """
     started = time.perf_counter()
     with _disk(task):
-        _make_place(task)
+        _make_place(task, max_bytes)
         done = _n_done(task)
     yield done
     if done == task.n_tokens:
         return
     prefix = _prefix(model, task)
-    batch = _batch_size(model, prefix)
+    batch = _batch_size(model, task, prefix)
     for first in range(0, task.n_tokens, batch):
         ids = torch.arange(first, min(first + batch, task.n_tokens))
         with _disk(task):  # asked anew: another process may have been here
@@ -117,11 +121,12 @@ def _prefix(model, task: ScanTask):
         return model(input_ids=ids, use_cache=True).cache
 
 
-def _batch_size(model, prefix) -> int:
-    limit = _BATCH["cpu" if model.get_input_embeddings().weight.device.type == "cpu" else "cuda"]
+def _batch_size(model, task: ScanTask, prefix) -> int:
+    device = model.get_input_embeddings().weight.device.type
+    limit = task.batch or _BATCH["cpu" if device == "cpu" else "cuda"]
     if prefix is None:
         return limit
-    return int(min(limit, max(1, _BATCH_BYTES // max(1, cache_bytes(prefix)))))
+    return int(min(limit, max(1, task.batch_bytes // max(1, cache_bytes(prefix)))))
 
 
 def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
@@ -139,13 +144,13 @@ def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
 # On disk
 
 
-def _make_place(task: ScanTask) -> None:
+def _make_place(task: ScanTask, max_bytes: float) -> None:
     """The scan's folder, with the rows of before or with none yet, and room for what is missing."""
     scans = task.path.parent
     scans.mkdir(parents=True, exist_ok=True)
     there = _n_done(task) if _is_place(task) else 0
     needed = (task.n_tokens - there) * task.d_model * 2
-    _keep_within_limit(task)
+    _keep_within_limit(task, max_bytes)
     free = shutil.disk_usage(scans).free
     if needed > free:
         raise UserError(
@@ -207,18 +212,18 @@ def _is_place(task: ScanTask) -> bool:
 
 
 def _facts(task: ScanTask) -> dict:
-    facts = asdict(task) | {"format": _FORMAT, "folder": str(task.folder)}
-    del facts["path"], facts["seconds"]
-    return facts
+    """What tells the scan from others."""
+    names = ("model", "hook", "n_tokens", "d_model", "bos_id", "dtype")
+    return {name: getattr(task, name) for name in names} | {"format": _FORMAT, "folder": str(task.folder)}
 
 
-def _keep_within_limit(task: ScanTask) -> None:
+def _keep_within_limit(task: ScanTask, max_bytes: float) -> None:
     """Delete scans, those used longest ago first, until this one fits among the others."""
     others = [(_last_used(folder), folder) for folder in task.path.parent.iterdir() if folder != task.path]
     sizes = {folder: _bytes(folder) for _, folder in others}
     total = task.n_bytes + sum(sizes.values())
     for _, folder in sorted(others):
-        if total <= MAX_BYTES:
+        if total <= max_bytes:
             return
         shutil.rmtree(folder, ignore_errors=True)
         total -= sizes[folder]
@@ -241,17 +246,9 @@ def _stats(folder: Path) -> list[os.stat_result]:
     return stats
 
 
-@contextmanager
-def _disk(task: ScanTask) -> Iterator[None]:
-    """What the disk refuses, said to the user."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"The scan of {task.model}'s vocabulary cannot be stored in {task.path.parent}: {error.strerror or error}. "
-            f"Make room or permissions there (about {size_shown(task.n_tokens * task.d_model * 2)}), or name another "
-            "folder in SAE_MULTITOOL_CACHE."
-        ) from error
+def _disk(task: ScanTask) -> AbstractContextManager[None]:
+    size = size_shown(task.n_tokens * task.d_model * 2)
+    return said(STORING_SCAN, model=task.model, folder=task.path.parent, size=size)
 
 
 # Reading

@@ -6,11 +6,13 @@ checked before anything is done with it.
 
 import json
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 
-from multitool.errors import UserError, is_number, number, shown
+from multitool.errors import UserError, is_number, shown
 from multitool.recipes.captions import source_told
+from multitool.recipes.fields import Valid, check
 from multitool.recipes.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote
 from multitool.text import html_table, percent
 from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
@@ -104,7 +106,7 @@ class DefinitionTree:
         Raises:
             UserError: the lifts are not known, or ``least`` is no number.
         """
-        least = number(least, "lift", "of nats, e.g. 1", lambda x: True)
+        least = check(least, "lift", Annotated[float, Valid("it must be a number of nats, e.g. 1")])
         if self.tree.lifts is None:
             raise UserError("This tree has not been checked, so its nodes' lifts are not known. Check it first.")
         known = least if self.least_lift is None else max(least, self.least_lift)

@@ -1,7 +1,7 @@
 """Growing definition trees, level by level, from anything that continues tokens: one tree, or many at once."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +64,7 @@ def grow(
     ends: np.ndarray | None = None,
     begun: Tree | None = None,
     seconds: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Growth]:
     """Grow the tree of all nodes with a cumulative probability of at least ``cutoff``; yield after every level.
 
@@ -75,8 +76,9 @@ def grow(
         ends: (V,) bool, tokens that end a definition and are not continued; None lets every token go on.
         begun: a tree that these settings gave before it was stopped; it is grown on.
         seconds: start no level that is expected to end after this time.
+        clock: tells the time in seconds.
     """
-    growing = _Growing(cutoff, max_depth, max_nodes, ends, begun)
+    growing = _Growing(cutoff, max_depth, max_nodes, ends, begun, clock)
     if not len(growing.paths):  # ``begun`` was whole
         yield growing.growth
         return
@@ -152,9 +154,10 @@ class _Growing:
     """
 
     def __init__(
-        self, cutoff: float, max_depth: int, max_nodes: int, ends: np.ndarray | None, begun: Tree | None = None
+        self, cutoff: float, max_depth: int, max_nodes: int, ends: np.ndarray | None, begun: Tree | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ):
-        self._started = time.perf_counter()
+        self._clock, self._started = clock, clock()
         self._cutoff, self._max_depth, self._max_nodes, self._ends = cutoff, max_depth, max_nodes, ends
         self._columns = _Columns()
         self._depth, self._bitten, self._threshold = 0, False, cutoff
@@ -165,7 +168,7 @@ class _Growing:
     @property
     def seconds(self) -> float:
         """Since the growth began."""
-        return time.perf_counter() - self._started
+        return self._clock() - self._started
 
     @property
     def least(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-_AT_ONCE = 1 << 21  # numbers of the matrix: a copy of so many stays in the processor's caches
+NUMBERS_AT_ONCE = 1 << 21  # a copy of so many stays in the processor's caches
 
 
 class EmbeddingSpace:
@@ -17,12 +17,14 @@ class EmbeddingSpace:
 
     Args:
         E: (V, d_model), before any scaling that the model applies to embeddings; never written.
+        numbers_at_once: how many numbers of the matrix are read together.
     """
 
-    def __init__(self, E: Tensor):
+    def __init__(self, E: Tensor, *, numbers_at_once: int = NUMBERS_AT_ONCE):
         if E.ndim != 2:
             raise ValueError(f"E must be (V, d_model), not {tuple(E.shape)}")
         self.E = E.detach()
+        self._rows_at_once = max(1, numbers_at_once // self.d_model)
         self._lock = threading.RLock()
         self._kept: dict[str, object] = {}
 
@@ -99,7 +101,7 @@ class EmbeddingSpace:
 
     def _chunks(self) -> Iterator[Tensor]:
         """The rows, some at a time, in float32. The next ones may take the place of the last ones."""
-        chunks = self.E.split(max(1, _AT_ONCE // self.d_model))
+        chunks = self.E.split(self._rows_at_once)
         if self.E.dtype == torch.float32:
             yield from chunks
             return

@@ -3,7 +3,7 @@
 Pure tensor arithmetic on float32 vectors of length d_model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,19 +16,12 @@ from multitool.vectors.embedding import EmbeddingSpace
 
 @dataclass(frozen=True)
 class FeatureWeights:
-    """What a feature's direction can be made from; each (d_model,)."""
+    """A feature's own rows; each (d_model,)."""
 
     encoder: Tensor  # W_enc[:, i]
     decoder: Tensor  # W_dec[i]
     vocabulary: Tensor | None = None  # of the tokens that fire it, by scan_directions.vocabulary_direction
     mapped: Tensor | None = None  # W_dec[i] @ M with the M of scan_directions.embedding_map
-    tokens: Tensor | None = None  # nothing of the feature: the token_sum of real tokens,
-    random: Tensor | None = None  # or random_row, for comparison
-
-    @property
-    def zero(self) -> Tensor:
-        """No direction at all."""
-        return torch.zeros_like(self.encoder)
 
 
 @dataclass(frozen=True)
@@ -63,11 +56,12 @@ class Heading:
 
 
 def feature_heading(
-    weights: FeatureWeights, space: EmbeddingSpace, kind: str, encoder_share: float = 0.5
+    ingredient: Callable[[str], Tensor], space: EmbeddingSpace, kind: str, encoder_share: float = 0.5
 ) -> Heading:
     """The direction of that kind.
 
     Args:
+        ingredient: what a direction is made from, (d_model,), by its name in ``DIRECTIONS``.
         kind: a key of ``DIRECTIONS``.
         encoder_share: the encoder's share of ``mix``, 0 to 1.
 
@@ -75,7 +69,7 @@ def feature_heading(
         UserError: the weights that it needs are zero or not finite.
     """
     made = DIRECTIONS[kind]
-    rows = [getattr(weights, name).float().to(space.E.device) for name in made.made_from]
+    rows = [ingredient(name).float().to(space.E.device) for name in made.made_from]
     for name, row in zip(made.made_from, rows, strict=True):
         if name in NOWHERE and not (torch.isfinite(row).all() and row.norm() > 0):
             raise UserError(NOWHERE[name])

@@ -1,7 +1,7 @@
 """The stand-in hub and the tool's process for the tests here."""
 
 import pytest
-from hub_clients import Tool, as_at_first
+from hub_clients import READER, VISITOR, Tool, as_at_first
 from standin_hub import StandInHub
 from standin_repos import standin_repos
 
@@ -13,7 +13,7 @@ def repos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _hub():
-    with StandInHub({}) as hub:
+    with StandInHub({READER, VISITOR}) as hub:
         yield hub
 
 

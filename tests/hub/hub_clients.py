@@ -1,6 +1,7 @@
 """The tool's processes as clients of the stand-in hub: they know nothing but that hub and a cache of their own."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -34,9 +35,15 @@ START_LIMIT = 180  # seconds until the app answers
 
 
 def environment(hub: StandInHub, home: Path, token: str | None = None) -> dict[str, str]:
-    """The environment of the tool: ``hub.environment``, and one second's patience with connections that stall."""
-    kept = {name: value for name, value in hub.environment(home, token).items() if not name.startswith("SPACE")}
-    return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_DOWNLOAD_TIMEOUT": "1", "OMP_NUM_THREADS": "1"}
+    """This process's, for a tool that knows nothing but this hub, a cache of its own and a token.
+
+    With one second's patience with connections that stall.
+    """
+    others = ("HF_", "HUGGING", "TRANSF", "SPACE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1",
+           "HF_HUB_DOWNLOAD_TIMEOUT": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return kept | own | ({"HF_TOKEN": token} if token else {})
 
 
 class Done(NamedTuple):
@@ -72,9 +79,12 @@ def run(hub: StandInHub, home: Path, *arguments, token: str | None = None, pytho
 
 
 _WORK = """
-import contextlib, io, json, os, resource, sys, traceback
+import contextlib, io, json, os, resource, sys, time, traceback
 from unittest.mock import patch
-from multitool.__main__ import main
+from multitool.cli import main
+
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(seconds, 0.02))  # the hub's client waits for seconds before it tries again
 
 def limit_memory(megabytes):
     taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -234,12 +244,7 @@ class App:
 
 def as_at_first(hub: StandInHub, repos: dict) -> StandInHub:
     """The hub, whatever was done to it."""
-    hub.stop()
-    hub.repos = dict(repos)
-    hub.tokens = {READER: "reader", VISITOR: "visitor"}
-    hub.gated = {GEMMA: {READER}, GEMMA_2: {READER}}
-    hub.cut, hub.stall, hub.missing, hub.down = {}, set(), set(), False
-    hub.clear()
+    hub.reset(repos, gated={GEMMA: {READER}, GEMMA_2: {READER}})
     hub.start()
     return hub
 

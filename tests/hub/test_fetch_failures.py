@@ -2,11 +2,12 @@
 is about and what to do, with exit status 2. No pickle is executed.
 """
 
+import io
 import shutil
 import subprocess
-from contextlib import ExitStack
 
 import pytest
+import torch
 from hub_clients import (
     GEMMA,
     GEMMA_2,
@@ -193,6 +194,9 @@ def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_when_what_the_mes
 
 def test_a_pickle_that_holds_more_than_weights_is_refused_and_not_executed(tool, hub, repos, tmp_path):
     marker = tmp_path / "executed"
+    torch.load(io.BytesIO(evil_ae(marker)), weights_only=False)
+    assert marker.exists()  # it is as evil as it should be
+    marker.unlink()
     hub.repos[PYTHIA_SAES] = repos[PYTHIA_SAES] | {f"{PYTHIA_SAE}/ae.pt": evil_ae(marker)}
     message = tool(*TOKENS, PYTHIA_3).refusal
     assert_says(message, PYTHIA_3, "pickle")
@@ -213,32 +217,40 @@ def test_a_disk_with_too_little_room_is_told_before_anything_is_fetched(tool, hu
     assert not [file for file in fetched(hub) if file.startswith(GPT2)]
 
 
+@pytest.fixture(scope="module")
+def mounting_tool(_hub, tmp_path_factory):
+    """A tool that may mount disks at its cache's place."""
+    folder = tmp_path_factory.mktemp("disk")
+    wrapper = ("unshare", "--user", "--map-root-user", "--mount")
+    mount = shutil.which("unshare") and subprocess.run(
+        [*wrapper, "mount", "-t", "tmpfs", "none", folder], capture_output=True, check=False
+    )
+    if not mount or mount.returncode:
+        pytest.skip("no disk can be mounted here")
+    with Tool(_hub, folder / "home", wrapper) as tool:
+        yield tool
+
+
 @pytest.fixture
-def on_small_disk(hub, tmp_path):
-    """The tool with its cache on a disk of its own, by the disk's options."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+def on_disk(mounting_tool, hub):
+    """The tool with its cache on an empty disk of its own, by the disk's options."""
 
-    def start(options: str) -> Tool:
-        mount = f'mount -t tmpfs -o {options} none {folder} && exec "$0" "$@"'
-        wrapper = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount)
-        mounted = shutil.which("unshare") and subprocess.run([*wrapper, "true"], capture_output=True, check=False)
-        if not mounted or mounted.returncode:
-            pytest.skip("no disk can be mounted here")
-        return tools.enter_context(Tool(hub, folder / "home", wrapper))
+    def on(options: str) -> Tool:
+        mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(mounting_tool.home.parent)]
+        assert mounting_tool.python(f"import subprocess; answer = subprocess.run({mount}).returncode") == 0
+        return mounting_tool
 
-    with ExitStack() as tools:
-        yield start
+    return on
 
 
-def test_a_disk_that_becomes_full_while_files_come(on_small_disk):
+def test_a_disk_that_becomes_full_while_files_come(on_disk):
     # A disk may have room left, and none for another file's name.
-    message = on_small_disk("size=100m,nr_inodes=32")(*TOKENS, GPT2_0).refusal
+    message = on_disk("size=100m,nr_inodes=32")(*TOKENS, GPT2_0).refusal
     assert_says(message, "The disk is full", GPT2, "HF_HOME")
 
 
-def test_a_disk_that_cannot_be_written(on_small_disk):
-    message = on_small_disk("size=100m,ro")(*TOKENS, GPT2_0).refusal
+def test_a_disk_that_cannot_be_written(on_disk):
+    message = on_disk("size=100m,ro")(*TOKENS, GPT2_0).refusal
     assert_says(message, GPT2_SAES, "could not be stored", "HF_HOME")
     assert "network" not in message
 

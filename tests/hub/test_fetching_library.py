@@ -20,13 +20,12 @@ BEGIN = """
     from pathlib import Path
     from unittest.mock import patch
     from huggingface_hub.constants import HF_HUB_CACHE
-    from multitool import loading_hub
-    from multitool.engine import definition_tree, token_table
     from multitool.errors import UserError
-    from multitool.library import Library
-    from multitool.loading_hub import fetch_model, fetch_sae_files
-    from multitool.recipe import ListRecipe, TreeRecipe, VectorRecipe
-    from multitool.registry import find_sae
+    from multitool.jobs.local import definition_tree, token_table
+    from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+    from multitool.store.hub import fetch_model, fetch_sae_files
+    from multitool.store.library import Library
+    from multitool.store.registry import find_sae
 
     def new_library(**options):
         return Library(dtype="float32", device="cpu", bars=False, **options)

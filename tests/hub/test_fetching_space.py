@@ -123,8 +123,8 @@ NOT_FOR_VISITORS = [
     f"{GPT2_SAES}/blocks.0.hook_resid_pre",
     "some-one/some-sae",
     "https://example.org/sae",
-    str(ROOT / "multitool" / "demo" / "hook_embed"),
-    "multitool/demo/hook_embed",
+    str(ROOT / "multitool" / "store" / "demo" / "hook_embed"),
+    "multitool/store/demo/hook_embed",
     "../../etc/passwd",
     "/",
     "local/sae",
@@ -207,9 +207,9 @@ def test_on_a_persons_own_machine_the_demo_without_a_request(hub, tmp_path):
 
 
 OPEN = """
-    from multitool.defaults import choose_opening
-    from multitool.library import Library
-    from multitool.settings import read_settings
+    from multitool.page.opening import choose_opening
+    from multitool.page.settings import read_settings
+    from multitool.store.library import Library
 
     settings = read_settings()
     library = Library(

@@ -24,11 +24,12 @@ from tiny import PROMPT, byte_level_tokenizer, random_sae, tiny_model, write_mod
 from visit import open_growth, opened, write
 
 from multitool.errors import UserError
-from multitool.jobs import tree as engine
-from multitool.jobs.features import missing_scan
+from multitool.jobs.features import missing_scan, resolve
+from multitool.jobs.local import definition_tree, finish, token_table
+from multitool.jobs.tree import prepare_trees
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, Place, ReadTask
-from multitool.page.settings import Settings, read_settings
+from multitool.page.settings import ServerSettings, read_settings
 from multitool.page.zero_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.folders import cache_folder
@@ -131,7 +132,7 @@ def paths(tree: dict) -> dict[tuple, float]:
 
 def plainly(library, sae=DEMO, feature=927, **recipe) -> dict[tuple, float]:
     """The same of the tree that the library grows in this process."""
-    tree = engine.definition_tree(library, VectorRecipe(sae=str(sae), feature=feature), TreeRecipe(**recipe))
+    tree = definition_tree(library, VectorRecipe(sae=str(sae), feature=feature), TreeRecipe(**recipe))
     return paths(tree.to_dict())
 
 
@@ -141,7 +142,7 @@ def plainly(library, sae=DEMO, feature=927, **recipe) -> dict[tuple, float]:
 @pytest.mark.parametrize("vector", [{"feature": 927}, {"feature": 648, "weights": "mix", "pca": [0.1, 0.2]}])
 def test_a_list_right_after_the_launch_is_that_of_the_plain_library(client, service, demo_library, vector):
     table = client.predict(**vector, top=50, api_name="/token_list")
-    expected = engine.token_table(demo_library, VectorRecipe(sae=DEMO, **vector), ListRecipe(top=50)).rows
+    expected = token_table(demo_library, VectorRecipe(sae=DEMO, **vector), ListRecipe(top=50)).rows
     assert [row[:3] for row in table["data"]] == [row[:3] for row in expected]
     numbers, expected_numbers = (np.array([row[3:] for row in rows]) for rows in (table["data"], expected))
     np.testing.assert_allclose(numbers, expected_numbers, rtol=1e-4)
@@ -280,7 +281,7 @@ def test_who_leaves_keeps_nobody_waiting():
                 computed.wait(30)
 
     computed = threading.Event()
-    growth = gpu_worker(Computing(), Settings(), resident="a model")(task(Path(), max_depth=1))
+    growth = gpu_worker(Computing(), ServerSettings(), resident="a model")(task(Path(), max_depth=1))
     next(growth)
     with ThreadPoolExecutor() as server:
         server.submit(growth.close).result(timeout=10)
@@ -371,8 +372,8 @@ def test_a_problem_in_the_worker_is_told_when_its_task_has_ended(monkeypatch):
 
         return decorate
 
-    monkeypatch.setattr("multitool.ui_gpu.spaces.GPU", lend_gpu)
-    work = gpu_worker(Full(), Settings(), resident="a model")
+    monkeypatch.setattr("multitool.page.zero_gpu.spaces.GPU", lend_gpu)
+    work = gpu_worker(Full(), ServerSettings(), resident="a model")
     with pytest.raises(UserError, match="Out of memory"):
         next(work(task(Path("nowhere"), max_depth=1)))
     assert ended
@@ -449,7 +450,7 @@ def test_the_first_model_is_right_again_after_two_others(client, service, librar
 def test_a_list_of_another_model_needs_no_gpu(client, service, library, saes):
     before = len(service.scheduled)
     table = client.predict(sae="local/gpt2", feature=5, top=20, api_name="/token_list")
-    expected = engine.token_table(library, VectorRecipe(sae=str(saes["gpt2"]), feature=5), ListRecipe(top=20)).rows
+    expected = token_table(library, VectorRecipe(sae=str(saes["gpt2"]), feature=5), ListRecipe(top=20)).rows
     assert [row[2] for row in table["data"]] == [row[2] for row in expected]
     assert len(service.scheduled) == before
 
@@ -458,7 +459,7 @@ def test_a_list_by_the_logit_lens_is_made_on_the_gpu(client, service, library, s
     before = len(service.scheduled)
     recipe = {"measure": "logit_lens", "top": 20}
     table = client.predict(sae="local/gpt2", feature=5, **recipe, api_name="/token_list")
-    expected = engine.token_table(library, VectorRecipe(sae=str(saes["gpt2"]), feature=5), ListRecipe(**recipe)).rows
+    expected = token_table(library, VectorRecipe(sae=str(saes["gpt2"]), feature=5), ListRecipe(**recipe)).rows
     np.testing.assert_allclose([row[-1] for row in table["data"]], [row[-1] for row in expected], rtol=0.05)
     assert len(service.scheduled) == before + 1
 
@@ -545,10 +546,9 @@ def test_loading_another_model_counts_as_time(saes, library):
 
     slow = SlowLibrary(dtype="float32", device="cpu", allow_folder=True)
     slow.loaded = False
-    work = gpu_worker(slow, Settings(zero_gpu=True, seconds=1), resident="another")
-    prepared = engine.prepare_tree(
-        slow, VectorRecipe(sae=str(saes["llama"]), feature=0), TreeRecipe(prompt=PROMPT, cutoff=1e-9, stop=False)
-    )
+    work = gpu_worker(slow, ServerSettings(zero_gpu=True, seconds=1), resident="another")
+    vector, tree = VectorRecipe(sae=str(saes["llama"]), feature=0), TreeRecipe(prompt=PROMPT, cutoff=1e-9, stop=False)
+    prepared, = finish(prepare_trees(slow, vector, [tree]), slow)
     assert [growth.depth for growth in work(prepared.task)] == [1]  # the time is up before there is anything
     assert len(list(work(prepared.task))) > 1
 
@@ -590,7 +590,10 @@ def test_no_tree_asks_for_more_time_than_an_anonymous_visitor_has(tmp_path):
 
 
 def scan(folder: Path, n_tokens: int = 50_000) -> ScanTask:
-    return ScanTask("a model", folder, "blocks.0.hook_resid_post", n_tokens, 32, 0, "float32", folder / "scan")
+    return ScanTask(
+        model="a model", folder=folder, hook="blocks.0.hook_resid_post", n_tokens=n_tokens, d_model=32, bos_id=0,
+        dtype="float32", path=folder / "scan",
+    )
 
 
 def test_other_work_asks_for_time_of_its_own(tmp_path):
@@ -634,27 +637,28 @@ class Scanning:
 
 def test_a_scan_that_ran_out_of_its_time_is_asked_for_again(tmp_path):
     library = Scanning(a_turn=4)
-    counts = list(gpu_worker(library, Settings(), resident="a model")(scan(tmp_path, 10)))
+    counts = list(gpu_worker(library, ServerSettings(), resident="a model")(scan(tmp_path, 10)))
     assert library.turns == 3 and counts == [0, 4, 4, 8, 8, 10]
 
 
 def test_a_scan_that_does_not_get_on_is_given_up(tmp_path):
     library = Scanning(a_turn=0)
     with pytest.raises(UserError, match="does not get on"):
-        list(gpu_worker(library, Settings(), resident="a model")(scan(tmp_path, 10)))
+        list(gpu_worker(library, ServerSettings(), resident="a model")(scan(tmp_path, 10)))
     assert library.turns == 2
 
 
 def test_a_real_scan_goes_on_where_its_time_was_up(saes, monkeypatch, tmp_path):
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path))
-    monkeypatch.setattr("multitool.scan._BATCH", {"cpu": 100, "cuda": 100})
+    monkeypatch.setattr("multitool.store.scans._BATCH", {"cpu": 100, "cuda": 100})
     library = Library(dtype="float32", device="cpu", allow_folder=True)
-    to_scan = missing_scan(library, VectorRecipe(sae=str(saes["llama"]), feature=0, weights="vocabulary"))
+    target = resolve(library, VectorRecipe(sae=str(saes["llama"]), feature=0, weights="vocabulary"))
+    to_scan = missing_scan(target)
     # As if each turn's time were over at once: a batch a turn.
     hurried = SimpleNamespace(do=lambda task: library.do(replace(task, seconds=-1.0)))
-    counts = list(gpu_worker(hurried, Settings(), resident="a model")(to_scan))
+    counts = list(gpu_worker(hurried, ServerSettings(), resident="a model")(to_scan))
     assert counts == [0, 100, 100, 200, 200, 300, 300, to_scan.n_tokens]
-    assert missing_scan(library, VectorRecipe(sae=str(saes["llama"]), feature=0, weights="vocabulary")) is None
+    assert missing_scan(target) is None
 
 
 def test_a_request_asks_for_its_own_time(client, service):
@@ -809,7 +813,7 @@ def test_spaces_is_imported_before_all_other_packages():
 
 def test_one_function_runs_on_the_gpu_and_it_can_be_stopped():
     """Each would have workers of its own. Only a generator ends when its visitor leaves."""
-    files = [ROOT / "app.py", *(ROOT / "multitool").glob("*.py")]
+    files = [ROOT / "app.py", *(ROOT / "multitool").rglob("*.py")]
     functions = [
         node
         for file in files

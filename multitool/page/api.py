@@ -1,0 +1,136 @@
+"""An endpoint of the Gradio API as data, and what follows from it: a documented function for Gradio, and a twin.
+
+The twin, ``/definition_tree_json`` and so on, answers with one JSON text: what agents get as a tool of the app's MCP
+server, by the endpoint's plain name; any other answer would arrive as Python writes it.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, replace
+from typing import get_args, get_origin
+
+import gradio as gr
+
+from multitool.page.common import shown_errors
+from multitool.page.gradio_workarounds import name_endpoint
+from multitool.recipes.fields import RecipeField, recipe_fields
+
+REQUIRED = inspect.Parameter.empty  # as a default: it must be given
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What an endpoint takes."""
+
+    name: str
+    type: object  # without "or None", which a default of None adds
+    help: str  # a sentence, on one line
+    default: object = REQUIRED
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What programs can ask for."""
+
+    name: str
+    summary: str
+    parameters: Sequence[Parameter]
+    answers: Mapping[str, object]  # the types by the names that the documentation calls them
+    returns: str
+    returns_json: str  # of the twin: the last of the answers
+    run: Callable[[dict], object]  # takes the parameters' values by name; several answers are a tuple
+    streams: bool = False  # ``run`` gives one answer after the other
+    on_model: bool = False  # it runs the model
+
+
+def add_endpoint(page: gr.Blocks, endpoint: Endpoint, **queue) -> None:
+    """Add an endpoint and its twin to the page that is being built.
+
+    Args:
+        queue: options of ``gr.api``.
+    """
+    for part, name, visibility in (
+        (endpoint, endpoint.name, "public"), (_twin(endpoint), f"{endpoint.name}_json", "undocumented"),
+    ):
+        function = shown_errors(gradio_function(part), on_page=False)
+        added = gr.api(function, api_name=name, api_visibility=visibility, **queue)
+        name_endpoint(page, added, [parameter.name for parameter in part.parameters], list(part.answers))
+
+
+def recipe_parameters(kind: type, without: Sequence[str] = (), **defaults) -> list[Parameter]:
+    """The fields of a kind of recipe as parameters; a tuple is a list in JSON, and null where it is empty.
+
+    Args:
+        without: fields that are left at their defaults, and are no parameters.
+        defaults: values of fields where a call does not tell them, other than their own defaults.
+    """
+    parameters = []
+    for field in recipe_fields(kind):
+        if field.name not in without:
+            type_, default = field.type, defaults.get(field.name, field.default)
+            if _is_tuple(field):
+                type_, default = list[get_args(type_)[0]], list(default) or None
+            parameters.append(
+                Parameter(field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default)
+            )
+    return parameters
+
+
+def recipe_of(kind: type, given: dict):
+    """The recipe in the values of an endpoint's parameters. Raises UserError for a value that cannot be."""
+    values = {field.name: given[field.name] for field in recipe_fields(kind) if field.name in given}
+    empty = {field.name: () for field in recipe_fields(kind) if _is_tuple(field) and values.get(field.name) is None}
+    return kind(**values | empty)
+
+
+def _is_tuple(field: RecipeField) -> bool:
+    return get_origin(field.type) is tuple
+
+
+def gradio_function(endpoint: Endpoint) -> Callable:
+    """The endpoint as a function with the signature and the docstring from which Gradio takes its documentation."""
+
+    def plain(*args, **kwargs):
+        return endpoint.run(given(args, kwargs))
+
+    def streaming(*args, **kwargs):
+        yield from endpoint.run(given(args, kwargs))
+
+    def given(args, kwargs) -> dict:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    types = tuple(endpoint.answers.values())
+    parameters = [
+        inspect.Parameter(
+            parameter.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=parameter.default,
+            annotation=parameter.type | None if parameter.default is None else parameter.type,
+        )
+        for parameter in endpoint.parameters
+    ]
+    signature = inspect.Signature(parameters, return_annotation=tuple[types] if len(types) > 1 else types[0])
+    function = streaming if endpoint.streams else plain
+    function.__name__ = endpoint.name
+    function.__signature__ = signature
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    function.__doc__ = "\n".join(
+        [endpoint.summary, "", "Args:"]
+        + [f"    {parameter.name}: {parameter.help}" for parameter in endpoint.parameters]
+        + ["", "Returns:", f"    {endpoint.returns}"]
+    )
+    return function
+
+
+def _twin(endpoint: Endpoint) -> Endpoint:
+    """The endpoint with its last answer as JSON text: of a picture and a tree, the tree."""
+
+    def text(answer) -> str:
+        return json.dumps(answer[-1] if isinstance(answer, tuple) else answer, ensure_ascii=False, allow_nan=False)
+
+    def run(given: dict):
+        answer = endpoint.run(given)
+        return map(text, answer) if endpoint.streams else text(answer)
+
+    return replace(endpoint, answers={"json": str}, returns=endpoint.returns_json, run=run)

@@ -1,0 +1,71 @@
+"""What Gradio has no switch for, by its public names alone.
+
+``tests/test_gradio_workarounds.py`` tells when it has one, or does otherwise; of streams ``tests/test_streaming.py``.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+
+
+class Page(gr.Blocks):
+    """A page whose undocumented endpoints programs can call by name too, and alone are the tools of its MCP server.
+
+    Gradio makes tools of all public endpoints and of no other, and its clients know the parameters of public endpoints
+    only. So there would be no tools that the page *Use via API* leaves out.
+    """
+
+    def get_api_info(self, all_endpoints: bool = False, page: str | None = None) -> dict:
+        info = super().get_api_info(all_endpoints=True, page=page)
+        # The MCP server asks for its tools while it is made; whoever asks later is a client.
+        if self.mcp_server_obj is None and not self.is_running and not all_endpoints:
+            info["named_endpoints"] = {
+                name: endpoint for name, endpoint in info["named_endpoints"].items()
+                if endpoint["api_visibility"] == "undocumented"
+            }
+        return info
+
+
+def name_endpoint(page: gr.Blocks, endpoint: dict, parameters: Sequence[str], answers: Sequence[str]) -> None:
+    """Name what an endpoint takes and answers in the documentation; Gradio calls them 1st, 2nd, …
+
+    Args:
+        endpoint: what ``gr.api`` returned.
+    """
+    for part, label in zip(endpoint["inputs"] + endpoint["outputs"], [*parameters, *answers], strict=True):
+        page.blocks[part].label = label
+
+
+def shrinks(before, after) -> bool:
+    """Whether a list anywhere in an answer has become shorter than in the answer before.
+
+    Gradio sends what changes from one answer of a stream to the next, and lists that shrink inside one another reach
+    its clients damaged.
+    """
+    waiting = [(before, after)]
+    for old, new in waiting:
+        if isinstance(old, list) and isinstance(new, list):
+            if len(new) < len(old):
+                return True
+            waiting += zip(old, new, strict=False)
+        elif isinstance(old, dict) and isinstance(new, dict):
+            waiting += [(old[name], new[name]) for name in old.keys() & new.keys()]
+    return False
+
+
+def write_served(data: bytes, name: str) -> str:
+    """Write a file into the folder that Gradio serves files from, and in which it deletes those that it has handed out
+    after the time of ``delete_cache``; the path. It copies a file from anywhere else there, and leaves the first.
+
+    The folder is the documented one: the environment variable ``GRADIO_TEMP_DIR``, or ``gradio`` among the system's
+    temporary files.
+    """
+    served = os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")
+    folder = Path(served, hashlib.sha256(data).hexdigest())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+    return str((folder / name).resolve())

@@ -1,0 +1,236 @@
+"""What other code raises while things are fetched, read and stored, as sentences for the user.
+
+A table for each kind of work: when a case holds (classes of exceptions, or a test) and its sentence, or a table to look
+on in, or None where somebody further out knows better what to say. The first case that holds counts. UserErrors go
+through as they are, and so does what no case knows.
+"""
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from safetensors import SafetensorError
+
+from multitool.errors import UserError, shown
+from multitool.store.entries import SaeEntry
+
+HUB = "https://huggingface.co"
+
+_When = type[Exception] | tuple[type[Exception], ...] | Callable[[Any], bool]
+Cases = tuple[tuple[_When, Any], ...]  # Any: str, None or Cases
+
+
+@contextmanager
+def said(cases: Cases, **names) -> Iterator[None]:
+    """What is raised inside, as the sentence that ``cases`` has for it.
+
+    Args:
+        names: what the sentences' placeholders stand for, besides those about the error itself (``_about``).
+
+    Raises:
+        UserError: one of the cases holds.
+    """
+    try:
+        yield
+    except Exception as error:
+        sentence = None if isinstance(error, UserError) else _sentence(error, cases)
+        if sentence is None:
+            raise
+        raise UserError(sentence.format(**_about(error), **names)) from error
+
+
+def _sentence(error: Exception, cases: Cases) -> str | None:
+    for when, what in cases:
+        if isinstance(error, when) if isinstance(when, (type, tuple)) else when(error):
+            return _sentence(error, what) if isinstance(what, tuple) else what
+    return None
+
+
+def _about(error: Any) -> dict[str, object]:
+    text = " ".join(str(error).split())
+    asked = re.search(r"/resolve/[^/]+/([^?]+)", str(getattr(error, "response", None) and error.response.url))
+    return {
+        "error": error,
+        "text": text[:300],
+        # Short, with its class, and without anything that looks like a token.
+        "words": re.sub(r"hf_\w+", "hf_…", f"{type(error).__name__}: {text}")[:200],
+        # Of an error of the system: what is wrong, without its number, and the file.
+        "reason": getattr(error, "strerror", None) or error,
+        "path": getattr(error, "filename", None),
+        # Of an answer of the hub.
+        "status": _status(error),
+        "asked": asked[1] if asked else "A file that is needed",
+    }
+
+
+def _status(error: Any) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+# Memory
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory does not suffice, as PyTorch and the system say it."""
+    import torch
+
+    # The last one: what cuBLAS takes for itself, past PyTorch's allocator.
+    allocator = any(said in str(error) for said in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED"))
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
+
+
+# A running model at a task.
+WORKING: Cases = ((out_of_memory,
+    "Out of memory while {model} worked ({device}). Ask for fewer nodes (max_nodes), a larger cutoff, or a smaller "
+    "model."),)
+# An SAE.
+HOLDING: Cases = ((out_of_memory, "SAE {sae} does not fit into the memory. Choose a smaller one."),)
+
+
+# Files
+
+READING_CFG: Cases = (((OSError, ValueError, RecursionError),
+    "{file} cannot be read ({reason}). An SAE folder in sae-lens format holds cfg.json and sae_weights.safetensors, as "
+    "sae.save_model() writes them."),)
+READING_WEIGHTS: Cases = (
+    (out_of_memory, None),
+    ((OSError, SafetensorError),
+     "{file} cannot be read ({error}). It is missing, cut short or damaged; copy or write it again."),
+)
+STORING_DEMO_MODEL: Cases = (((OSError, SafetensorError),
+    "The demo model cannot be stored in {folder}: {reason}. Make room or permissions there (about 0.8 GB), or name "
+    "another folder in SAE_MULTITOOL_CACHE."),)
+STORING_SCAN: Cases = ((OSError,
+    "The scan of {model}'s vocabulary cannot be stored in {folder}: {reason}. Make room or permissions there (about "
+    "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)
+
+FETCH_AGAIN = "A file may be damaged; delete {kept} to have it fetched again."
+
+# A damaged folder makes transformers raise nearly anything.
+_LOCAL_MODEL: Cases = ((Exception,
+    "The model in folder {folder} cannot be loaded: {text} A model folder holds config.json, the tokenizer's files and "
+    "*.safetensors, as save_pretrained() writes them."),)
+_FETCHED_MODEL: Cases = ((Exception, "The model {model} cannot be loaded: {text} " + FETCH_AGAIN),)
+
+
+def loading_model(name: str, folder: Path, running_as: str = "") -> AbstractContextManager[None]:
+    """A model's files, which transformers reads.
+
+    Args:
+        running_as: device and precision, where the whole model is loaded.
+    """
+    memory = "Model {model} does not fit into the memory. Choose a smaller model."
+    if running_as:
+        memory = (
+            "Model {model} does not fit into the memory ({running_as}). Choose a smaller model, or load it in half "
+            "precision (--dtype bfloat16, SAE_MULTITOOL_DTYPE=bfloat16)."
+        )
+    # In the hub's cache the folder has links to the files, which lie beside it: they must go with it.
+    kept = folder.parents[1] if folder.parent.name == "snapshots" else folder
+    damaged = _LOCAL_MODEL if Path(name) == folder else _FETCHED_MODEL
+    cases = ((out_of_memory, memory), *damaged)
+    return said(cases, model=shown(name), folder=folder, kept=kept, running_as=running_as)
+
+
+# sae-lens, of which each loader raises in its own way
+
+_LOCAL_BY_SAE_LENS: Cases = (
+    (out_of_memory, None),
+    (Exception,
+     "sae-lens cannot read the SAE in {folder}: {words} Its files are damaged or do not fit together; copy or write it "
+     "again."),
+)
+
+
+def reading_by_sae_lens(entry: SaeEntry, folder: Path) -> AbstractContextManager[None]:
+    """An SAE's files, which sae-lens reads.
+
+    Args:
+        folder: the SAE's own, or that of the repository that was fetched.
+    """
+    if entry.folder or entry.repo_id is None:
+        return said(_LOCAL_BY_SAE_LENS, folder=folder)
+    return said(_fetched_by_sae_lens(), sae=entry.name, kept=folder.parents[1], **_names_of_repository(entry.repo_id))
+
+
+@cache
+def _fetched_by_sae_lens() -> Cases:
+    return (
+        (out_of_memory, None),
+        (UnpicklingError,
+         "SAE {sae} is kept in a pickle that is damaged or holds more than plain weights, and was not read: such a "
+         "file can run code. Use another SAE, or delete {kept} to have it fetched again."),
+        # The loaders ask the hub whether a file has changed.
+        (_also(OSError, lambda error: error.errno != errno.ENOENT), _hub()),
+        (Exception, "SAE {sae} was fetched, but sae-lens cannot read it: {words} " + FETCH_AGAIN),
+    )
+
+
+# The hub
+
+
+@contextmanager
+def asking_hub(repo_id: str, purpose: str = "") -> Iterator[None]:
+    """The hub's client, which lets through what its HTTP library raises."""
+    from huggingface_hub.errors import RevisionResolutionError
+
+    with said(_hub(), **_names_of_repository(repo_id, purpose)):
+        try:
+            yield
+        except RevisionResolutionError as error:
+            raise error.__cause__ or error  # noqa: B904  # why the hub could not be asked
+
+
+def _names_of_repository(repo_id: str, purpose: str = "") -> dict[str, str]:
+    from huggingface_hub import is_offline_mode
+
+    offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
+    return {"name": shown(repo_id) + purpose, "page": f"{HUB}/{repo_id}", "offline": offline}
+
+
+def _also(kind: type[Exception], test: Callable[[Any], bool]) -> _When:
+    return lambda error: isinstance(error, kind) and test(error)
+
+
+@cache
+def _hub() -> Cases:
+    """For each thing that goes wrong between us and the hub: one cause, and what to do about it."""
+    from huggingface_hub import errors, get_token
+
+    token = " In a Space its owner sets the token as the secret HF_TOKEN; elsewhere use HF_TOKEN or `hf auth login`."
+    refused = (
+        "The hub refuses the token that is set, or there is no {name}. Make a new token at "
+        f"{HUB}/settings/tokens, or correct the name.{token}"
+    )
+    return (
+        (_also(errors.GatedRepoError, lambda error: get_token() is None),
+         "{name} is gated, and there is no token. Accept its licence at {page} and set a token that may read it."
+         + token),
+        (errors.GatedRepoError,
+         "{name} is gated, and the token that is set may not read it. Accept the licence at {page} with the token's "
+         "account; a fine-grained token also needs the right to read gated repositories." + token),
+        (_also(Exception, lambda error: _status(error) == 401 and get_token() is not None), refused),
+        (UnicodeEncodeError, refused),  # tokens go into a header, which holds ASCII only
+        ((errors.RepositoryNotFoundError, errors.HFValidationError),
+         "The hub has no {name} that is public. Correct the name, or set a token that may read it."),
+        (errors.IncompleteSnapshotError,
+         "Only a part of {name} was fetched before, and the hub cannot be reached now. Check the network and try "
+         "again."),
+        (_also(errors.EntryNotFoundError, lambda error: not isinstance(error, errors.LocalEntryNotFoundError)),
+         "{asked} of {name} is not in its repository on the hub. Use another one, or tell its owner."),
+        (_also(OSError, lambda error: error.errno in (errno.ENOSPC, errno.EDQUOT)),
+         "The disk is full: {name} could not be stored. Make room, or name a folder on a larger disk in HF_HOME."),
+        # Ours: the network's errors name no file.
+        (_also(OSError, lambda error: error.filename is not None),
+         "{name} could not be stored: {reason}: {path}. Name a folder that you may write to in HF_HOME."),
+        (_also(errors.HfHubHTTPError, lambda error: _status(error) is not None),
+         f"The hub answered {{status}} for {{name}}. Try again in a while; if it stays, see {HUB}/status."),
+        (Exception,
+         "{name} could not be fetched: the hub cannot be reached, or the connection broke off{offline}. Check the "
+         "network and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. [{words}]"),
+    )
