@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -89,8 +90,8 @@ def pick(named: Mapping, names: Iterable[str]) -> dict:
     return {name: named[name] for name in names}
 
 
-def as_number(text: str) -> float | str:
-    """A number from a menu that takes others too; what is none is left for the recipe to refuse."""
+def as_number(text: str) -> Any:
+    """A number from a menu that takes others too; what is none stays as it is, for a check to refuse."""
     with contextlib.suppress(TypeError, ValueError):
         return float(text)
     return text

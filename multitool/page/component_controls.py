@@ -8,6 +8,7 @@ import gradio as gr
 from multitool.errors import UserError, shown
 from multitool.jobs.components import Component
 from multitool.page.common import QUIETLY, event, quiet
+from multitool.page.feature_choice import entry_shown
 from multitool.page.service import Service
 from multitool.recipes.components import SHOWN
 from multitool.text import percent, visible
@@ -61,19 +62,20 @@ def _told(service: Service, unfolded: bool, told_of: str, sae: str | None):
 
     Nothing new where they are folded away, or those of this model are told already.
     """
-    library = service.library
-    model = library.find(sae).model if library.offers(sae or "") else ""
-    if not unfolded or model in ("", told_of):
+    entry = entry_shown(service.library, sae)
+    if entry is None or not unfolded or entry.model == told_of:
         yield {}
         return
-    if not library.has(library.find(sae)):
+    if not service.library.has(entry):
         later = "What each of them is will be told here when a tree or a list has loaded the model."
         yield {"told_of": "", "about": quiet(f"{_ABOUT} {later}"), **dict.fromkeys(COMPONENTS, "")}
         return
-    for answer in service.components(sae, top=_TOKENS_TOLD):
+    for answer in service.components(entry.name, top=_TOKENS_TOLD):
         if isinstance(answer, str):
             yield {"told_of": "", "about": quiet(answer)}
-    yield {"told_of": model, "about": quiet(_ABOUT), **dict(zip(COMPONENTS, map(_line, answer), strict=True))}
+        else:
+            lines = dict(zip(COMPONENTS, map(_line, answer), strict=True))
+            yield {"told_of": entry.model, "about": quiet(_ABOUT), **lines}
 
 
 def _line(component: Component) -> str:

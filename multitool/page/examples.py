@@ -3,6 +3,7 @@
 import gradio as gr
 
 from multitool.page.common import QUIETLY
+from multitool.page.feature_choice import entry_shown
 from multitool.page.opening import DEMO, Opening
 from multitool.recipes.recipe import VectorRecipe
 from multitool.store.demo_model import DEMO_MODEL
@@ -36,7 +37,8 @@ def example_buttons(library: Library, sae: gr.Dropdown, opening: Opening) -> lis
         return model if model in offered else DEMO_MODEL
 
     def of_sae(name: str | None) -> dict:
-        chosen = seen(library.find(name).model if library.offers(name or "") else "")
+        entry = entry_shown(library, name)
+        chosen = seen(entry.model if entry else "")
         return {row: gr.update(visible=model == chosen) for model, row in rows.items()}
 
     rows, buttons = {}, []

@@ -70,9 +70,14 @@ def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
     return FeatureChoice(model, sae, feature, known)
 
 
-def sae_names(library: Library, model: str) -> list[str]:
+def sae_names(library: Library, model: str | None) -> list[str]:
     """The SAEs of a model that visitors may load."""
     return [entry.name for entry in saes(patterns=library.patterns) if entry.model == model]
+
+
+def entry_shown(library: Library, sae: str | None) -> SaeEntry | None:
+    """The entry of the SAE that the control shows; None while it shows none that can be had."""
+    return library.find(sae) if sae and library.offers(sae) else None
 
 
 def _step(library: Library, name: str, sae: str, feature: str) -> str:
@@ -101,18 +106,20 @@ def known_of_feature(library: Library, sae: str | None, feature: str | None, wei
     Of several features with weights nothing is known: their contexts are each one's own. Nor is anything told where
     the feature has no part in the vector.
     """
-    if not library.offers(sae or ""):
+    entry, number = entry_shown(library, sae), _number(feature)
+    if entry is None:
         return ""
-    entry, number = library.find(sae), _number(feature)
-    told = number is not None and (weights not in DIRECTIONS or DIRECTIONS[weights].of_feature)
-    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + (_evidence(entry, number) if told else "")
+    about = f'<p class="about">{_about(entry, here=library.has(entry))}</p>'
+    if number is None or (weights in DIRECTIONS and not DIRECTIONS[weights].of_feature):
+        return about
+    return about + _evidence(entry, number)
 
 
 def _about(entry: SaeEntry, here: bool) -> str:
     """Where an SAE was trained, and what loading its model takes unless it is here already."""
     where = "token embeddings" if entry.kind == "embed" else f"layer {entry.layer}"
     about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>)."
-    if entry.gated and not here:
+    if entry.licence_page and not here:
         page = escape(entry.licence_page, quote=True)
         about += f' Its <a href="{page}" target="_blank" rel="noopener">licence</a> must be accepted first.'
     return about

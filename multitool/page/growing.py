@@ -92,10 +92,10 @@ def seconds_in_all(levels: list[int], seconds: float, most: int) -> float | None
         seconds: for those that have been followed up.
         most: levels that can follow.
     """
-    *done, level = levels
-    if not done or not level or level >= done[-1]:
+    *done, last = levels
+    if not done or not last or last >= done[-1]:
         return None
-    left, ratio = 0.0, level / done[-1]
+    left, level, ratio = 0.0, float(last), last / done[-1]
     for _ in range(most):
         left += max(level, _FEWEST)
         ratio *= _FASTER

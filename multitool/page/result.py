@@ -7,6 +7,7 @@ be made anew goes: it would stand under controls that it was not made from.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -23,7 +24,7 @@ class Made:
     """What a result was made from."""
 
     title: str
-    shown: object  # what the controls showed, as ``as_shown`` has it
+    shown: Any  # what the controls showed, as ``as_shown`` has it
 
 
 class Result:

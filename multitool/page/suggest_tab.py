@@ -76,10 +76,11 @@ def _suggested(service: Service, recipe: VectorRecipe):
     for answer in service.suggestion(recipe, TreeRecipe()):
         if isinstance(answer, str):
             yield {"status": answer}
-    yield {
-        "status": visible(answer.sentence), "table": answer.rows, "best": (answer.recipe, answer.tree),
-        "use": gr.update(interactive=True), "title": f"{recipe.sae} · feature {recipe.feature}",
-    }
+        else:
+            yield {
+                "status": visible(answer.sentence), "table": answer.rows, "best": (answer.recipe, answer.tree),
+                "use": gr.update(interactive=True), "title": f"{recipe.sae} · feature {recipe.feature}",
+            }
 
 
 def _best_values(service: Service, best: tuple[VectorRecipe, TreeRecipe] | None) -> dict:

@@ -52,4 +52,6 @@ def _read(service: Service, recipe: VectorRecipe, text: str):
     for answer in service.activity(recipe, text):
         if isinstance(answer, str):
             yield {"status": answer}
-    yield {"status": "Read.", "shown": highlighted(answer), "title": f"{recipe.sae} · feature {recipe.feature}"}
+        else:
+            title = f"{recipe.sae} · feature {recipe.feature}"
+            yield {"status": "Read.", "shown": highlighted(answer), "title": title}

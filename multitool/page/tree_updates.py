@@ -1,11 +1,10 @@
 """What the components of the tree tab become for a tree: answers by their names."""
 
-import contextlib
 import math
 
 import gradio as gr
 
-from multitool.page.common import quiet
+from multitool.page.common import as_number, quiet
 from multitool.page.growth_controls import CUTOFFS
 from multitool.page.tree_views import (
     EMPTY,
@@ -55,7 +54,7 @@ def tree_shown(
         "offered": offered,
         **{name: gr.update(visible=bool(compared)) for name in ("drop", "kept_column", "tree_name", "comparison")},
     }
-    if compared:
+    if kept and compared:
         views |= {
             "kept_name": titled("Kept", kept),
             "kept_view": explore.payload(kept, compared.other_nodes),
@@ -126,9 +125,7 @@ def offer_told(document: DefinitionTree | None) -> str:
 def _trimmed(document: DefinitionTree, trim: str | None, least_lift: float) -> DefinitionTree:
     """The part of a tree that its controls leave."""
     if trim and trim != AS_GROWN:
-        with contextlib.suppress(ValueError):  # the check says what is wrong with it
-            trim = float(trim)
-        document = document.trimmed(trim)
+        document = document.trimmed(as_number(trim))
     if document.tree.lifts is not None and least_lift > 0:
         document = document.lifted(least_lift)
     return document

@@ -12,7 +12,7 @@ from multitool.errors import UserError
 from multitool.jobs.features import with_weights
 from multitool.page.common import QUIETLY, event, pick, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
-from multitool.page.feature_choice import FeatureChoice, feature_choice, known_of_feature, sae_names
+from multitool.page.feature_choice import FeatureChoice, entry_shown, feature_choice, known_of_feature, sae_names
 from multitool.page.opening import Opening
 from multitool.page.service import Service
 from multitool.recipes.directions import DIRECTIONS, needs_scan
@@ -98,16 +98,16 @@ def _of_model(library: Library, model: str | None, sae: str | None) -> dict:
 
     The SAE stays if it belongs to that model; if the model has no SAE here, its own model comes back.
     """
-    own = library.find(sae).model if library.offers(sae or "") else None
-    names = sae_names(library, model)
-    if model == own or not names:
-        return {} if own is None else {"model": own}
+    own, names = entry_shown(library, sae), sae_names(library, model)
+    if not names or (own and own.model == model):
+        return {"model": own.model} if own else {}
     return {"sae": gr.update(choices=names, value=names[0]), "weights": library.find(names[0]).default_weights}
 
 
 def _suitable(library: Library, sae: str | None, before: str | None):
     """The weights that suit another SAE than before; else those that there are stay."""
-    return library.find(sae).default_weights if sae != before and library.offers(sae or "") else gr.skip()
+    entry = entry_shown(library, sae)
+    return entry.default_weights if entry and sae != before else gr.skip()
 
 
 def _place_controls(service: Service, sae: gr.Dropdown, opening: Opening) -> tuple[dict[str, Component], gr.HTML]:
@@ -126,10 +126,8 @@ def _place_controls(service: Service, sae: gr.Dropdown, opening: Opening) -> tup
         info="The mean of all token embeddings; without it, from zero",
     )
 
-    def own_scale(usual: bool, sae_name: str, scale: float):
-        library = service.library
-        mean = _mean_distance(service, library.find(sae_name), scale) if library.offers(sae_name or "") else scale
-        return gr.update(visible=not usual, value=mean)
+    def own_scale(usual: bool, name: str | None, scale: float):
+        return gr.update(visible=not usual, value=_mean_distance(service, entry_shown(service.library, name), scale))
 
     usual_scale.input(own_scale, [usual_scale, sae, scale], scale, **QUIETLY)
     return {"usual_scale": usual_scale, "scale": scale, "centroid": centroid}, distance
@@ -164,7 +162,8 @@ def _weights_help(library: Library, sae: str | None, kind: str | None) -> str:
     if kind not in DIRECTIONS:
         return ""
     said = f"<p>{escape(kind.capitalize())}: {escape(DIRECTIONS[kind].help)}.</p>"
-    suitable = library.find(sae).default_weights if library.offers(sae or "") else kind
+    entry = entry_shown(library, sae)
+    suitable = entry.default_weights if entry else kind
     if needs_scan(suitable) and not needs_scan(kind) and DIRECTIONS[kind].of_feature:
         said += f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>'
     return said
@@ -189,8 +188,8 @@ def _distance(service: Service, recipe: VectorRecipe) -> str:
     )
 
 
-def _mean_distance(service: Service, entry: SaeEntry, otherwise: float) -> float:
+def _mean_distance(service: Service, entry: SaeEntry | None, otherwise: float) -> float:
     """The usual scale of a model whose embeddings are in memory."""
-    if not service.library.has(entry):
+    if entry is None or not service.library.has(entry):
         return otherwise
     return round(service.library.subject(entry.model).space.mean_distance, 2)
