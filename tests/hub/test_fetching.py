@@ -120,16 +120,14 @@ def own_format(file) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def first(_tool, _hub, repos, tmp_path_factory):
+def first(_hub, repos, tmp_path_factory):
     """The first tree: the cache that it filled, the tree, and what was fetched."""
     hub = as_at_first(_hub, repos)
-    _tool.forget()
     folder = tmp_path_factory.mktemp("first")
     home, tree = folder / "home", folder / "tree.json"
-    done = _tool("tree", "--sae", GEMMA_6, "--feature", 5, "--cutoff", CUTOFF, "--json", tree, token=READER)
+    done = run(hub, home, "tree", "--sae", GEMMA_6, "--feature", 5, "--cutoff", CUTOFF, "--json", tree, token=READER)
     assert done.status == 0, done.err
     assert done.out == f"wrote {tree}\n"
-    shutil.copytree(_tool.home, home, symlinks=True)
     return home, tree, fetched(hub), {asked.token for asked in hub.requests}
 
 

@@ -650,12 +650,11 @@ def test_a_scan_that_does_not_get_on_is_given_up(tmp_path):
 
 def test_a_real_scan_goes_on_where_its_time_was_up(saes, monkeypatch, tmp_path):
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path))
-    monkeypatch.setattr("multitool.store.scans._BATCH", {"cpu": 100, "cuda": 100})
     library = Library(dtype="float32", device="cpu", allow_folder=True)
     target = resolve(library, VectorRecipe(sae=str(saes["llama"]), feature=0, weights="vocabulary"))
     to_scan = missing_scan(target)
     # As if each turn's time were over at once: a batch a turn.
-    hurried = SimpleNamespace(do=lambda task: library.do(replace(task, seconds=-1.0)))
+    hurried = SimpleNamespace(do=lambda task: library.do(replace(task, seconds=-1.0, batch=100)))
     counts = list(gpu_worker(hurried, ServerSettings(), resident="a model")(to_scan))
     assert counts == [0, 100, 100, 200, 200, 300, 300, to_scan.n_tokens]
     assert missing_scan(target) is None
