@@ -8,7 +8,8 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
-from typing import get_args, get_origin
+from types import GenericAlias
+from typing import Any, get_args, get_origin
 
 import gradio as gr
 
@@ -24,7 +25,7 @@ class Parameter:
     """What an endpoint takes."""
 
     name: str
-    type: object  # without "or None", which a default of None adds
+    type: Any  # without "or None", which a default of None adds
     help: str  # a sentence, on one line
     default: object = REQUIRED
 
@@ -36,10 +37,10 @@ class Endpoint:
     name: str
     summary: str
     parameters: Sequence[Parameter]
-    answers: Mapping[str, object]  # the types by the names that the documentation calls them
+    answers: Mapping[str, Any]  # the types by the names that the documentation calls them
     returns: str
     returns_json: str  # of the twin: the last of the answers
-    run: Callable[[dict], object]  # takes the parameters' values by name; several answers are a tuple
+    run: Callable[[dict], Any]  # takes the parameters' values by name; several answers are a tuple
     streams: bool = False  # ``run`` gives one answer after the other
     on_model: bool = False  # it runs the model
 
@@ -70,7 +71,7 @@ def recipe_parameters(kind: type, without: Sequence[str] = (), **defaults) -> li
         if field.name not in without:
             type_, default = field.type, defaults.get(field.name, field.default)
             if _is_tuple(field):
-                type_, default = list[get_args(type_)[0]], list(default) or None
+                type_, default = GenericAlias(list, get_args(type_)[:1]), list(default) or None
             parameters.append(
                 Parameter(field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default)
             )
@@ -110,8 +111,8 @@ def gradio_function(endpoint: Endpoint) -> Callable:
         )
         for parameter in endpoint.parameters
     ]
-    signature = inspect.Signature(parameters, return_annotation=tuple[types] if len(types) > 1 else types[0])
-    function = streaming if endpoint.streams else plain
+    signature = inspect.Signature(parameters, return_annotation=GenericAlias(tuple, types) if len(types) > 1 else types[0])
+    function: Any = streaming if endpoint.streams else plain
     function.__name__ = endpoint.name
     function.__signature__ = signature
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

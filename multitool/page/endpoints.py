@@ -50,8 +50,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
     vector = recipe_parameters(
         VectorRecipe, **{field.name: getattr(opening, field.name) for field in recipe_fields(VectorRecipe)}
     )
-    limits = {"max_nodes": min(TreeRecipe().max_nodes, service.settings.max_nodes)}
-    tree, listed = recipe_parameters(TreeRecipe, **limits), recipe_parameters(ListRecipe)
+    most_nodes = min(TreeRecipe.max_nodes, service.settings.max_nodes)
+    tree, listed = recipe_parameters(TreeRecipe, max_nodes=most_nodes), recipe_parameters(ListRecipe)
     one_feature = [
         Parameter("sae", str, "the SAE as RELEASE/SAE_ID; /saes lists them.", opening.sae),
         Parameter("feature", int, "the feature's number, from 0.", opening.feature),
@@ -83,7 +83,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "definition_trees",
             "Ask several prompts in one go: a definition tree of the same feature for each.",
             [
-                *vector, *recipe_parameters(TreeRecipe, without=("prompt", "chat", "answer"), **limits),
+                *vector, *recipe_parameters(TreeRecipe, without=("prompt", "chat", "answer"), max_nodes=most_nodes),
                 Parameter(
                     "prompts", list[str],
                     "up to 8, each a template with {ghost} in it once, or one of the menu by its name, as "
@@ -253,7 +253,7 @@ def streamed(
         answers: of the service.
         picture: draws the whole tree.
     """
-    told = {}
+    told: dict = {}
     for answer in answers:
         if isinstance(answer, str):  # what is being waited for
             continue

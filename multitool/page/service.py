@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -74,9 +75,9 @@ class Service:
         self._poll_seconds = poll_seconds
         self._loading = ThreadPoolExecutor(max_workers=16, thread_name_prefix="loading")
         self._lock = Lock()  # of the caches, and of the scans
-        self._growths = LRUCache(trees_kept)  # whole ones, by their tasks
-        self._answers = LRUCache(_ANSWERS_KEPT)  # by the tasks
-        self._headings = LRUCache(_HEADINGS_KEPT)  # by their recipes without scale and components
+        self._growths: LRUCache = LRUCache(trees_kept)  # whole ones, by their tasks
+        self._answers: LRUCache = LRUCache(_ANSWERS_KEPT)  # by the tasks
+        self._headings: LRUCache = LRUCache(_HEADINGS_KEPT)  # by their recipes without scale and components
         self._scans: dict[object, _RunningScan] = defaultdict(_RunningScan)  # by the scan's folder
 
     def trees(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | DefinitionTree]:
@@ -182,7 +183,7 @@ class Service:
 
     # Doing the steps of a job
 
-    def _run(self, sae: str, job: Job[Result]) -> Generator[str | DefinitionTree, None, Result]:
+    def _run(self, sae: str, job: Job[Result]) -> Generator[Any, None, Result]:
         """Do the steps of a job: in words what it waits for, and trees as they grow. Returns the job's result.
 
         Args:
@@ -198,13 +199,14 @@ class Service:
                 case Prepare():
                     answer = yield from self._prepared(sae, step)
                 case Scan():
-                    answer = yield from self._scanned(sae, step.task)
+                    answer = None
+                    yield from self._scanned(sae, step.task)
                 case Ask():
                     answer = yield from self._asked(step)
                 case Grow():
                     answer = yield from self._grown(step)
 
-    def _prepared(self, sae: str, step: Prepare) -> Iterator[str]:
+    def _prepared(self, sae: str, step: Prepare) -> Generator[str, None, Any]:
         """What the step's work gives, in a thread of its own.
 
         Who leaves does not stop the work: others may wait for the same download.
@@ -216,7 +218,7 @@ class Service:
             yield self.library.progress(entry) or _WORDS.get(step.purpose, loading)
         return future.result()
 
-    def _scanned(self, sae: str, task: ScanTask) -> Iterator[str]:
+    def _scanned(self, sae: str, task: ScanTask) -> Generator[str, None, None]:
         """A vocabulary scan. One visitor's request does it and the others wait; broken off, the next goes on."""
         with self._lock:
             scan = self._scans[task.path]
@@ -231,7 +233,7 @@ class Service:
         finally:
             scan.turn.release()
 
-    def _asked(self, step: Ask) -> Iterator[str]:
+    def _asked(self, step: Ask) -> Generator[str, None, list]:
         """The answers to a step's tasks; those that many requests share are kept."""
         key = _content(step.tasks)
         answers = self._kept(self._answers, key) if step.shared else None
@@ -250,7 +252,7 @@ class Service:
             self._keep(self._answers, key, answers)
         return answers
 
-    def _grown(self, step: Grow) -> Iterator[str | DefinitionTree]:
+    def _grown(self, step: Grow) -> Generator[str | DefinitionTree, None, DefinitionTree]:
         """A tree as it grows. Whole ones are kept; not those that go on from another one, which may be anybody's."""
         key = _content((step.task,)) if step.task.begun is None else None
         kept: Growth | None = self._kept(self._growths, key)

@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ from multitool.store.scans import ScanTask
 
 _LOG = logging.getLogger(__name__)
 
-Worker = Callable[[Task], Iterator]
+Worker = Callable[[Task], Generator]
 
 # What work is assumed to take of a GPU, to ask for enough and not for more: the rank in ZeroGPU's queue and what
 # visitors have left a day both depend on what is asked for.
@@ -47,7 +47,7 @@ _WITHOUT_GPU = (
 _TAKEN_AWAY = "The GPU was taken away before {} was whole: its time was up, or its process ended. {}"
 _SMALLER = "ask for a smaller tree (a larger cutoff, fewer nodes)."
 
-_PROCESS = {"forked_at": None}  # in a process forked for a GPU: when, until its first task
+_PROCESS: dict[str, float | None] = {"forked_at": None}  # in a process forked for a GPU: when, until its first task
 
 
 def _note_fork() -> None:
@@ -69,19 +69,19 @@ def gpu_worker(library: Library, settings: ServerSettings, resident: str) -> Wor
     """
 
     @spaces.GPU(duration=lambda task: task.seconds)
-    def work_on_gpu(task: Task) -> Iterator:
+    def work_on_gpu(task: Task) -> Generator:
         """Answers with a text instead of raising: an exception would end the process and lose its message."""
         try:
-            if settings.zero_gpu:
+            if settings.zero_gpu and task.seconds:
                 task = replace(task, seconds=_SHARE_USED * task.seconds - _seconds_since_fork())
             yield from library.do(task)
         except UserError as error:
             yield str(error)
 
-    def turn(task: Task) -> Iterator:
+    def turn(task: Task) -> Generator:
         """What one loan of a GPU gives."""
-        seconds = settings.seconds
-        if settings.zero_gpu:
+        seconds: float | None = settings.seconds
+        if settings.zero_gpu and settings.seconds:
             seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
         answers = work_on_gpu(replace(task, seconds=seconds))
         try:
@@ -105,7 +105,7 @@ def gpu_worker(library: Library, settings: ServerSettings, resident: str) -> Wor
             _LOG.exception("ZeroGPU's own service is out of order, or we are")
             raise UserError(f"{_NO_GPU} {_WITHOUT_GPU}") from error
 
-    def work(task: Task) -> Iterator:
+    def work(task: Task) -> Generator:
         yield from _whole_scan(turn, task) if isinstance(task, ScanTask) else turn(task)
 
     return work
