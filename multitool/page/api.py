@@ -111,7 +111,8 @@ def gradio_function(endpoint: Endpoint) -> Callable:
         )
         for parameter in endpoint.parameters
     ]
-    signature = inspect.Signature(parameters, return_annotation=GenericAlias(tuple, types) if len(types) > 1 else types[0])
+    answer = GenericAlias(tuple, types) if len(types) > 1 else types[0]
+    signature = inspect.Signature(parameters, return_annotation=answer)
     function: Any = streaming if endpoint.streams else plain
     function.__name__ = endpoint.name
     function.__signature__ = signature
