@@ -364,7 +364,7 @@ def test_settings_are_suggested(grown, monkeypatch):
     monkeypatch.setattr("multitool.jobs.suggest.candidates_for", lambda *_: GRID[:5])
     _, service = grown
     *words, found = service.suggestion(RAIN, TreeRecipe())
-    assert any(word.startswith("ServerSettings tried: ") for word in words)
+    assert any(word.startswith("Settings tried: ") for word in words)
     assert found.recipe.feature == 927
     assert len(found.rows[0]) == len(found.columns)
 
@@ -376,8 +376,8 @@ def test_settings_with_an_injection_are_asked_in_a_task_of_their_own_that_can_go
     candidates = (Candidate("encoder"), Candidate("decoder", inject_layer=1))
     monkeypatch.setattr("multitool.jobs.suggest.candidates_for", lambda *_: candidates)
     *words, found = service.suggestion(RAIN, TreeRecipe())
-    assert [word for word in words if word.startswith("ServerSettings tried")] == [
-        "ServerSettings tried: 1 of 2", "ServerSettings tried: 2 of 2",
+    assert [word for word in words if word.startswith("Settings tried")] == [
+        "Settings tried: 1 of 2", "Settings tried: 2 of 2",
     ]  # fmt: skip
     _, plain, injected = (task for task in tasks if isinstance(task, AskTask))
     assert (plain.growth.interventions, injected.growth.interventions.injection.layer) == (None, 1)
