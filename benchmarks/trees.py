@@ -39,6 +39,7 @@ def _plain_recursion(task: GrowthTask) -> PlainRecursion:
 def _whole(plain: PlainRecursion, cutoff: float, repeats: int, *, warm: bool = True) -> Row:
     """The recursion runs whole; all nodes are compared."""
     task = prepared(cutoff).task
+    ends = set() if task.end_ids is None else set(task.end_ids.tolist())
     tree, expected = NO_TREE, {}
 
     def by_engine() -> None:
@@ -47,9 +48,7 @@ def _whole(plain: PlainRecursion, cutoff: float, repeats: int, *, warm: bool = T
 
     def by_recursion() -> None:
         nonlocal expected
-        expected = plain.tree(
-            top_k=task.top_k, cutoff=task.cutoff, max_depth=task.max_depth, ends=set(np.flatnonzero(task.ends))
-        )
+        expected = plain.tree(top_k=task.top_k, cutoff=task.cutoff, max_depth=task.max_depth, ends=ends)
 
     seconds = side_by_side(repeats, {"recursion": timed(by_recursion), "engine": timed(by_engine)}, warm=warm)
     assert_same_tree(tree, expected)

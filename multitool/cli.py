@@ -247,14 +247,15 @@ def _print_tree(document: DefinitionTree) -> None:
     columns = ""
     if document.evidence:
         columns = " (lift in nats per token, fires " + ("in % of its maximum)" if most else "as the SAE gives it)")
+    lifts, activation = document.tree.lift_per_token, document.tree.activation
     complete, unfinished = document.most_probable(_DEFINITIONS_PRINTED)
     for heading, listed in ((f"Most probable definitions{columns}", complete), (UNFINISHED, unfinished)):
         if listed:
             print(heading)
         for found in listed:
             beside = ""
-            if document.evidence:
-                lift, fires = (of[found.node] for of in (document.tree.lift_per_token, document.tree.activation))
+            if lifts is not None and activation is not None:
+                lift, fires = lifts[found.node], activation[found.node]
                 beside = f"{lift:6.2f} {100 * fires / most if most else fires:7.{0 if most else 2}f}  "
             print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
@@ -329,17 +330,17 @@ def _suggest(options) -> None:
 
     library = _library(options)
     library.sae(library.find(vector.sae)).check(features[-1])
+    found: Suggestion | Study
     if options.features is None:
         found = _done(suggest_job(library, vector, tree, model=options.model), library)
+        grow_with = f"\nGrow it with: {_options_of(found)}\n"
     else:
-        found = _study(library, vector, tree, features, options.model)
+        found, grow_with = _study(library, vector, tree, features, options.model), ""
     _note_other_model(options.model, library.find(vector.sae))
     if options.json:
         _write_json(options.json, found.to_dict())
         return
-    print(f"{found.sentence}\n")
-    if options.features is None:
-        print(f"Grow it with: {_options_of(found)}\n")
+    print(f"{found.sentence}\n{grow_with}")
     rows = [found.columns, *(["" if value is None else str(value) for value in row] for row in found.rows)]
     wide = [max(10, *map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -1,6 +1,7 @@
 """What can go wrong for a user, said so that the user can put it right."""
 
 import math
+from typing import TypeGuard
 
 
 class UserError(Exception):
@@ -31,7 +32,7 @@ def shown(value) -> str:
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def is_number(value) -> bool:
+def is_number(value) -> TypeGuard[float]:
     """Whether ``value`` is a number, no truth value, and finite as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

@@ -184,7 +184,8 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
     target = target.by(recipe)
     encoder, small = library.encoder(sae.entry), small_recipe(TreeRecipe())
     wanted = interventions(target, candidate.growth(small))
-    given: dict[str, Any] = {"model": subject.name, "folder": subject.folder, "place": Place(sae.entry.hook, subject.bos_id)}
+    place = Place(sae.entry.hook, subject.bos_id)
+    given: dict[str, Any] = {"model": subject.name, "folder": subject.folder, "place": place}
 
     def answers(vs: torch.Tensor, wanted: Interventions | None = None) -> list[Asked]:
         growth = growth_task(subject, vs, small, interventions=wanted)
@@ -215,7 +216,7 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
     entropy_centroid = 0.0
     for first in range(0, len(features), AT_ONCE):
         sources = feature_sources(library, sae, subject, features[first : first + AT_ONCE],
-                                  scan=needs_scan(recipe.weights))
+                                  scan=needs_scan(recipe.kind))
         vectors = vectors_of(sources, subject, recipe)
         vs = torch.stack([vector.v if wanted is None else vector.direction for _, vector in vectors])
         asked = answers(vs, wanted)
@@ -225,7 +226,7 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
         randoms = random_ghosts(subject, vectors[0][1].distance_from_centroid, RANDOM_GHOSTS)
         others = held_against(subject.space.centroid, randoms, all_nodes)
         entropy_centroid = float(others.entropies[0])
-        for (source, _), answer, entropy, place in zip(vectors, asked, entropies, places, strict=True):
+        for (source, _), answer, entropy, nodes in zip(vectors, asked, entropies, places, strict=True):
             own = read_judged(encoder, [source.index], [answer], subject.token_texts)
             if not own:
                 verdicts["unknown"] += 1
@@ -236,7 +237,7 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
             fires_at_all = float(np.mean([text.fires[:, source.index].max() > 0 for text in own]))
             verdicts[tree_verdict(scores, fires_at_all, int(made_from.sum()))] += 1
             tree = answer.tree.spelled(subject.token_texts)
-            tree = replace(tree, lifts=lifts_of(np.log(tree.cumulative_prob), others.log_probs[:, place]))
+            tree = replace(tree, lifts=lifts_of(np.log(tree.cumulative_prob), others.log_probs[:, nodes]))
             lifts = mean_lifts(tree, [definition.node for definition in definitions(tree, DEFINITIONS_JUDGED)])
             found.append({"entropy": entropy, "hit_rate": scores.hit_rate, "auroc": scores.auroc,
                           "lift_centroid": lifts[0], "lift_random": lifts[1]})

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # runs every benchmark
+
 ROOT = Path(__file__).parents[1]
 NAMES = {"recursion", "floor", "stock", "steering", "lists", "memory", "starting", "drawing", "gpu"}
 COMPARED = {"recursion", "stock", "steering"}  # that have trees to compare

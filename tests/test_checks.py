@@ -21,6 +21,8 @@ from multitool.text import join_tokens
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE
 
+pytestmark = pytest.mark.slow  # grows and checks trees
+
 FEATURE = 2
 D_SAE = 30
 RECIPE = TreeRecipe(prompt=PROMPT, cutoff=0.004, max_depth=5, max_nodes=60)

@@ -20,6 +20,8 @@ from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.trees.document import read_tree
 
+pytestmark = pytest.mark.slow  # runs the demo
+
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}  # more threads than free cores would wait for each other
 TREE = ["tree", "--sae", "demo/hook_embed", "--feature", "123"]

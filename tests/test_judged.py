@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_document import document
 
+from multitool.page.evidence_html import tree_verdict_html
 from multitool.page.tree_views import table
-from multitool.page.verdict import tree_verdict
 from multitool.pictures.explorer import payload
 from multitool.recipes.captions import fires_told
 from multitool.trees.document import UNFINISHED
@@ -45,19 +45,19 @@ def test_how_strongly_a_feature_fires_is_told_as_a_share_where_its_maximum_is_kn
 
 
 def test_under_the_verdict_stand_the_definitions_that_it_speaks_of():
-    shown = tree_verdict(EVIDENCE)
+    shown = tree_verdict_html(EVIDENCE)
     assert '<li class="firing"><q>Water</q> <b>50%</b></li>' in shown
     assert '<li class="silent"><q>&lt;b&gt;a&lt;/b&gt;</q> <b>does not fire</b></li>' in shown
     assert "in shares of its maximum" in shown
-    unknown = tree_verdict(EVIDENCE | {"feature_maximum": None})
+    unknown = tree_verdict_html(EVIDENCE | {"feature_maximum": None})
     assert "<b>2</b>" in unknown and "maximum is not known" in unknown
 
 
 def test_of_a_strangers_evidence_no_more_is_shown_than_a_check_gives():
     many = {"judged_texts": ["x" * 9_999] * 100, "judged_activations": [1.0] * 100}
-    shown = tree_verdict(EVIDENCE | many)
+    shown = tree_verdict_html(EVIDENCE | many)
     assert shown.count("<li") == 10 and len(shown) < 5_000
-    assert "<li" not in tree_verdict({"verdict": "no", "sentence": "", "judged_texts": [1, {}]})
+    assert "<li" not in tree_verdict_html({"verdict": "no", "sentence": "", "judged_texts": [1, {}]})
 
 
 def test_rows_that_are_or_go_on_from_a_judged_definition_are_marked():

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.slow  # runs the notebook
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "sae_feature_multitool.ipynb"
 
@@ -20,17 +22,15 @@ def stored():
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The notebook after a run in a copy of the repository, and its folder."""
-    root = tmp_path_factory.mktemp("repository")
-    (root / "notebooks").mkdir()
-    (root / "multitool").symlink_to(ROOT / "multitool")
+    """The notebook after a run, and the folder where it ran."""
+    folder = tmp_path_factory.mktemp("notebook")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IPYTHONDIR", str(root / "ipython"))  # no history and no profile of whoever runs this
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))  # no history and no profile of whoever runs this
         patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.delenv("PYTHONPATH", raising=False)  # the notebook finds the package by itself
-        NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(root / "notebooks")}}).execute()
-    return notebook, root / "notebooks"
+        patch.setenv("PYTHONPATH", str(ROOT))  # the package as if it were installed
+        NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook, folder
 
 
 def test_it_is_stored_as_it_was_written(stored):

@@ -11,6 +11,8 @@ import pytest
 import multitool as mt
 from multitool.text import html_table
 
+pytestmark = pytest.mark.slow  # runs the examples of the documentation
+
 ROOT = Path(__file__).parents[1]
 RAIN = mt.VectorRecipe(sae="demo/hook_embed", feature=927)
 PLAIN_VALUES = {"PROMPTS", "__version__"}  # told of in the package's own documentation

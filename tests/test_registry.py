@@ -569,7 +569,7 @@ def test_a_folder_is_an_sae_only_where_folders_are_allowed(tmp_path):
     entry = find_sae(str(folder), allow_folder=True)
     assert (entry.name, entry.hook, entry.model) == ("local/mine", "blocks.3.hook_resid_pre", "openai-community/gpt2")
     assert (entry.folder, entry.d_sae) == (folder, 6)
-    assert (entry.repo_id, entry.path, entry.loader, entry.hub_files, entry.pickled) == (None, None, None, (), False)
+    assert (entry.repo_id, entry.path, entry.loader, entry.hub_files, entry.pickled) == ("", "", None, (), False)
     assert "There is no SAE" in refusal(str(folder))
     assert "folder" not in refusal(str(folder)).partition("Name one as")[2]
 

@@ -85,6 +85,7 @@ def test_no_file_needs_git_lfs():
     assert [file.name for file in files if file.is_file() and file.stat().st_size > LARGEST_FILE] == []
 
 
+@pytest.mark.slow  # asks the package index
 def test_the_space_can_be_built(card, tmp_path):
     """All that a Space installs in one go fits together: https://huggingface.co/docs/hub/spaces-dependencies."""
     wanted = tmp_path / "wanted.txt"

@@ -46,6 +46,7 @@ def client():
     page.close()
 
 
+@pytest.mark.slow
 def test_a_hundred_settings_stream_to_their_whole_trees(client):
     def answered(seed: int) -> list[dict]:
         job = client.submit(seed, api_name="/stream")

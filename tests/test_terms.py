@@ -26,7 +26,7 @@ def word(text: str, weight: float = 1.0) -> TokenTerm:
         ("king*0.5 + queen*.5 - man*-2e-1", [word("king", 0.5), word("queen", 0.5), word("man", 0.2)]),
         ("well-known + C++", [word("well-known"), word("C++")]),
         ('" king" + "a + b\\n\\"c"*2', [TokenTerm(" king", None, True, 1.0), TokenTerm('a + b\n"c', None, True, 2.0)]),
-        ("#12*3 - #0", [TokenTerm(None, 12, False, 3.0), TokenTerm(None, 0, False, -1.0)]),
+        ("#12*3 - #0", [TokenTerm("", 12, False, 3.0), TokenTerm("", 0, False, -1.0)]),
         ("  king\n +\tman  ", [word("king"), word("man")]),
     ],
 )

@@ -8,17 +8,14 @@ import pytest
 
 from multitool.errors import UserError
 from multitool.jobs.components import Component
+from multitool.page.component_controls import COMPONENTS, _line
 from multitool.page.feature_choice import _evidence, known_of_feature
-from multitool.page.suggest_tab import _filled
-from multitool.page.vector_controls import (
-    _line,
-    _of_model,
-    _suitable,
-    _weights_help,
-    check_shows,
-    control_values,
-    vector_recipe,
-)
+from multitool.page.growth_controls import growth_controls, tree_values
+from multitool.page.opening import DEMO, Opening
+from multitool.page.recipe_controls import check_shows, filled, recipes_shown, values_shown
+from multitool.page.settings import ServerSettings
+from multitool.page.suggest_tab import _best_values
+from multitool.page.vector_controls import _of_model, _suitable, _weights_help, vector_recipe, vector_values
 from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
@@ -36,11 +33,13 @@ def test_the_best_setting_fills_in_the_vector_and_the_injection_that_goes_with_i
         library = Library(device="cpu")
 
     vector = VectorRecipe(sae="demo/blocks.6.hook_resid_post", feature=150, weights="decoder")
-    filled = _filled(Service(), (vector, TreeRecipe(inject_layer=0, inject_mode="add", inject_scale=2)))
-    assert filled == [*control_values(Service.library, vector), 0, "add", 2.0]
-    assert _filled(Service(), (vector, TreeRecipe()))[-3:] == [-1, "replace", 1.0]
+    best = _best_values(Service(), (vector, TreeRecipe(inject_layer=0, inject_mode="add", inject_scale=2)))
+    injection = {"inject_layer": 0, "inject_mode": "add", "inject_scale": 2.0}
+    assert best == vector_values(Service.library, vector) | injection
+    none = {"inject_layer": -1, "inject_mode": "replace", "inject_scale": 1.0}
+    assert _best_values(Service(), (vector, TreeRecipe())) == vector_values(Service.library, vector) | none
     with pytest.raises(UserError, match="tried yet"):
-        _filled(Service(), None)
+        _best_values(Service(), None)
 
 
 def test_a_demo_feature_shows_the_tokens_that_fire_it_most():
@@ -66,7 +65,7 @@ def test_a_layers_own_weights_come_with_a_caution_where_they_point_nowhere(sae, 
 
 def test_the_controls_show_the_weights_that_suit_the_sae_unless_a_recipe_names_others():
     def weights(sae, kind=None):
-        return control_values(Library(), VectorRecipe(sae=sae, feature=0, weights=kind))[2]
+        return vector_values(Library(), VectorRecipe(sae=sae, feature=0, weights=kind))["weights"]
 
     assert weights("demo/hook_embed") == "encoder"
     assert weights("demo/blocks.6.hook_resid_post") == "vocabulary"
@@ -105,14 +104,15 @@ def test_what_fires_a_feature_is_told_only_where_it_has_a_part_in_the_vector(kin
 def test_another_model_brings_its_first_sae_and_the_same_one_changes_nothing():
     library, own, gpt2 = Library(), "demo/blocks.6.hook_resid_post", "openai-community/gpt2"
     model = find_sae(own).model
-    assert _of_model(library, model, own) == [model, gr.skip(), gr.skip()]
+    assert _of_model(library, model, own) == {"model": model}
     for none in (None, "", "no such model"):
-        assert _of_model(library, none, own) == [model, gr.skip(), gr.skip()]
-        assert _of_model(library, none, "no such SAE") == [gr.skip()] * 3
-    _, saes, weights = _of_model(library, gpt2, own)
+        assert _of_model(library, none, own) == {"model": model}
+        assert _of_model(library, none, "no such SAE") == {}
+    following = _of_model(library, gpt2, own)
+    saes = following["sae"]
     assert saes["value"] == saes["choices"][0] and find_sae(saes["value"]).model == gpt2
-    assert weights == find_sae(saes["value"]).default_weights
-    assert _of_model(library, model, "no such SAE")[1]["value"] == "demo/hook_embed"
+    assert following == {"sae": saes, "weights": find_sae(saes["value"]).default_weights}
+    assert _of_model(library, model, "no such SAE")["sae"]["value"] == "demo/hook_embed"
 
 
 def test_weights_follow_another_sae_only():
@@ -147,21 +147,25 @@ def test_an_sae_tells_where_it_was_trained_and_whether_its_model_is_gated():
     assert "licence" not in known_of_feature(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre", "0")
 
 
-def of_controls(usual: bool = False, components=()) -> VectorRecipe:
-    return vector_recipe("demo/hook_embed", 0, "encoder", 0.5, "", True, usual, 2.0, *components)
+def of_controls(usual: bool = False, **components) -> VectorRecipe:
+    return vector_recipe(
+        sae="demo/hook_embed", feature=0, weights="encoder", encoder_share=0.5, tokens="", centroid=True,
+        usual_scale=usual, scale=2.0, **dict.fromkeys(COMPONENTS, 0.0) | components,
+    )
 
 
 @pytest.mark.parametrize("pca", [(), (0.2,), (0.0, -0.3), (0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8)], ids=str)
 def test_eight_sliders_hold_the_weights_of_the_components(pca):
-    values = control_values(Library(), VectorRecipe(sae="demo/hook_embed", feature=0, pca=pca))[-8:]
-    assert values == [*pca, *[0.0] * (8 - len(pca))]
-    assert of_controls(components=values).pca == pca
+    shown = vector_values(Library(), VectorRecipe(sae="demo/hook_embed", feature=0, pca=pca))
+    values = {f"component_{k}": shown[f"component_{k}"] for k in range(1, 9)}
+    assert list(values.values()) == [*pca, *[0.0] * (8 - len(pca))]
+    assert of_controls(**values).pca == pca
 
 
 @pytest.mark.parametrize("pca", [[0.1] * 9, [1.5]], ids=["nine", "large"])
 def test_weights_that_the_sliders_do_not_hold_are_left_to_command_line_and_api(pca):
     with pytest.raises(UserError, match="sliders for 8 component weights from -1 to 1.* command line or the API"):
-        control_values(Library(), VectorRecipe(sae="demo/hook_embed", feature=0, pca=pca))
+        vector_values(Library(), VectorRecipe(sae="demo/hook_embed", feature=0, pca=pca))
 
 
 def test_a_component_is_told_by_its_share_and_its_tokens_as_text():
@@ -177,3 +181,24 @@ def test_the_usual_scale_is_left_to_the_model(usual, scale):
 
 def test_the_demo_is_found_by_name():
     assert find_sae("demo/hook_embed").kind == "embed"
+
+
+def test_recipes_fill_the_controls_and_are_read_from_them_by_name():
+    vector = VectorRecipe(sae="demo/hook_embed", feature=3, weights="mix", encoder_share=0.25, scale=2.0, pca=(0, 0.5))
+    tree = TreeRecipe(prompt="chat-synonym", top_k=7, cutoff=2e-3, clamp=1.5, steer_at="prompt", inject_layer=0)
+    values = values_shown(Library(), vector, tree)
+    assert (values["cutoff"], values["clamp"], values["usual_scale"]) == ("2e-3", "1.5", False)
+    assert recipes_shown(**values) == (vector, tree)
+    assert recipes_shown(**values | tree_values(TreeRecipe())) == (vector, TreeRecipe())
+    answer = filled(Library(), values)
+    assert answer.keys() == values.keys() | {"suited"} and answer["suited"] == find_sae(vector.sae).model
+    assert ("7", 7) in answer["top_k"].choices and answer["top_k"].value == 7
+
+
+def test_every_field_of_a_tree_has_its_control():
+    class Service:
+        settings = ServerSettings()
+
+    with gr.Blocks():
+        controls = growth_controls(Service(), Opening(DEMO, find_sae(DEMO.sae)))
+    assert controls.keys() == tree_values(TreeRecipe()).keys()

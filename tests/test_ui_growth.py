@@ -3,7 +3,8 @@
 import pytest
 
 from multitool.errors import UserError
-from multitool.page.growth import Turns, only_latest, seconds_in_all
+from multitool.page.growing import seconds_in_all
+from multitool.page.turns import Turns, only_latest
 
 # Of whole growths on the demo, after every level: how many paths the next one follows up, and the seconds until then.
 GROWTHS = {

@@ -140,7 +140,7 @@ class RunningSubject(Subject):
 
     def __init__(self, model, tokenizer: PreTrainedTokenizerFast, name: str):
         E = model.get_input_embeddings().weight.detach()
-        super().__init__(E, tokenizer, model.config, name, generation_config=model.generation_config)
+        super().__init__(E, tokenizer, model.config, name, Path(name), generation_config=model.generation_config)
         self.model = model
 
     def next_tokens(

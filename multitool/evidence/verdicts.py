@@ -51,10 +51,12 @@ class ListEvidence:
     @property
     def verdict(self) -> str:
         """``agrees``, ``partly``, ``no``, ``unknown`` or ``not_applicable``; ``sentence`` says the rule."""
-        if self.judged_on is None:
+        if self.firing is None:
             return NOT_APPLICABLE
         if self.firing < LEAST_TO_JUDGE:
             return UNKNOWN
+        assert self.beaten_by is not None and self.auroc is not None and self.auroc_chance is not None
+        assert self.hits is not None and self.hits_chance is not None
         if self.beaten_by > 0 or self.auroc <= self.auroc_chance:
             return NO
         return AGREES if self.hits >= max(LEAST_HITS, 2 * self.hits_chance) else PARTLY
@@ -106,7 +108,6 @@ def list_evidence(
     found = [average_precision(row, fires) for row in fits]
     areas = [auroc(row, fires) for row in fits]
     hits = [int(fires[np.argpartition(-row, min(FIRST, len(row)) - 1)[:FIRST]].sum()) for row in fits]
-    fire_at_all = found[0] is not None
     return ListEvidence(
         activations=activations,
         judged_on=int(rest.sum()),
@@ -115,12 +116,18 @@ def list_evidence(
         hits=hits[0],
         hits_chance=float(np.mean(hits[1:])),
         auroc=areas[0],
-        auroc_chance=float(np.mean(areas[1:])) if areas[0] is not None else None,
+        auroc_chance=_mean(areas[1:]),
         average_precision=found[0],
-        average_precision_chance=float(np.mean(found[1:])) if fire_at_all else None,
-        beaten_by=share_at_least(found[0], np.array(found[1:])) if fire_at_all else None,
+        average_precision_chance=_mean(found[1:]),
+        beaten_by=share_at_least(found[0], np.array(found[1:])) if found[0] is not None else None,
         in_texts=tuple((token_id, list_rank(scores[0], token_id)) for token_id in in_texts),
     )
+
+
+def _mean(figures: Sequence[float | None]) -> float | None:
+    """None where there are none: either all can be had or none."""
+    known = [figure for figure in figures if figure is not None]
+    return float(np.mean(known)) if known else None
 
 
 def list_rank(scores: np.ndarray, token_id: int) -> int:
@@ -168,6 +175,7 @@ def definition_scores(own: np.ndarray, others: np.ndarray, feature: int) -> Defi
     """
     mine, theirs = own[:, feature], others[:, feature]
     area = auroc(np.concatenate([mine, theirs]), np.arange(len(own) + len(others)) < len(own))
+    assert area is not None
     return DefinitionScores(
         hits=int((mine > 0).sum()),
         n_definitions=len(mine),

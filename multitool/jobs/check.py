@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ class PreparedCheck:
         self, checked: Checked, own: list[np.ndarray], asked: Sequence[Asked], tree: Tree
     ) -> TreeEvidence:
         lifts = mean_lifts(tree, self._leaves[:DEFINITIONS_JUDGED])
-        similar = [None, None]
+        similar: list[float | None] = [None, None]
         # On the embedding it is the same whatever the ghost.
         if self.check.place.hook != "hook_embed" and checked.last_residuals is not None:
             similar = [cosine(row, self._decoder) for row in checked.last_residuals[:2]]
@@ -166,7 +167,7 @@ def prepare_check(target: Resolved, document: DefinitionTree) -> PreparedCheck:
     small_texts = [text for text, _ in judged]
     entry, space = target.sae.entry, subject.space
     place = Place(entry.hook, subject.bos_id)
-    given = {"model": subject.name, "folder": subject.folder, "place": place}
+    given: dict[str, Any] = {"model": subject.name, "folder": subject.folder, "place": place}
     ghosts = torch.cat([space.centroid[None], random_ghosts(subject, vector.distance_from_centroid, RANDOM_GHOSTS)])
     return PreparedCheck(
         document=document,
@@ -224,7 +225,7 @@ def _lists_shared(source: FeatureSource, subject: Subject, recipe: VectorRecipe)
         for kind in ("encoder", "decoder")
         for _, vector in vectors_of([source], subject, recipe.by(kind))
     ]
-    return len(np.intersect1d(*lists)) if len(lists) == 2 else 0
+    return len(np.intersect1d(lists[0], lists[1])) if len(lists) == 2 else 0
 
 
 

@@ -100,7 +100,7 @@ def compared(target: Resolved) -> Resolved:
     """How other features' vectors are made to compare with a recipe's: by the same recipe; or, where no feature has a
     part in that, by the weights that suit the SAE."""
     recipe = target.recipe
-    return target if DIRECTIONS[recipe.weights].of_feature else target.by(recipe.by(target.sae.entry.default_weights))
+    return target if DIRECTIONS[recipe.kind].of_feature else target.by(recipe.by(target.sae.entry.default_weights))
 
 
 # Vocabulary scans
@@ -129,7 +129,7 @@ def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX
     """
     if always:
         target.recipe.single_feature()
-    elif not needs_scan(target.recipe.weights):
+    elif not needs_scan(target.recipe.kind):
         return None
     library = target.library
     entries = {library.scan_task(term.sae.entry, target.subject): term.sae.entry for term in target.terms}
@@ -156,9 +156,6 @@ class FeatureSource:
 
     index: int
     weights: FeatureWeights
-    activations: Tensor | None = None  # (V,) on each token alone; None without a scan
-    strongest_ids: Tensor | None = None  # tokens that the vocabulary direction is made from
-    countable: Tensor | None = None  # (V,) bool, as ``countable_tokens``
 
     def made_from(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
         """The tokens, standing alone, that a direction was made from: (V,) bool. No list is judged on them."""
@@ -173,27 +170,49 @@ class FeatureSource:
         The map is none of that: it was made without looking at any feature.
         """
         used = np.zeros(subject.space.n_tokens, dtype=bool)
+        if recipe.weights == "tokens":
+            used[[token_id for token_id, _ in tokens_meant(subject, recipe.tokens)]] = True
+        return used
+
+
+@dataclass(frozen=True)
+class ScannedSource(FeatureSource):
+    """A feature with what a vocabulary scan tells of it."""
+
+    activations: Tensor  # (V,) on each token alone
+    strongest_ids: Tensor  # tokens that the vocabulary direction is made from
+    countable: Tensor  # (V,) bool, as ``countable_tokens``
+
+    def used_in_texts(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
+        used = super().used_in_texts(recipe, subject)
         if recipe.weights == "vocabulary":
             used[self.strongest_ids.numpy()] = True
-        elif recipe.weights == "tokens":
-            used[[token_id for token_id, _ in tokens_meant(subject, recipe.tokens)]] = True
         return used
 
 
 def feature_sources(
     library: Library, sae: Sae, subject: Subject, features: Sequence[int], *, scan: bool
-) -> list[FeatureSource]:
-    """Features of an SAE, with what the scan tells of them.
+) -> Sequence[FeatureSource]:
+    """Features of an SAE.
 
     Args:
-        scan: use the vocabulary scan, which must be there.
+        scan: as ``scanned_sources``.
+
+    Raises:
+        UserError: there is no such feature.
+    """
+    if scan:
+        return scanned_sources(library, sae, subject, features)
+    return [FeatureSource(feature, sae.feature(feature)) for feature in features]
+
+
+def scanned_sources(library: Library, sae: Sae, subject: Subject, features: Sequence[int]) -> list[ScannedSource]:
+    """Features of an SAE with what the vocabulary scan, which must be there, tells of them.
 
     Raises:
         UserError: there is no such feature.
     """
     rows = [sae.feature(feature) for feature in features]
-    if not scan:
-        return [FeatureSource(feature, weights) for feature, weights in zip(features, rows, strict=True)]
     scanned = library.scan(sae.entry, subject)
     if scanned is None:
         raise ValueError("the vocabulary must be scanned first: see scans")
@@ -204,7 +223,7 @@ def feature_sources(
     for feature, weights, fires in zip(features, rows, activations.T, strict=True):
         found = vocabulary_direction(fires.where(countable, 0.0), subject.space)
         weights = replace(weights, vocabulary=found.f, mapped=weights.decoder @ to_embeddings)
-        sources.append(FeatureSource(feature, weights, fires, found.token_ids, countable))
+        sources.append(ScannedSource(feature, weights, fires, found.token_ids, countable))
     return sources
 
 
@@ -214,7 +233,7 @@ def feature_source(target: Resolved, *, scan: bool = False) -> FeatureSource:
     Args:
         scan: with what the vocabulary scan tells, even if the recipe's direction does not need it.
     """
-    scan = scan or needs_scan(target.recipe.weights)
+    scan = scan or needs_scan(target.recipe.kind)
     source, = feature_sources(target.library, target.sae, target.subject, [target.index], scan=scan)
     return source
 
@@ -238,7 +257,7 @@ def ingredient(name: str, source: FeatureSource, subject: Subject, recipe: Vecto
 def heading_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Heading:
     """The direction of a feature by a recipe. Raises UserError if there is none."""
     made_from = partial(ingredient, source=source, subject=subject, recipe=recipe)
-    return feature_heading(made_from, subject.space, recipe.weights, recipe.encoder_share)
+    return feature_heading(made_from, subject.space, recipe.kind, recipe.encoder_share)
 
 
 def recipe_heading(target: Resolved) -> Heading:
@@ -252,7 +271,7 @@ def recipe_heading(target: Resolved) -> Heading:
         heading_of(source, subject, recipe)
         for term in target.terms
         for source in feature_sources(
-            target.library, term.sae, subject, [term.index], scan=needs_scan(recipe.weights)
+            target.library, term.sae, subject, [term.index], scan=needs_scan(recipe.kind)
         )
     ]
     if isinstance(recipe.feature, int):

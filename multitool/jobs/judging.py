@@ -19,6 +19,7 @@ from multitool.evidence.verdicts import (
 from multitool.jobs.features import (
     FeatureSource,
     Resolved,
+    ScannedSource,
     feature_sources,
     vectors_of,
 )
@@ -36,11 +37,11 @@ from multitool.vectors.vector import FeatureVector
 _MOST_LIFT = 50.0  # nats; a path that a control rules out would have an infinite one
 DEFINITIONS_ASKED = 2 * DEFINITIONS_JUDGED  # the first that say different things are judged
 # Definitions are judged on small trees: others' must be grown for comparison.
-_SMALL = {"cutoff": 2e-3, "max_depth": 12, "max_nodes": 40}
+_SMALL = TreeRecipe(cutoff=2e-3, max_depth=12, max_nodes=40)
 
 
 def judge_list(
-    target: Resolved, source: FeatureSource, list_recipe: ListRecipe, vector: FeatureVector
+    target: Resolved, source: ScannedSource, list_recipe: ListRecipe, vector: FeatureVector
 ) -> ListEvidence:
     """The evidence for a token list by its own measure, which needs the source's activations.
 
@@ -104,6 +105,7 @@ def lifts_of(own: np.ndarray, controls: np.ndarray) -> np.ndarray:
 
 def mean_lifts(tree: Tree, nodes: Sequence[int]) -> np.ndarray:
     """The mean of both lifts over some nodes by their probability: (2,)."""
+    assert tree.lifts is not None
     weights = tree.cumulative_prob[nodes]
     return weights @ tree.lifts[nodes] / weights.sum() if weights.sum() else np.zeros(2)
 
@@ -166,9 +168,10 @@ def scores_of(
     others = [found for found in controls if found.feature != feature]
     if not own or not others:
         return None
-    return definition_scores(*(
+    mine, theirs = (
         np.stack([strongest(found.fires, found.text, made_from) for found in listed]) for listed in (own, others)
-    ), feature)
+    )
+    return definition_scores(mine, theirs, feature)
 
 
 def activations_on(encoder: Encoder, residuals: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -184,7 +187,7 @@ def control_sources(target: Resolved) -> list[tuple[FeatureSource, FeatureVector
 
     One more than are needed, should one of them be the feature itself.
     """
-    sae, subject, scan = target.sae, target.subject, needs_scan(target.recipe.weights)
+    sae, subject, scan = target.sae, target.subject, needs_scan(target.recipe.kind)
     features = np.random.default_rng(0).permutation(sae.d_sae)[: CONTROL_FEATURES + 1].tolist()
     sources = feature_sources(target.library, sae, subject, features, scan=scan)
     return vectors_of(sources, subject, target.recipe)
@@ -205,9 +208,9 @@ def small_recipe(recipe: TreeRecipe, effective_cutoff: float = 0.0) -> TreeRecip
         inject_layer=-1,
         # So few nodes of all next tokens would be nothing but beginnings.
         top_k=min(recipe.top_k or TreeRecipe.top_k, TreeRecipe.top_k),
-        cutoff=max(_SMALL["cutoff"], recipe.cutoff, effective_cutoff),
-        max_depth=min(_SMALL["max_depth"], recipe.max_depth),
-        max_nodes=min(_SMALL["max_nodes"], recipe.max_nodes),
+        cutoff=max(_SMALL.cutoff, recipe.cutoff, effective_cutoff),
+        max_depth=min(_SMALL.max_depth, recipe.max_depth),
+        max_nodes=min(_SMALL.max_nodes, recipe.max_nodes),
     )
 
 

@@ -36,7 +36,8 @@ def interventions(target: Resolved, recipe: TreeRecipe) -> Interventions | None:
     """
     if not recipe.intervenes:
         return None
-    injection, pushes, clamp = None, (), None
+    injection, clamp = None, None
+    pushes: tuple[Push, ...] = ()
     if recipe.inject_layer >= 0:
         _check_layer(target.subject, recipe.inject_layer)
         injection = Injection(recipe.inject_layer, recipe.inject_mode == "replace", recipe.inject_scale)

@@ -9,11 +9,11 @@ import torch
 from multitool._version import __version__
 from multitool.errors import UserError
 from multitool.jobs.features import (
-    FeatureSource,
     Resolved,
-    feature_source,
+    ScannedSource,
     recipe_vector,
     resolve,
+    scanned_sources,
     scans,
     vector_of,
 )
@@ -59,7 +59,7 @@ class PreparedList:
 
     target: Resolved
     recipe: ListRecipe
-    source: FeatureSource | None  # where the scan tells what fires
+    source: ScannedSource | None  # where the scan tells what fires
     vector: FeatureVector
     task: LensTask | None  # what the list needs of the model, if anything
 
@@ -69,11 +69,10 @@ class PreparedList:
         Args:
             logits: what the model answers to ``task``.
         """
-        recipe, subject = self.recipe, self.target.subject
-        fires = self.source.activations if self.source else None
+        recipe, subject, source = self.recipe, self.target.subject, self.source
         values = None if logits is None else torch.from_numpy(logits[0])
-        if recipe.measure == "activation":
-            values = fires.where(self.source.countable, 0.0)
+        if source and recipe.measure == "activation":
+            values = source.activations.where(source.countable, 0.0)
         listed = token_list(
             subject.space,
             self.vector.v,
@@ -88,13 +87,13 @@ class PreparedList:
             listed.token_id, listed.score, listed.distance_to_vector, listed.distance_to_centroid,
         ), strict=True))
         columns.setdefault(recipe.measure, listed.value)  # of the score there is a column anyway
-        if fires is not None:
-            columns["activation"] = fires.numpy()[listed.token_id]
+        if source:
+            columns["activation"] = source.activations.numpy()[listed.token_id]
         rows = [
             [rank, subject.token_texts[token_id], token_id, *numbers]
             for rank, (token_id, *numbers) in enumerate(zip(*map(np.ndarray.tolist, columns.values()), strict=True), 1)
         ]
-        judged = judge_list(self.target, self.source, recipe, self.vector) if evidence else None
+        judged = judge_list(self.target, source, recipe, self.vector) if source and evidence else None
         return TokenTable((*TOKEN_COLUMNS[:2], *columns), rows, self._settings, self.vector.figures, judged)
 
     @property
@@ -114,7 +113,9 @@ def prepare_list(target: Resolved, recipe: ListRecipe, *, by_scan: bool) -> Prep
     Raises:
         UserError: the recipe cannot be followed.
     """
-    source = feature_source(target, scan=True) if by_scan else None
+    source = None
+    if by_scan:
+        source, = scanned_sources(target.library, target.sae, target.subject, [target.index])
     vector = vector_of(source, target.subject, target.recipe) if source else recipe_vector(target)
     task = None
     if recipe.measure == "logit_lens":

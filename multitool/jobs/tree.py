@@ -159,7 +159,8 @@ def _grown_on(library: Library, vector_recipe: VectorRecipe, document: Definitio
 def _figures(vector: FeatureVector, task: GrowthTask) -> dict:
     """The vector's figures; of an injected one its norm in mean residual norms, as it does not lie among the
     embeddings; and the typical maximum of a clamped feature."""
-    found, wanted = vector.figures, task.interventions
+    found: dict[str, float | None] = dict(vector.figures)
+    wanted = task.interventions
     if wanted and wanted.injection:
         norm = wanted.injection.scale * float(vector.direction.norm())
         found |= {"norm": norm, "distance_from_centroid": None}

@@ -17,7 +17,7 @@ from multitool.errors import UserError
 from multitool.evidence.statistics import auroc, average_precision
 from multitool.evidence.verdicts import definition_scores, list_rank, strongest
 from multitool.jobs.candidates import Candidate
-from multitool.jobs.features import FeatureSource, Resolved, feature_sources, vectors_of
+from multitool.jobs.features import Resolved, ScannedSource, scanned_sources, vectors_of
 from multitool.jobs.judging import control_sources, cosine, read_definitions, small_recipe, tokens_in_texts
 from multitool.jobs.steering import interventions
 from multitool.jobs.steps import Job, Prepare, ask_ghosts
@@ -91,7 +91,7 @@ def trials_job(judge: "Judge", target: Resolved, tried: "Tried", tree_recipe: Tr
 class Tried:
     """Features with the candidates that give them a vector, in columns: each feature with all its own in a row."""
 
-    sources: list[FeatureSource]
+    sources: list[ScannedSource]
     candidates: list[Candidate]
     vectors: list[FeatureVector]
 
@@ -113,7 +113,7 @@ def with_candidates(target: Resolved, features: Sequence[int], candidates: Seque
     subject = target.subject
     found = [
         (source, candidate, vector)
-        for source in feature_sources(target.library, target.sae, subject, features, scan=True)
+        for source in scanned_sources(target.library, target.sae, subject, features)
         for candidate in candidates
         for _, vector in vectors_of([source], subject, candidate.of(target.recipe, subject))
     ]
@@ -187,8 +187,8 @@ class Judge:
         numbers = [number for together in tried.together for number in together]
         answers = dict(zip(numbers, asked, strict=True))
         found = []
-        for source, group in groupby(range(len(numbers)), lambda number: tried.sources[number]):
-            group = list(group)
+        for source, grouped in groupby(range(len(numbers)), lambda number: tried.sources[number]):
+            group = list(grouped)
             found += self._of_feature(
                 source, [tried.candidates[number] for number in group],
                 torch.stack([tried.vectors[number].v for number in group]), [answers[number] for number in group],
@@ -196,7 +196,7 @@ class Judge:
         return found
 
     def _of_feature(
-        self, source: FeatureSource, candidates: Sequence[Candidate], vs: torch.Tensor, asked: Sequence[Asked]
+        self, source: ScannedSource, candidates: Sequence[Candidate], vs: torch.Tensor, asked: Sequence[Asked]
     ) -> list[Trial]:
         # The same tokens for all candidates: whoever was made from them.
         used = np.zeros(self._subject.space.n_tokens, dtype=bool)
@@ -211,16 +211,16 @@ class Judge:
         for candidate, score, answer in zip(candidates, scores, asked, strict=True):
             said = read_definitions(self._encoder, [source.index], [answer])
             own = np.array([strongest(found.fires, found.text, used) for found in said])
-            halves = [
+            choosing, judged = (
                 _figures(own[half::2], others, source.index, -score[tokens & countable], fires[tokens & countable])
                 for half, tokens in enumerate(self._token_halves)
-            ]
+            )
             text_rank = min((list_rank(score, token_id) for token_id in in_texts), default=None)
             similar = None
             # On the embedding it is the same whatever the ghost.
             if self._sae.entry.kind != "embed" and answer.last_residual is not None:
                 similar = cosine(answer.last_residual, source.weights.decoder.numpy())
-            trials.append(Trial(source.index, candidate, *halves, text_rank, similar))
+            trials.append(Trial(source.index, candidate, choosing, judged, text_rank, similar))
         return trials
 
 

@@ -5,10 +5,11 @@ A vector put in behind a layer (``Injection``), a push along a direction (``Push
 running model, by hooks that act for one call and one thread.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Clamp:
     reconstruct stays in x (Templeton et al. 2024, "Scaling Monosemanticity").
     """
 
-    sae: Hashable  # by which whoever runs the model finds the SAE to read with: a store.entries.SaeEntry
+    sae: Any  # hashable, by which whoever runs the model finds the SAE to read with: a store.entries.SaeEntry
     hook: str
     feature: int
     times: float  # its typical maximum
@@ -121,9 +122,10 @@ class AppliedInterventions:
             self._length = self._injection.scale * norms[self._injection.hook]
         for push in wanted.pushes:
             added = push.strength * norms[push.hook] * torch.from_numpy(push.direction)
-            self._edits.append((push.hook, lambda x, added=added: x + _like(x, added)))
+            self._edits.append((push.hook, partial(_plus, added=added)))
         if wanted.clamp:
             clamp = wanted.clamp
+            assert setter is not None
             self._edits.append((clamp.hook, lambda x: x + _like(x, setter.change_by_setting(
                 x, clamp.feature, clamp.activation))))
 
@@ -150,21 +152,21 @@ class AppliedInterventions:
         """
         with ExitStack() as stack:
             if self._injection and vs is not None:
-                stack.enter_context(changed(self._model, self._injection.hook, lambda x: self._injected(x, vs)))
+                stack.enter_context(changed(
+                    self._model, self._injection.hook, partial(self._injected, vs=vs, replace=self._injection.replace)
+                ))
             for hook, edit in self._edits:
                 if hook != EMBEDDING and self._reaches(first):
-                    stack.enter_context(
-                        changed(self._model, hook, lambda x, edit=edit: self._edited(x, edit, first))
-                    )
+                    stack.enter_context(changed(self._model, hook, partial(self._edited, edit=edit, first=first)))
             yield
 
     def _reaches(self, first: int) -> bool:
         return self._where == "all" or first == 0
 
-    def _injected(self, stream: Tensor, vs: Tensor) -> Tensor:
+    def _injected(self, stream: Tensor, vs: Tensor, replace: bool) -> Tensor:
         stream, position = stream.clone(), self._prompt.position
         rows = _like(stream, self._length * vs)
-        stream[:, position] = rows if self._injection.replace else stream[:, position] + rows
+        stream[:, position] = rows if replace else stream[:, position] + rows
         return stream
 
     def _edited(self, stream: Tensor, edit: Callable[[Tensor], Tensor], first: int) -> Tensor:
@@ -180,6 +182,10 @@ class AppliedInterventions:
         part = stream[:, meant]
         stream[:, meant] = edit(part.flatten(0, 1)).view(part.shape)
         return stream
+
+
+def _plus(stream: Tensor, added: Tensor) -> Tensor:
+    return stream + _like(stream, added)
 
 
 def _like(stream: Tensor, rows: Tensor) -> Tensor:

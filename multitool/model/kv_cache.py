@@ -5,6 +5,7 @@ Knows what transformers' caches consist of. Caches that are given are never chan
 
 import copy
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ class Pasts:
     """
 
     def __init__(self):
-        self._cache = None  # the first one, for what it has beside its layers
+        self._cache: Any = None  # the first one, for what it has beside its layers
         self._layers: list[_Tokens | _States] = []
         self._n_tokens = 0
         self._places = torch.empty(0)  # (rows, length): each path's tokens, by their places among those held
@@ -77,8 +78,6 @@ def cache_bytes(cache) -> int:
 
 
 def _kept(layer) -> "_Tokens | _States":
-    from transformers.cache_utils import DynamicLayer  # takes seconds
-
     return _Tokens() if type(layer) is DynamicLayer and layer.is_initialized else _States()
 
 
@@ -96,7 +95,6 @@ class _Tokens:
         pass
 
     def gathered(self, rows: np.ndarray, places: Tensor):
-
         return RoomyLayer(self._keys.at(places), self._values.at(places))
 
 
@@ -104,10 +102,10 @@ class _Rows:
     """A tensor that rows are added to."""
 
     def __init__(self):
-        self._held, self._n = None, 0
+        self._held, self._n = torch.empty(0), 0
 
     def add(self, rows: Tensor) -> None:
-        if self._held is None:
+        if not self._n:
             self._held = rows.new_empty(0, *rows.shape[1:])
         wanted = self._n + len(rows)
         if wanted > len(self._held):
@@ -127,9 +125,9 @@ class _States:
     """The states of a layer of any kind, as the passes left them."""
 
     def __init__(self):
-        self._passes = deque()  # (paths, layer)
+        self._passes: deque[tuple[int, Any]] = deque()  # (paths, layer)
         self._first = 0  # the row at which they begin
-        self._next = deque()
+        self._next: deque[tuple[int, Any]] = deque()
 
     def add(self, layer, n_paths: int, n_new: int) -> None:
         self._next.append((n_paths, layer))

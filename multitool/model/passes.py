@@ -133,14 +133,14 @@ class Passes:
         """After each of ``rows`` of the last answer (n,), rising, continued by ``token_ids`` (n,)."""
         module = self._model.get_input_embeddings()
         first = len(self._prompt.token_ids)  # at least; further on nothing depends on the position
-        answers = []
+        answers: list[tuple[np.ndarray, ...]] = []
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // self._batch)):
             ids = torch.from_numpy(token_ids[part])[:, None].to(module.weight.device)
             embeddings = self._changes.embedded(module(ids), first)
             cache = self._pasts.gathered(rows[part], embeddings.device)
             with self._changes.during(first):
                 output = self._model(inputs_embeds=embeddings, cache=cache, use_cache=True)
-            self._pasts.add(output.cache, *ids.shape, rows[part])
+            self._pasts.add(output.cache, len(part), 1, rows[part])
             answers += self._answers(read, output.logits, slice(part[0], part[-1] + 1))
         self._pasts.turn()
         return _joined(answers)

@@ -98,7 +98,7 @@ def read_texts(
 ) -> list[np.ndarray]:
     """Each text's residuals at the hook, (tokens, d_model) float32; what stands before it is left out."""
     before = () if place.bos_id is None else (place.bos_id,)
-    answers: list[np.ndarray] = [None] * len(texts)
+    answers: dict[int, np.ndarray] = {}
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
     for first in range(0, len(by_length), texts_at_once):
         chosen = by_length[first : first + texts_at_once]
@@ -111,7 +111,7 @@ def read_texts(
         found = residuals(model, place.hook, input_ids=ids, attention_mask=mask).float().cpu().numpy()
         for row, i in enumerate(chosen):
             answers[i] = found[row, len(before) : len(before) + len(texts[i])]
-    return answers
+    return [answers[i] for i in range(len(texts))]
 
 
 def _at_the_end(model, growth: GrowthTask, vs: torch.Tensor, place: Place) -> np.ndarray:
@@ -148,7 +148,7 @@ def path_log_probs(
     m, children = len(vs), tree.children()
     passes = Passes(model, prompt, vs, int(tree.depth.max(initial=0)), changes, batches)
     log_probs = np.zeros((m, len(tree) + 1))  # the last column is the root's
-    asked, step, entropies = np.array([ROOT]), None, None  # asked: the nodes of a level that have children
+    asked, step, entropies = np.array([ROOT]), None, np.empty(m)  # asked: the nodes of a level that have children
     while len(asked):
         nodes = np.array([child for node in asked for child in children[node]], dtype=np.int64)
         parent = np.repeat(np.arange(len(asked)), [len(children[node]) for node in asked])

@@ -57,9 +57,6 @@ def residuals(
         raise ValueError("residuals() takes either input_ids or inputs_embeds")
     embedding = model.get_input_embeddings()
     device = embedding.weight.device
-    if hook == "hook_embed":
-        return embedding(input_ids.to(device)) if inputs_embeds is None else inputs_embeds
-    module, is_input = _place(model, hook)
     given = {
         "input_ids": input_ids,
         "inputs_embeds": inputs_embeds,
@@ -67,6 +64,9 @@ def residuals(
         "cache": cache,
     }
     given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in given.items()}
+    if hook == "hook_embed":
+        return embedding(given["input_ids"]) if inputs_embeds is None else inputs_embeds
+    module, is_input = _place(model, hook)
     with _stopping_at(module, is_input) as seen:
         model(**given, use_cache=False)
     return seen[0]
@@ -139,7 +139,7 @@ def changed(model, hook: str, change: Callable[[Tensor], Tensor]) -> Iterator[No
         added.append(after - stream)
         return after
 
-    layer = model_layers(model)[int(_HOOK.fullmatch(hook)[1])]
+    layer = model_layers(model)[int(hook.split(".")[1])]
     with _hooked(module, is_input, before_mlp), _hooked(layer, False, lambda stream: stream + added.pop()):
         yield
 

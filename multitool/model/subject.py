@@ -19,6 +19,8 @@ from multitool.vectors.embedding import EmbeddingSpace
 
 # End-of-text tokens that a configuration does not always list.
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<eos>", "</s>", "<end_of_turn>")
+
+
 class Subject:
     """A causal language model's embeddings and tokens.
 
@@ -31,7 +33,7 @@ class Subject:
         generation_config: what the model ships for generating text; it may list more end-of-text tokens.
     """
 
-    def __init__(self, E: Tensor, tokenizer, config, name: str, folder: Path | None = None, generation_config=None):
+    def __init__(self, E: Tensor, tokenizer, config, name: str, folder: Path, generation_config=None):
         self.tokenizer = tokenizer
         self.name = name
         self.folder = folder

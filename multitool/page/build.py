@@ -6,7 +6,7 @@ import gradio as gr
 
 from multitool.page.endpoints import add_endpoints
 from multitool.page.gradio_workarounds import Page
-from multitool.page.list_tab import tokens_tab
+from multitool.page.list_tab import list_tab
 from multitool.page.opening import Opening
 from multitool.page.prompts_tab import prompts_tab
 from multitool.page.service import Service
@@ -14,7 +14,7 @@ from multitool.page.settings import ServerSettings
 from multitool.page.suggest_tab import suggest_tab
 from multitool.page.text_tab import text_tab
 from multitool.page.tree_tab import tree_tab
-from multitool.page.vector_controls import feature_controls
+from multitool.page.vector_controls import vector_controls
 from multitool.page.zero_gpu import gpu_worker
 from multitool.pictures.explorer import FOLDER as EXPLORER
 from multitool.store.library import Library
@@ -75,17 +75,17 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
             gr.Markdown(opening.notice, elem_id="notice")
         with gr.Row():
             with gr.Column(scale=1, min_width=320, elem_id="controls"):
-                controls = feature_controls(service, opening)
+                controls = vector_controls(service, opening)
             with gr.Column(scale=3, min_width=480), gr.Tabs():
                 with gr.Tab("Definition tree"):
-                    growing = tree_tab(service, controls, opening, page)
+                    growth = tree_tab(service, controls, opening, page)
                 with gr.Tab("Token list"):
-                    tokens_tab(service, controls)
+                    list_tab(service, controls)
                 with gr.Tab("Text"):
                     text_tab(service, controls)
                 with gr.Tab("Prompts"):
                     prompts_tab(service, controls)
                 with gr.Tab("Suggest settings"):
-                    suggest_tab(service, controls, growing)
+                    suggest_tab(service, controls, growth)
         add_endpoints(page, service, opening.recipe)
     return page.queue(max_size=settings.queue, default_concurrency_limit=4)

@@ -1,13 +1,15 @@
-"""What the page and the API share: how errors reach a user, and the files that are handed out."""
+"""What the page and the API share: events by the names of components, how errors reach a user, and files."""
 
 import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.page.gradio_workarounds import write_served
@@ -49,26 +51,47 @@ def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
     return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
-def by_name(components: dict, handler: Callable) -> Callable:
-    """The handler, whose answers (dictionaries) name the components that they change; the others stay as they are.
+def event(handler: Callable, takes: Mapping, gives: Mapping | Component, **options) -> dict:
+    """The arguments of an event by which the page serves itself: ``button.click(**event(…))``.
 
-    Works on generators too.
+    Args:
+        handler: a function, or a generator, that is called with what the components of ``takes`` hold, by their names
+            there. It answers with what those of ``gives`` shall show, by their names there; the others stay as they
+            are. Its UserErrors are shown.
+        gives: or the one component that an answer is the value of.
+        options: Gradio's own, such as ``trigger_mode``.
     """
+    by_names = isinstance(gives, Mapping)
+    return {
+        "fn": shown_errors(_by_name(gives, handler) if by_names else handler), "inputs_kwargs": dict(takes),
+        "outputs": list(gives.values()) if by_names else gives, **PRIVATE, **options,
+    }
 
-    def named(answer: dict) -> dict:
-        return {components[name]: value for name, value in answer.items()}
 
-    def plain(*args):
-        return named(handler(*args))
+def _by_name(components: Mapping, handler: Callable) -> Callable:
+    """The handler with the components in the place of their names in its answers; works on generators too."""
 
-    def streaming(*args):
-        yield from map(named, handler(*args))
+    def named(answer: dict):
+        return {components[name]: value for name, value in answer.items()} or gr.skip()
+
+    @functools.wraps(handler)
+    def plain(*args, **kwargs):
+        return named(handler(*args, **kwargs))
+
+    @functools.wraps(handler)
+    def streaming(*args, **kwargs):
+        yield from map(named, handler(*args, **kwargs))
 
     return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
-def as_number(text: str) -> float | str:
-    """A number from a menu that takes others too; what is none is left for the recipe to refuse."""
+def pick(named: Mapping, names: Iterable[str]) -> dict:
+    """Those of these names."""
+    return {name: named[name] for name in names}
+
+
+def as_number(text: str) -> Any:
+    """A number from a menu that takes others too; what is none stays as it is, for a check to refuse."""
     with contextlib.suppress(TypeError, ValueError):
         return float(text)
     return text

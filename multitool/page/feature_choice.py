@@ -9,7 +9,7 @@ from html import escape
 import gradio as gr
 
 from multitool.errors import UserError, shown
-from multitool.page.common import PRIVATE, QUIETLY, shown_errors
+from multitool.page.common import QUIETLY, event, pick
 from multitool.page.opening import Opening
 from multitool.page.service import Service
 from multitool.recipes.directions import DIRECTIONS
@@ -56,22 +56,28 @@ def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
         steps = {name: gr.Button(name, size="sm", min_width=60) for name in _STEPS}
     known = gr.HTML(known_of_feature(library, recipe.sae, str(recipe.feature), recipe.weights), elem_id="evidence")
 
-    def of_sae(name: str, model: str | None):
+    def of_sae(sae: str, model: str | None) -> dict:
         """The model and the range of another SAE, and the SAEs beside it."""
-        entry = library.find(name)
+        entry = library.find(sae)
         beside = gr.skip() if entry.model == model else gr.update(choices=sae_names(library, entry.model))
-        return entry.model, gr.update(info=_range(entry)), beside
+        return {"model": entry.model, "feature": gr.update(info=_range(entry)), "sae": beside}
 
-    sae.change(shown_errors(of_sae), [sae, model], [model, feature, sae], **QUIETLY)
+    chosen = {"model": model, "sae": sae, "feature": feature}
+    sae.change(**event(of_sae, pick(chosen, ("sae", "model")), chosen, **QUIETLY))
     for name, button in steps.items():
-        button.click(shown_errors(partial(_step, library, name)), [sae, feature], feature, show_progress_on=feature,
-                     **PRIVATE)
+        stepping = partial(_step, library, name)
+        button.click(**event(stepping, pick(chosen, ("sae", "feature")), feature, show_progress_on=feature))
     return FeatureChoice(model, sae, feature, known)
 
 
-def sae_names(library: Library, model: str) -> list[str]:
+def sae_names(library: Library, model: str | None) -> list[str]:
     """The SAEs of a model that visitors may load."""
     return [entry.name for entry in saes(patterns=library.patterns) if entry.model == model]
+
+
+def entry_shown(library: Library, sae: str | None) -> SaeEntry | None:
+    """The entry of the SAE that the control shows; None while it shows none that can be had."""
+    return library.find(sae) if sae and library.offers(sae) else None
 
 
 def _step(library: Library, name: str, sae: str, feature: str) -> str:
@@ -94,24 +100,26 @@ def _number(feature: str | None) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
 
 
-def known_of_feature(library: Library, name: str | None, feature: str | None, weights: str | None = None) -> str:
+def known_of_feature(library: Library, sae: str | None, feature: str | None, weights: str | None = None) -> str:
     """The SAE and what is known of its feature, for what the controls show; nothing if that is no SAE.
 
     Of several features with weights nothing is known: their contexts are each one's own. Nor is anything told where
     the feature has no part in the vector.
     """
-    if not library.offers(name or ""):
+    entry, number = entry_shown(library, sae), _number(feature)
+    if entry is None:
         return ""
-    entry, number = library.find(name), _number(feature)
-    told = number is not None and (weights not in DIRECTIONS or DIRECTIONS[weights].of_feature)
-    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' + (_evidence(entry, number) if told else "")
+    about = f'<p class="about">{_about(entry, here=library.has(entry))}</p>'
+    if number is None or (weights in DIRECTIONS and not DIRECTIONS[weights].of_feature):
+        return about
+    return about + _evidence(entry, number)
 
 
 def _about(entry: SaeEntry, here: bool) -> str:
     """Where an SAE was trained, and what loading its model takes unless it is here already."""
     where = "token embeddings" if entry.kind == "embed" else f"layer {entry.layer}"
     about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>)."
-    if entry.gated and not here:
+    if entry.licence_page and not here:
         page = escape(entry.licence_page, quote=True)
         about += f' Its <a href="{page}" target="_blank" rel="noopener">licence</a> must be accepted first.'
     return about

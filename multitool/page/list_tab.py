@@ -1,6 +1,5 @@
 """The tab with the token list."""
 
-from dataclasses import dataclass
 from functools import partial
 from html import escape
 
@@ -8,11 +7,11 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
-from multitool.page.common import PRIVATE, QUIETLY, by_name, save, shown_errors
-from multitool.page.result_title import Made, cleared_on_error, heading, tell_changes, title_box
+from multitool.page.common import PRIVATE, QUIETLY, event, pick, save
+from multitool.page.evidence_html import list_verdict_html
+from multitool.page.result import Made, Result, title_answer
 from multitool.page.service import Service
-from multitool.page.vector_controls import FeatureControls, vector_recipe
-from multitool.page.verdict import list_verdict
+from multitool.page.vector_controls import VectorControls, vector_recipe
 from multitool.recipes.captions import distance_told, source_told, title_told
 from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
@@ -21,16 +20,7 @@ from multitool.trees.comparison import ranks_in
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """The list that is shown, and what it was made from."""
-
-    vector: VectorRecipe
-    recipe: ListRecipe
-    table: TokenTable
-
-
-def tokens_tab(service: Service, controls: FeatureControls) -> None:
+def list_tab(service: Service, controls: VectorControls) -> None:
     """Build the tab and wire it to the controls."""
     measure = gr.Radio(
         list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
@@ -49,7 +39,8 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
         check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
         keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
-    title = title_box(None, "list-title")
+    listing = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
+    result = Result("list", {**controls.fields, **listing}, _recipes, _nothing)
     status = gr.Textbox("", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
                         container=False, elem_id="list-status", elem_classes="status")
     verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
@@ -68,38 +59,36 @@ def tokens_tab(service: Service, controls: FeatureControls) -> None:
                 elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
             )
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
-    listed, kept, made = gr.State(), gr.State(), gr.State()
+    listed, kept = gr.State(), gr.State()
 
-    measure.change(_suited, measure, [measure, exponent, negative], **QUIETLY)
-    answers = {"status": status, "listed": listed, "made": made, "title": title}
-    event = {"outputs": list(answers.values()), "show_progress_on": table, "concurrency_limit": 8, **PRIVATE}
+    suited = pick(listing, ("measure", "exponent", "negative"))
+    measure.change(**event(_suited, {"measure": measure}, suited, **QUIETLY))
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
         "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
     }
-    show = {
-        "fn": by_name(shown, partial(_shown, service)), "inputs": [listed, kept], "outputs": list(shown.values()),
-        "show_progress_on": table, **PRIVATE,
-    }
-    settings = [*controls.all(), measure, exponent, top, negative, words]
-    telling = tell_changes(_settings, made, title, settings)
-    for button, inputs, handler in (
-        (make, [made, *settings], cleared_on_error(_settings, _nothing, partial(_listed, service))),
-        (check, listed, partial(_checked, service)),
+    show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, show_progress_on=table)
+    answers = {"status": status, "listed": listed, **result.gives}
+    options = {"show_progress_on": table, "concurrency_limit": 8}
+    for making in (
+        make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options)),
+        check.click(**event(partial(_checked, service), pick(result.takes, ("made",)), answers, **options)),
     ):
-        making = button.click(shown_errors(by_name(answers, handler)), inputs, **event)
         making.success(**show)
         making.failure(**show)
-        making.then(**telling)
+        result.tell_after(making)
         controls.tell_after(making)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
 
 
-def _suited(measure: str):
+def _suited(measure: str) -> dict:
     """The controls as they suit a measure: its help, and what it takes."""
     other_end = {"visible": True} if measure != "activation" else {"visible": False, "value": False}
-    return gr.update(info=_measure_help(measure)), gr.update(visible=measure == "score"), gr.update(**other_end)
+    return {
+        "measure": gr.update(info=_measure_help(measure)), "exponent": gr.update(visible=measure == "score"),
+        "negative": gr.update(**other_end),
+    }
 
 
 def _measure_help(measure: str) -> str:
@@ -114,70 +103,63 @@ def _frame(columns: tuple[str, ...]) -> dict:
     }
 
 
-def _settings(*values) -> tuple[VectorRecipe, ListRecipe]:
+def _recipes(*, measure, exponent, top, negative, words, **of_vector) -> tuple[VectorRecipe, ListRecipe]:
     """The recipes that the controls show. Raises UserError if a value cannot be."""
-    *vector_values, measure, exponent, top, negative, words = values
     exponent = exponent if measure == "score" else ListRecipe.exponent  # else its control is not seen
-    return vector_recipe(*vector_values), ListRecipe(
+    return vector_recipe(**of_vector), ListRecipe(
         measure=measure, exponent=exponent, top=top, negative=negative, words=words
     )
 
 
 def _nothing(status: str) -> dict:
-    return {"status": status, "listed": None, "made": None, "title": ""}
+    return {"status": status, "listed": None}
 
 
-def _listed(service: Service, *values):
+def _listed(service: Service, vector: VectorRecipe, recipe: ListRecipe):
     """List the tokens; until they can be listed, in words what is being waited for."""
-    yield from _made(service, *_settings(*values), evidence=False)
-
-
-def _checked(service: Service, listed: _Listed | None):
-    """The list that is shown once more, with its evidence."""
-    if listed is None:
-        raise UserError("There is no list to check. Make one first.")
-    yield from _made(service, listed.vector, listed.recipe, evidence=True)
-
-
-def _made(service: Service, vector: VectorRecipe, recipe: ListRecipe, *, evidence: bool):
-    for answer in service.table(vector, recipe, evidence=evidence):
+    for answer in service.table(vector, recipe):
         if isinstance(answer, str):
             yield {"status": answer}
         else:
-            made = Made(title_told(answer.settings), (vector, recipe))
-            yield {"listed": _Listed(vector, recipe, answer), "made": made, "title": heading(made)}
+            yield {"listed": answer, "title": title_told(answer.settings)}
+
+
+def _checked(service: Service, made: Made | None):
+    """The list that is shown once more, with its evidence."""
+    if made is None:
+        raise UserError("There is no list to check. Make one first.")
+    for answer in service.table(*made.shown, evidence=True):
+        yield {"status": answer} if isinstance(answer, str) else {"listed": answer, **title_answer(made)}
 
 
 _ALSO = "rank in the other"
 
 
-def _shown(service: Service, listed: _Listed | None, kept: _Listed | None) -> dict:
+def _shown(service: Service, listed: TokenTable | None, kept: TokenTable | None) -> dict:
     """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
-    other = kept.table if kept else None
     if listed is None:  # the status tells why
         no = gr.update(interactive=False)
         return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None,
                 "check": no, "keep": no, "shared": gr.update(visible=False)}
-    table = listed.table
     views = {
-        "status": visible(_summary(table)),
-        "verdict": list_verdict(table, partial(_token_text, service, table)),
-        "table": _dataframe(table, other),
-        "csv": save(table.to_csv(), table.settings, "tokens.csv"),
+        "status": visible(_summary(listed)),
+        "verdict": list_verdict_html(listed, partial(_token_text, service, listed)),
+        "table": _dataframe(listed, kept),
+        "csv": save(listed.to_csv(), listed.settings, "tokens.csv"),
         # A list by activation agrees with the activations, whatever the direction.
-        "check": gr.update(interactive=listed.recipe.measure != "activation" and table.evidence is None),
+        "check": gr.update(interactive=listed.settings["measure"] != "activation" and listed.evidence is None),
         "keep": gr.update(interactive=True),
-        **{name: gr.update(visible=other is not None) for name in ("drop", "kept_column", "shared")},
+        **{name: gr.update(visible=kept is not None) for name in ("drop", "kept_column", "shared")},
     }
-    if other:
-        both = len({row[1] for row in table.rows} & {row[1] for row in other.rows})
+    if kept:
+        both = len({row[1] for row in listed.rows} & {row[1] for row in kept.rows})
         views |= {
-            "kept_name": f"<p><b>Kept</b> · {escape(visible(_name(other)))}</p>",
-            "kept_table": _dataframe(other, table),
+            "kept_name": f"<p><b>Kept</b> · {escape(visible(_name(kept)))}</p>",
+            "kept_table": _dataframe(kept, listed),
             "shared": gr.update(
                 visible=True,
-                value=f"<p><b>This one</b> · {escape(visible(_name(table)))}. The two lists have <b>{both}</b> of "
-                f"{len(table.rows)} tokens in common.</p>",
+                value=f"<p><b>This one</b> · {escape(visible(_name(listed)))}. The two lists have <b>{both}</b> of "
+                f"{len(listed.rows)} tokens in common.</p>",
             ),
         }
     return views

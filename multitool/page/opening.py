@@ -69,7 +69,7 @@ def choose_opening(library: Library, settings: ServerSettings) -> Opening:
 def _loaded(library: Library, recipe: VectorRecipe, notice: str = "") -> Opening:
     entry = library.find(recipe.sae)
     sae, subject = library.load(entry)
-    sae.feature(recipe.feature)
+    sae.feature(recipe.single_feature())
     library.run(subject.name, subject.folder)
     library.pin(entry)
     return Opening(recipe, entry, notice)

@@ -1,17 +1,17 @@
 """The tab that asks several prompts in one go."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 
 import gradio as gr
 
-from multitool.page.common import PRIVATE, as_number, by_name, on_model, save, shown_errors
-from multitool.page.growth import CUTOFFS
+from multitool.page.common import PRIVATE, as_number, event, on_model, save
+from multitool.page.growth_controls import CUTOFFS
 from multitool.page.opening import usual_growth
-from multitool.page.result_title import Made, cleared_on_error, heading, tell_changes, title_box
+from multitool.page.result import Result
 from multitool.page.service import MOST_PROMPTS, Service
-from multitool.page.vector_controls import FeatureControls, vector_recipe
+from multitool.page.vector_controls import VectorControls, vector_recipe
 from multitool.recipes.captions import title_told
 from multitool.recipes.prompts import PLAIN_PROMPTS, PROMPTS
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
@@ -24,7 +24,7 @@ _DEFINITIONS_SHOWN = 5
 _COLUMNS = {"Prompt": ("str", 32), "Most probable definitions": ("str", 54), "Nats": ("number", 14)}
 
 
-def prompts_tab(service: Service, controls: FeatureControls) -> None:
+def prompts_tab(service: Service, controls: VectorControls) -> None:
     """Build the tab and wire it to the controls."""
     with gr.Row():
         prompts = gr.Textbox(
@@ -41,7 +41,8 @@ def prompts_tab(service: Service, controls: FeatureControls) -> None:
     with gr.Row(elem_classes="actions"):
         ask = gr.Button("Ask all", variant="primary", min_width=160, elem_id="ask-all")
         stop = gr.Button("Stop", min_width=80)
-    title = title_box(None, "prompts-title")
+    read = partial(_recipes, service.library, min(TreeRecipe.max_nodes, service.settings.max_nodes))
+    result = Result("prompts", {**controls.fields, "prompts": prompts, "cutoff": cutoff}, read, _nothing)
     status = gr.Textbox("", show_label=False, placeholder="Nothing asked yet.", interactive=False, container=False,
                         elem_id="prompts-status", elem_classes="status")
     kinds, widths = zip(*_COLUMNS.values(), strict=True)
@@ -51,24 +52,20 @@ def prompts_tab(service: Service, controls: FeatureControls) -> None:
         label="Answers (“…”: unfinished; entropy of the first token, in nats)",
     )
     file = gr.DownloadButton("All trees (JSON)", size="sm", elem_id="trees", visible=False)
-    made = gr.State()
-    answers = {"status": status, "table": table, "file": file, "made": made, "title": title}
-    settings = [*controls.all(), prompts, cutoff]
-    read = partial(_settings, service.library, min(TreeRecipe.max_nodes, service.settings.max_nodes))
-    asking = ask.click(
-        shown_errors(by_name(answers, cleared_on_error(read, _nothing, partial(_asked, service, read)))),
-        [made, *settings], list(answers.values()), show_progress="hidden", **on_model(service.settings), **PRIVATE,
-    )
+    answers = {"status": status, "table": table, "file": file, **result.gives}
+    asking = ask.click(**event(
+        result.making(partial(_asked, service)), result.takes, answers, show_progress="hidden",
+        **on_model(service.settings),
+    ))
     stop.click(lambda: "Stopped.", None, status, cancels=asking, queue=False, **PRIVATE)
-    asking.then(**tell_changes(read, made, title, settings))
+    result.tell_after(asking)
     controls.tell_after(asking)
 
 
-def _settings(library: Library, most: int, *values) -> tuple[VectorRecipe, list[TreeRecipe]]:
+def _recipes(library: Library, most: int, *, prompts, cutoff, **of_vector) -> tuple[VectorRecipe, list[TreeRecipe]]:
     """The recipes that the controls show, with as many next tokens as suit the model, and of no more than ``most``
     nodes. Raises UserError if a value cannot be."""
-    *vector_values, prompts, cutoff = values
-    vector = vector_recipe(*vector_values)
+    vector = vector_recipe(**of_vector)
     top_k = usual_growth(library.find(vector.sae).model).top_k
     return vector, [
         TreeRecipe(prompt=line.strip(), cutoff=as_number(cutoff), max_nodes=most, top_k=top_k)
@@ -77,12 +74,11 @@ def _settings(library: Library, most: int, *values) -> tuple[VectorRecipe, list[
 
 
 def _nothing(status: str) -> dict:
-    return {"status": status, "table": [], "file": gr.update(visible=False), "made": None, "title": ""}
+    return {"status": status, "table": [], "file": gr.update(visible=False), "title": ""}
 
 
-def _asked(service: Service, read: Callable, *values):
+def _asked(service: Service, vector: VectorRecipe, recipes: Sequence[TreeRecipe]):
     """The answers as they come, in the end the trees."""
-    vector, recipes = shown = read(*values)
     if not recipes:
         yield _nothing("There is no prompt to ask. Write one a line above.")
         return
@@ -92,8 +88,7 @@ def _asked(service: Service, read: Callable, *values):
             yield {"status": answer}
         else:
             trees = answer
-            made = Made(title_told(trees[0].settings), shown)
-            yield {"table": [_row(tree) for tree in trees], "made": made, "title": heading(made)}
+            yield {"table": [_row(tree) for tree in trees], "title": title_told(trees[0].settings)}
     path = save(
         json.dumps([tree.to_dict() for tree in trees], ensure_ascii=False, allow_nan=False), trees[0].settings,
         "trees.json",

@@ -9,7 +9,7 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.page.common import save
-from multitool.page.verdict import BEGINS_JUDGED, JUDGED, tree_verdict
+from multitool.page.evidence_html import BEGINS_JUDGED, JUDGED, tree_verdict_html
 from multitool.pictures import explorer as explore
 from multitool.pictures.figure import render
 from multitool.recipes import links
@@ -56,7 +56,7 @@ def pictures(document: DefinitionTree, order: str = ORDERS[0], compared: Compari
     """All that shows the tree itself, by the names of the components."""
     return {
         "bar": probability_bar(document),
-        "verdict": tree_verdict(document.evidence),
+        "verdict": tree_verdict_html(document.evidence),
         "view": explore.payload(document, compared.nodes if compared else None),
         "definitions": gr.Dataframe(**table(document, order, compared)),
     }
@@ -132,15 +132,17 @@ def _row(document: DefinitionTree, definition: Definition, judged: set[str]) -> 
     tree = document.tree
     probability = float(f"{100 * definition.probability:.2g}")
     text = visible(definition.text) + ("" if definition.complete else " …")
-    if tree.lifts is None:
+    lifts = tree.lift_per_token
+    if lifts is None:
         return [probability, text]
-    lift = round(float(tree.lift_per_token[definition.node]), 2)
+    lift = round(float(lifts[definition.node]), 2)
     return [probability, _judged_mark(document, definition, judged) + text, lift, _fires(document, definition)]
 
 
 def _fires(document: DefinitionTree, definition: Definition) -> float | str:
     """How strongly the feature fires, in percent of its maximum where that is known; nothing where it was not read."""
-    activation, most = float(document.tree.activation[definition.node]), feature_maximum(document.evidence)
+    activations, most = document.tree.activation, feature_maximum(document.evidence)
+    activation = math.nan if activations is None else float(activations[definition.node])
     told = 100 * activation / most if most else activation
     if not math.isfinite(told):  # not read, or anybody's numbers
         return ""

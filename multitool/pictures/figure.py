@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path as FilePath
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -79,7 +80,7 @@ _DARK = _Palette("#0f172a", "#f1f5f9", "#8593a6", "#8b99ac", "#6b87a8", "#f5a16a
 
 _MOST_LIFT = 6.0
 _SIZE, _SMALL = 10.0, 7.5  # points
-_HEADING = {"size": 12, "weight": "bold"}
+_HEADING: dict[str, Any] = {"size": 12, "weight": "bold"}
 _ROW = 0.235  # inches from one line to the next
 _GAP = 0.45  # inches between a phrase and those that follow it
 _SPACE = 0.09  # between the texts of one phrase
@@ -113,8 +114,7 @@ def draw_tree(
     """
     palette = _DARK if dark else _LIGHT
     figure = Figure(dpi=100, facecolor=palette.paper)
-    FigureCanvasAgg(figure)
-    ruler = _Ruler(figure, fonts)
+    ruler = _Ruler(FigureCanvasAgg(figure), fonts)
     spell = partial(_spelled, fonts) if escaped else _as_it_is
     write = partial(figure.text, ha="left", va="center", family=fonts, parse_math=False)
     part = shown_part(document, max_nodes)
@@ -171,12 +171,11 @@ def render(
             escaped = name != "svg"  # an SVG's text is text, and its viewer has more fonts
             if escaped not in figures:
                 other = figures.get(not escaped)
-                same = other is not None and not any(_missing(artist, fonts) for artist in other.texts)
-                figures[escaped] = other if same else draw_tree(
-                    document, max_nodes, dark, escaped=escaped, fonts=fonts
-                )
+                if other is None or any(_missing(artist, fonts) for artist in other.texts):
+                    other = draw_tree(document, max_nodes, dark, escaped=escaped, fonts=fonts)
+                figures[escaped] = other
             figure = figures[escaped]
-            options = {}
+            options: dict[str, Any] = {}
             if name == "png":
                 _check_pixels(figure, dpi, most_pixels)
                 options["pil_kwargs"] = {"compress_level": 4}  # half the time of 6 for 1 % more bytes
@@ -448,7 +447,7 @@ def _drawable(fonts: tuple[str, ...], weight: str) -> frozenset[int]:
 
 
 def _missing(artist: Text, fonts: tuple[str, ...]) -> bool:
-    return not _drawable(fonts, artist.get_weight()).issuperset(map(ord, artist.get_text()))
+    return not _drawable(fonts, artist.get_fontweight()).issuperset(map(ord, artist.get_text()))
 
 
 def _spelled(fonts: tuple[str, ...], text: str, weight: str = "normal") -> list[str]:
@@ -465,9 +464,9 @@ def _as_it_is(text: str, weight: str = "normal") -> list[str]:
 class _Ruler:
     """Widths of labels in inches, as they will be drawn."""
 
-    def __init__(self, figure: Figure, fonts: tuple[str, ...]):
-        self._figure, self._fonts = figure, fonts
-        self._renderer = figure.canvas.get_renderer()
+    def __init__(self, canvas: FigureCanvasAgg, fonts: tuple[str, ...]):
+        self._figure, self._fonts = canvas.figure, fonts
+        self._renderer = canvas.get_renderer()
 
     def width(self, text: str, size: float, **style) -> float:
         # A wide character that no font here has takes a square in the font of an SVG's viewer, and a box here.

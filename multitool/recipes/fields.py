@@ -22,7 +22,9 @@ from multitool.errors import UserError, shown
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)  # neither truth values nor texts are numbers
 _BOUNDS = ("ge", "gt", "le", "lt")
 _TRUTHS = {"true": True, "false": False}  # in a text
-_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
+_IN_WORDS: dict[Any, str] = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Declared:
         ])
 
     def __post_init__(self):
-        for field in recipe_fields(type(self)):
+        for field in recipe_fields(type(self)):  # type: ignore[arg-type]  # it takes them for unhashable
             self._keep(field.name, check(getattr(self, field.name), field.name, field.kind))
 
     def _keep(self, name: str, value) -> None:

@@ -14,7 +14,7 @@ def query(vector: VectorRecipe, tree: TreeRecipe) -> str:
     """The settings as a URL's query, without those that are the default; the names are the recipes' own."""
     told = {}
     for recipe in (vector, tree):
-        for field in recipe_fields(type(recipe)):
+        for field in recipe_fields(type(recipe)):  # type: ignore[arg-type]  # as in fields
             value = getattr(recipe, field.name)
             if value is not None and (field.name in _ALWAYS or value != field.default):
                 told[field.name] = written(value)

@@ -6,7 +6,7 @@ parameter and the key of the tree JSON; type, range, default and help are told t
 
 import re
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, SkipValidation, StringConstraints
 
@@ -37,9 +37,12 @@ POSITIONS = {
     "all": "at every token, the tree's own too",
 }
 
-Weights = Literal[tuple(DIRECTIONS)]
-Measure = Literal[tuple(MEASURES)]
-Position = Literal[tuple(POSITIONS)]
+if TYPE_CHECKING:  # a type checker does not know what is in the tables
+    Weights = str
+    Measure = str
+    Position = str
+else:
+    Weights, Measure, Position = (Literal[tuple(table)] for table in (DIRECTIONS, MEASURES, POSITIONS))
 InjectMode = Literal["replace", "add"]
 Dtype = Literal["float32", "bfloat16", "float16"]  # of a running model
 Device = Literal["auto", "cpu", "cuda"]  # where it runs; auto: on a GPU if there is one
@@ -115,6 +118,13 @@ class VectorRecipe(Declared):
                 f"feature is {shown(self.feature)}, and the weights {self.weights} take nothing of a feature. Give one "
                 "feature's number with them."
             )
+
+    @property
+    def kind(self) -> str:
+        """The weights, where they are told or have been found. Raises ValueError if they are left open."""
+        if self.weights is None:
+            raise ValueError("this recipe leaves its weights open: see jobs.features.with_weights")
+        return self.weights
 
     @property
     def terms(self) -> tuple[Term, ...]:

@@ -59,13 +59,13 @@ def features_written(terms: tuple[Term, ...]) -> str:
 class TokenTerm:
     """A token and its weight; either ``text`` or ``token_id`` is given."""
 
-    text: str | None
+    text: str  # empty where token_id is given
     token_id: int | None
     exact: bool  # the text is the token's own; otherwise a word, which may stand behind a blank
     weight: float
 
     def __str__(self) -> str:
-        if self.text is None:
+        if self.token_id is not None:
             return f"#{self.token_id}"
         return json.dumps(self.text, ensure_ascii=False) if self.exact else self.text
 
@@ -81,7 +81,7 @@ def token_terms(text: str) -> tuple[TokenTerm, ...]:
             except ValueError as error:
                 raise UserError(f"tokens is {shown(text)}; {shown(exact)} is no JSON string. {_TOKENS_HOW}") from error
             _check_text("tokens", word, _TOKENS_HOW)
-        found.append(TokenTerm(word, None if token_id is None else int(token_id), exact is not None, weight))
+        found.append(TokenTerm(word or "", None if token_id is None else int(token_id), exact is not None, weight))
     return tuple(found)
 
 
@@ -109,7 +109,7 @@ def _terms(name: str, text: str, pattern: re.Pattern, how: str) -> Iterator[tupl
             raise _unreadable(name, text, place, how)
         weight = _WEIGHT.match(text, term.end())
         factor = float(weight[1]) if weight else 1.0
-        if abs(factor) > _MOST_WEIGHT:
+        if weight and abs(factor) > _MOST_WEIGHT:
             raise UserError(f"{name} is {shown(text)}; the weight {weight[1]} is not within ±{_MOST_WEIGHT:g}.")
         n += 1
         if n > MOST_TERMS:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Encoder:
     entry: SaeEntry
     centred: bool  # whether it reads residuals without their mean (see ``load_encoder``)
     unscaled: bool  # whether it was trained on inputs times a factor that is not known: it reads them as they are
-    _sae: object  # sae-lens' own
+    _sae: Any  # sae-lens' own
     chunk_bytes: int = CHUNK_BYTES  # memory that the intermediate results of one chunk of residuals may take
 
     @property

@@ -36,8 +36,8 @@ class SaeEntry:
     neuronpedia_id: str | None = None  # as in https://neuronpedia.org/{neuronpedia_id}/{feature}
     folder: Path | None = None  # where it lies on this machine; None: on the hub
     d_sae: int | None = None  # number of features; None: only the weights tell
-    repo_id: str | None = None  # of the hub's repository that holds it
-    path: str | None = None  # of its folder or file in that repository
+    repo_id: str = ""  # of the hub's repository that holds it
+    path: str = ""  # of its folder or file in that repository
     loader: str | None = None  # sae-lens' conversion_func; None: sae-lens' own format
 
     @property
@@ -74,7 +74,7 @@ class SaeEntry:
 
         Empty for what is not served from the hub.
         """
-        if self.path is None or not self.served:
+        if not self.path or not self.served:
             return ()
         files = registry_facts()["loader_files"][self.loader or "sae_lens"]
         return tuple(file.format(glob.escape(self.path)) for file in files)

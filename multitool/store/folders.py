@@ -29,7 +29,8 @@ def folder_sae(folder: Path, *, release: str = "local", model: str | None = None
         UserError: its configuration is missing or unreadable.
     """
     cfg = read_cfg(folder)
-    metadata = cfg.get("metadata") if isinstance(cfg.get("metadata"), dict) else {}
+    metadata = cfg.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
     hook = str(metadata.get("hook_name") or cfg.get("hook_name") or "")
     trained_on = str(metadata.get("model_name") or cfg.get("model_name") or "")
     kind, layer = parse_hook(hook)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from multitool.errors import UserError, shown, size_shown
 from multitool.store.problems import asking_hub
@@ -150,7 +151,7 @@ def _silent() -> type:
 
 def _reporting(report: Report, total: int) -> type:
     """A progress bar that draws nothing and reports the bytes that are there, of ``total``."""
-    silent = _silent()
+    silent: Any = _silent()
     report(0, total)
 
     class Reporting(silent):

@@ -146,7 +146,7 @@ class Library:
 
     def pin(self, entry: SaeEntry) -> None:
         """From now on, delete neither this SAE nor its model to make room on a Space's disk."""
-        self._download = replace(self._download, keep=frozenset({entry.model, entry.repo_id} - {None}))
+        self._download = replace(self._download, keep=frozenset({entry.model, entry.repo_id} - {""}))
 
     def subject(self, name: str) -> Subject:
         """A model's embeddings and tokens. Raises UserError if they cannot be had."""

@@ -153,7 +153,7 @@ def reading_by_sae_lens(entry: SaeEntry, folder: Path) -> AbstractContextManager
     Args:
         folder: the SAE's own, or that of the repository that was fetched.
     """
-    if entry.folder or entry.repo_id is None:
+    if entry.folder or not entry.repo_id:
         return said(_LOCAL_BY_SAE_LENS, folder=folder)
     return said(_fetched_by_sae_lens(), sae=entry.name, kept=folder.parents[1], **_names_of_repository(entry.repo_id))
 

@@ -17,7 +17,9 @@ from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, parse_hook, 
 @cache
 def registry_saes() -> dict[str, SaeEntry]:
     """Every SAE of sae-lens' registry by name, those that cannot be served included."""
-    path = Path(find_spec("sae_lens").origin).with_name("pretrained_saes.yaml")
+    spec = find_spec("sae_lens")
+    assert spec and spec.origin
+    path = Path(spec.origin).with_name("pretrained_saes.yaml")
     with path.open(encoding="utf-8") as file:
         releases = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     entries = (entry for release, listed in releases.items() for entry in _release_entries(release, listed))
@@ -79,10 +81,11 @@ def _parse_registry_id(loader: str | None, repo_id: str, sae_id: str, path: str)
             if path.startswith("embedding"):
                 return "embed", None
             suffix = re.search(r"-(res|mlp|att)$", repo_id)
-            return {"res": "resid_post", "mlp": "mlp_out", "att": "attn_z"}.get(suffix and suffix[1], "unknown"), layer
+            kinds = {"res": "resid_post", "mlp": "mlp_out", "att": "attn_z"}
+            return (kinds[suffix[1]] if suffix else "unknown"), layer
         case "llama_scope" | "llama_scope_r1_distill":
             place = re.match(r"l\d+([rma])", sae_id)
-            return {"r": "resid_post", "m": "mlp_out", "a": "attn_out"}.get(place and place[1], "unknown"), layer
+            return {"r": "resid_post", "m": "mlp_out", "a": "attn_out"}.get(place[1] if place else "", "unknown"), layer
         case "dictionary_learning_1" | "qwen_scope" | "temporal" | "goodfire" | "deepseek_r1":
             return "resid_post", layer
         case "connor_rob_hook_z":

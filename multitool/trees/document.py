@@ -6,7 +6,7 @@ checked before anything is done with it.
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import numpy as np
 
@@ -89,6 +89,7 @@ class DefinitionTree:
         """Of a checked tree the same by the lift per token: by the whole lift they would go by their length, as each
         token of the feature's own adds to it."""
         lift = self.tree.lift_per_token
+        assert lift is not None
         return _parted(sorted(self.definitions(), key=lambda found: -lift[found.node]), n)
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
@@ -164,16 +165,17 @@ class DefinitionTree:
 
 def _parted(found: list[Definition], n: int) -> tuple[list[Definition], list[Definition]]:
     """The first ``n`` complete ones, and the first ``n`` others."""
-    return tuple([one for one in found if one.complete == complete][:n] for complete in (True, False))
+    complete, others = ([one for one in found if one.complete == whole][:n] for whole in (True, False))
+    return complete, others
 
 
 def _nested(tree: Tree) -> dict:
-    root = {"token": "", "token_id": None, "prob": 1.0, "cumulative_prob": 1.0, "children": []}
+    root: dict = {"token": "", "token_id": None, "prob": 1.0, "cumulative_prob": 1.0, "children": []}
     nodes: list[dict] = []
     if tree.beyond is not None:
         root[_BEYOND] = float(tree.beyond[ROOT])
     for i, parent in enumerate(tree.parent):
-        node = {
+        node: dict = {
             "token_id": int(tree.token_id[i]),
             "token": tree.token[i],
             "prob": float(tree.prob[i]),
@@ -275,11 +277,11 @@ def _flat(root) -> Tree:
                 raise UserError(f"This tree has more than {_MOST_NODES} nodes; trim it with the tool that made it.")
             waiting.append((len(rows) - 1, rows[-1][4], child.get("children"), name, depth + 1))
     columns = zip(*rows, strict=True) if rows else ((),) * 9
-    parent, token_id, token, prob, cumulative, end, lifts, activation, beyond = columns
+    parents, token_id, token, prob, cumulative, end, lifts, activation, beyond = columns
     checked = bool(rows) and None not in lifts
     known = _BEYOND in root  # files that know it tell it of the prompt in any case
     return Tree(
-        parent=np.array(parent, dtype=np.int64),
+        parent=np.array(parents, dtype=np.int64),
         token_id=np.array(token_id, dtype=np.int64),
         token=token,
         prob=np.array(prob, dtype=np.float64),
@@ -342,7 +344,7 @@ def _are_texts(values: list) -> bool:
     return texts and len(values) <= _MOST_TEXTS
 
 
-def _foreign(where: str, value, valid: str):
+def _foreign(where: str, value, valid: str) -> NoReturn:
     raise UserError(f"This tree JSON is damaged: {where[:80]} is {shown(value)}; it must be {valid}.")
 
 

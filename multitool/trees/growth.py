@@ -149,9 +149,11 @@ class _Growing:
         paths: nodes whose next tokens are wanted, (n,); none when the tree is whole.
         rows: where the parents of ``paths`` stood among the paths before, (n,), rising.
         token_ids: the tokens of ``paths``, (n,).
-        growth: the tree so far; None at first.
+        growth: the tree so far; from the first level on.
         entropy: of the first token, as ``Growth`` tells it.
     """
+
+    growth: Growth
 
     def __init__(
         self, cutoff: float, max_depth: int, max_nodes: int, ends: np.ndarray | None, begun: Tree | None = None,
@@ -161,7 +163,8 @@ class _Growing:
         self._cutoff, self._max_depth, self._max_nodes, self._ends = cutoff, max_depth, max_nodes, ends
         self._columns = _Columns()
         self._depth, self._bitten, self._threshold = 0, False, cutoff
-        self.paths, self.growth, self.entropy = np.array([ROOT]), None, None
+        self.paths = np.array([ROOT])
+        self.entropy: float | None = None
         if begun is not None:
             self._go_on_from(begun)
 
@@ -181,7 +184,7 @@ class _Growing:
         """Grow by a level: what comes next after ``paths``."""
         reached = self._columns.cumulative_prob(self.paths)[found.row] * found.prob.astype(np.float64)
         keep = reached >= self._threshold
-        self._bitten |= np.count_nonzero(keep) < np.count_nonzero(reached >= self._cutoff)
+        self._bitten |= bool(np.count_nonzero(keep) < np.count_nonzero(reached >= self._cutoff))
         self._columns.set_beyond(self.paths, found.beyond)
         row, token_id = found.row[keep], found.token_id[keep]
         level = Tree(

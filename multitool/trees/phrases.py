@@ -62,7 +62,7 @@ def shown_part(document: DefinitionTree, max_nodes: int) -> Shown:
     hidden, hidden_prob = hidden[at], hidden_prob[at]
     shown = tree.select(mask)
     children = shown.children()
-    ending = {node: last_words(shown.token[node], quote) for node in np.flatnonzero(shown.end)}
+    ending = {node: last_words(shown.token[node], quote) for node in np.flatnonzero(shown.end).tolist()}
     # A file from elsewhere may go on behind an end; such a node is a phrase, or what follows it would not be seen.
     closers = {node for node, words in ending.items()
                if not (children[node] or hidden[node] or any(character.isalnum() for character in words))}

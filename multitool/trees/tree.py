@@ -181,7 +181,8 @@ def narrowed(tree: Tree, top_k: int) -> Tree:
 
 def lifted(tree: Tree, least: float) -> Tree:
     """The nodes whose lift is at least ``least`` nats, and those on the way to them. The lifts must be known."""
-    keep = tree.lift >= least
+    assert tree.lifts is not None
+    keep = tree.lifts.min(axis=1) >= least
     for node in range(len(tree) - 1, -1, -1):  # children stand after their parents
         if keep[node] and tree.parent[node] != ROOT:
             keep[tree.parent[node]] = True

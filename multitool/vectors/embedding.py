@@ -40,8 +40,9 @@ class EmbeddingSpace:
     @property
     def centroid(self) -> Tensor:
         """``c``, the mean of all rows: (d_model,), float32."""
-        return self._once("centroid", lambda: sum(rows.double().sum(0) for rows in self._chunks()).div(
-            self.n_tokens).float())
+        return self._once("centroid", lambda: sum(
+            (rows.double().sum(0) for rows in self._chunks()), self.E.new_zeros(self.d_model, dtype=torch.float64)
+        ).div(self.n_tokens).float())
 
     @property
     def mean_distance(self) -> float:

@@ -15,6 +15,15 @@ ROOT = Path(__file__).parents[2]
 START_LIMIT = 180  # seconds; the first start on a fresh machine fetches and converts the demo's model
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fixtures can ask a test, when it is over, whether it ``failed``."""
+    report = yield
+    if report.when == "call":
+        item.failed = report.failed
+    return report
+
+
 @pytest.fixture(scope="session")
 def app_server(tmp_path_factory):
     """The address and the process id of ``python app.py``, started as the README says."""

@@ -56,7 +56,7 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
         "blank": [number for number, (_, phrase) in enumerate(found) if phrase.blank],
     }
     if tree.lifts is not None:
-        columns["lift"] = [round(phrase.lift, 1) for _, phrase in found]
+        columns["lift"] = [round(phrase.lift, 1) for _, phrase in found if phrase.lift is not None]
     if tree.activation is not None:
         columns["activation"] = [_strongest(tree.activation[list(phrase.nodes)]) for _, phrase in found]
         columns["maximum"] = feature_maximum(document.evidence)

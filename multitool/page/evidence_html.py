@@ -98,7 +98,7 @@ _LIST_FIGURES = (
 )
 
 
-def tree_verdict(evidence: dict | None) -> str:
+def tree_verdict_html(evidence: dict | None) -> str:
     """A tree's evidence as HTML; empty if it has none."""
     if evidence is None:
         return ""
@@ -122,7 +122,7 @@ def _judged(evidence: dict) -> str:
     )
 
 
-def list_verdict(table: TokenTable, token_text: Callable[[int], str]) -> str:
+def list_verdict_html(table: TokenTable, token_text: Callable[[int], str]) -> str:
     """A list's evidence as HTML; empty if it has none.
 
     Args:
