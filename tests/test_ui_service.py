@@ -377,7 +377,7 @@ def test_settings_with_an_injection_are_asked_in_a_task_of_their_own_that_can_go
     monkeypatch.setattr("multitool.jobs.suggest.candidates_for", lambda *_: candidates)
     *words, found = service.suggestion(RAIN, TreeRecipe())
     assert [word for word in words if word.startswith("Settings tried")] == [
-        "Settings tried: 1 of 2", "ServerSettings tried: 2 of 2",
+        "Settings tried: 1 of 2", "Settings tried: 2 of 2",
     ]  # fmt: skip
     _, plain, injected = (task for task in tasks if isinstance(task, AskTask))
     assert (plain.growth.interventions, injected.growth.interventions.injection.layer) == (None, 1)
