@@ -55,9 +55,11 @@ class ListEvidence:
             return NOT_APPLICABLE
         if self.firing < LEAST_TO_JUDGE:
             return UNKNOWN
-        assert self.beaten_by is not None and self.auroc is not None and self.auroc_chance is not None
-        assert self.hits is not None and self.hits_chance is not None
-        if self.beaten_by > 0 or self.auroc <= self.auroc_chance:
+        assert self.beaten_by is not None and self.hits is not None and self.hits_chance is not None
+        if self.beaten_by > 0:  # always, where all tokens fire and there is no AUROC
+            return NO
+        assert self.auroc is not None and self.auroc_chance is not None
+        if self.auroc <= self.auroc_chance:
             return NO
         return AGREES if self.hits >= max(LEAST_HITS, 2 * self.hits_chance) else PARTLY
 

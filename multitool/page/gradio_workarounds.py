@@ -1,6 +1,6 @@
 """What Gradio has no switch for, by its public names alone.
 
-``tests/test_gradio_workarounds.py`` tells when it has one, or does otherwise; of streams ``tests/test_streaming.py``.
+``tests/page/test_gradio_workarounds.py`` tells when it has one, or does otherwise; of streams ``test_streaming.py``.
 """
 
 import hashlib

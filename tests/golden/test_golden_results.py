@@ -110,7 +110,7 @@ def test_trees_of_several_prompts(golden, demo_library):
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_lists(golden, listed, name):
+def test_token_list(golden, listed, name):
     table = listed(name)
     found = table.to_dict()
     rows = [list(token.values()) for token in found.pop("tokens")]

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_draw import HOSTILE, WORDS
-from test_draw import document as some_document
+from test_figure import HOSTILE, WORDS
+from test_figure import document as some_document
 
 from multitool.pictures.explorer import standalone
 from multitool.text import percent
 from multitool.trees.document import read_tree
 from multitool.trees.tree import ROOT
 
-ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"
-RAIN = read_tree((Path(__file__).parent / "rain_tree.json").read_bytes())  # as published, 568 nodes; an older file
+ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
+RAIN = read_tree((Path(__file__).parents[1] / "rain_tree.json").read_bytes())  # as published, 568 nodes; an older file
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from gradio.utils import diff
 from gradio_client import Client
 from gradio_client.utils import apply_diff
-from test_growth import WrittenOut, random_table
+from written_out import WrittenOut, random_table
 
 from multitool.page.endpoints import streamed
 from multitool.trees.document import DefinitionTree

@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from test_draw import HOSTILE
-from test_draw import document as some_document
+from test_figure import HOSTILE
+from test_figure import document as some_document
 
 from multitool.pictures.explorer import payload, standalone
 from multitool.trees.document import DefinitionTree

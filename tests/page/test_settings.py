@@ -76,6 +76,6 @@ def test_a_value_that_cannot_be_is_named_with_its_variable_and_what_is_valid(nam
 
 
 def test_every_variable_is_documented():
-    guide = (Path(__file__).parents[1] / "docs" / "deploying.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text(encoding="utf-8")
     for name in SETTABLE:
         assert f"`SAE_MULTITOOL_{name.upper()}`" in guide

@@ -110,6 +110,11 @@ def test_where_nothing_fires_there_are_no_figures():
     assert found.hits == 0
 
 
+def test_a_list_of_tokens_that_all_fire_is_as_good_as_any_and_so_not_to_be_trusted():
+    found = judged(IN_ORDER, firing(*range(V)))
+    assert (found.auroc, found.average_precision, found.beaten_by, found.verdict) == (None, 1, 1, "no")
+
+
 def test_no_list_is_judged_on_what_its_direction_was_made_from():
     # The first six fire and were used; what else fires stands at the bottom.
     found = judged(IN_ORDER, firing(*range(6), *range(990, 1000)), made_from=chosen(*range(6)))

@@ -701,7 +701,7 @@ def test_listing_everything_imports_no_model_library_and_no_page():
         "find_sae('gpt2-small-res-jb/blocks.8.hook_resid_pre'); "
         "print(sorted({'sae_lens', 'transformers', 'transformer_lens', 'gradio', 'matplotlib'} & set(sys.modules)))"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
