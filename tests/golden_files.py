@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from multitool import __version__
+
 FOLDER = Path(__file__).parent / "golden"
 # Float32 arithmetic in another order (other threads, another processor) changes the last digits.
 ABSOLUTE, RELATIVE = 1e-6, 1e-5
@@ -69,6 +71,7 @@ def cleaned(value, hidden: Mapping[str, str]):
     if isinstance(value, str):
         for text, instead in hidden.items():
             value = value.replace(text, instead)
+        value = value.replace(f"sae-feature-multitool {__version__}", "sae-feature-multitool …")
         return re.sub(r" in \d+\.\d s\b", " in … s", value)
     if isinstance(value, float):
         assert math.isfinite(value), value

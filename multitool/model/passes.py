@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions, Interventions
-from multitool.model.kv_cache import Pasts, cache_bytes
+from multitool.model.kv_cache import PathCache, cache_bytes
 from multitool.trees.growth import Next
 
 # Of a processor and of a GPU:
@@ -100,7 +100,7 @@ class Passes:
         self._prompt = prompt
         self._v = torch.atleast_2d(v)
         self._longest = longest
-        self._pasts = Pasts()  # of the paths of the last answer
+        self._cache = PathCache()  # of the paths of the last answer
         self._batch = 0  # how many paths at most in one pass; 0: not known yet
 
     @torch.inference_mode()
@@ -112,7 +112,7 @@ class Passes:
         answers = self._begin(read, v, paths, slice(0, 1))
         for first in range(1, len(v), self._batch):
             answers += self._begin(read, v, paths, slice(first, min(first + self._batch, len(v))))
-        self._pasts.turn()
+        self._cache.turn()
         return _joined(answers)
 
     def _begin(self, read: Read, v: Tensor, paths: np.ndarray, rows: slice) -> list[tuple[np.ndarray, ...]]:
@@ -125,7 +125,7 @@ class Passes:
             output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
         n_paths, length, _ = embeddings.shape
         self._batch = self._batch or self._batch_size(output, length)
-        self._pasts.add(output.cache, n_paths, length)
+        self._cache.add(output.cache, n_paths, length)
         return list(self._answers(read, output.logits, rows))
 
     @torch.inference_mode()
@@ -137,12 +137,12 @@ class Passes:
         for part in np.array_split(np.arange(len(rows)), -(-len(rows) // self._batch)):
             ids = torch.from_numpy(token_ids[part])[:, None].to(module.weight.device)
             embeddings = self._changes.embedded(module(ids), first)
-            cache = self._pasts.gathered(rows[part], embeddings.device)
+            cache = self._cache.gathered(rows[part], embeddings.device)
             with self._changes.during(first):
                 output = self._model(inputs_embeds=embeddings, cache=cache, use_cache=True)
-            self._pasts.add(output.cache, len(part), 1, rows[part])
+            self._cache.add(output.cache, len(part), 1, rows[part])
             answers += self._answers(read, output.logits, slice(part[0], part[-1] + 1))
-        self._pasts.turn()
+        self._cache.turn()
         return _joined(answers)
 
     def _answers(self, read: Read, logits: Tensor, rows: slice) -> Iterator[tuple[np.ndarray, ...]]:

@@ -162,7 +162,8 @@ class _Growing:
         self._clock, self._started = clock, clock()
         self._cutoff, self._max_depth, self._max_nodes, self._ends = cutoff, max_depth, max_nodes, ends
         self._columns = _Columns()
-        self._depth, self._bitten, self._threshold = 0, False, cutoff
+        self._depth, self._threshold = 0, cutoff
+        self._full = False  # whether max_nodes has kept out nodes that reach the cutoff
         self.paths = np.array([ROOT])
         self.entropy: float | None = None
         if begun is not None:
@@ -177,14 +178,14 @@ class _Growing:
     def least(self) -> np.ndarray:
         """The smallest probability of a next token that can be kept, for each of ``paths``: (n,)."""
         # As long as nothing had to be left out, it matters whether there is more down to the cutoff.
-        wanted = self._threshold if self._bitten else self._cutoff
+        wanted = self._threshold if self._full else self._cutoff
         return (1 - _ROUNDING) * wanted / self._columns.cumulative_prob(self.paths)
 
     def take(self, found: Next) -> Growth:
         """Grow by a level: what comes next after ``paths``."""
         reached = self._columns.cumulative_prob(self.paths)[found.row] * found.prob.astype(np.float64)
         keep = reached >= self._threshold
-        self._bitten |= bool(np.count_nonzero(keep) < np.count_nonzero(reached >= self._cutoff))
+        self._full |= bool(np.count_nonzero(keep) < np.count_nonzero(reached >= self._cutoff))
         self._columns.set_beyond(self.paths, found.beyond)
         row, token_id = found.row[keep], found.token_id[keep]
         level = Tree(
@@ -201,7 +202,7 @@ class _Growing:
         open_ = self._open(level)
         self.paths, self.rows, self.token_ids = first + open_, row[open_], level.token_id[open_]
         tree = self._columns.tree(self._max_nodes)
-        self._bitten |= self._columns.count > len(tree)
+        self._full |= self._columns.count > len(tree)
         self.growth = self._so_far(tree, self.seconds)
         return self.growth
 
@@ -210,7 +211,7 @@ class _Growing:
         unknown = np.full(len(begun) + 1, np.nan)
         beyond = unknown if begun.beyond is None else begun.beyond
         self._columns.set_beyond(np.append(np.arange(len(begun)), ROOT), beyond)
-        self._bitten = len(begun) >= self._max_nodes
+        self._full = len(begun) >= self._max_nodes
         self._threshold = max(self._cutoff, self._columns.nth_best(self._max_nodes))
         depths = begun.depth
         self._depth = int(depths.max())
@@ -226,7 +227,7 @@ class _Growing:
 
     def _so_far(self, tree: Tree, seconds: float) -> Growth:
         effective_cutoff = self._cutoff
-        if self._bitten:
+        if self._full:
             tree, effective_cutoff = at_larger_cutoff(tree), float(tree.cumulative_prob.min())
         return Growth(tree, self._depth, effective_cutoff, not len(self.paths), seconds, self.entropy)
 

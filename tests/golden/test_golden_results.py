@@ -276,7 +276,7 @@ def test_public_names(golden):
                                       for part, of in public.items() if inspect.isfunction(of)}
             names[name]["properties"] = [part for part, of in public.items() if isinstance(of, property)]
         if is_dataclass(value):
-            names[name]["fields"] = {field.name: dict(field.metadata) for field in fields(value)}
+            names[name]["fields"] = [field.name for field in fields(value)]
     golden("names", names)
 
 
