@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from multitool.jobs.features import resolve
+from multitool.jobs.features import recipe_vector, resolve
 from multitool.jobs.tree import PreparedTree, prepare_tree
 from multitool.model.tasks import GrowthTask
 from multitool.recipes.recipe import MAX_NODES_LIMIT, TreeRecipe, VectorRecipe
@@ -29,7 +29,8 @@ def library() -> Library:
 
 def prepared(cutoff: float, max_nodes: int = MAX_NODES_LIMIT) -> PreparedTree:
     """A tree of the demo's opening feature, ready to grow."""
-    return prepare_tree(resolve(library(), RECIPE), TreeRecipe(cutoff=cutoff, max_nodes=max_nodes))
+    target = resolve(library(), RECIPE)
+    return prepare_tree(target, recipe_vector(target), TreeRecipe(cutoff=cutoff, max_nodes=max_nodes))
 
 
 def grown(task: GrowthTask) -> Growth:

@@ -159,10 +159,6 @@ class DefinitionScores:
         """The same on other features' definitions."""
         return self.hits_others / self.n_others
 
-    @property
-    def reciprocal_rank(self) -> float:
-        return 1 / self.rank
-
 
 def definition_scores(own: np.ndarray, others: np.ndarray, feature: int) -> DefinitionScores:
     """Judge definitions by what fires on them.

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from multitool.errors import UserError, size_shown
-from multitool.jobs.steps import Job, Prepare
-from multitool.jobs.steps import Scan as ScanStep
+from multitool.jobs.steps import Job, Prepare, ScanVocabulary
 from multitool.model.subject import Subject, tokens_meant
 from multitool.recipes.directions import DIRECTIONS, needs_scan
 from multitool.recipes.recipe import VectorRecipe
@@ -34,7 +33,7 @@ from multitool.vectors.vector import (
 
 
 @dataclass(frozen=True)
-class Term:
+class LoadedTerm:
     """A feature of a vector, loaded."""
 
     sae: Sae
@@ -44,12 +43,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A vector recipe with all that it names, loaded. The model does not run."""
+    """A vector recipe together with the loaded SAEs and the model that it names. The model does not run."""
 
     library: Library
     recipe: VectorRecipe  # its weights are told
     subject: Subject
-    terms: tuple[Term, ...]  # its features; those of a single one are ``sae`` and ``index``
+    terms: tuple[LoadedTerm, ...]  # its features; those of a single one are ``sae`` and ``index``
 
     @property
     def sae(self) -> Sae:
@@ -87,7 +86,7 @@ def resolve(library: Library, recipe: VectorRecipe, model: str | None = None) ->
     for term, entry in zip(recipe.terms, entries, strict=True):
         sae, subject = library.load(entry, model)
         sae.check(term.feature)
-        terms.append(Term(sae, term.feature, term.weight))
+        terms.append(LoadedTerm(sae, term.feature, term.weight))
     return Resolved(library, with_weights(library, recipe), subject, tuple(terms))
 
 
@@ -117,7 +116,7 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
             the recipe has several features.
     """
     while task := (yield Prepare(partial(missing_scan, target, always=always))):
-        yield ScanStep(task)
+        yield ScanVocabulary(task)
 
 
 def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX_BYTES) -> ScanTask | None:
@@ -159,8 +158,8 @@ class FeatureSource:
 
     def made_from(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
         """The tokens, standing alone, that a direction was made from: (V,) bool. No list is judged on them."""
-        if recipe.weights == "mapped":
-            return mapped_half(subject.space.n_tokens).numpy()
+        if "mapped" in DIRECTIONS[recipe.kind].made_from:
+            return mapped_half(subject.space.n_tokens).numpy() | self.used_in_texts(recipe, subject)
         return self.used_in_texts(recipe, subject)
 
     def used_in_texts(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
@@ -170,7 +169,7 @@ class FeatureSource:
         The map is none of that: it was made without looking at any feature.
         """
         used = np.zeros(subject.space.n_tokens, dtype=bool)
-        if recipe.weights == "tokens":
+        if "tokens" in DIRECTIONS[recipe.kind].made_from:
             used[[token_id for token_id, _ in tokens_meant(subject, recipe.tokens)]] = True
         return used
 
@@ -185,7 +184,7 @@ class ScannedSource(FeatureSource):
 
     def used_in_texts(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
         used = super().used_in_texts(recipe, subject)
-        if recipe.weights == "vocabulary":
+        if "vocabulary" in DIRECTIONS[recipe.kind].made_from:
             used[self.strongest_ids.numpy()] = True
         return used
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from multitool.jobs.candidates import Candidate, candidates_for
+from multitool.jobs.candidates import Candidate
 from multitool.jobs.check import check_job
 from multitool.jobs.components import Component, components_job
 from multitool.jobs.features import resolve, scans
-from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, Scan
-from multitool.jobs.study import parts_of, study_job
+from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, ScanVocabulary
+from multitool.jobs.study import part_job, prepare_study
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import grown, prepare_trees, tree_job
-from multitool.jobs.trials import Trial, judge_job
+from multitool.jobs.trials import Trial
 from multitool.recipes.components import SHOWN, TOKENS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.library import Library
@@ -36,12 +36,12 @@ def stream(job: Job[Result], library: Library, report: Report = no_report) -> Ge
         match step:
             case Prepare():
                 answer = step.work()
-            case Scan():
+            case ScanVocabulary():
                 answer = None
                 for done in library.do(step.task):
                     report(done, step.task.n_tokens)
             case Ask():
-                answer = [answer for task in step.tasks for answer in library.do(task)]
+                answer = [part for task in step.tasks for part in library.do(task)]
             case Grow():
                 for growth in library.do(step.task):
                     answer = step.document(growth)
@@ -131,7 +131,7 @@ def check_tree(library: Library, document: DefinitionTree, *, model: str | None 
 def suggest(
     library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe = TreeRecipe(), *, model: str | None = None
 ) -> Suggestion:
-    """The settings that suit a feature best, of those in ``candidates.candidates_for``.
+    """The settings that suit a feature best, of those in ``jobs.candidates.candidates_for``.
 
     The vector's settings are ``found.recipe``; ``found.tree`` is the recipe of the tree with the injection that goes
     with them, if one does. A vocabulary scan that is missing is done first.
@@ -215,13 +215,10 @@ def try_features(
     Raises:
         UserError: the recipe cannot be followed, or there is no such feature.
     """
-    target = resolve(library, vector_recipe, model)
-    finish(scans(target, always=True), library, report)
-    if candidates is None:
-        candidates = candidates_for(target.sae.entry, target.subject)
-    judge = finish(judge_job(target, tree_recipe), library)
-    for part in parts_of(features, candidates):
-        yield finish(study_job(judge, target, part, candidates, tree_recipe), library)
+    job = prepare_study(library, vector_recipe, tree_recipe, model=model, candidates=candidates)
+    study = finish(job, library, report)
+    for part in study.parts(features):
+        yield finish(part_job(study, part), library)
 
 
 def scan_if_missing(

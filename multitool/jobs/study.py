@@ -2,37 +2,78 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from multitool.evidence.statistics import mean_with_interval
-from multitool.jobs.candidates import PUBLISHED, Candidate, candidate_columns
-from multitool.jobs.features import Resolved
-from multitool.jobs.steps import Job, Prepare
-from multitool.jobs.trials import Judge, Trial, rounded, trial_facts, trials_job, with_candidates
-from multitool.recipes.recipe import TreeRecipe
+from multitool.jobs.candidates import PUBLISHED, Candidate, candidate_columns, candidates_for
+from multitool.jobs.features import Resolved, resolve, scans
+from multitool.jobs.steps import Job, Prepare, ask_ghosts
+from multitool.jobs.trials import (
+    Judge,
+    Trial,
+    candidate_tasks,
+    control_task,
+    figure_rounded,
+    trial_facts,
+    with_candidates,
+)
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.store.library import Library
 
-GHOSTS_AT_ONCE = 512  # of many features: bounds what is kept of the answers
+_GHOSTS_KEPT = 512  # of many features: bounds what is kept of the answers
 
 
-def parts_of(features: Sequence[int], candidates: Sequence[Candidate]) -> list[Sequence[int]]:
-    """Features in parts that can be tried together."""
-    step = max(1, GHOSTS_AT_ONCE // len(candidates))
-    return [features[first : first + step] for first in range(0, len(features), step)]
+@dataclass(frozen=True)
+class PreparedStudy:
+    """Candidates that can be tried on many features of an SAE."""
+
+    target: Resolved
+    candidates: Sequence[Candidate]
+    tree_recipe: TreeRecipe
+    judge: Judge
+
+    def parts(self, features: Sequence[int]) -> list[Sequence[int]]:
+        """Features in parts that are tried together."""
+        step = max(1, _GHOSTS_KEPT // len(self.candidates))
+        return [features[first : first + step] for first in range(0, len(features), step)]
 
 
-def study_job(
-    judge: Judge, target: Resolved, features: Sequence[int], candidates: Sequence[Candidate], tree_recipe: TreeRecipe
-) -> Job[list[Trial]]:
-    """Candidates tried on a part of the features of a study. A feature is left out where none gives it a vector.
+def prepare_study(
+    library: Library, vector_recipe: VectorRecipe, tree_recipe: TreeRecipe, *, model: str | None = None,
+    candidates: Sequence[Candidate] | None = None,
+) -> Job[PreparedStudy]:
+    """Make ready what trying candidates on many features takes; ``part_job`` then tries them on some.
 
     Args:
-        judge: as ``trials.judge_job`` gives it for ``target``, whose vocabulary scan must be there.
+        candidates: what is tried; those of ``candidates_for`` if none are named.
+
+    Raises:
+        UserError: the recipe cannot be followed.
+    """
+    vector_recipe.single_feature()
+    target = yield Prepare(partial(resolve, library, vector_recipe, model))
+    yield from scans(target, always=True)
+    if candidates is None:
+        candidates = candidates_for(target.sae.entry, target.subject)
+    controls, task = yield Prepare(partial(control_task, target, tree_recipe))
+    asked = yield from ask_ghosts((task,), "controls")
+    judge = yield Prepare(partial(Judge, target, controls, asked), "judge_settings")
+    return PreparedStudy(target, candidates, tree_recipe, judge)
+
+
+def part_job(study: PreparedStudy, features: Sequence[int]) -> Job[list[Trial]]:
+    """Candidates tried on some features. A feature is left out where none gives it a vector.
 
     Raises:
         UserError: there is no such feature.
     """
-    tried = yield Prepare(partial(with_candidates, target, features, candidates))
-    return (yield from trials_job(judge, target, tried, tree_recipe)) if tried.vectors else []
+    tried = yield Prepare(partial(with_candidates, study.target, features, study.candidates))
+    if not tried.vectors:
+        return []
+    tasks = yield Prepare(partial(candidate_tasks, study.target, tried, study.tree_recipe))
+    asked = yield from ask_ghosts(tasks, "candidates")
+    return (yield Prepare(partial(study.judge.trials, tried, asked), "judge_settings"))
 
 
 # What a study reports of a trial, by the names of its columns.
@@ -99,7 +140,7 @@ class Study:
         return [
             [
                 *candidate_columns(candidate), self.n_features(candidate),
-                *(rounded(self.mean(candidate, measure)[0]) for measure in STUDY_COLUMNS),
+                *(figure_rounded(self.mean(candidate, measure)[0]) for measure in STUDY_COLUMNS),
             ]
             for candidate in self.candidates
         ]

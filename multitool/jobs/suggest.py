@@ -7,8 +7,16 @@ from functools import partial
 from multitool.errors import UserError
 from multitool.jobs.candidates import INJECTION, PUBLISHED, Candidate, candidate_columns, candidates_for
 from multitool.jobs.features import Resolved, resolve, scans
-from multitool.jobs.steps import Job, Prepare
-from multitool.jobs.trials import Trial, judge_job, rounded, trial_facts, trials_job, with_candidates
+from multitool.jobs.steps import Job, Prepare, ask_ghosts
+from multitool.jobs.trials import (
+    Judge,
+    Trial,
+    candidate_tasks,
+    control_task,
+    figure_rounded,
+    trial_facts,
+    with_candidates,
+)
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 
@@ -38,8 +46,11 @@ def suggest_job(
             f"Feature {target.index} of {target.recipe.sae} has no direction by any setting (a dead feature?). Use "
             "another one."
         )
-    judge = yield from judge_job(target, tree_recipe)
-    trials = yield from trials_job(judge, target, tried, tree_recipe)
+    tasks = yield Prepare(partial(candidate_tasks, target, tried, tree_recipe))
+    controls, task = yield Prepare(partial(control_task, target, tree_recipe))
+    asked = yield from ask_ghosts(tasks, "candidates")
+    control_answers = yield from ask_ghosts((task,), "controls")
+    trials = yield Prepare(lambda: Judge(target, controls, control_answers).trials(tried, asked), "judge_settings")
     return _suggestion(target, tree_recipe, trials)
 
 
@@ -75,7 +86,7 @@ class Suggestion:
                 *candidate_columns(trial.candidate),
                 round(trial.choosing.score, 3), round(trial.judged.score, 3), round(trial.judged.hit_rate, 2),
                 round(trial.judged.auroc, 3), round(trial.judged.rank, 1),
-                rounded(trial.judged.list_average_precision),
+                figure_rounded(trial.judged.list_average_precision),
             ]
             for trial in self.trials
         ]

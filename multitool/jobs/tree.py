@@ -75,7 +75,8 @@ def prepare_trees(
         vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
     yield from scans(target, always=any(scan_for_clamp(target, recipe) for recipe in tree_recipes))
-    return (yield Prepare(lambda: [prepare_tree(target, recipe) for recipe in tree_recipes]))
+    vector = yield Prepare(partial(recipe_vector, target))
+    return (yield Prepare(lambda: [prepare_tree(target, vector, recipe) for recipe in tree_recipes]))
 
 
 def continuation_job(library: Library, document: DefinitionTree) -> Job[DefinitionTree]:
@@ -91,7 +92,8 @@ def continuation_job(library: Library, document: DefinitionTree) -> Job[Definiti
     yield from scans(target, always=scan_for_clamp(target, tree_recipe))
     untrimmed = document.effective_cutoff <= tree_recipe.cutoff or len(document.tree) >= tree_recipe.max_nodes
     begun = document if untrimmed and document.least_lift is None and len(document.tree) else None
-    prepared = yield Prepare(partial(prepare_tree, target, tree_recipe, begun))
+    vector = yield Prepare(partial(recipe_vector, target))
+    prepared = yield Prepare(partial(prepare_tree, target, vector, tree_recipe, begun))
     return (yield from grown(prepared))
 
 
@@ -100,16 +102,18 @@ def grown(prepared: PreparedTree) -> Job[DefinitionTree]:
     return (yield Grow(prepared.task, prepared.document, prepared.begun))
 
 
-def prepare_tree(target: Resolved, tree_recipe: TreeRecipe, begun: DefinitionTree | None = None) -> PreparedTree:
-    """Build the vector and the prompt. A vocabulary scan that they need must be there.
+def prepare_tree(
+    target: Resolved, vector: FeatureVector, tree_recipe: TreeRecipe, begun: DefinitionTree | None = None
+) -> PreparedTree:
+    """Build the prompt, and what is done to the model meanwhile. A vocabulary scan that this needs must be there.
 
     Args:
+        vector: that of the recipe.
         begun: the same tree as it was when its growth was stopped, to be grown on.
 
     Raises:
         UserError: the recipe cannot be followed.
     """
-    vector = recipe_vector(target)
     task = tree_task(target, vector, tree_recipe, begun.tree if begun else None)
     settings = resolved_settings(target, vector) | asdict(tree_recipe)
     settings |= {"dtype": target.library.dtype, "version": __version__}

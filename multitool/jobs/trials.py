@@ -7,7 +7,6 @@ are shown. Tokens that a direction was made from count in neither.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -20,7 +19,6 @@ from multitool.jobs.candidates import Candidate
 from multitool.jobs.features import Resolved, ScannedSource, scanned_sources, vectors_of
 from multitool.jobs.judging import control_sources, cosine, read_definitions, small_recipe, tokens_in_texts
 from multitool.jobs.steering import interventions
-from multitool.jobs.steps import Job, Prepare, ask_ghosts
 from multitool.model.interventions import Interventions
 from multitool.model.tasks import Asked, AskTask, Place, growth_task
 from multitool.recipes.recipe import TreeRecipe
@@ -69,24 +67,6 @@ def trial_facts(trial: Trial) -> dict:
     return facts | {"text_rank": trial.text_rank, "self_similarity": trial.self_similarity}
 
 
-def judge_job(target: Resolved, tree_recipe: TreeRecipe) -> Job["Judge"]:
-    """Other features' definitions, to judge by: the same for every feature of an SAE. A scan must be there.
-
-    Raises:
-        UserError: they have no directions.
-    """
-    controls, task = yield Prepare(partial(_control_task, target, tree_recipe))
-    asked = yield from ask_ghosts((task,), "controls")
-    return (yield Prepare(partial(Judge, target, controls, asked), "judge_settings"))
-
-
-def trials_job(judge: "Judge", target: Resolved, tried: "Tried", tree_recipe: TreeRecipe) -> Job[list[Trial]]:
-    """Candidates tried and judged, in the order of ``tried``."""
-    tasks = yield Prepare(partial(_ask_tasks, target, tried, tree_recipe))
-    asked = yield from ask_ghosts(tasks, "candidates")
-    return (yield Prepare(partial(judge.trials, tried, asked), "judge_settings"))
-
-
 @dataclass(frozen=True)
 class Tried:
     """Features with the candidates that give them a vector, in columns: each feature with all its own in a row."""
@@ -97,7 +77,7 @@ class Tried:
 
     @property
     def together(self) -> list[list[int]]:
-        """The numbers of those that are asked together: that are injected alike, or not at all."""
+        """Indices of candidates that fit into one task: those with the same injection settings."""
         found: dict[tuple, list[int]] = {}
         for number, candidate in enumerate(self.candidates):
             found.setdefault(tuple(candidate.injection.values()), []).append(number)
@@ -120,7 +100,7 @@ def with_candidates(target: Resolved, features: Sequence[int], candidates: Seque
     return Tried(*map(list, zip(*found, strict=True))) if found else Tried([], [], [])
 
 
-def _ask_tasks(target: Resolved, tried: Tried, tree_recipe: TreeRecipe) -> tuple[AskTask, ...]:
+def candidate_tasks(target: Resolved, tried: Tried, tree_recipe: TreeRecipe) -> tuple[AskTask, ...]:
     """The definitions of all that is tried, a task for each kind of injection; the ghosts in the order of
     ``tried.together``."""
     tasks = []
@@ -147,8 +127,13 @@ def ask_task(
     )
 
 
-def _control_task(target: Resolved, tree_recipe: TreeRecipe) -> tuple[list[int], AskTask]:
-    """Other features, and their definitions by the weights that suit the SAE."""
+def control_task(target: Resolved, tree_recipe: TreeRecipe) -> tuple[list[int], AskTask]:
+    """Other features, and their definitions by the weights that suit the SAE; the same for every feature of it. A scan
+    that these need must be there.
+
+    Raises:
+        UserError: they have no directions.
+    """
     plain = Candidate(target.sae.entry.default_weights).of(target.recipe, target.subject)
     found = control_sources(target.by(plain))
     if not found:
@@ -234,6 +219,6 @@ def _figures(own: np.ndarray, others: np.ndarray, feature: int, fit: np.ndarray,
     return Figures(scores.hit_rate, scores.auroc, scores.rank, found, **lists)
 
 
-def rounded(value: float | None) -> float | None:
+def figure_rounded(value: float | None) -> float | None:
     """A figure as tables have it."""
     return None if value is None or math.isnan(value) else round(value, 3)

@@ -1,4 +1,4 @@
-"""What growing a tree takes of the machine that has the model: plain data, so that it can go to another process."""
+"""What a running model can be asked to do, as plain data, so that it can go to another process; and its answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class GrowthTask(Task):
 
     @property
     def ends(self) -> np.ndarray | None:
-        """(V,) bool, as ``growth.grow`` takes it."""
+        """(V,) bool, as ``trees.growth.grow`` takes it."""
         if self.end_ids is None:
             return None
         ends = np.zeros(self.n_tokens, dtype=bool)
@@ -55,7 +55,7 @@ def growth_task(
 
     Args:
         begun: a part of the tree that is known already.
-        interventions: those that the recipe asks for, by ``steering.interventions``.
+        interventions: those that the recipe asks for, by ``jobs.steering.interventions``.
 
     Raises:
         UserError: the prompt does not suit the model.

@@ -26,7 +26,7 @@ def values_shown(library: Library, vector: VectorRecipe, tree: TreeRecipe) -> di
 def values_within(
     controls: Mapping[str, Component], library: Library, vector: VectorRecipe, tree: TreeRecipe
 ) -> dict:
-    """The same for recipes that may be anybody's. Raises UserError if a control cannot show its value."""
+    """The same for untrusted recipes. Raises UserError if a control cannot show its value."""
     library.find(vector.sae)
     values = values_shown(library, vector, tree)
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""What the page and the API ask for: recipes in; results out, and words in between on what is being waited for.
+"""Serves the page and the API: takes recipes, yields progress messages, then the result.
 
 The sequence of every job is in ``jobs``; here its steps are done for visitors: within the operator's limits, the model
 where the GPU is, each vocabulary scan by one visitor while others wait, and answers kept that many ask for.
@@ -20,7 +20,7 @@ from multitool.errors import UserError
 from multitool.jobs.check import check_job
 from multitool.jobs.components import Component, components_job
 from multitool.jobs.features import missing_scan, recipe_heading, resolve, vector_to, with_weights
-from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, Scan
+from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, ScanVocabulary
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
 from multitool.jobs.token_list import list_job
@@ -30,10 +30,10 @@ from multitool.model.tasks import AskTask, Task
 from multitool.page.settings import ServerSettings
 from multitool.page.zero_gpu import Worker
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.scans import ScanTask
 from multitool.trees.document import DefinitionTree
-from multitool.trees.growth import Growth
 from multitool.vectors.vector import FeatureVector
 
 _TREES_KEPT = 100
@@ -75,13 +75,13 @@ class Service:
         self._poll_seconds = poll_seconds
         self._loading = ThreadPoolExecutor(max_workers=16, thread_name_prefix="loading")
         self._lock = Lock()  # of the caches, and of the scans
-        self._growths: LRUCache = LRUCache(trees_kept)  # whole ones, by their tasks
+        self._trees: LRUCache = LRUCache(trees_kept)  # whole ones, by their recipes
         self._answers: LRUCache = LRUCache(_ANSWERS_KEPT)  # by the tasks
         self._headings: LRUCache = LRUCache(_HEADINGS_KEPT)  # by their recipes without scale and components
         self._scans: dict[object, _RunningScan] = defaultdict(_RunningScan)  # by the scan's folder
 
     def trees(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | DefinitionTree]:
-        """The tree as it grows; before that, in words, what it waits for. The same tree again takes no growing.
+        """The tree as it grows; before that, in words, what it waits for. The same request again costs nothing.
 
         The last one may be incomplete: its time was up. ``continued`` goes on from there.
 
@@ -89,7 +89,14 @@ class Service:
             UserError: it cannot be done, or not here.
         """
         self._check(tree)
-        yield from self._run(vector.sae, tree_job(self.library, vector, tree))
+        key = with_weights(self.library, vector), tree
+        document = self._kept(self._trees, key)
+        if document:
+            yield document
+            return
+        for answer in self._run(vector.sae, tree_job(self.library, vector, tree)):
+            self._keep_tree(key, answer)
+            yield answer
 
     def trees_of_prompts(
         self, vector: VectorRecipe, trees: Sequence[TreeRecipe]
@@ -103,12 +110,22 @@ class Service:
             raise UserError(f"There are {len(trees)} prompts; give 1 to {MOST_PROMPTS} in one go.")
         for tree in trees:
             self._check(tree)
+        vector = with_weights(self.library, vector)
+        known = {tree: self._kept(self._trees, (vector, tree)) for tree in trees}
+        to_grow = [tree for tree, document in known.items() if document is None]
+        preparing = prepare_trees(self.library, vector, to_grow)  # all are checked before the first one grows
+        prepared = (yield from self._run(vector.sae, preparing)) if to_grow else []
+        growing = dict(zip(to_grow, prepared, strict=True))
         documents: list[DefinitionTree] = []
-        for prepared in (yield from self._run(vector.sae, prepare_trees(self.library, vector, trees))):
-            for answer in self._run(vector.sae, grown(prepared)):
-                if isinstance(answer, str):
-                    yield f"Prompt {len(documents) + 1} of {len(trees)}: {answer}"
-            documents.append(answer)
+        for tree in trees:
+            if known[tree] is None:
+                for answer in self._run(vector.sae, grown(growing[tree])):
+                    if isinstance(answer, str):
+                        yield f"Prompt {len(documents) + 1} of {len(trees)}: {answer}"
+                    else:
+                        self._keep_tree((vector, tree), answer)
+                        known[tree] = answer
+            documents.append(known[tree])
             yield documents.copy()
 
     def continued(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
@@ -139,6 +156,7 @@ class Service:
                 f"{self.settings.max_nodes:,}. Trim it first."
             )
         vector, tree = recipes(document.settings)
+        vector.single_feature()
         self._check(tree)
         yield (yield from self._run(vector.sae, check_job(self.library, document)))
 
@@ -189,7 +207,7 @@ class Service:
         Args:
             sae: what is being loaded, if something is.
         """
-        answer = None
+        entry, answer = self.library.find(sae), None
         while True:
             try:
                 step = job.send(answer)
@@ -197,35 +215,34 @@ class Service:
                 return end.value
             match step:
                 case Prepare():
-                    answer = yield from self._prepared(sae, step)
-                case Scan():
+                    answer = yield from self._prepared(entry, step)
+                case ScanVocabulary():
                     answer = None
-                    yield from self._scanned(sae, step.task)
+                    yield from self._scanned(entry, step.task)
                 case Ask():
                     answer = yield from self._asked(step)
                 case Grow():
                     answer = yield from self._grown(step)
 
-    def _prepared(self, sae: str, step: Prepare) -> Generator[str, None, Any]:
+    def _prepared(self, entry: SaeEntry, step: Prepare) -> Generator[str, None, Any]:
         """What the step's work gives, in a thread of its own.
 
-        Who leaves does not stop the work: others may wait for the same download.
+        A visitor who leaves does not cancel the work: others may be waiting for the same download.
         """
-        entry = self.library.find(sae)
         future = self._loading.submit(step.work)
         while not wait([future], timeout=self._poll_seconds).done:
             loading = f"Loading {entry.name} and {entry.model} …"
             yield self.library.progress(entry) or _WORDS.get(step.purpose, loading)
         return future.result()
 
-    def _scanned(self, sae: str, task: ScanTask) -> Generator[str, None, None]:
+    def _scanned(self, entry: SaeEntry, task: ScanTask) -> Generator[str, None, None]:
         """A vocabulary scan. One visitor's request does it and the others wait; broken off, the next goes on."""
         with self._lock:
             scan = self._scans[task.path]
         while not scan.turn.acquire(timeout=self._poll_seconds):
             yield scan.words(task.n_tokens)
         try:
-            there = yield from self._prepared(sae, Prepare(partial(self.library.has_scan, task)))
+            there = yield from self._prepared(entry, Prepare(partial(self.library.has_scan, task)))
             if not there:  # nobody has done it meanwhile
                 yield self._first_words()
                 for scan.done in self._work(task):
@@ -235,8 +252,8 @@ class Service:
 
     def _asked(self, step: Ask) -> Generator[str, None, list]:
         """The answers to a step's tasks; those that many requests share are kept."""
-        key = _content(step.tasks)
-        answers = self._kept(self._answers, key) if step.shared else None
+        key = _content(step.tasks) if step.shared else b""
+        answers = self._kept(self._answers, key)
         if answers is not None:
             return answers
         words = _WORDS.get(step.purpose)
@@ -253,20 +270,18 @@ class Service:
         return answers
 
     def _grown(self, step: Grow) -> Generator[str | DefinitionTree, None, DefinitionTree]:
-        """A tree as it grows. Whole ones are kept; not those that go on from another one, which may be anybody's."""
-        key = _content((step.task,)) if step.task.begun is None else None
-        kept: Growth | None = self._kept(self._growths, key)
-        if kept:
-            yield (document := step.document(kept))
-            return document
+        """A tree as it grows."""
         yield self._first_words()
         # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
         yield (document := step.begun)
         for growth in self._work(step.task):
             yield (document := step.document(growth))
-            if growth.done and key:
-                self._keep(self._growths, key, growth)
         return document
+
+    def _keep_tree(self, key: tuple[VectorRecipe, TreeRecipe], answer: str | DefinitionTree) -> None:
+        """Keep a whole tree for those who ask the same. (Not one that goes on from another: that may be anybody's.)"""
+        if isinstance(answer, DefinitionTree) and answer.complete:
+            self._keep(self._trees, key, answer)
 
     def _first_words(self) -> str:
         return "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"

@@ -14,6 +14,7 @@ from multitool.pictures import explorer as explore
 from multitool.pictures.figure import render
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
+from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.fields import recipe_fields
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
 from multitool.text import join_tokens, percent, spelling_key, visible
@@ -198,7 +199,7 @@ def titled(which: str, document: DefinitionTree) -> str:
 def recipes_told(document: DefinitionTree) -> tuple[VectorRecipe, TreeRecipe]:
     """The recipes of a tree, the usual scale left to the model. Raises UserError for settings that cannot be used."""
     vector, tree = recipes(document.settings)
-    usual = vector.scale == document.vector.get("mean_token_distance") and vector.weights != "tokens"
+    usual = vector.scale == document.vector.get("mean_token_distance") and not DIRECTIONS[vector.kind].own_length
     return replace(vector, scale=None) if usual else vector, tree
 
 

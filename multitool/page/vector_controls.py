@@ -15,7 +15,7 @@ from multitool.page.component_controls import component_controls, component_valu
 from multitool.page.feature_choice import FeatureChoice, entry_shown, feature_choice, known_of_feature, sae_names
 from multitool.page.opening import Opening
 from multitool.page.service import Service
-from multitool.recipes.directions import DIRECTIONS, needs_scan
+from multitool.recipes.directions import DIRECTIONS, needs_scan, takes
 from multitool.recipes.recipe import VectorRecipe
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
@@ -68,20 +68,24 @@ def _direction_controls(library: Library, choice: FeatureChoice, opening: Openin
     recipe, kind = opening.recipe, opening.recipe.weights or opening.entry.default_weights
     weights = gr.Radio(list(DIRECTIONS), value=kind, label="Weights", elem_id="weights")
     about = gr.HTML(_weights_help(library, recipe.sae, kind), elem_id="weights-help")
-    share = gr.Slider(0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=kind == "mix",
-                      info="1 is the encoder alone, 0 the decoder alone")
+    share = gr.Slider(
+        0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=takes(kind, "encoder_share"),
+        info="1 is the encoder alone, 0 the decoder alone",
+    )
     tokens = gr.Textbox(
         recipe.tokens, label="Tokens", placeholder="e.g. king - man + woman", max_lines=1, elem_id="arithmetic",
-        visible=kind == "tokens",
+        visible=takes(kind, "tokens"),
         info='Words, added and subtracted, with weights as in `king + queen*0.5`; an exact token in double '
         "quotes. Ticked below, the scale is their sum's own length",
     )
     chosen = gr.Textbox(recipe.sae, visible=False)  # the SAE as of its last change, for the page to compare with
 
-    def seen(kind: str) -> dict:
-        return {share: gr.update(visible=kind == "mix"), tokens: gr.update(visible=kind == "tokens")}
+    optional = {"encoder_share": share, "tokens": tokens}
 
-    weights.change(seen, weights, [share, tokens], **QUIETLY)
+    def seen(kind: str) -> dict:
+        return {control: gr.update(visible=takes(kind, name)) for name, control in optional.items()}
+
+    weights.change(seen, weights, list(optional.values()), **QUIETLY)
     helping = event(partial(_weights_help, library), {"sae": choice.sae, "kind": weights}, about, **QUIETLY)
     gr.on([weights.change, choice.sae.change], **helping)
     # Only at a visitor's choice: an example brings weights of its own. A menu that is left as it was says so too.
@@ -90,7 +94,7 @@ def _direction_controls(library: Library, choice: FeatureChoice, opening: Openin
     suiting = event(partial(_suitable, library), {"sae": choice.sae, "before": chosen}, weights, **QUIETLY)
     choice.sae.input(**suiting)
     choice.sae.change(lambda name: name, choice.sae, chosen, **QUIETLY)
-    return {"weights": weights, "encoder_share": share, "tokens": tokens}
+    return {"weights": weights, **optional}
 
 
 def _of_model(library: Library, model: str | None, sae: str | None) -> dict:
@@ -151,8 +155,8 @@ def vector_recipe(
     return VectorRecipe(
         sae=sae, feature=feature, weights=weights,
         # What is not seen does not count.
-        encoder_share=encoder_share if weights == "mix" else VectorRecipe.encoder_share,
-        tokens=tokens if weights == "tokens" else "", centroid=centroid, scale=None if usual_scale else scale,
+        encoder_share=encoder_share if takes(weights, "encoder_share") else VectorRecipe.encoder_share,
+        tokens=tokens if takes(weights, "tokens") else "", centroid=centroid, scale=None if usual_scale else scale,
         pca=component_weights(components),
     )
 

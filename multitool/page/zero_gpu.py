@@ -19,7 +19,7 @@ import httpx
 import spaces
 
 from multitool.errors import UserError
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, Task
+from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
 from multitool.page.settings import ServerSettings
 from multitool.store.library import Library
 from multitool.store.scans import ScanTask
@@ -146,7 +146,9 @@ def _work_seconds(task: Task) -> float:
             return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
         case ScanTask():
             return task.n_tokens * _SECONDS_PER_SCANNED
-    return 0.0  # a few texts, or directions, are read at once
+        case ReadTask() | LensTask():
+            return 0.0  # a few texts, or directions, are read at once
+    raise TypeError(f"how long does a {type(task).__name__} take?")
 
 
 def _growth_seconds(growth: GrowthTask, nodes: float) -> float:

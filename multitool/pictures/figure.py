@@ -32,6 +32,7 @@ from matplotlib.text import Text
 from multitool._version import __version__
 from multitool.errors import UserError, shown
 from multitool.recipes.captions import distance_told, exact, interventions_told, is_injected, top_k_told, weights_told
+from multitool.recipes.directions import takes
 from multitool.recipes.fields import whole
 from multitool.text import percent, visible
 from multitool.trees.document import DefinitionTree
@@ -509,8 +510,8 @@ def _heading(document: DefinitionTree) -> str:
 def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:
     """The whole recipe and what came of it, so that the figure alone can be reproduced: paragraphs of short parts."""
     s = document.settings
-    weights = weights_told(s) if s.get("weights") == "tokens" else f"{weights_told(s)} weights"
-    if s.get("weights") == "mix":
+    weights = weights_told(s) if takes(s.get("weights"), "tokens") else f"{weights_told(s)} weights"
+    if takes(s.get("weights"), "encoder_share"):
         weights += f" (encoder share {exact(s.get('encoder_share'))})"
     length = f"{'centroid + ' if s.get('centroid') else ''}{exact(s.get('scale'))}"
     if is_injected(s):

@@ -3,6 +3,7 @@
 The settings can come from anybody's file: each is told as it is, and nothing is taken for granted.
 """
 
+from multitool.recipes.directions import takes
 from multitool.recipes.recipe import POSITIONS
 from multitool.text import percent
 
@@ -19,7 +20,7 @@ def rounded(value) -> str:
 def weights_told(settings: dict) -> str:
     """What gave the direction, in words, the tokens themselves where these did."""
     kind = settings.get("weights")
-    return f"tokens {settings.get('tokens')}" if kind == "tokens" else str(kind)
+    return f"{kind} {settings.get('tokens')}" if takes(kind, "tokens") else str(kind)
 
 
 def title_told(settings: dict) -> str:

@@ -31,6 +31,7 @@ class Direction:
     of_feature: bool = True  # False: a control, which no feature of the SAE has a part in
     own_length: bool = False  # the default scale is the length of what it is made from
     from_scan: bool = False  # it needs a vocabulary scan
+    takes: tuple[str, ...] = ()  # fields of VectorRecipe that count with it and else do not: encoder_share, tokens
 
 
 DIRECTIONS: dict[str, Direction] = {
@@ -39,7 +40,7 @@ DIRECTIONS: dict[str, Direction] = {
     "mix": Direction(
         ("encoder", "decoder"),
         lambda encoder, decoder, share: unit(or_zero(share * unit(encoder) + (1 - share) * unit(decoder))),
-        "both, with the encoder's share",
+        "both, with the encoder's share", takes=("encoder_share",),
     ),
     "vocabulary": Direction(
         ("vocabulary",), lambda vocabulary, share: unit(vocabulary), "the tokens that fire it, from a vocabulary scan",
@@ -51,7 +52,7 @@ DIRECTIONS: dict[str, Direction] = {
     ),
     "tokens": Direction(
         ("tokens",), lambda tokens, share: unit(tokens), "real tokens instead of the feature, such as king - man + "
-        "woman", of_feature=False, own_length=True,
+        "woman", of_feature=False, own_length=True, takes=("tokens",),
     ),
     "random": Direction(
         ("random",), lambda random, share: unit(random), "a random direction instead, always the same one for a "
@@ -76,6 +77,11 @@ NOWHERE = {
     "mapped": _DEAD.format("decoder"),
     "tokens": "These tokens cancel, so their sum points nowhere. Use other tokens or weights.",
 }
+
+
+def takes(kind: object, field: str) -> bool:
+    """Whether a field of a recipe counts with a kind of direction; with what is no kind it does not."""
+    return isinstance(kind, str) and kind in DIRECTIONS and field in DIRECTIONS[kind].takes
 
 
 def needs_scan(kind: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, SkipValidation, StringConstraints
 
 from multitool.errors import UserError, shown
-from multitool.recipes.directions import DIRECTIONS
+from multitool.recipes.directions import DIRECTIONS, takes
 from multitool.recipes.fields import Declared, ListAsTuple, Valid, Whole, check, recipe_fields
 from multitool.recipes.prompts import PROMPTS, Prompt
 from multitool.recipes.weighted_sums import Term, feature_terms, features_written, token_terms, tokens_written
@@ -109,7 +109,7 @@ class VectorRecipe(Declared):
         if isinstance(self.feature, str):
             self._keep("feature", _feature(self.feature))
         super().__post_init__()
-        if self.weights == "tokens":
+        if takes(self.weights, "tokens"):
             self._keep("tokens", tokens_written(token_terms(self.tokens)))
         elif self.tokens:
             raise UserError(f"tokens is {shown(self.tokens)}, which goes with the weights tokens only. Choose these.")
@@ -142,7 +142,7 @@ class VectorRecipe(Declared):
 
     def by(self, weights: str, **settings) -> "VectorRecipe":
         """The recipe with other weights, and other settings besides."""
-        return replace(self, weights=weights, tokens=self.tokens if weights == "tokens" else "", **settings)
+        return replace(self, weights=weights, tokens=self.tokens if takes(weights, "tokens") else "", **settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ through as they are, and so does what no case knows.
 import errno
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -53,7 +53,6 @@ def _sentence(error: Exception, cases: Cases) -> str | None:
 
 def _about(error: Any) -> dict[str, object]:
     text = " ".join(str(error).split())
-    asked = re.search(r"/resolve/[^/]+/([^?]+)", str(getattr(error, "response", None) and error.response.url))
     return {
         "error": error,
         "text": text[:300],
@@ -64,8 +63,16 @@ def _about(error: Any) -> dict[str, object]:
         "path": getattr(error, "filename", None),
         # Of an answer of the hub.
         "status": _status(error),
-        "asked": asked[1] if asked else "A file that is needed",
+        "asked": _asked(error),
     }
+
+
+def _asked(error: Any) -> str:
+    """The file that the hub was asked for."""
+    found = None
+    with suppress(AttributeError, RuntimeError):  # no answer, or one of no request
+        found = re.search(r"/resolve/[^/]+/([^?]+)", str(error.response.url))
+    return found[1] if found else "A file that is needed"
 
 
 def _status(error: Any) -> int | None:
@@ -80,7 +87,7 @@ def out_of_memory(error: Exception) -> bool:
     import torch
 
     # The last one: what cuBLAS takes for itself, past PyTorch's allocator.
-    allocator = any(said in str(error) for said in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED"))
+    allocator = any(words in str(error) for words in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED"))
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
 
 

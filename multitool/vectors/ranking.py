@@ -1,7 +1,7 @@
 """Token lists: the real tokens ordered by a measure, above all those nearest to a vector, discounting those near to
 everything.
 
-What the measures are: ``recipe.ListRecipe``.
+What the measures are: ``recipes.recipe.ListRecipe``.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ The thirty tokens of a group share a direction among the embeddings; all tokens 
 the group, and on some tokens without a reason.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -27,6 +27,7 @@ from multitool.jobs.features import (
 from multitool.jobs.local import scan_if_missing, token_table
 from multitool.jobs.token_table import TokenTable
 from multitool.model.residual_stream import residuals
+from multitool.recipes.directions import DIRECTIONS, Direction
 from multitool.recipes.recipe import ListRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.vectors.scan_directions import mapped_half
@@ -267,6 +268,19 @@ def test_each_kind_of_direction_says_what_it_was_made_from(world):
     assert one.used_in_texts(by("vocabulary"), subject).nonzero()[0].tolist() == [TOKEN]
     # A vector that is a token says nothing of whether that token fires the feature.
     assert one.used_in_texts(by("tokens", tokens="#5 - #7"), subject).nonzero()[0].tolist() == [5, 7]
+
+
+def test_what_any_direction_was_made_from_never_judges_it(world, monkeypatch):
+    subject, found = sources(world)
+    # Of its own, and of a kind that somebody adds.
+    made = Direction(("vocabulary", "decoder"), lambda vocabulary, decoder, share: vocabulary, "both", from_scan=True)
+    monkeypatch.setitem(DIRECTIONS, "vocabulary", made)
+    recipe = world.recipe("hook_embed", ONE, weights="vocabulary")
+    assert found[ONE].made_from(recipe, subject).nonzero()[0].tolist() == [TOKEN]
+    monkeypatch.setitem(DIRECTIONS, "decoder", replace(made, made_from=("mapped", "vocabulary")))
+    recipe = world.recipe("hook_embed", ONE, weights="decoder")
+    assert found[ONE].made_from(recipe, subject)[TOKEN]
+    assert found[ONE].made_from(recipe, subject).sum() >= N_ROWS // 2
 
 
 def test_what_has_nothing_of_a_feature_is_compared_with_others_by_the_weights_that_suit(world):

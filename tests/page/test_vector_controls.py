@@ -15,8 +15,16 @@ from multitool.page.opening import DEMO, Opening
 from multitool.page.recipe_controls import check_shows, filled, recipes_shown, values_shown
 from multitool.page.settings import ServerSettings
 from multitool.page.suggest_tab import _best_values
-from multitool.page.vector_controls import _of_model, _suitable, _weights_help, vector_recipe, vector_values
+from multitool.page.vector_controls import (
+    _of_model,
+    _suitable,
+    _weights_help,
+    vector_controls,
+    vector_recipe,
+    vector_values,
+)
 from multitool.recipes.directions import DIRECTIONS
+from multitool.recipes.fields import recipe_fields
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.store.registry import demo_saes, find_sae
@@ -202,3 +210,19 @@ def test_every_field_of_a_tree_has_its_control():
     with gr.Blocks():
         controls = growth_controls(Service(), Opening(DEMO, find_sae(DEMO.sae)))
     assert controls.keys() == tree_values(TreeRecipe()).keys()
+
+
+def test_every_field_of_a_trees_recipes_has_a_control():
+    class Service:
+        library = Library(device="cpu")
+        settings = ServerSettings()
+
+        def vector(self, recipe):
+            return None
+
+    opening = Opening(DEMO, Service.library.find(DEMO.sae))
+    with gr.Blocks():
+        controls = {**vector_controls(Service(), opening).fields, **growth_controls(Service(), opening)}
+    fields = {field.name for kind in (VectorRecipe, TreeRecipe) for field in recipe_fields(kind)}
+    others = {"usual_scale", *COMPONENTS}  # whether a scale is given, and the sliders of ``pca``
+    assert fields - {"pca"} == controls.keys() - others
