@@ -30,7 +30,7 @@ from multitool.page.tree_views import (
     table,
 )
 from multitool.page.turns import Turns
-from multitool.pictures import explorer as explore
+from multitool.pictures import explorer as tree_explorer
 from multitool.pictures.figure import DEFAULT_NODES
 from multitool.recipes.captions import title_told
 from multitool.trees.document import DefinitionTree
@@ -144,7 +144,7 @@ def _views(opened: DefinitionTree | None) -> dict[str, Component | gr.Column]:
             kept_view = explorer(None, "kept-view")
         with gr.Column(scale=2, min_width=400):
             tree_name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
-            view = explorer(explore.payload(opened) if opened else None, "tree-view", elem_classes="greys")
+            view = explorer(tree_explorer.payload(opened) if opened else None, "tree-view", elem_classes="greys")
         with gr.Column(scale=1, min_width=300):
             order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
             definitions = gr.Dataframe(

@@ -10,7 +10,7 @@ import gradio as gr
 from multitool.errors import UserError
 from multitool.page.common import save
 from multitool.page.evidence_html import BEGINS_JUDGED, JUDGED, tree_verdict_html
-from multitool.pictures import explorer as explore
+from multitool.pictures import explorer as tree_explorer
 from multitool.pictures.figure import render
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
@@ -36,8 +36,8 @@ EMPTY = "No tree yet. Choose a feature and press “Grow tree”."
 
 
 def explorer(value: dict | None, elem_id: str, **options) -> gr.HTML:
-    """A tree to explore on the page, from ``explore.payload``; nothing until there is one."""
-    script = explore.SCRIPT + _IN_PAGE.read_text(encoding="utf-8")
+    """A tree to explore on the page, from ``tree_explorer.payload``; nothing until there is one."""
+    script = tree_explorer.SCRIPT + _IN_PAGE.read_text(encoding="utf-8")
     return gr.HTML(value, html_template='<div class="tree-root"></div>', js_on_load=script, apply_default_css=False,
                    elem_id=elem_id, **options)
 
@@ -58,7 +58,7 @@ def pictures(document: DefinitionTree, order: str = ORDERS[0], compared: Compari
     return {
         "bar": probability_bar(document),
         "verdict": tree_verdict_html(document.evidence),
-        "view": explore.payload(document, compared.nodes if compared else None),
+        "view": tree_explorer.payload(document, compared.nodes if compared else None),
         "definitions": gr.Dataframe(**table(document, order, compared)),
     }
 
@@ -221,5 +221,5 @@ def figure_files(document: DefinitionTree, *, drawn: int, dpi: int, dark: bool) 
 
 def data_files(document: DefinitionTree) -> dict[str, str]:
     """Paths of the files that hold the tree itself, by format."""
-    files = {"json": document.to_json(), "html": explore.standalone(document)}
+    files = {"json": document.to_json(), "html": tree_explorer.standalone(document)}
     return {kind: save(files[kind], document.settings, f"tree.{kind}") for kind in FILES}

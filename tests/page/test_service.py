@@ -379,7 +379,7 @@ def test_settings_with_an_injection_are_asked_in_a_task_of_their_own_that_can_go
     assert [word for word in words if word.startswith("Settings tried")] == [
         "Settings tried: 1 of 2", "Settings tried: 2 of 2",
     ]  # fmt: skip
-    _, plain, injected = (task for task in tasks if isinstance(task, AskTask))
+    plain, injected, _ = (task for task in tasks if isinstance(task, AskTask))
     assert (plain.growth.interventions, injected.growth.interventions.injection.layer) == (None, 1)
     assert pickle.loads(pickle.dumps(injected)).growth.v.shape == (1, 576)
     assert {trial.candidate for trial in found.trials} == set(candidates)
