@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from multitool.errors import UserError, shown
 from multitool.recipes.captions import distance_told, fires_told, interventions_told, is_injected, source_told
-from multitool.recipes.components import SHOWN, TOKENS
+from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import RecipeField, recipe_fields, whole
 from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.entries import SaeEntry
@@ -112,8 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     add = showing.add_argument
     add("--sae", metavar="NAME", help="an SAE of the model: RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
     add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
-    add("--count", type=int, default=SHOWN, metavar="N", help=f"how many, the first ones (default: {SHOWN})")
-    add("--top", type=int, default=TOKENS, metavar="N", help=f"tokens at each end (default: {TOKENS})")
+    add("--count", type=int, default=COMPONENTS_SHOWN, metavar="N",
+        help=f"how many, the first ones (default: {COMPONENTS_SHOWN})")
+    add("--top", type=int, default=TOKENS_PER_END, metavar="N", help=f"tokens at each end (default: {TOKENS_PER_END})")
     add("--json", type=Path, metavar="FILE", help="write them")
     showing.set_defaults(run=_components, dtype=None, device="cpu")  # only the embeddings are read
 

@@ -56,8 +56,9 @@ GRID = tuple(
 )
 # Tried besides, of SAEs behind a layer. Added so, the decoder's definitions are worth twice as much as among the
 # embeddings (``Figures.found`` 0.24 against 0.12, on 24 features of the demo's layers 6 and 12), and now and then more
-# than those of any other weights. Put in, they seldom are, but then clearly. Less came of the encoder, of other lengths
-# and layers, and of SAEs on the embedding; vocabulary and mapped weights are better among the embeddings.
+# than those of any other weights. Replacing the stream seldom gives the best definitions, but where it does the gain is
+# large. The encoder, other lengths, other layers and SAEs on the embedding gave less; vocabulary and mapped weights are
+# better among the embeddings.
 INJECTED = (
     Candidate("decoder", inject_layer=0, inject_mode="add", inject_scale=2.0),
     Candidate("decoder", inject_layer=1, inject_mode="add", inject_scale=3.0),

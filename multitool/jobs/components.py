@@ -7,15 +7,15 @@ import numpy as np
 from multitool.errors import UserError
 from multitool.jobs.steps import Job, Prepare
 from multitool.model.subject import Subject
-from multitool.recipes.components import SHOWN, TOKENS
+from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import whole
 from multitool.store.library import Library
 
-MOST_TOKENS = 1000
+MOST_AT_END = 1000
 
 
 @dataclass(frozen=True)
-class Component:
+class PrincipalComponent:
     """A principal component of a model's embeddings."""
 
     index: int  # from 1, as the weights in a recipe count
@@ -29,8 +29,9 @@ class Component:
 
 
 def components_job(
-    library: Library, sae: str | None = None, *, model: str | None = None, count: int = SHOWN, top: int = TOKENS
-) -> Job[list[Component]]:
+    library: Library, sae: str | None = None, *, model: str | None = None, count: int = COMPONENTS_SHOWN,
+    top: int = TOKENS_PER_END,
+) -> Job[list[PrincipalComponent]]:
     """The first principal components of a model's embeddings.
 
     Args:
@@ -53,7 +54,9 @@ def ends(projections: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     return ordered[::-1][:n], ordered[:n]
 
 
-def components_of(subject: Subject, count: int = SHOWN, top: int = TOKENS) -> list[Component]:
+def components_of(
+    subject: Subject, count: int = COMPONENTS_SHOWN, top: int = TOKENS_PER_END
+) -> list[PrincipalComponent]:
     """The first ``count`` components of a model, each with ``top`` tokens at both ends.
 
     Only tokens that texts are made of are told. The first time for a model it takes some seconds.
@@ -62,12 +65,12 @@ def components_of(subject: Subject, count: int = SHOWN, top: int = TOKENS) -> li
         UserError: a number is out of its range.
     """
     count = whole(count, "count", 1, subject.space.d_model)
-    top = whole(top, "top", 1, MOST_TOKENS)
+    top = whole(top, "top", 1, MOST_AT_END)
     space, texts = subject.space, subject.token_texts
     there = np.flatnonzero(subject.in_texts)
     projections = space.projections(space.components[:count]).numpy()[:, there]
     found = []
     for index, row in enumerate(projections):
         positive, negative = (tuple(texts[token_id] for token_id in there[end]) for end in ends(row, top))
-        found.append(Component(index + 1, float(space.explained_variance[index]), positive, negative))
+        found.append(PrincipalComponent(index + 1, float(space.explained_variance[index]), positive, negative))
     return found

@@ -96,8 +96,8 @@ def with_weights(library: Library, recipe: VectorRecipe) -> VectorRecipe:
 
 
 def compared(target: Resolved) -> Resolved:
-    """How other features' vectors are made to compare with a recipe's: by the same recipe; or, where no feature has a
-    part in that, by the weights that suit the SAE."""
+    """The recipe for the vectors of control features: the same one, or by the SAE's default weights if the direction
+    does not depend on a feature."""
     recipe = target.recipe
     return target if DIRECTIONS[recipe.kind].of_feature else target.by(recipe.by(target.sae.entry.default_weights))
 
@@ -163,8 +163,8 @@ class FeatureSource:
         return self.used_in_texts(recipe, subject)
 
     def used_in_texts(self, recipe: VectorRecipe, subject: Subject) -> np.ndarray:
-        """The tokens that a direction took from what fires this feature, or that it is: (V,) bool. No text is judged on
-        them.
+        """Tokens that the direction was built from because they fire the feature, or that it is given as: (V,) bool. No
+        text is judged on them.
 
         The map is none of that: it was made without looking at any feature.
         """

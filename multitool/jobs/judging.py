@@ -1,4 +1,4 @@
-"""What evidence is made of: definitions read by the SAE, other features to compare with, the verdict on a list."""
+"""Building blocks of evidence: definitions read by the SAE, control features, the evidence for a list."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from multitool.jobs.candidates import Candidate
 from multitool.jobs.check import check_job
-from multitool.jobs.components import Component, components_job
+from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.features import resolve, scans
 from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, ScanVocabulary
 from multitool.jobs.study import part_job, prepare_study
@@ -13,7 +13,7 @@ from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial
-from multitool.recipes.components import SHOWN, TOKENS
+from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree
@@ -175,8 +175,9 @@ def token_table(
 
 
 def components(
-    library: Library, sae: str | None = None, *, model: str | None = None, count: int = SHOWN, top: int = TOKENS
-) -> list[Component]:
+    library: Library, sae: str | None = None, *, model: str | None = None, count: int = COMPONENTS_SHOWN,
+    top: int = TOKENS_PER_END,
+) -> list[PrincipalComponent]:
     """The first principal components of a model's embeddings: their share of variance, the tokens at their ends.
 
     >>> for component in mt.components(library, "demo/hook_embed", count=2):

@@ -11,7 +11,7 @@ from multitool.model.tasks import Place, ReadTask
 from multitool.recipes.recipe import VectorRecipe
 from multitool.store.library import Library
 
-MOST_TOKENS = 1000
+MOST_TEXT_TOKENS = 1000
 
 Activity = list[tuple[str, float]]  # token by token: its text, and how strongly the feature fires there
 
@@ -34,7 +34,7 @@ def text_job(library: Library, recipe: VectorRecipe, text: str) -> Job[Activity]
 def _text_task(target: Resolved, text: str) -> ReadTask:
     subject = target.subject
     ids = tuple(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
-    most = min(MOST_TOKENS, (subject.max_length or MOST_TOKENS + 1) - 1)  # one stands before them
+    most = min(MOST_TEXT_TOKENS, (subject.max_length or MOST_TEXT_TOKENS + 1) - 1)  # one stands before them
     if len(ids) > most:
         raise UserError(f"The text has {len(ids):,} tokens; it can have at most {most:,}. Shorten it.")
     place = Place(target.sae.entry.hook, subject.bos_id)

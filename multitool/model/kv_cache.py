@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicLayer
 
 
 class PathCache:
-    """What is kept of the tokens of a level's paths, a row each; and of the next level's, which ``turn`` makes rows.
+    """Key-value caches of the paths of one level, a row each; ``turn`` replaces them by those of the next level.
 
     Where a layer keeps the keys and values of all tokens, each token is held once, however many paths go through it.
     Of layers of other kinds (sliding windows, linear attention) every path has its own state.

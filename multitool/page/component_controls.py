@@ -6,14 +6,15 @@ from html import escape
 import gradio as gr
 
 from multitool.errors import UserError, shown
-from multitool.jobs.components import Component
+from multitool.jobs.components import PrincipalComponent
 from multitool.page.common import QUIETLY, event, quiet
 from multitool.page.feature_choice import entry_shown
 from multitool.page.service import Service
-from multitool.recipes.components import SHOWN
+from multitool.recipes.components import COMPONENTS_SHOWN
 from multitool.text import percent, visible
 
-COMPONENTS = tuple(f"component_{index}" for index in range(1, SHOWN + 1))  # the sliders' names; they all set ``pca``
+# The sliders' names; they all set ``pca``.
+COMPONENTS = tuple(f"component_{index}" for index in range(1, COMPONENTS_SHOWN + 1))
 _TOKENS_TOLD = 6  # at each end of a component
 _ABOUT = (
     "Directions in which the token embeddings differ most, mixed into the vector, which keeps the rest; a negative "
@@ -43,12 +44,13 @@ def component_controls(service: Service, sae: gr.Dropdown) -> tuple[dict[str, gr
 
 def component_values(pca: tuple[float, ...]) -> dict[str, float]:
     """What the sliders show for the weights of components. Raises UserError if they cannot."""
-    if len(pca) > SHOWN or any(abs(weight) > 1 for weight in pca):
+    most = len(COMPONENTS)
+    if len(pca) > most or any(abs(weight) > 1 for weight in pca):
         raise UserError(
-            f"pca is {shown(list(pca))}; the page has sliders for {SHOWN} component weights from -1 to 1. Use "
+            f"pca is {shown(list(pca))}; the page has sliders for {most} component weights from -1 to 1. Use "
             "the command line or the API for others."
         )
-    return dict(zip(COMPONENTS, [*pca, *[0.0] * (SHOWN - len(pca))], strict=True))
+    return dict(zip(COMPONENTS, [*pca, *[0.0] * (most - len(pca))], strict=True))
 
 
 def component_weights(values: dict[str, float]) -> tuple[float, ...]:
@@ -78,7 +80,7 @@ def _told(service: Service, unfolded: bool, told_of: str, sae: str | None):
             yield {"told_of": entry.model, "about": quiet(_ABOUT), **lines}
 
 
-def _line(component: Component) -> str:
+def _line(component: PrincipalComponent) -> str:
     ends = "".join(
         f"<li><b>{sign}</b> {' '.join(f'<q>{escape(visible(token, spaces=True))}</q>' for token in tokens)}</li>"
         for sign, tokens in (("+", component.positive), ("−", component.negative))

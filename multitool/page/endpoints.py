@@ -12,7 +12,7 @@ from multitool.page.common import file_data, on_model, save
 from multitool.page.gradio_workarounds import shrinks
 from multitool.page.service import Service
 from multitool.pictures.figure import render
-from multitool.recipes.components import SHOWN, TOKENS
+from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import recipe_fields
 from multitool.recipes.prompts import PLAIN_PROMPTS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
@@ -186,8 +186,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "Tell what the principal components of a model's token embeddings are, to which the weights in pca belong.",
             [
                 Parameter("sae", str, "an SAE of the model as RELEASE/SAE_ID; /saes lists them.", opening.sae),
-                Parameter("count", int, "how many components, the first ones.", SHOWN),
-                Parameter("top", int, "how many tokens at each end.", TOKENS),
+                Parameter("count", int, "how many components, the first ones.", COMPONENTS_SHOWN),
+                Parameter("top", int, "how many tokens at each end.", TOKENS_PER_END),
             ],
             {"components": list[dict]},
             returns="One object per component: index (from 1), share (of the variance, 0 to 1), positive and negative "

@@ -1,6 +1,7 @@
 """What Gradio has no switch for, by its public names alone.
 
-``tests/page/test_gradio_workarounds.py`` tells when it has one, or does otherwise; of streams ``test_streaming.py``.
+``tests/page/test_gradio_workarounds.py``, and of streams ``test_streaming.py``, fail when Gradio gains such a switch or
+changes its behaviour.
 """
 
 import hashlib

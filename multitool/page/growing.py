@@ -35,7 +35,7 @@ def go_on(service: Service, document: DefinitionTree | None):
 
 
 def check(service: Service, turns: Turns, document: DefinitionTree | None):
-    """Find the evidence for the tree that is shown; it comes to nothing when another tree is asked for meanwhile."""
+    """Find the evidence for the tree that is shown; it is discarded if another tree is requested meanwhile."""
     asked = turns.asked
     if document is None:
         raise UserError("There is no tree to check. Grow one first.")

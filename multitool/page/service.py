@@ -18,7 +18,7 @@ from cachetools import LRUCache
 
 from multitool.errors import UserError
 from multitool.jobs.check import check_job
-from multitool.jobs.components import Component, components_job
+from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.features import missing_scan, recipe_heading, resolve, vector_to, with_weights
 from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, ScanVocabulary
 from multitool.jobs.suggest import Suggestion, suggest_job
@@ -161,7 +161,7 @@ class Service:
         yield (yield from self._run(vector.sae, check_job(self.library, document)))
 
     def activity(self, recipe: VectorRecipe, text: str) -> Iterator[str | Activity]:
-        """Where a feature fires in a text; before it, in words, what it waits for. Raises UserError if it cannot be."""
+        """Where a feature fires in a text; before it, what it waits for. Raises UserError for an invalid text or feature."""
         if not text or len(text) > LONGEST_TEXT:
             raise UserError(f"The text has {len(text or ''):,} characters; it must have 1 to {LONGEST_TEXT:,}.")
         yield (yield from self._run(recipe.sae, text_job(self.library, recipe, text)))
@@ -172,7 +172,7 @@ class Service:
         self._check(tree)
         yield (yield from self._run(vector.sae, suggest_job(self.library, vector, tree)))
 
-    def components(self, sae: str, **numbers) -> Iterator[str | list[Component]]:
+    def components(self, sae: str, **numbers) -> Iterator[str | list[PrincipalComponent]]:
         """The first principal components of an SAE's model, as ``components_job`` tells them; before them, in words,
         what they wait for."""
         yield (yield from self._run(sae, components_job(self.library, sae, **numbers)))

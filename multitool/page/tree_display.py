@@ -36,7 +36,7 @@ from multitool.recipes.captions import title_told
 from multitool.trees.document import DefinitionTree
 
 _RESOLUTIONS = [("screen, 100", 100), ("slides, 150", 150), ("print, 300", 300), ("print, 600", 600)]
-# What may be another one for another tree, or for another part of it.
+# Components whose content depends on the tree, or on the part of it that is shown.
 _SHOWN = ("status", "bar", "verdict", "go_on", "check", "keep", "link", "drop", "offer", "offered", "comparison",
           "kept_column", "kept_name", "kept_view", "tree_name", "view", "definitions", *FILES)
 _PART = ("document", "trim", "least_lift")  # tell which part of which tree is shown

@@ -1,4 +1,4 @@
-"""How much is told of a model's principal components where nothing else is asked for."""
+"""How many principal components of a model are shown, and how many tokens at their ends, by default."""
 
-SHOWN = 8  # components
-TOKENS = 8  # at each end
+COMPONENTS_SHOWN = 8
+TOKENS_PER_END = 8

@@ -120,7 +120,7 @@ def load_model(name: str, folder: Path, dtype: str, device: str):
 
 @contextmanager
 def _quiet_transformers():
-    """No warnings and bars of transformers while it loads: what is wrong is said in our messages."""
+    """Silences transformers' warnings and progress bars during loading; our own messages report errors."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

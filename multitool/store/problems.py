@@ -1,8 +1,8 @@
-"""What other code raises while things are fetched, read and stored, as sentences for the user.
+"""Exceptions of other libraries while things are fetched, read and stored, as messages for the user.
 
-A table for each kind of work: when a case holds (classes of exceptions, or a test) and its sentence, or a table to look
-on in, or None where somebody further out knows better what to say. The first case that holds counts. UserErrors go
-through as they are, and so does what no case knows.
+One table per kind of work. Each row has a condition (exception classes or a test) and a message, a further table, or
+None if a caller reports the error better. The first row that holds counts. UserErrors pass unchanged, and so do
+exceptions that no row knows.
 """
 
 import errno
@@ -27,7 +27,7 @@ Cases = tuple[tuple[_When, Any], ...]  # Any: str, None or Cases
 
 @contextmanager
 def said(cases: Cases, **names) -> Iterator[None]:
-    """What is raised inside, as the sentence that ``cases`` has for it.
+    """Translates exceptions raised in the block into the message that ``cases`` has for them.
 
     Args:
         names: what the sentences' placeholders stand for, besides those about the error itself (``_about``).

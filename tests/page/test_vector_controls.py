@@ -7,7 +7,7 @@ import gradio as gr
 import pytest
 
 from multitool.errors import UserError
-from multitool.jobs.components import Component
+from multitool.jobs.components import PrincipalComponent
 from multitool.page.component_controls import COMPONENTS, _line
 from multitool.page.feature_choice import _evidence, known_of_feature
 from multitool.page.growth_controls import growth_controls, tree_values
@@ -177,7 +177,7 @@ def test_weights_that_the_sliders_do_not_hold_are_left_to_command_line_and_api(p
 
 
 def test_a_component_is_told_by_its_share_and_its_tokens_as_text():
-    html = _line(Component(1, 0.123, (" the", "<b>"), ("\n",)))
+    html = _line(PrincipalComponent(1, 0.123, (" the", "<b>"), ("\n",)))
     assert "12% of the variance" in html
     assert "<q>␣the</q> <q>&lt;b&gt;</q>" in html and "<q>\\n</q>" in html
 
