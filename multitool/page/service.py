@@ -161,7 +161,7 @@ class Service:
         yield (yield from self._run(vector.sae, check_job(self.library, document)))
 
     def activity(self, recipe: VectorRecipe, text: str) -> Iterator[str | Activity]:
-        """Where a feature fires in a text; before it, what it waits for. Raises UserError for an invalid text or feature."""
+        """Where a feature fires in a text; before it, what it waits for. Raises UserError if one of them is invalid."""
         if not text or len(text) > LONGEST_TEXT:
             raise UserError(f"The text has {len(text or ''):,} characters; it must have 1 to {LONGEST_TEXT:,}.")
         yield (yield from self._run(recipe.sae, text_job(self.library, recipe, text)))
