@@ -119,6 +119,18 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
         yield ScanVocabulary(task)
 
 
+def resolve_scanned(library: Library, recipe: VectorRecipe, model: str | None = None) -> Job[Resolved]:
+    """Resolve a recipe of one feature, and do the vocabulary scan that tells what fires it.
+
+    Raises:
+        UserError: as ``resolve`` and ``scans``; or the recipe is of several features.
+    """
+    recipe.single_feature()
+    target = yield Prepare(partial(resolve, library, recipe, model))
+    yield from scans(target, always=True)
+    return target
+
+
 def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX_BYTES) -> ScanTask | None:
     """The first of the vocabulary scans that ``scans`` has to do, if any: features of several layers need several.
 

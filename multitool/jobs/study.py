@@ -7,7 +7,7 @@ from functools import partial
 
 from multitool.evidence.statistics import mean_with_interval
 from multitool.jobs.candidates import PUBLISHED, Candidate, candidate_columns, candidates_for
-from multitool.jobs.features import Resolved, resolve, scans
+from multitool.jobs.features import Resolved, resolve_scanned
 from multitool.jobs.steps import Job, Prepare, ask_ghosts
 from multitool.jobs.trials import (
     Judge,
@@ -51,9 +51,7 @@ def prepare_study(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    vector_recipe.single_feature()
-    target = yield Prepare(partial(resolve, library, vector_recipe, model))
-    yield from scans(target, always=True)
+    target = yield from resolve_scanned(library, vector_recipe, model)
     if candidates is None:
         candidates = candidates_for(target.sae.entry, target.subject)
     controls, task = yield Prepare(partial(control_task, target, tree_recipe))

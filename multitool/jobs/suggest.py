@@ -6,7 +6,7 @@ from functools import partial
 
 from multitool.errors import UserError
 from multitool.jobs.candidates import INJECTION, PUBLISHED, Candidate, candidate_columns, candidates_for
-from multitool.jobs.features import Resolved, resolve, scans
+from multitool.jobs.features import Resolved, resolve_scanned
 from multitool.jobs.steps import Job, Prepare, ask_ghosts
 from multitool.jobs.trials import (
     Judge,
@@ -35,9 +35,7 @@ def suggest_job(
     Raises:
         UserError: the recipe cannot be followed.
     """
-    vector_recipe.single_feature()
-    target = yield Prepare(partial(resolve, library, vector_recipe, model))
-    yield from scans(target, always=True)
+    target = yield from resolve_scanned(library, vector_recipe, model)
     if candidates is None:
         candidates = candidates_for(target.sae.entry, target.subject)
     tried = yield Prepare(partial(with_candidates, target, [target.index], candidates))
