@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -117,4 +118,4 @@ def save(content: bytes | str, settings: dict, ending: str) -> str:
 
 def file_data(path: str, mime_type: str) -> dict:
     """A file as the API returns it: clients fetch it by its URL."""
-    return gr.FileData(path=path, orig_name=path.rpartition("/")[2], mime_type=mime_type).model_dump()
+    return gr.FileData(path=path, orig_name=Path(path).name, mime_type=mime_type).model_dump()

@@ -2,16 +2,57 @@
 
 import json
 import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multitool.errors import UserError
 from multitool.store.entries import SaeEntry, hub_id, parse_hook
 from multitool.store.problems import READING_CFG, said
 
+_UNFINISHED = "unfinished-"
+# Whoever makes something writes to it time and again; after so many seconds without, its process has ended.
+_ABANDONED_AFTER = 3600
+
 
 def cache_folder() -> Path:
-    """The folder for what is fetched or computed once: ``$SAE_MULTITOOL_CACHE`` or ``~/.cache/sae-multitool``."""
-    return Path(os.environ.get("SAE_MULTITOOL_CACHE") or Path.home() / ".cache" / "sae-multitool")
+    """The folder for what is fetched or computed once: ``$SAE_MULTITOOL_CACHE`` or ``~/.cache/sae-multitool``.
+
+    Raises:
+        UserError: the variable is not set, and this user has no home.
+    """
+    if named := os.environ.get("SAE_MULTITOOL_CACHE"):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "sae-multitool"
+    except RuntimeError as error:
+        raise UserError(
+            "This user has no home folder for what is fetched or computed once. Name a folder in SAE_MULTITOOL_CACHE."
+        ) from error
+
+
+@contextmanager
+def unfinished(parent: Path) -> Iterator[Path]:
+    """A new folder in ``parent`` for something in the making, gone afterwards with what is left in it.
+
+    So are those of processes that were ended in the middle of it, once nothing was written there for an hour.
+    """
+    for folder in parent.glob(_UNFINISHED + "*"):
+        if time.time() - _last_written(folder) > _ABANDONED_AFTER:
+            shutil.rmtree(folder, ignore_errors=True)
+    # Windows deletes no file that is still mapped: what stays then, a later start clears.
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _last_written(folder: Path) -> float:
+    """When a folder or anything in it was written last; now, if it goes meanwhile."""
+    with suppress(OSError):
+        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    return time.time()
 
 
 def is_folder(name: str) -> bool:

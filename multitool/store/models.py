@@ -77,7 +77,8 @@ def embedding_matrix(folder: Path, config) -> Tensor:
     name = next(name for name, parameter in model.named_parameters() if parameter is wanted)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        files = {key: folder / file for key, file in json.loads(index.read_text())["weight_map"].items()}
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {key: folder / file for key, file in listed.items()}
     else:
         with safe_open(folder / "model.safetensors", framework="pt") as weights:
             files = dict.fromkeys(weights.keys(), folder / "model.safetensors")

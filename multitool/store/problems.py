@@ -91,6 +91,23 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
 
 
+# Disks
+
+
+def full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or its cause, says that a disk is full: by its number, or as libraries say it in words."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return error is not None and (says_full(str(error)) or full_disk(error.__cause__))
+
+
+def says_full(text: str) -> bool:
+    """Whether a text has the words of Unix or Windows for a full disk, or their numbers."""
+    words = r"no space left|not enough space on the disk|disk quota exceeded"
+    numbers = r"errno 28\b|os error (28|112)\b|winerror 112\b"
+    return re.search(f"{words}|{numbers}", text, re.IGNORECASE) is not None
+
+
 # A running model at a task.
 WORKING: Cases = ((out_of_memory,
     "Out of memory while {model} worked ({device}). Ask for fewer nodes (max_nodes), a larger cutoff, or a smaller "
@@ -109,9 +126,15 @@ READING_WEIGHTS: Cases = (
     ((OSError, SafetensorError),
      "{file} cannot be read ({error}). It is missing, cut short or damaged; copy or write it again."),
 )
-STORING_DEMO_MODEL: Cases = (((OSError, SafetensorError),
-    "The demo model cannot be stored in {folder}: {reason}. Make room or permissions there (about 0.8 GB), or name "
-    "another folder in SAE_MULTITOOL_CACHE."),)
+# Whatever writes it: the tokenizer's library raises plain exceptions.
+STORING_DEMO_MODEL: Cases = (
+    (full_disk,
+     "The disk is full: the demo model cannot be stored in {folder}. Make room there (about 0.8 GB), or name another "
+     "folder in SAE_MULTITOOL_CACHE. [{words}]"),
+    ((OSError, SafetensorError),
+     "The demo model cannot be stored in {folder}: {reason}. It takes a folder that you may write to; name another "
+     "one in SAE_MULTITOOL_CACHE."),
+)
 STORING_SCAN: Cases = ((OSError,
     "The scan of {model}'s vocabulary cannot be stored in {folder}: {reason}. Make room or permissions there (about "
     "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)
@@ -230,7 +253,7 @@ def _hub() -> Cases:
          "again."),
         (_also(errors.EntryNotFoundError, lambda error: not isinstance(error, errors.LocalEntryNotFoundError)),
          "{asked} of {name} is not in its repository on the hub. Use another one, or tell its owner."),
-        (_also(OSError, lambda error: error.errno in (errno.ENOSPC, errno.EDQUOT)),
+        (full_disk,
          "The disk is full: {name} could not be stored. Make room, or name a folder on a larger disk in HF_HOME."),
         # Ours: the network's errors name no file.
         (_also(OSError, lambda error: error.filename is not None),

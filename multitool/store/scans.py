@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -24,7 +23,7 @@ from multitool.errors import UserError, size_shown
 from multitool.model.kv_cache import cache_bytes, repeated
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Task
-from multitool.store.folders import cache_folder
+from multitool.store.folders import cache_folder, unfinished
 from multitool.store.problems import STORING_SCAN, said
 
 MAX_BYTES = 10 * 10**9  # of all scans together
@@ -160,8 +159,8 @@ def _make_place(task: ScanTask, max_bytes: float) -> None:
     if _is_place(task):
         (task.path / _TASK).touch()
         return
-    with tempfile.TemporaryDirectory(dir=scans, prefix="unfinished-") as work:
-        fresh = Path(work) / "scan"
+    with unfinished(scans) as work:
+        fresh = work / "scan"
         fresh.mkdir()
         with (fresh / _ROWS).open("wb") as file:
             file.truncate(task.n_tokens * task.d_model * 2)
