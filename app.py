@@ -9,9 +9,16 @@ gc.disable()
 os.environ.setdefault("ZEROGPU_MMAP_AUTOPRUNE_PATTERN", "nothing")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked for ZeroGPU
 
+from multitool.errors import UserError
+from multitool.page.proxies import spare_localhost
+
+try:
+    spare_localhost()  # before Gradio is imported, which reads what proxies are set
+except UserError as error:
+    raise SystemExit(f"multitool: {error}") from None
+
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
-from multitool.errors import UserError
 from multitool.page.build import CSS, THEME, build
 from multitool.page.opening import choose_opening
 from multitool.page.settings import read_settings
