@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.request import getproxies
 
 from safetensors import SafetensorError
 
@@ -218,9 +219,23 @@ def asking_hub(repo_id: str, purpose: str = "") -> Iterator[None]:
 
 def _names_of_repository(repo_id: str, purpose: str = "") -> dict[str, str]:
     from huggingface_hub import is_offline_mode
+    from huggingface_hub.constants import ENDPOINT
 
     offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
-    return {"name": shown(repo_id) + purpose, "page": f"{HUB}/{repo_id}", "offline": offline}
+    proxied = any(getproxies().get(kind) for kind in ("http", "https", "all"))
+    mirror = ENDPOINT != HUB
+    return {
+        "name": shown(repo_id) + purpose, "page": f"{HUB}/{repo_id}", "offline": offline,
+        # Who was asked, and what to look at where the answer is no good.
+        "hub": f"the hub's mirror {_without_user(ENDPOINT)} (HF_ENDPOINT)" if mirror else "the hub",
+        "state": f"unset HF_ENDPOINT to ask {HUB} itself" if mirror else f"see {HUB}/status",
+        "network": "the network and the proxy that is set (HTTPS_PROXY, ALL_PROXY)" if proxied else "the network",
+    }
+
+
+def _without_user(url: str) -> str:
+    """An address without the name and password that may stand in it."""
+    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def _also(kind: type[Exception], test: Callable[[Any], bool]) -> _When:
@@ -252,15 +267,18 @@ def _hub() -> Cases:
          "Only a part of {name} was fetched before, and the hub cannot be reached now. Check the network and try "
          "again."),
         (_also(errors.EntryNotFoundError, lambda error: not isinstance(error, errors.LocalEntryNotFoundError)),
-         "{asked} of {name} is not in its repository on the hub. Use another one, or tell its owner."),
+         "{asked} of {name} is not in its repository on {hub}. Use another one, or tell its owner."),
         (full_disk,
          "The disk is full: {name} could not be stored. Make room, or name a folder on a larger disk in HF_HOME."),
         # Ours: the network's errors name no file.
         (_also(OSError, lambda error: error.filename is not None),
          "{name} could not be stored: {reason}: {path}. Name a folder that you may write to in HF_HOME."),
         (_also(errors.HfHubHTTPError, lambda error: _status(error) is not None),
-         f"The hub answered {{status}} for {{name}}. Try again in a while; if it stays, see {HUB}/status."),
+         "{name} could not be fetched: {hub} answered {status}. Try again in a while; if it stays, {state}."),
+        (lambda error: isinstance(error.__cause__ or error, errors.FileMetadataError) or "redirects" in str(error),
+         "{name} could not be fetched: {hub} answers without what tells the files' revision, or sends from one address "
+         "to the next. If it stays, {state}. [{words}]"),
         (Exception,
-         "{name} could not be fetched: the hub cannot be reached, or the connection broke off{offline}. Check the "
-         "network and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. [{words}]"),
+         "{name} could not be fetched: {hub} cannot be reached, or the connection broke off{offline}. Check {network} "
+         "and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. [{words}]"),
     )

@@ -20,6 +20,7 @@ from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.folders import folder_sae
 from multitool.store.library import Library, _MadeOnce
 from multitool.store.models import load_model, load_subject
+from multitool.store.problems import asking_hub
 from multitool.store.registry import demo_saes, find_sae
 from multitool.store.saes import load_sae, strongest_contexts
 
@@ -385,6 +386,14 @@ def test_a_model_of_the_hub_needs_a_network_the_first_time(name):
     assert name in message
     assert "hub cannot be reached" in message
     assert "HF_HUB_OFFLINE is set" in message
+
+
+def test_behind_a_proxy_it_is_named_among_what_to_check_without_its_password(monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy:3128")
+    with pytest.raises(UserError) as caught, asking_hub("owner/model"):
+        raise ConnectionError("refused")
+    assert "Check the network and the proxy that is set (HTTPS_PROXY, ALL_PROXY)" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 # The library
