@@ -71,8 +71,8 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
             "a <em>ghost token</em>, a word that does not exist, and the model is asked to define it.</p>",
             elem_id="head", apply_default_css=False,
         )
-        if opening.notice:
-            gr.Markdown(opening.notice, elem_id="notice")
+        if notices := [opening.notice] * bool(opening.notice) + list(library.notes):
+            gr.Markdown("\n\n".join(notices), elem_id="notice")
         with gr.Row():
             with gr.Column(scale=1, min_width=320, elem_id="controls"):
                 controls = vector_controls(service, opening)

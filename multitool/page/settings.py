@@ -9,7 +9,7 @@ from pydantic import Field
 
 from multitool.recipes.fields import Declared, ListAsTuple, Valid, Whole, check, recipe_fields
 from multitool.recipes.recipe import MAX_NODES_LIMIT, Device, Dtype
-from multitool.store.hub import on_a_space
+from multitool.store.hub import on_a_space, on_zero_gpu
 
 PREFIX = "SAE_MULTITOOL_"
 
@@ -61,8 +61,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> ServerSettings
         UserError: a variable's value cannot be.
     """
     on_space = on_a_space(environment)
-    # As spaces and Gradio read it.
-    zero_gpu = environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+    zero_gpu = on_zero_gpu(environment)
     values: dict = {"on_space": on_space, "zero_gpu": zero_gpu}
     if on_space:  # others share it, and its disk holds 50 GB
         values |= {"max_nodes": 5000, "max_prompt": 1000, "max_model_gb": 12.0}

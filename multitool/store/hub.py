@@ -118,6 +118,11 @@ def on_a_space(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(environment.get("SPACE_ID"))
 
 
+def on_zero_gpu(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether its hardware is ZeroGPU, as ZeroGPU's own package and Gradio read it."""
+    return environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 def _make_room(n_bytes: int, keep: frozenset[str]) -> None:
     """Delete from the cache what was used longest ago, until ``n_bytes`` fit."""
     from huggingface_hub import scan_cache_dir

@@ -1,6 +1,7 @@
 """Models and SAEs by name, the most recently used ones kept in memory."""
 
 import gc
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from multitool.model.subject import Subject
 from multitool.model.tasks import Task
 from multitool.recipes.fields import check
 from multitool.recipes.recipe import Device, Dtype
+from multitool.store.devices import Gpu, gpu_here, placement
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry
 from multitool.store.hub import DownloadOptions
@@ -31,6 +33,9 @@ from multitool.vectors.scan_directions import embedding_map
 
 _ROWS_AT_ONCE = 8192  # of a scan in memory
 
+_LOG = logging.getLogger(__name__)
+
+
 class Library:
     """Models and SAEs by name, the most recently used ones kept in memory. Safe to share between threads.
 
@@ -42,7 +47,7 @@ class Library:
     'demo/SmolLM2-135M-Instruct-Q4_1'
 
     Args:
-        dtype: of the running model, one of ``Dtype``; None for float32 on a CPU and bfloat16 on a GPU.
+        dtype: of the running model, one of ``Dtype``; None for float32 on a CPU and bfloat16 on a GPU that has it.
         device: of the running model, one of ``Device``.
         allow_folder: whether an SAE may be named by a folder of this machine (never for what comes from a web page).
         patterns: which SAEs of the registry are to be had, as in ``registry.allowed``; none: all.
@@ -50,6 +55,9 @@ class Library:
         max_saes: how many SAEs to keep.
         max_model_bytes: refuse to fetch larger models.
         bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
+        gpu: tells the GPU that there is.
+
+    What a user may not expect of device and precision stands in ``notes``, and in the log.
 
     Raises:
         UserError: the dtype or device does not exist here.
@@ -66,13 +74,14 @@ class Library:
         max_saes: int = 8,
         max_model_bytes: int | None = None,
         bars: bool = True,
+        gpu: Callable[[], Gpu | None] = gpu_here,
     ):
         check(device, "device", Device)
         check(dtype, "dtype", Dtype | None)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device is 'cuda', but PyTorch finds no CUDA GPU here. Use cpu or auto.")
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.dtype = dtype or ("bfloat16" if self.device == "cuda" else "float32")
+        found = placement(device, dtype, None if device == "cpu" else gpu(), torch.backends.mps.is_available())
+        self.device, self.dtype, self.notes = found.device, found.dtype, found.notes
+        for note in self.notes:
+            _LOG.warning("note: %s", note)
         self.patterns = patterns
         self._allow_folder = allow_folder
         self._download = DownloadOptions(max_bytes=max_model_bytes)

@@ -17,6 +17,7 @@ from multitool.errors import UserError
 from multitool.jobs.local import definition_tree, token_table
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.devices import Gpu
 from multitool.store.folders import folder_sae
 from multitool.store.library import Library, _MadeOnce
 from multitool.store.models import load_model, load_subject
@@ -420,12 +421,14 @@ def test_a_gpu_where_there_is_none_is_refused(monkeypatch):
     assert "cpu or auto" in message
 
 
-@pytest.mark.parametrize(("gpu", "device", "dtype"), [(False, "cpu", "float32"), (True, "cuda", "bfloat16")])
-def test_by_default_the_device_is_what_there_is_and_the_precision_what_suits_it(gpu, device, dtype, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert (Library().device, Library().dtype) == (device, dtype)
-    assert Library(device="cpu").dtype == "float32"
-    assert Library(dtype="float16").dtype == "float16"
+@pytest.mark.parametrize(
+    ("gpu", "device", "dtype"), [(None, "cpu", "float32"), (Gpu("H100", (9, 0)), "cuda", "bfloat16")]
+)
+def test_by_default_the_device_is_what_there_is_and_the_precision_what_suits_it(gpu, device, dtype):
+    library = Library(gpu=lambda: gpu)
+    assert (library.device, library.dtype) == (device, dtype)
+    assert Library(device="cpu", gpu=lambda: gpu).dtype == "float32"
+    assert Library(dtype="float16", gpu=lambda: gpu).dtype == "float16"
 
 
 @pytest.fixture
