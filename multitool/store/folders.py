@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from multitool.errors import UserError
 from multitool.store.entries import SaeEntry, hub_id, parse_hook
@@ -61,6 +61,11 @@ def is_folder(name: str) -> bool:
         return Path(name).is_dir()
     except (OSError, ValueError):
         return False
+
+
+def is_path(name: str) -> bool:
+    r"""Whether a name can only be meant as a place on a machine: ``/saes/x``, ``C:\saes\x``, ``\\server\saes``."""
+    return "\\" in name or bool(PureWindowsPath(name).anchor) or bool(PureWindowsPath(name).drive)
 
 
 def folder_sae(folder: Path, *, release: str = "local", model: str | None = None) -> SaeEntry:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,8 +141,9 @@ def _make_room(n_bytes: int, keep: frozenset[str]) -> None:
 
 def _free(folder: str) -> int:
     """Bytes left on the disk of a folder that may not exist yet."""
-    existing = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    existing = next((path for path in (Path(folder), *Path(folder).parents) if path.exists()), None)
+    # On a drive that Windows does not have, it is the writing that fails, and says so.
+    return shutil.disk_usage(existing).free if existing else sys.maxsize
 
 
 def _silent() -> type:

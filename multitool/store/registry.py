@@ -14,7 +14,7 @@ from pathlib import Path
 from multitool.errors import UserError, shown
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
-from multitool.store.folders import folder_sae, is_folder
+from multitool.store.folders import folder_sae, is_folder, is_path
 from multitool.store.registry_file import registry_saes
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
@@ -95,6 +95,9 @@ def find_sae(name: str, *, allow_folder: bool = False, patterns: tuple[str, ...]
     entry = near_by.get(name)
     if entry is None and allow_folder and is_folder(name):
         entry = folder_sae(Path(name))
+    if entry is None and allow_folder and is_path(name):
+        place = shown(name).replace("\\\\", "\\")  # backslashes as they were written
+        raise UserError(f"There is no folder {place}. Name one that holds an SAE, or an SAE as RELEASE/SAE_ID.")
     if entry is None:
         entry = registry_saes().get(name)
     if entry is None:
