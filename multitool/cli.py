@@ -18,7 +18,7 @@ from multitool.recipes.captions import distance_told, fires_told, interventions_
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import RecipeField, recipe_fields, whole
 from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
-from multitool.store.entries import SaeEntry
+from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.registry import saes
 from multitool.text import percent, visible
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
@@ -431,7 +431,7 @@ def _done(job: "Job[Result]", library: "Library") -> "Result":
 
 def _note_other_model(model: str | None, entry: SaeEntry) -> None:
     """An SAE may be read on another model of the same width; whoever does so should know it."""
-    if model and entry.model and Path(model).name.lower() != Path(entry.model).name.lower():
+    if model and entry.model and Path(hub_id(model)).name.lower() != Path(entry.model).name.lower():
         _say(f"note: {entry.name} was trained on {entry.model}, not on {model}.\n")
 
 

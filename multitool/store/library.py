@@ -19,7 +19,8 @@ from multitool.model.tasks import Task
 from multitool.recipes.fields import check
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.encoder import Encoder, load_encoder
-from multitool.store.entries import SaeEntry
+from multitool.store.entries import SaeEntry, hub_id
+from multitool.store.folders import is_folder
 from multitool.store.hub import DownloadOptions
 from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
@@ -149,7 +150,12 @@ class Library:
         self._download = replace(self._download, keep=frozenset({entry.model, entry.repo_id} - {""}))
 
     def subject(self, name: str) -> Subject:
-        """A model's embeddings and tokens. Raises UserError if they cannot be had."""
+        """A model's embeddings and tokens, by a name as ``load_subject`` takes it or as TransformerLens has it.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        name = name if is_folder(name) else hub_id(name)
         make = partial(self._reported, name, partial(load_subject, name))
         subject = self._subjects.get(name, make)
         if subject.folder.is_dir():

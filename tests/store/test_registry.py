@@ -21,8 +21,10 @@ from tiny import random_sae, write_sae
 
 from multitool.errors import UserError
 from multitool.store.demo_model import DEMO_MODEL
-from multitool.store.entries import SERVED_KINDS, SaeEntry, registry_facts
+from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, registry_facts
 from multitool.store.folders import folder_sae, read_cfg
+from multitool.store.library import Library
+from multitool.store.models import load_subject
 from multitool.store.registry import (
     LOCAL_SAES_VARIABLE,
     allowed,
@@ -716,3 +718,52 @@ def test_the_registry_agrees_with_what_sae_lens_itself_says():
         for sae_id in release.saes_map:
             entry = entries[f"{name}/{sae_id}"]
             assert entry.neuronpedia_id == (release.neuronpedia_id or {}).get(sae_id), entry.name
+
+
+# Models by TransformerLens' names
+
+
+def test_every_short_name_of_transformer_lens_leads_to_the_model_that_it_names():
+    # The file is TransformerLens' table as it was; read as a file, because importing it takes seconds.
+    source = Path(find_spec("transformer_lens").origin).with_name("supported_models.py").read_text(encoding="utf-8")
+    tables = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
+    theirs = next(ast.literal_eval(node.value) for node in tables if node.target.id == "MODEL_ALIASES")
+    kept = Path(find_spec("multitool.store").origin).with_name("transformer_lens_models.json")
+    assert json.loads(kept.read_text(encoding="utf-8")) == theirs
+
+
+@pytest.mark.parametrize(
+    ("short", "model"),
+    [
+        ("pythia-160m-deduped", "EleutherAI/pythia-160m-deduped"),
+        ("tiny-stories-1L-21M", "roneneldan/TinyStories-1Layer-21M"),
+        ("gpt2-small", "openai-community/gpt2"),
+        ("gpt2-xs", "distilbert/distilgpt2"),  # by way of an id that the hub has moved
+        ("EleutherAI/pythia-1.3b", "EleutherAI/pythia-1.4b"),
+        ("google/gemma-2b", "google/gemma-2b"),
+        ("somebody/else", "somebody/else"),
+    ],
+)
+def test_a_model_is_known_by_its_short_name(tmp_path, short, model):
+    assert folder_sae(random_sae(tmp_path / "sae", d_model=4, model=short)).model == model
+
+
+@pytest.mark.parametrize(("short", "said"), [("attn-only-2l", "TransformerLens' own"), ("llama-7b", "not on the hub")])
+def test_a_name_of_transformer_lens_that_transformers_has_no_model_for_is_told_as_such(short, said):
+    with pytest.raises(UserError, match=said):
+        load_subject(hub_id(short))
+
+
+def test_a_model_that_the_user_names_may_have_a_short_name_too(monkeypatch):
+    asked = []
+    monkeypatch.setattr("multitool.store.library.load_subject", lambda name, download: asked.append(name) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Library(device="cpu").subject("pythia-160m-deduped")
+    assert asked == ["EleutherAI/pythia-160m-deduped"]
+
+
+def test_of_a_name_that_the_hub_was_never_asked_for_nothing_is_said_about_the_hub():
+    with pytest.raises(UserError) as caught:
+        load_subject("a--b/c")
+    assert "cannot be a repository" in str(caught.value)
+    assert "has no" not in str(caught.value)
