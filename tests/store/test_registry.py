@@ -767,3 +767,36 @@ def test_of_a_name_that_the_hub_was_never_asked_for_nothing_is_said_about_the_hu
         load_subject("a--b/c")
     assert "cannot be a repository" in str(caught.value)
     assert "has no" not in str(caught.value)
+
+
+# Repositories on the hub that are no release
+
+
+def test_a_repository_that_is_no_release_is_answered_with_how_to_name_it_and_no_release_that_is_not_near():
+    name = "chanind/sae-llama-3.2-1b-res/blocks.2.hook_resid_post"
+    message = refusal(name, allow_folder=True)
+    assert f"hf://{name}" in message
+    assert "download it" in message
+    for said in (message, refusal(name)):
+        assert "Near" not in said
+        assert "gemma" not in said
+
+
+def test_the_repository_of_a_release_is_answered_with_the_saes_name():
+    entry = registry_saes()["gemma-2b-res-jb/blocks.6.hook_resid_post"]
+    assert f"is {entry.name}" in refusal(f"{entry.repo_id}/{entry.path}", allow_folder=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hf://", "hf://owner", "hf:///etc/passwd", "hf://owner/", "hf://owner/repo/..", "hf://owner/repo/a/../../b",
+        "hf://owner/repo//etc", "hf://owner/repo/a//b", "hf://owner/repo/*", "hf://owner/repo/a[b]", "hf://../../a",
+        "hf://owner/repo/a\\b", "hf://owner/repo/a\0b", "hf://owner/repo/a\nb", "hf://owner/repo@../b",
+        "hf://datasets/owner/repo", "hf://-owner/repo/a", "hf://owner/repo/" + "a/" * 600,
+    ],
+    ids=lambda name: repr(name)[:30],
+)  # fmt: skip
+def test_a_name_that_leads_out_of_a_repository_is_refused_before_the_hub_is_asked(name, monkeypatch):
+    monkeypatch.setattr("multitool.store.hub_saes.fetch_folder", None)
+    assert "hf://" in refusal(name, allow_folder=True)
