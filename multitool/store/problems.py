@@ -225,7 +225,7 @@ def _hub() -> Cases:
         (UnicodeEncodeError, refused),  # tokens go into a header, which holds ASCII only
         (errors.HFValidationError, "{name} cannot be a repository of the hub: {text} Correct the name."),
         (errors.RevisionNotFoundError,
-         "The hub's repository {name} has no such revision. Correct what stands behind the @: a branch, tag or commit."),
+         "The hub's repository {name} has no such revision. Behind the @ stands a branch, a tag or a commit."),
         (errors.RepositoryNotFoundError,
          "The hub has no {name} that is public. Correct the name, or set a token that may read it."),
         (errors.IncompleteSnapshotError,
