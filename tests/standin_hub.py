@@ -91,6 +91,7 @@ class StandInHub:
         answers = {
             "/api/models/{repo:path}/auth-check": self._admit,
             "/api/models/{repo:path}/tree/{at}": self._tree,
+            "/api/models/{repo:path}/revision/{at}": self._revision,
             "/api/models/{repo:path}": self._about,
             "/{repo:path}/resolve/{at}/{path:path}": self._file,
         }
@@ -159,6 +160,11 @@ class StandInHub:
 
     def _about(self, asked: Asked, token: str | None, repo: str) -> Response:
         return JSONResponse({"id": repo, "sha": self.commit(repo), "siblings": []})
+
+    def _revision(self, asked: Asked, token: str | None, repo: str, at: str) -> Response:
+        if at not in ("main", self.commit(repo)):
+            raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {at}")
+        return self._about(asked, token, repo)
 
     def _tree(self, asked: Asked, token: str | None, repo: str, at: str) -> Response:
         files = sorted(self.repos[repo].items())

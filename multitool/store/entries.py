@@ -1,6 +1,7 @@
 """What is known of an SAE before it is loaded."""
 
 import glob
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +21,37 @@ def registry_facts() -> dict:
 
 
 def hub_id(model: str) -> str:
-    """The id on the hub of a model as SAEs name it."""
-    return registry_facts()["hub_ids"].get(model, model)
+    """The id on the hub of a model as SAEs name it: by an id, or by one of TransformerLens' short names."""
+    known = registry_facts()["hub_ids"]
+    name = known.get(model) or _transformer_lens_names().get(model, model)
+    return known.get(name, name)
+
+
+@cache
+def _transformer_lens_names() -> dict[str, str]:
+    """Each of TransformerLens' short names, and the official one; as TransformerLens 3.9 has them.
+
+    Kept as a file: importing TransformerLens takes seconds.
+    """
+    path = Path(__file__).with_name("transformer_lens_models.json")
+    return {short: name for name, others in json.loads(path.read_text("utf-8")).items() for short in others}
+
+
+def unreadable_model(model: str) -> str | None:
+    """Why no transformers model goes by this hub id, where it is a name of TransformerLens' table that has none."""
+    if model not in _transformer_lens_names().values():
+        return None
+    if model.startswith(("NeelNanda/", "ArthurConmy/", "Baidicoot/")):
+        return (
+            f"The model {model} is TransformerLens' own: its weights are kept in TransformerLens' format, and "
+            "transformers, which runs the models here, has no such model. Its SAEs cannot be read with it."
+        )
+    if "/" not in model:
+        return (
+            f"{model} is TransformerLens' name for weights that are not on the hub. Name a folder that holds them in "
+            "Hugging Face format with --model."
+        )
+    return None
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,10 @@ from multitool.recipes.fields import check
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.devices import Gpu, gpu_here, placement
 from multitool.store.encoder import Encoder, load_encoder
-from multitool.store.entries import SaeEntry
+from multitool.store.entries import SaeEntry, hub_id
+from multitool.store.folders import is_folder
 from multitool.store.hub import DownloadOptions
+from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.registry import find_sae
@@ -49,7 +51,8 @@ class Library:
     Args:
         dtype: of the running model, one of ``Dtype``; None for float32 on a CPU and bfloat16 on a GPU that has it.
         device: of the running model, one of ``Device``.
-        allow_folder: whether an SAE may be named by a folder of this machine (never for what comes from a web page).
+        allow_folder: whether an SAE may be named by a folder of this machine, or of any repository on the hub as
+            hf://OWNER/REPO/PATH (never for what comes from a web page).
         patterns: which SAEs of the registry are to be had, as in ``registry.allowed``; none: all.
         max_models: how many running models to keep.
         max_saes: how many SAEs to keep.
@@ -86,6 +89,7 @@ class Library:
         self._allow_folder = allow_folder
         self._download = DownloadOptions(max_bytes=max_model_bytes)
         self._bars = bars
+        self._found = _MadeOnce(256)  # SAEs of any repository on the hub, by name
         self._models = _MadeOnce(max_models)
         self._subjects = _MadeOnce(max_models + 2)
         self._saes = _MadeOnce(max_saes)
@@ -95,7 +99,10 @@ class Library:
 
     def find(self, name: str) -> SaeEntry:
         """The SAE of that name among those to be had here. Raises UserError if there is none."""
-        return find_sae(name, allow_folder=self._allow_folder, patterns=self.patterns)
+        find = partial(find_sae, name, allow_folder=self._allow_folder, patterns=self.patterns)
+        if not name.startswith(HUB_PREFIX):
+            return find()
+        return self._found.get(name, partial(self._reported, name, lambda download: find(download=download)))
 
     def offers(self, name: str) -> bool:
         """Whether ``find`` would find it."""
@@ -158,7 +165,12 @@ class Library:
         self._download = replace(self._download, keep=frozenset({entry.model, entry.repo_id} - {""}))
 
     def subject(self, name: str) -> Subject:
-        """A model's embeddings and tokens. Raises UserError if they cannot be had."""
+        """A model's embeddings and tokens, by a name as ``load_subject`` takes it or as TransformerLens has it.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        name = name if is_folder(name) else hub_id(name)
         make = partial(self._reported, name, partial(load_subject, name))
         subject = self._subjects.get(name, make)
         if subject.folder.is_dir():

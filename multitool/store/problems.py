@@ -261,7 +261,10 @@ def _hub() -> Cases:
          "account; a fine-grained token also needs the right to read gated repositories." + token),
         (_also(Exception, lambda error: _status(error) == 401 and get_token() is not None), refused),
         (UnicodeEncodeError, refused),  # tokens go into a header, which holds ASCII only
-        ((errors.RepositoryNotFoundError, errors.HFValidationError),
+        (errors.HFValidationError, "{name} cannot be a repository of the hub: {text} Correct the name."),
+        (errors.RevisionNotFoundError,
+         "The hub's repository {name} has no such revision. Behind the @ stands a branch, a tag or a commit."),
+        (errors.RepositoryNotFoundError,
          "The hub has no {name} that is public. Correct the name, or set a token that may read it."),
         (errors.IncompleteSnapshotError,
          "Only a part of {name} was fetched before, and the hub cannot be reached now. Check the network and try "

@@ -1,7 +1,7 @@
 """Which SAEs there are and which of them the tool can serve: by name, by search, by an operator's limit.
 
 Three sources: the demo's SAEs in this package, folders that the operator names, and the registry that sae-lens ships.
-Nothing is downloaded here.
+Nothing of these is downloaded here. Where folders may be named, so may any repository on the hub (``hub_saes``).
 """
 
 import difflib
@@ -15,10 +15,18 @@ from multitool.errors import UserError, shown
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
 from multitool.store.folders import folder_sae, is_folder, is_path
+from multitool.store.hub import UNLIMITED, DownloadOptions
+from multitool.store.hub_saes import HUB_PREFIX, hub_sae, is_hub_place
 from multitool.store.registry_file import registry_saes
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 LOCAL_SAES_VARIABLE = "SAE_MULTITOOL_SAES"
+
+_NO_REPOSITORY = (
+    "{name} is not served here. SAEs of any repository on the hub are for the command line, and for Python with "
+    "allow_folder=True. Name one as RELEASE/SAE_ID; `saes` lists them all."
+)
+_NEAR = 0.75  # how alike two releases' names are, as difflib says, where one may be meant for the other
 
 _KIND_IN_WORDS = {
     "mlp_out": "the output of an MLP layer",
@@ -75,7 +83,9 @@ def _matches(entry: SaeEntry, pattern: str) -> bool:
     return pattern in (entry.release, entry.name) or fnmatchcase(entry.name, pattern)
 
 
-def find_sae(name: str, *, allow_folder: bool = False, patterns: tuple[str, ...] = ()) -> SaeEntry:
+def find_sae(
+    name: str, *, allow_folder: bool = False, patterns: tuple[str, ...] = (), download: DownloadOptions = UNLIMITED
+) -> SaeEntry:
     """The SAE of that name.
 
     >>> sae = mt.find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post")
@@ -84,13 +94,22 @@ def find_sae(name: str, *, allow_folder: bool = False, patterns: tuple[str, ...]
 
     Args:
         name: ``RELEASE/SAE_ID``.
-        allow_folder: whether ``name`` may be a folder on this machine (never for what comes from a web page).
+        allow_folder: whether ``name`` may be a folder on this machine, or one of any repository on the hub as
+            ``hf://OWNER/REPO/PATH``, which is fetched (never for what comes from a web page).
         patterns: the operator's limit, see ``allowed``.
+        download: how it is fetched, where that is needed to know what it is.
 
     Raises:
-        UserError: there is none of that name (near matches are listed), it is not on the residual stream, or it is
-            not among what the operator serves.
+        UserError: there is none of that name (near matches are listed), it is not on the residual stream, it is not
+            among what the operator serves, or it cannot be fetched.
     """
+    if name.startswith(HUB_PREFIX):
+        if not allow_folder:
+            raise UserError(_NO_REPOSITORY.format(name=shown(name)))
+        entry = hub_sae(name, download)
+        if not entry.served:
+            raise UserError(_not_served(entry, patterns))
+        return entry
     near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
     entry = near_by.get(name)
     if entry is None and allow_folder and is_folder(name):
@@ -156,13 +175,17 @@ def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
         ids = {other: other.partition("/")[2] for other in same_release}
         near = difflib.get_close_matches(sae_id, ids.values(), n=5, cutoff=0) or list(ids.values())[:5]
         hint = f"Release {release} has {', '.join(near)}" + (" and others" if len(ids) > len(near) else "")
+    elif in_registry := [entry.name for entry in registry_saes().values() if f"{entry.repo_id}/{entry.path}" == name]:
+        hint = f"The SAE in that repository is {in_registry[0]}"
     else:
         releases = sorted({other.partition("/")[0] for other in everything})
-        near = difflib.get_close_matches(release, releases, n=5, cutoff=0.5)
-        near = near or [some for some in ("demo", "gemma-2b-res-jb") if some in releases]
-        hint = f"Near releases: {', '.join(near)}"
-    folder = ", or a folder in sae-lens format" if allow_folder else ""
-    return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}; `saes` lists them all."
+        near = difflib.get_close_matches(release, releases, n=5, cutoff=_NEAR)
+        hint = f"Near releases: {', '.join(near)}" if near else ""
+        if allow_folder and not near and is_hub_place(HUB_PREFIX + name):
+            hint = f"If it is in a repository on the hub: {HUB_PREFIX}{name}, or download it and name the folder"
+    folder = f", a folder in sae-lens format, or {HUB_PREFIX}OWNER/REPO/PATH" if allow_folder else ""
+    hint += "; " if hint else ""
+    return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}`saes` lists them all."
 
 
 def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
