@@ -19,6 +19,7 @@ from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import RecipeField, recipe_fields, whole
 from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.entries import SaeEntry, hub_id
+from multitool.store.folders import with_hook
 from multitool.store.registry import saes
 from multitool.text import percent, visible
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # what this terminal cannot show
     try:
         options = _parser().parse_args(arguments)
+        if getattr(options, "hook", None):
+            options.sae = with_hook(options.sae, options.hook)
         options.run(options)
     except UserError as error:
         _say(f"{visible(str(error))}\n")
@@ -127,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_feature_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--sae", required=True, metavar="NAME",
-        help="RELEASE/SAE_ID, demo/…, a folder in sae-lens format, or hf://OWNER/REPO/PATH")
+        help="RELEASE/SAE_ID, demo/…, an SAE's folder, or hf://OWNER/REPO/PATH")
+    add("--hook", metavar="NAME", help="where the SAE of a folder reads, if its files do not tell: "
+        "blocks.N.hook_resid_post, model.layers.N, hook_embed, …")
     add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
     add("--dtype", choices=get_args(Dtype),
         help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")

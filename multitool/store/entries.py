@@ -69,6 +69,8 @@ class SaeEntry:
     repo_id: str = ""  # of the hub's repository that holds it
     path: str = ""  # of its folder or file in that repository
     loader: str | None = None  # sae-lens' conversion_func; None: sae-lens' own format
+    hook_told: str = ""  # the hook as a folder's files name it, and
+    told_by: str = ""  # the field and the file that do; or, where none does, where it was looked for
 
     @property
     def name(self) -> str:
@@ -131,10 +133,45 @@ class SaeEntry:
 
 
 def parse_hook(hook: str) -> tuple[str, int | None]:
-    """(kind, layer) of a hook in TransformerLens' naming, wherever it stands in ``hook``."""
-    if re.search(r"(^|[./])hook_embed\b", hook):
+    """(kind, layer) of a place in a model, as TransformerLens or as transformers' modules name it.
+
+    A path of modules that ends at a layer is that layer's output. What is no such name is ``("unknown", None)``; a
+    place inside a layer has a kind that says so.
+
+    >>> parse_hook("blocks.3.hook_resid_pre"), parse_hook("model.layers.3"), parse_hook("transformer.h.3.mlp")
+    (('resid_pre', 3), ('resid_post', 3), ('mlp', 3))
+    """
+    if _EMBEDDING.fullmatch(hook):
         return "embed", None
-    match = re.search(r"blocks\.(\d+)\.(?:attn\.)?hook_(resid_pre|resid_mid|resid_post|mlp_out|attn_out|z)", hook)
-    if not match:
+    if match := _BLOCK.fullmatch(hook):
+        kind = _PLACES.get(match[2]) or _inside(match[2].removeprefix("hook_"))
+    elif match := _LAYER.fullmatch(hook):
+        kind = {None: "resid_post", "output": "resid_post", "input": "resid_pre"}.get(match[2]) or _inside(match[2])
+    else:
         return "unknown", None
-    return {"z": "attn_z"}.get(match[2], match[2]), int(match[1])
+    return kind, int(match[1])
+
+
+# Four digits are enough for any model, and a bound on what a file can make of it.
+_BLOCK = re.compile(r"blocks\.([0-9]{1,4})\.([A-Za-z_.0-9]{1,100})")
+_PLACES = {
+    "hook_resid_pre": "resid_pre",
+    "hook_in": "resid_pre",  # of TransformerLens 3
+    "hook_resid_mid": "resid_mid",
+    "hook_resid_post": "resid_post",
+    "hook_out": "resid_post",  # of TransformerLens 3
+    "hook_mlp_out": "mlp_out",
+    "hook_attn_out": "attn_out",
+    "attn.hook_z": "attn_z",
+    "hook_z": "attn_z",
+}
+_TRUNK = r"(?:(?:model\.)?(?:language_model|decoder|model)\.(?:model\.)?|model\.|transformer\.|gpt_neox\.)?"
+_LAYER = re.compile(_TRUNK + r"(?:layers|h)\.([0-9]{1,4})(?:\.([A-Za-z_.0-9]{1,100}))?")
+_EMBEDDING = re.compile(rf"hook_embed|embed\.hook_out|{_TRUNK}(?:embed_tokens|wte|embed_in)")
+
+
+def _inside(place: str) -> str:
+    """The kind of a place inside a layer."""
+    if re.match(r"mlp|moe|feed_?forward|ffn|block_sparse_moe", place):
+        return "mlp"
+    return "attention" if re.match(r"(self_|linear_)?attn|attention|q\b|k\b|v\b", place) else "inside"

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, replace
 
 from multitool.errors import UserError, shown
-from multitool.store.entries import SaeEntry
-from multitool.store.folders import folder_sae
+from multitool.store.entries import SaeEntry, parse_hook
+from multitool.store.folders import folder_sae, with_hook
 from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_folder
 
 HUB_PREFIX = "hf://"
@@ -65,13 +65,23 @@ def is_hub_place(name: str) -> bool:
     return True
 
 
-def hub_sae(name: str, download: DownloadOptions = UNLIMITED) -> SaeEntry:
+def hub_and_hook(name: str) -> tuple[str, str | None]:
+    """The two parts of ``hf://OWNER/REPO/PATH@HOOK``; what stands behind the last @ may also be a revision."""
+    place, at, hook = name.rpartition("@")
+    return (place, hook) if at and parse_hook(hook)[0] != "unknown" else (name, None)
+
+
+def hub_sae(name: str, download: DownloadOptions = UNLIMITED, hook: str | None = None) -> SaeEntry:
     """The SAE in a folder of a repository on the hub, all of whose files are fetched if they are not here.
+
+    Args:
+        hook: where it reads, if its files do not tell.
 
     Raises:
         UserError: the name is none, its folder cannot be had, or it holds no SAE that is read.
     """
     place = hub_place(name)
-    entry = folder_sae(fetch_folder(place.repo_id, place.path, place.revision, place.name, download))
+    entry = folder_sae(fetch_folder(place.repo_id, place.path, place.revision, place.name, download), hook=hook)
     owner = f"{HUB_PREFIX}{place.repo_id.partition('/')[0]}"
-    return replace(entry, release=owner, sae_id=place.name.removeprefix(f"{owner}/"), repo_id=place.repo_id)
+    sae_id = with_hook(place.name.removeprefix(f"{owner}/"), hook)
+    return replace(entry, release=owner, sae_id=sae_id, repo_id=place.repo_id)

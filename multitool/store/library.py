@@ -123,7 +123,11 @@ class Library:
         """
         name = model or entry.model
         if not name:
-            raise UserError(f"SAE {entry.name} does not say which model it was trained on; name it with --model.")
+            told = f" (no model_name in {entry.folder / 'cfg.json'}, for instance)" if entry.folder else ""
+            raise UserError(
+                f"SAE {entry.name} does not say which model it was trained on{told}; name it with --model (in Python "
+                "model=)."
+            )
         sae, subject = self.sae(entry), self.subject(name)
         _check_fit(sae, subject)
         return sae, subject

@@ -119,13 +119,33 @@ HOLDING: Cases = ((out_of_memory, "SAE {sae} does not fit into the memory. Choos
 
 # Files
 
-READING_CFG: Cases = (((OSError, ValueError, RecursionError),
+READING_CFG: Cases = ((FileNotFoundError, "{file} is missing."), ((OSError, ValueError, RecursionError),
     "{file} cannot be read ({reason}). An SAE folder in sae-lens format holds cfg.json and sae_weights.safetensors, as "
     "sae.save_model() writes them."),)
+_MISSING: Cases = ((FileNotFoundError, "{file} is missing."),)
 READING_WEIGHTS: Cases = (
     (out_of_memory, None),
-    ((OSError, SafetensorError),
-     "{file} cannot be read ({error}). It is missing, cut short or damaged; copy or write it again."),
+    *_MISSING,
+    (lambda error: isinstance(error, SafetensorError) and "not fully covered" in str(error),
+     "{file} is cut short: it ends before the last of the tensors that it lists. Copy or write it again."),
+    (SafetensorError, "{file} cannot be read as safetensors ({error}). It is another kind of file, or cut short or "
+     "damaged at its beginning."),
+    (OSError, "{file} cannot be read ({error})."),
+)
+READING_NPZ: Cases = (
+    (out_of_memory, None),
+    *_MISSING,
+    (OSError, "{file} cannot be read ({reason})."),
+    # A cut zip file has lost the list at its end, and reads as if it were none.
+    (Exception, "{file} cannot be read as npz ({words}). It is another kind of file, or cut short or damaged."),
+)
+READING_PICKLE: Cases = (
+    (out_of_memory, None),
+    *_MISSING,
+    (OSError, "{file} cannot be read ({reason})."),
+    (UnpicklingError, "{file} is a pickle that holds more than plain weights, or none, and was not read: such a file "
+     "can run code. PyTorch says: {words}"),
+    (Exception, "{file} cannot be read by torch.load ({words}). It is another kind of file, or cut short or damaged."),
 )
 # Whatever writes it: the tokenizer's library raises plain exceptions.
 STORING_DEMO_MODEL: Cases = (
@@ -173,8 +193,8 @@ def loading_model(name: str, folder: Path, running_as: str = "") -> AbstractCont
 _LOCAL_BY_SAE_LENS: Cases = (
     (out_of_memory, None),
     (Exception,
-     "sae-lens cannot read the SAE in {folder}: {words} Its files are damaged or do not fit together; copy or write it "
-     "again."),
+     "sae-lens cannot read the SAE in {folder}: {words} Its cfg.json and its weights may not fit together. Without "
+     "sae-lens its activations are not read; its directions may be."),
 )
 
 

@@ -108,7 +108,7 @@ def test_an_sae_without_weights_is_refused_with_the_missing_file(sae_folder):
 def test_weights_that_are_cut_short_are_refused(sae_folder, size):
     path = sae_folder / "sae_weights.safetensors"
     path.write_bytes(path.read_bytes()[:size])
-    assert "cut short or damaged" in refusal(loaded, sae_folder)
+    assert "cut short" in refusal(loaded, sae_folder)
 
 
 @pytest.mark.parametrize("content", [b"garbage" * 100, b"\xff" * 64, b"PK\x03\x04" + b"\0" * 100])

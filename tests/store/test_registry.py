@@ -22,7 +22,7 @@ from tiny import random_sae, write_sae
 from multitool.errors import UserError
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, registry_facts
-from multitool.store.folders import folder_sae, read_cfg
+from multitool.store.folders import folder_sae
 from multitool.store.library import Library
 from multitool.store.models import load_subject
 from multitool.store.registry import (
@@ -594,7 +594,8 @@ def test_the_operators_folders_are_read_again_only_where_they_changed(tmp_path, 
     folders = [random_sae(tmp_path / name, d_model=4) for name in ("one", "two")]
     monkeypatch.setenv(LOCAL_SAES_VARIABLE, ":".join(map(str, folders)))
     read = []
-    monkeypatch.setattr("multitool.store.folders.read_cfg", lambda folder: read.append(folder) or read_cfg(folder))
+    noted = lambda folder, **more: read.append(folder) or folder_sae(folder, **more)  # noqa: E731
+    monkeypatch.setattr("multitool.store.registry.folder_sae", noted)
     assert operator_saes() == operator_saes()
     assert read == folders
     path = folders[0] / "cfg.json"
@@ -603,7 +604,7 @@ def test_the_operators_folders_are_read_again_only_where_they_changed(tmp_path, 
     assert [entry.layer for entry in operator_saes()] == [2, 0]
     assert read == [*folders, folders[0]]
     path.unlink()
-    with pytest.raises(UserError, match="one.cfg.json cannot be read"):
+    with pytest.raises(UserError, match="one.cfg.json is missing"):
         operator_saes()
 
 
@@ -622,7 +623,7 @@ def test_two_operators_folders_of_one_name_are_refused(tmp_path, monkeypatch):
 
 def test_an_operators_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv(LOCAL_SAES_VARIABLE, str(tmp_path / "gone"))
-    with pytest.raises(UserError, match="gone.cfg.json cannot be read"):
+    with pytest.raises(UserError, match="gone is no folder"):
         operator_saes()
 
 
@@ -638,9 +639,10 @@ def test_an_older_configuration_names_hook_and_model_at_the_top(tmp_path):
         ("blocks.5.hook_mlp_out", "mlp_out"),
         ("blocks.5.hook_attn_out", "attn_out"),
         ("blocks.5.attn.hook_z", "attn_z"),
-        ("blocks.5.mlp.hook_post", "unknown"),
-        ("blocks.5.ln2.hook_normalized", "unknown"),
-        ("", "unknown"),
+        ("blocks.5.mlp.hook_post", "mlp"),
+        ("blocks.5.ln2.hook_normalized", "inside"),
+        ("model.layers.5.self_attn.o_proj", "attention"),
+        ("transformer.h.5.mlp", "mlp"),
     ],
 )
 def test_a_folder_trained_elsewhere_is_refused(tmp_path, hook, kind):
