@@ -58,7 +58,7 @@ class Library:
         max_saes: how many SAEs to keep.
         max_model_bytes: refuse to fetch larger models.
         bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
-        gpu: tells the GPU that there is.
+        gpu: tells the GPU that there is; None: PyTorch does.
 
     What a user may not expect of device and precision stands in ``notes``, and in the log.
 
@@ -77,11 +77,11 @@ class Library:
         max_saes: int = 8,
         max_model_bytes: int | None = None,
         bars: bool = True,
-        gpu: Callable[[], Gpu | None] = gpu_here,
+        gpu: Callable[[], Gpu | None] | None = None,
     ):
         check(device, "device", Device)
         check(dtype, "dtype", Dtype | None)
-        found = placement(device, dtype, None if device == "cpu" else gpu(), torch.backends.mps.is_available())
+        found = placement(device, dtype, None if device == "cpu" else (gpu or gpu_here)(), torch.backends.mps.is_available())
         self.device, self.dtype, self.notes = found.device, found.dtype, found.notes
         for note in self.notes:
             _LOG.warning("note: %s", note)
