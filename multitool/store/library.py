@@ -81,7 +81,8 @@ class Library:
     ):
         check(device, "device", Device)
         check(dtype, "dtype", Dtype | None)
-        found = placement(device, dtype, None if device == "cpu" else (gpu or gpu_here)(), torch.backends.mps.is_available())
+        card = None if device == "cpu" else (gpu or gpu_here)()
+        found = placement(device, dtype, card, torch.backends.mps.is_available())
         self.device, self.dtype, self.notes = found.device, found.dtype, found.notes
         for note in self.notes:
             _LOG.warning("note: %s", note)
