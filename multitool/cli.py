@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
     showing = commands.add_parser("components", help="what the principal components of a model's embeddings are")
     add = showing.add_argument
-    add("--sae", metavar="NAME", help="an SAE of the model: RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--sae", metavar="NAME", help="an SAE of the model: RELEASE/SAE_ID, demo/…, or an SAE's folder")
     add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
     add("--count", type=int, default=COMPONENTS_SHOWN, metavar="N",
         help=f"how many, the first ones (default: {COMPONENTS_SHOWN})")
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_feature_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--sae", required=True, metavar="NAME", help="RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--sae", required=True, metavar="NAME", help="RELEASE/SAE_ID, demo/…, or an SAE's folder")
     add("--hook", metavar="NAME", help="where the SAE of a folder reads, if its files do not tell: "
         "blocks.N.hook_resid_post, model.layers.N, hook_embed, …")
     add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
