@@ -41,7 +41,8 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(f"multitool: {error}") from error
     page.launch(
-        theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True
+        theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True,
+        enable_monitoring=False,  # it would tell anybody who calls what
     )
     gc.freeze()
     gc.enable()

@@ -15,6 +15,7 @@ import gradio as gr
 
 from multitool.page.common import shown_errors
 from multitool.page.gradio_workarounds import name_endpoint
+from multitool.page.values import BY_ITS_RECIPE
 from multitool.recipes.fields import RecipeField, recipe_fields
 
 REQUIRED = inspect.Parameter.empty  # as a default: it must be given
@@ -28,6 +29,7 @@ class Parameter:
     type: Any  # without "or None", which a default of None adds
     help: str  # a sentence, on one line
     default: object = REQUIRED
+    kind: Any = None  # what its values must be, as an annotation (``recipes.fields``), where the type does not tell
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def recipe_parameters(kind: type, without: Sequence[str] = (), **defaults) -> li
             if _is_tuple(field):
                 type_, default = GenericAlias(list, get_args(type_)[:1]), list(default) or None
             parameters.append(
-                Parameter(field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default)
+                Parameter(
+                    field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default, BY_ITS_RECIPE
+                )
             )
     return parameters
 

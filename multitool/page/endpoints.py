@@ -2,22 +2,24 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import gradio as gr
+from pydantic import Field
 
-from multitool.errors import UserError, shown
+from multitool.jobs.components import MOST_AT_END
 from multitool.page.api import Endpoint, Parameter, add_endpoint, recipe_of, recipe_parameters
 from multitool.page.common import file_data, on_model, save
 from multitool.page.gradio_workarounds import shrinks
-from multitool.page.service import Service
+from multitool.page.service import Service, check_prompts
+from multitool.page.values import TREE, checking
 from multitool.pictures.figure import render
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
-from multitool.recipes.fields import recipe_fields
+from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.prompts import PLAIN_PROMPTS
-from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
-from multitool.trees.document import DefinitionTree, read_tree
+from multitool.trees.document import DefinitionTree, Lift, read_tree
 from multitool.trees.tree import NO_TREE
 
 File = dict  # a file with its url, as gradio_client downloads it
@@ -52,13 +54,14 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
     )
     most_nodes = min(TreeRecipe.max_nodes, service.settings.max_nodes)
     tree, listed = recipe_parameters(TreeRecipe, max_nodes=most_nodes), recipe_parameters(ListRecipe)
+    kinds = {field.name: field.kind for field in recipe_fields(VectorRecipe)}
     one_feature = [
-        Parameter("sae", str, "the SAE as RELEASE/SAE_ID; /saes lists them.", opening.sae),
-        Parameter("feature", int, "the feature's number, from 0.", opening.feature),
+        Parameter("sae", str, "the SAE as RELEASE/SAE_ID; /saes lists them.", opening.sae, kinds["sae"]),
+        Parameter("feature", int, "the feature's number, from 0.", opening.feature, kinds["feature"]),
     ]
-    grown_tree = Parameter("tree", dict, "a tree JSON as /definition_tree returns it.")
+    grown_tree = Parameter("tree", dict, "a tree JSON as /definition_tree returns it.", kind=TREE)
     picture_and_tree = {"picture": File, "tree": dict}
-    return [
+    found = [
         Endpoint(
             "definition_tree",
             "Grow a definition tree: what the model says a token with this feature's vector means.\n\n"
@@ -88,6 +91,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
                     "prompts", list[str],
                     "up to 8, each a template with {ghost} in it once, or one of the menu by its name, as "
                     "/definition_tree takes them. null asks the menu's prompts that are no chats.", None,
+                    Annotated[list, Valid("it must be a list, e.g. of the names meaning and synonym")],
                 ),
             ],
             {"trees": list[dict]},
@@ -99,14 +103,15 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "trim_tree",
             "Leave out the less probable nodes of a definition tree; needs no model.",
             [
-                Parameter("tree", dict, "a tree JSON as /definition_tree or /check_tree returns it."),
+                Parameter("tree", dict, "a tree JSON as /definition_tree or /check_tree returns it.", kind=TREE),
                 Parameter(
-                    "cutoff", float, "smallest cumulative probability of a node that stays, between 0 and 1.", 1e-3
+                    "cutoff", float, "smallest cumulative probability of a node that stays, between 0 and 1.", 1e-3,
+                    Cutoff,
                 ),
                 Parameter(
                     "lift", float,
                     "of a tree that /check_tree returned: the least lift of a node that stays, in nats; nodes on the "
-                    "way to one stay too. null leaves out none.", None,
+                    "way to one stay too. null leaves out none.", None, Lift,
                 ),
             ],
             picture_and_tree,
@@ -185,9 +190,12 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "components",
             "Tell what the principal components of a model's token embeddings are, to which the weights in pca belong.",
             [
-                Parameter("sae", str, "an SAE of the model as RELEASE/SAE_ID; /saes lists them.", opening.sae),
-                Parameter("count", int, "how many components, the first ones.", COMPONENTS_SHOWN),
-                Parameter("top", int, "how many tokens at each end.", TOKENS_PER_END),
+                Parameter("sae", str, "an SAE of the model as RELEASE/SAE_ID; /saes lists them.", opening.sae,
+                          kinds["sae"]),
+                Parameter("count", int, "how many components, the first ones.", COMPONENTS_SHOWN,
+                          Annotated[Whole, Field(ge=1)]),  # at most as many as the model's embeddings have
+                Parameter("top", int, "how many tokens at each end.", TOKENS_PER_END,
+                          Annotated[Whole, Field(ge=1, le=MOST_AT_END)]),
             ],
             {"components": list[dict]},
             returns="One object per component: index (from 1), share (of the variance, 0 to 1), positive and negative "
@@ -205,12 +213,12 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             run=lambda given: [entry.facts() for entry in find_saes(given["search"], service.library.patterns)],
         ),
     ]
+    return [replace(endpoint, run=checking(endpoint.parameters, endpoint.run)) for endpoint in found]
 
 
 def _trees(service: Service, given: dict) -> list[dict]:
     vector, recipe, prompts = recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given), given["prompts"]
-    if prompts is not None and not isinstance(prompts, list):
-        raise UserError(f"prompts is {shown(prompts)}; it must be a list, e.g. of the names meaning and synonym.")
+    check_prompts(PLAIN_PROMPTS if prompts is None else prompts)
     asked = [replace(recipe, prompt=prompt) for prompt in (PLAIN_PROMPTS if prompts is None else prompts)]
     return [tree.to_dict() for tree in _last(service.trees_of_prompts(vector, asked))]
 
@@ -222,8 +230,6 @@ def _trimmed(given: dict) -> tuple[File, dict]:
 
 def _table(service: Service, given: dict) -> Table:
     vector, recipe, evidence = recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), given["evidence"]
-    if not isinstance(evidence, bool):
-        raise UserError(f"evidence is {shown(evidence)}; it must be true or false.")
     table = _last(service.table(vector, recipe, evidence=evidence))
     return {"headers": list(table.columns), "data": table.rows, "metadata": None}
 

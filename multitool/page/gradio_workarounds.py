@@ -30,6 +30,19 @@ class Page(gr.Blocks):
             }
         return info
 
+    def validate_inputs(self, block_fn, inputs: list) -> None:
+        """Says in a sentence that a request brings too few values; Gradio's words for it reach the server's log alone.
+
+        (Values that are left out take their defaults where Gradio's clients send the request; plain HTTP has none.)
+        """
+        wanted = block_fn.inputs
+        if len(inputs) < len(wanted):
+            names = ", ".join(str(component.label) for component in wanted)
+            raise gr.Error(
+                f"/{block_fn.api_name} takes {len(wanted)} values, in this order: {names}. There are {len(inputs)}.",
+                duration=None, print_exception=False,
+            )
+
 
 def name_endpoint(page: gr.Blocks, endpoint: dict, parameters: Sequence[str], answers: Sequence[str]) -> None:
     """Name what an endpoint takes and answers in the documentation; Gradio calls them 1st, 2nd, …

@@ -20,6 +20,7 @@ DEFAULT_PROMPT = PROMPTS["definition"].prompt
 GHOST = "{ghost}"
 MAX_NODES_LIMIT = 20_000
 MAX_DEPTH_LIMIT = 200
+MAX_COMPONENTS = 20_000  # more than any model's embeddings have
 
 # What a token list is ordered by, and what that is; the formulas: ListRecipe.
 MEASURES = {
@@ -75,7 +76,7 @@ class VectorRecipe(Declared):
     """
 
     sae: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1),
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000),
         Valid("name one as RELEASE/SAE_ID, e.g. demo/hook_embed"),
         Field(description="the SAE: RELEASE/SAE_ID as in sae-lens, or demo/…"),
     ]
@@ -101,8 +102,9 @@ class VectorRecipe(Declared):
     ))] = None
     pca: Annotated[
         tuple[Annotated[float, Field(ge=-1e6, le=1e6, title="a weight in pca")], ...], ListAsTuple,
-        Valid("it must be a list of component weights, e.g. [0.2, 0.1]"),
-        Field(description="weights of the first principal components of the token embeddings"),
+        Valid(f"it must be a list of at most {MAX_COMPONENTS:,} component weights, e.g. [0.2, 0.1]"),
+        Field(max_length=MAX_COMPONENTS,
+              description="weights of the first principal components of the token embeddings"),
     ] = ()
 
     def __post_init__(self):
@@ -214,6 +216,7 @@ class TreeRecipe(Declared):
         if isinstance(self.prompt, str) and self.prompt in PROMPTS:
             self._take_from_menu(PROMPTS[self.prompt])
         self._check_ghost()
+        check(self.prompt, "prompt", str)
         if self.answer and not self.chat:
             raise UserError(
                 f"answer is {shown(self.answer)}, and chat is off; only in a chat does an answer follow the prompt. "

@@ -10,8 +10,12 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from multitool.errors import UserError, shown
+from multitool.recipes.fields import check
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
 from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_stamp, is_folder, is_path
@@ -20,7 +24,9 @@ from multitool.store.hub_saes import HUB_PREFIX, hub_and_hook, hub_sae, is_hub_p
 from multitool.store.registry_file import registry_saes
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
+LONGEST_SEARCH = 1000  # characters
 LOCAL_SAES_VARIABLE = "SAE_MULTITOOL_SAES"
+_LONGEST_COMPARED = 200  # characters of a name that is none: the time goes with their square
 
 _NO_REPOSITORY = (
     "{name} is not served here. SAEs of any repository on the hub are for the command line, and for Python with "
@@ -50,8 +56,11 @@ def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
     Args:
         search: words that must all occur in the SAE's name, its model's or its hook's, in any case.
         patterns: the operator's limit, see ``allowed``.
+
+    Raises:
+        UserError: ``search`` is no text, or longer than any name.
     """
-    words = search.lower().split()
+    words = check(search, "search", Annotated[str, Field(max_length=LONGEST_SEARCH)]).lower().split()
     entries = (*demo_saes(), *operator_saes(), *registry_saes().values())
     return [entry for entry in entries if entry.served and allowed(entry, patterns) and _mentions(entry, words)]
 
@@ -187,13 +196,14 @@ def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
     same_release = [other for other in everything if other.startswith(release + "/")] if release else []
     if same_release:
         ids = {other: other.partition("/")[2] for other in same_release}
-        near = difflib.get_close_matches(sae_id, ids.values(), n=5, cutoff=0) or list(ids.values())[:5]
+        near = difflib.get_close_matches(sae_id[:_LONGEST_COMPARED], ids.values(), n=5, cutoff=0)
+        near = near or list(ids.values())[:5]
         hint = f"Release {release} has {', '.join(near)}" + (" and others" if len(ids) > len(near) else "")
     elif in_registry := [entry.name for entry in registry_saes().values() if f"{entry.repo_id}/{entry.path}" == name]:
         hint = f"The SAE in that repository is {in_registry[0]}"
     else:
         releases = sorted({other.partition("/")[0] for other in everything})
-        near = difflib.get_close_matches(release, releases, n=5, cutoff=_NEAR)
+        near = difflib.get_close_matches(release[:_LONGEST_COMPARED], releases, n=5, cutoff=_NEAR)
         hint = f"Near releases: {', '.join(near)}" if near else ""
         if allow_folder and not near and is_hub_place(HUB_PREFIX + name):
             hint = f"If it is in a repository on the hub: {HUB_PREFIX}{name}, or download it and name the folder"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -235,6 +236,24 @@ def test_a_bad_value_is_named_with_what_is_valid(client, request_, named):
     with pytest.raises(AppError) as error:
         client.predict(**request_, api_name="/definition_tree")
     assert all(part in str(error.value) for part in named), str(error.value)
+
+
+def test_values_of_no_type_and_missing_ones_are_sentences_over_plain_http(app_url):
+    def answer(endpoint: str, data: list) -> str:
+        sent = json.dumps({"data": data})  # of half a surrogate pair, which httpx would not send, an escape
+        headers = {"content-type": "application/json"}
+        begun = httpx.post(f"{app_url}/gradio_api/call/{endpoint}", content=sent, headers=headers).json()
+        return httpx.get(f"{app_url}/gradio_api/call/{endpoint}/{begun['event_id']}", timeout=60).text
+
+    assert "search is None; it must be a text." in answer("saes", [None])
+    assert "/trim_tree takes 3 values, in this order: tree, cutoff, lift. There are 1." in answer("trim_tree", [{}])
+    assert "half a surrogate pair" in answer("activity", ["demo/hook_embed", 927, "rain \ud800"])
+
+
+def test_nobody_is_told_who_calls_what(app_url):
+    """Gradio's monitoring counts the calls of every function and of every hour."""
+    for page in ("monitoring", "monitoring/summary", "monitoring/some-key"):
+        assert httpx.get(f"{app_url}/{page}").status_code == 403, page
 
 
 def test_a_foreign_tree_is_refused_and_the_app_goes_on(client):

@@ -76,6 +76,25 @@ def test_gradio_numbers_what_endpoints_take_and_answer():
     assert [part["label"] for part in endpoint["parameters"] + endpoint["returns"]] == ["1st", "1st", "2nd"]
 
 
+def refusal(page: gr.Blocks) -> Exception:
+    """What is raised where a request brings none of the values that an endpoint takes."""
+    page = filled(page)
+    with pytest.raises(Exception) as error:  # noqa: B017  # which, is what the tests ask
+        page.validate_inputs(next(event for event in page.fns.values() if event.api_name == "hidden"), [])
+    return error.value
+
+
+def test_a_request_with_too_few_values_is_answered_with_their_names():
+    error = refusal(Page())
+    assert isinstance(error, gr.Error)
+    assert error.message == "/hidden takes 1 values, in this order: number. There are 0."
+
+
+def test_gradio_has_no_words_for_clients_where_values_are_missing():
+    """Should this fail, Gradio may tell clients what is missing, and ``Page.validate_inputs`` may not be needed."""
+    assert type(refusal(gr.Blocks())) is ValueError
+
+
 def test_files_are_where_gradio_serves_them_from_and_are_deleted_in_time(client):
     """Should this fail, Gradio has another folder for the files that it serves, or cares for them in another way."""
     given = client.predict("some text", api_name="/file")

@@ -288,7 +288,7 @@ def test_a_very_long_value_is_not_repeated_whole(recipe, name):
         (vector, {"tokens": 5}, "tokens is 5; it must be a text, e.g. king - man + woman."),
         (vector, {"centroid": 1}, "centroid is 1; it must be true or false."),
         (vector, {"scale": 0}, "scale is 0; it must be a number above 0 and at most 1e6."),
-        (vector, {"pca": 0.2}, "pca is 0.2; it must be a list of component weights, e.g. [0.2, 0.1]."),
+        (vector, {"pca": 0.2}, "pca is 0.2; it must be a list of at most 20,000 component weights, e.g. [0.2, 0.1]."),
         (vector, {"pca": [0.1, "x"]}, "a weight in pca is 'x'; it must be a number within ±1e6."),
         (TreeRecipe, {"answer": 5}, "answer is 5; it must be a text, how the assistant's answer begins."),
         (TreeRecipe, {"top_k": 1e300}, "top_k is 1e+300; it must be a whole number from 0 to 100."),
