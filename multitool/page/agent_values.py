@@ -2,19 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args, get_origin
+from typing import Literal, get_args, get_origin
+
+from multitool.page.api import Parameter
 
 _LONGEST = 100_000  # characters of a number, a truth value or a list; longer ones stay texts
 _PYTHON = {"True": True, "False": False, "None": None}
 
 
-class _Parameter(Protocol):
-    name: str
-    type: Any
-    default: object
-
-
-def values_of(parameters: Sequence[_Parameter], given: dict) -> dict:
+def values_of(parameters: Sequence[Parameter], given: dict) -> dict:
     """The values given, with texts read where a parameter takes something else. A text that says no such value stays,
     for a check to refuse."""
     return given | {

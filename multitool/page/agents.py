@@ -7,7 +7,7 @@ that the same call again, by a client that did not wait for the end, finds them.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import count
@@ -80,7 +80,7 @@ def twin(endpoint: Endpoint, tool: Tool, kept: Kept) -> Endpoint:
     )
 
 
-def _worked(tool: Tool, given: dict) -> Iterator[str]:
+def _worked(tool: Tool, given: dict) -> Generator[str, None, Any]:
     """Do the work of a tool: what it waits for is told as progress, and answered. Returns the result."""
     answer = None
     with telling() as tell, contextlib.closing(iterated(tool.work(given))) as answers:
@@ -92,7 +92,7 @@ def _worked(tool: Tool, given: dict) -> Iterator[str]:
     return answer
 
 
-def iterated(answers: Iterable) -> Iterator:
+def iterated(answers: Iterable) -> Generator:
     """As a generator, which can be closed."""
     yield from answers
 

@@ -25,6 +25,10 @@ from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree
 
 _LONG = "Reports its progress; if your client gives up, the same call again finds the result once it is there."
+_SUMMARY = (
+    "JSON, a summary: an id that the other tools take, recipe, result (nodes, complete, …), the most probable "
+    "definitions with probability, beginnings of unfinished ones, and what to call next."
+)
 _PROMPTS = Annotated[list, Valid("it must be a list, e.g. of the names meaning and synonym")]
 
 
@@ -36,37 +40,36 @@ def tools(service: Service, endpoints: Sequence[Endpoint], kept: Kept | None = N
 
 
 def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
-    tree = {"data": DefinitionTree.to_dict, "brief": partial(brief_tree, kept), "items": "definitions", "limit": 20}
-    definitions = (
-        "JSON, a summary: an id that the other tools take, recipe, result (nodes, complete, …), the most probable "
-        "definitions with probability, beginnings of unfinished ones, and what to call next."
-    )
-    judged = "Evidence (verdict, sentence), and definitions with lift (nats) and activation. "
+    def of_tree(summary: str, work: Callable[[dict], Iterable], gives: str = _SUMMARY) -> Tool:
+        return Tool(summary, gives, "definitions", 20, work, DefinitionTree.to_dict, partial(brief_tree, kept))
+
     return {
-        "definition_tree": Tool(
+        "definition_tree": of_tree(
             "Grow a definition tree: what the model says a token with this feature's vector means.\n\n"
             "suggest finds settings that suit the feature; check_tree judges the tree, continue_tree grows the rest of "
             "an incomplete one. " + _LONG,
-            definitions, work=lambda given: service.trees(*_recipes(given)), **tree,
+            lambda given: service.trees(*_recipes(given)),
         ),
-        "continue_tree": Tool(
+        "continue_tree": of_tree(
             'Grow the rest of a definition tree that came back with "complete": false: its time was up. ' + _LONG,
-            definitions, work=lambda given: service.continued(given["tree"]), **tree,
+            lambda given: service.continued(given["tree"]),
         ),
         "definition_trees": Tool(
             "Ask several prompts in one go: a definition tree of the same feature for each. " + _LONG,
             "JSON: for each prompt a summary as definition_tree gives it.", "definitions of each tree", 10,
-            work=lambda given: service.trees_of_prompts(*_recipes_of_prompts(given)),
+            lambda given: service.trees_of_prompts(*_recipes_of_prompts(given)),
             data=lambda trees: [document.to_dict() for document in trees], brief=partial(brief_trees, kept),
         ),
-        "trim_tree": Tool(
-            "Leave out the less probable nodes of a definition tree, or of a checked one of little lift; at once.",
-            definitions, work=lambda given: [_trimmed(**given)], **tree,
+        "trim_tree": of_tree(
+            "Leave out the less probable nodes of a definition tree, or of a checked one those of little lift; at "
+            "once, without the model.",
+            lambda given: [_trimmed(**given)],
         ),
-        "check_tree": Tool(
+        "check_tree": of_tree(
             "Find the evidence for a definition tree: does what fires the feature agree with it? Do this before "
             "trusting a tree. " + _LONG,
-            judged + definitions, work=lambda given: service.checked(given["tree"]), **tree,
+            lambda given: service.checked(given["tree"]),
+            gives="Evidence (verdict, sentence), definitions with lift (nats) and activation, and else: " + _SUMMARY,
         ),
         "token_list": Tool(
             "List the tokens nearest to a feature's vector, discounting those near to everything; or by another "
