@@ -1,13 +1,12 @@
-"""An endpoint of the Gradio API as data, and what follows from it: a documented function for Gradio, and a twin.
+"""An endpoint of the Gradio API as data, and what follows from it: a documented function for Gradio.
 
-The twin, ``/definition_tree_json`` and so on, answers with one JSON text: what agents get as a tool of the app's MCP
-server, by the endpoint's plain name; any other answer would arrive as Python writes it.
+Each has a twin, ``/definition_tree_json`` and so on: what agents get as a tool of the app's MCP server, by the
+endpoint's plain name. The twins are made in ``agents``.
 """
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, dataclass
 from types import GenericAlias
 from typing import Any, get_args, get_origin
 
@@ -47,14 +46,14 @@ class Endpoint:
     on_model: bool = False  # it runs the model
 
 
-def add_endpoint(page: gr.Blocks, endpoint: Endpoint, **queue) -> None:
+def add_endpoint(page: gr.Blocks, endpoint: Endpoint, twin: Endpoint, **queue) -> None:
     """Add an endpoint and its twin to the page that is being built.
 
     Args:
         queue: options of ``gr.api``.
     """
     for part, name, visibility in (
-        (endpoint, endpoint.name, "public"), (_twin(endpoint), f"{endpoint.name}_json", "undocumented"),
+        (endpoint, endpoint.name, "public"), (twin, f"{endpoint.name}_json", "undocumented"),
     ):
         function = shown_errors(gradio_function(part), on_page=False)
         added = gr.api(function, api_name=name, api_visibility=visibility, **queue)
@@ -128,15 +127,3 @@ def gradio_function(endpoint: Endpoint) -> Callable:
     )
     return function
 
-
-def _twin(endpoint: Endpoint) -> Endpoint:
-    """The endpoint with its last answer as JSON text: of a picture and a tree, the tree."""
-
-    def text(answer) -> str:
-        return json.dumps(answer[-1] if isinstance(answer, tuple) else answer, ensure_ascii=False, allow_nan=False)
-
-    def run(given: dict):
-        answer = endpoint.run(given)
-        return map(text, answer) if endpoint.streams else text(answer)
-
-    return replace(endpoint, answers={"json": str}, returns=endpoint.returns_json, run=run)

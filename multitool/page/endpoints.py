@@ -12,6 +12,7 @@ from multitool.page.api import Endpoint, Parameter, add_endpoint, recipe_of, rec
 from multitool.page.common import file_data, on_model, save
 from multitool.page.gradio_workarounds import shrinks
 from multitool.page.service import Service, check_prompts
+from multitool.page.tools import tools
 from multitool.page.values import TREE, checking
 from multitool.pictures.figure import render
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
@@ -39,8 +40,10 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
     Args:
         opening: the SAE and feature that calls without them get.
     """
-    for endpoint in endpoints(service, opening):
-        add_endpoint(page, endpoint, **(on_model(service.settings) if endpoint.on_model else {}))
+    listed = endpoints(service, opening)
+    twins = tools(service, listed)
+    for endpoint in listed:
+        add_endpoint(page, endpoint, twins[endpoint.name], **(on_model(service.settings) if endpoint.on_model else {}))
 
 
 def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:

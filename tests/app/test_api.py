@@ -36,9 +36,13 @@ def test_the_api_has_the_documented_endpoints_with_their_twins_and_no_other(clie
 
 def test_a_twin_answers_with_the_same_as_one_json_text(client):
     _, tree = client.predict(**SMALL, api_name="/definition_tree")
-    assert json.loads(client.predict(**SMALL, api_name="/definition_tree_json")) == tree
+    told = json.loads(client.predict(**SMALL, api_name="/definition_tree_json"))
+    assert told["result"] == tree["result"]
+    assert json.loads(client.predict(**SMALL, detail="full", api_name="/definition_tree_json")) == tree
     _, trimmed = client.predict(tree, 1e-2, api_name="/trim_tree")
-    assert json.loads(client.predict(tree, 1e-2, api_name="/trim_tree_json")) == trimmed
+    for given in (tree, told["id"]):
+        text = client.predict(given, 1e-2, detail="full", api_name="/trim_tree_json")
+        assert json.loads(text) == trimmed
 
 
 def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
@@ -78,7 +82,7 @@ def test_a_tree_that_loses_nodes_while_it_streams_comes_whole(client):
     _, tree = job.result()
     nodes = [answer[1]["result"]["nodes"] for answer in job.outputs()]
     assert 0 in nodes[1:-1] and nodes[-1] == len(_paths(tree["tree"])) == 60
-    assert json.loads(client.predict(**settings, api_name="/definition_tree_json")) == tree
+    assert json.loads(client.predict(**settings, detail="full", api_name="/definition_tree_json")) == tree
     assert tree["settings"]["top_k"] == 0 and tree["result"]["beyond_top_k"] == 0
     assert tree["result"]["in_tree"] + tree["result"]["below_cutoff"] == pytest.approx(1)
 
