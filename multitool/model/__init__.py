@@ -5,7 +5,8 @@ act for one call and one thread.
 
 - ``subject``: embeddings and tokens, without the running model; ``ghost_prompt``: the prompt with the ghost's place
 - ``tasks``: what a model can be asked, as plain data
-- ``passes``: batched passes with a key-value cache (``kv_cache``); next tokens for growth
+- ``passes``: batched passes with a key-value cache (``kv_cache``); next tokens for growth; ``layer_inputs``: what else
+  a model is given
 - ``residual_stream``: reading and changing it at a place; ``interventions``: injection, steering, clamp
 - ``questions``: what evidence asks; ``logit_lens``: directions read by the unembedding
 """

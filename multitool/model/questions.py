@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions
-from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings
+from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings, prompt_ids
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, GrowthTask, Place, ReadTask, Text
 from multitool.trees.growth import grow_forest
@@ -117,7 +117,10 @@ def read_texts(
 def _at_the_end(model, growth: GrowthTask, vs: torch.Tensor, place: Place) -> np.ndarray:
     """The residual at the prompt's last position with each ghost in it: (n, d_model)."""
     found = [
-        residuals(model, place.hook, inputs_embeds=ghost_embeddings(model, growth.prompt, part))[:, -1]
+        residuals(
+            model, place.hook, input_ids=prompt_ids(growth.prompt, part),
+            inputs_embeds=ghost_embeddings(model, growth.prompt, part),
+        )[:, -1]
         for part in vs.split(TEXTS_AT_ONCE)
     ]
     return torch.cat(found).float().cpu().numpy()
