@@ -90,8 +90,10 @@ ARCHITECTURES = {
                linear_value_head_dim=8),
     ),
 }
-_SHARING = {"num_hidden_layers": 6, "num_kv_shared_layers": 2, "vocab_size_per_layer_input": N_ROWS, "sliding_window": 8,
-            "hidden_size_per_layer_input": 8, "layer_types": ["sliding_attention", "full_attention"] * 3}
+_SHARING = {
+    "num_hidden_layers": 6, "num_kv_shared_layers": 2, "vocab_size_per_layer_input": N_ROWS, "sliding_window": 8,
+    "hidden_size_per_layer_input": 8, "layer_types": ["sliding_attention", "full_attention"] * 3,
+}
 # Models whose layers look tokens up for themselves, and whose last layers use keys and values of earlier ones. No
 # registry has SAEs for them, so not every test takes them.
 LAYER_INPUTS = {

@@ -17,6 +17,7 @@ from multitool.evidence.verdicts import (
 from multitool.jobs.features import (
     FeatureSource,
     Resolved,
+    check_reads,
     compared,
     feature_source,
     resolve,
@@ -152,6 +153,7 @@ def prepare_check(target: Resolved, document: DefinitionTree) -> PreparedCheck:
     """
     _, tree_recipe = recipes(document.settings)
     _check_tree(target, tree_recipe, document)
+    check_reads(target)
     tree, subject, recipe = document.tree, target.subject, target.recipe
     source = feature_source(target)
     vector = vector_of(source, subject, recipe)

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from multitool.errors import UserError
-from multitool.jobs.features import Resolved, resolve
+from multitool.jobs.features import Resolved, check_reads, resolve
 from multitool.jobs.steps import Ask, Job, Prepare
 from multitool.model.tasks import Place, ReadTask
 from multitool.recipes.recipe import VectorRecipe
@@ -32,6 +32,7 @@ def text_job(library: Library, recipe: VectorRecipe, text: str) -> Job[Activity]
 
 
 def _text_task(target: Resolved, text: str) -> ReadTask:
+    check_reads(target)
     subject = target.subject
     ids = tuple(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
     most = min(MOST_TEXT_TOKENS, (subject.max_length or MOST_TEXT_TOKENS + 1) - 1)  # one stands before them

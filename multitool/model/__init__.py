@@ -7,6 +7,7 @@ act for one call and one thread.
 - ``tasks``: what a model can be asked, as plain data
 - ``passes``: batched passes with a key-value cache (``kv_cache``); next tokens for growth; ``layer_inputs``: what else
   a model is given
+- ``finite``: numbers that are none end the work; ``causes``: why they are there
 - ``residual_stream``: reading and changing it at a place; ``interventions``: injection, steering, clamp
 - ``questions``: what evidence asks; ``logit_lens``: directions read by the unembedding
 """

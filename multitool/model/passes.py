@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multitool.model.finite import NotFiniteError
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions, Interventions
 from multitool.model.kv_cache import PathCache, cache_bytes
@@ -162,6 +163,9 @@ class Passes:
         first = rows.start
         for part in logits.split(max(1, _LOGITS_AT_ONCE[logits.device.type] // logits.shape[-1])):
             part = part.float()
+            # NaN and infinity show in the largest one; minus infinity rules a token out.
+            if not part.amax(dim=-1).isfinite().all():
+                raise NotFiniteError
             part[:, self._prompt.placeholder_id] = -torch.inf
             yield read(part, slice(first, first + len(part)))
             first += len(part)
