@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from multitool.recipes.fields import Declared, ListAsTuple, Valid, Whole, check, recipe_fields
-from multitool.recipes.recipe import MAX_NODES_LIMIT, Device, Dtype
+from multitool.recipes.recipe import LONGEST_PROMPT, MAX_NODES_LIMIT, Device, Dtype
 from multitool.store.hub import on_a_space, on_zero_gpu
 
 PREFIX = "SAE_MULTITOOL_"
@@ -38,7 +38,9 @@ class ServerSettings(Declared):
     max_nodes: Annotated[Whole, Field(
         ge=1, le=MAX_NODES_LIMIT, description="most nodes that a visitor may ask for"
     )] = MAX_NODES_LIMIT
-    max_prompt: Annotated[Whole, Field(ge=10, le=100_000, description="longest prompt, in characters")] = 100_000
+    max_prompt: Annotated[Whole, Field(
+        ge=10, le=LONGEST_PROMPT, description="longest prompt, in characters"
+    )] = LONGEST_PROMPT
     seconds: Annotated[Whole | None, Field(
         ge=1, le=3600, description="longest time for one tree, which then comes back as far as it got"
     )] = None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multitool.errors import UserError, shown
+from multitool.text import is_text
 
 MOST_TERMS = 16
 LONGEST = 2000  # characters
@@ -125,7 +126,7 @@ def _terms(name: str, text: str, pattern: re.Pattern, how: str) -> Iterator[tupl
 
 
 def _check_text(name: str, text: str, how: str) -> None:
-    if len(text) > LONGEST or any("\ud800" <= character <= "\udfff" for character in text):
+    if len(text) > LONGEST or not is_text(text):
         raise UserError(f"{name} is {shown(text)}; it must be a text of at most {LONGEST:,} characters. {how}")
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from multitool.errors import UserError, size_shown
+from multitool.model.finite import finite
 from multitool.model.kv_cache import cache_bytes, repeated
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Task
@@ -83,8 +84,8 @@ def scan_vocabulary(model, task: ScanTask, max_bytes: float = MAX_BYTES) -> Iter
         max_bytes: of all scans together; those used longest ago make room.
 
     Raises:
-        UserError: the disk is full, or the cache cannot be written; the hook does not exist; or the model does not
-            compute finite numbers.
+        UserError: the disk is full, or the cache cannot be written; or the hook does not exist.
+        NotFiniteError: the model does not compute finite numbers.
     """
     started = time.perf_counter()
     with _disk(task):
@@ -132,11 +133,7 @@ def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
     """Their residuals, (n, d_model) in float32 on the CPU."""
     cache = None if prefix is None else repeated(prefix, len(ids))
     vectors = residuals(model, task.hook, input_ids=ids[:, None], cache=cache)[:, -1].float().cpu()
-    if not vectors.norm(dim=1).isfinite().all():
-        raise UserError(
-            f"In {task.dtype}, {task.model} gives numbers at {task.hook} that are too large or none. Load it in "
-            "another precision (--dtype bfloat16 or float32, SAE_MULTITOOL_DTYPE)."
-        )
+    finite(vectors.norm(dim=1))
     return vectors
 
 

@@ -14,7 +14,7 @@ from multitool.errors import UserError, is_number, shown
 from multitool.recipes.captions import source_told
 from multitool.recipes.fields import Valid, check
 from multitool.recipes.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote
-from multitool.text import html_table, percent
+from multitool.text import html_table, is_text, percent
 from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
 
 SCHEMA = "sae-multitool/definition-tree/1"
@@ -337,7 +337,7 @@ def _entropy(value) -> float:
 
 def _is_text(value: str, longest: int) -> bool:
     """Of at most that length, and text that can be written: half a surrogate pair cannot."""
-    return len(value) <= longest and not any("\ud800" <= character <= "\udfff" for character in value)
+    return len(value) <= longest and is_text(value)
 
 
 def _are_texts(values: list) -> bool:
