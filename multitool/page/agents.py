@@ -66,10 +66,11 @@ def twin(endpoint: Endpoint, tool: Tool, kept: Kept) -> Endpoint:
         given |= checked([parameter for parameter in endpoint.parameters if parameter.name != "tree"], given)
         if "tree" in given:
             given["tree"] = kept.tree(given["tree"])
+        work = tool.work(given)  # nothing is done yet, but recipes have been checked
         name = call_name(endpoint.name, given)
         text = kept.text(name)
         if text is None:
-            text = written(tool.data((yield from _worked(tool, given))))
+            text = written(tool.data((yield from _worked(work))))
             kept.keep(name, text)
         yield text if full else written(tool.brief(json.loads(text), view))
 
@@ -82,10 +83,10 @@ def twin(endpoint: Endpoint, tool: Tool, kept: Kept) -> Endpoint:
     )
 
 
-def _worked(tool: Tool, given: dict) -> Generator[str, None, Any]:
+def _worked(work: Iterable) -> Generator[str, None, Any]:
     """Do the work of a tool: what it waits for is told as progress, and answered. Returns the result."""
     answer = None
-    with telling() as tell, contextlib.closing(iterated(tool.work(given))) as answers:
+    with telling() as tell, contextlib.closing(iterated(work)) as answers:
         for answer in answers:
             if words := _words(answer):
                 tell(words)
