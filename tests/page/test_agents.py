@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -307,6 +308,33 @@ def test_who_waits_is_told_again(monkeypatch):
     assert told[:3] == [((number, None), "Scanning …") for number in (1, 2, 3)]
 
 
+def test_the_same_call_at_the_same_time_is_worked_on_once(monkeypatch):
+    monkeypatch.setattr("multitool.page.agents._POLL", 0.01)
+    asked = []
+
+    def work(given: dict):
+        asked.append(given)
+        yield "Thinking"
+        yield given["number"]
+
+    kept = Kept()
+    run = twin(TWICE, replace(DOUBLING, work=work), kept).run
+    given = {"number": 4, "detail": "brief", "offset": 0, "limit": 5}
+    first, second, third = run(given.copy()), run(given.copy()), run(given.copy())
+    assert next(first) == '{"status": "Thinking"}'
+    assert "Waiting for the same call" in next(second) and "Waiting" in next(third)
+    first.close()  # who has left leaves the work to the next
+    assert list(second)[-1] == list(third)[-1] == '{"is": 4}'
+    assert len(asked) == 2
+    assert not kept._turns and not kept._waiting
+
+
+TWICE = Endpoint("twice", "Twice.", [Parameter("number", int, "a number.", 3)], {"n": int}, "It.", "it.",
+                 run=lambda given: 2 * given["number"])
+DOUBLING = Tool("Twice the number.", "JSON.", "things", 5, work=lambda given: [2 * given["number"]],
+                data=lambda found: found, brief=lambda data, view: {"is": data})
+
+
 @pytest.fixture(scope="module")
 def served():
     """The address of a page with one tool, what it was asked, and an event that lets it come to its end."""
@@ -321,11 +349,8 @@ def served():
                 break
         yield 2 * given["number"]
 
-    endpoint = Endpoint("twice", "Twice.", [Parameter("number", int, "a number.", 3)], {"n": int}, "", "it.", run=None)
-    tool = Tool("Twice the number.", "JSON.", "things", 5, work, lambda found: found, lambda data, view: {"is": data})
     with Page() as page:
-        add_endpoint(page, endpoint=Endpoint(**vars(endpoint) | {"run": lambda given: 0}),
-                     twin=twin(endpoint, tool, Kept()), concurrency_id="model", concurrency_limit=1)
+        add_endpoint(page, TWICE, twin(TWICE, replace(DOUBLING, work=work), Kept()), concurrency_limit=2)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, mcp_server=True)
     yield f"{url}gradio_api/mcp/", asked, go_on
     page.close()
