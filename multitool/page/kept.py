@@ -90,8 +90,17 @@ class Kept:
 
 def call_name(tool: str, given: dict) -> str:
     """Under which name the result of a call is kept: the same for the same call, of trees for the same content."""
-    asked = json.dumps([tool, given], sort_keys=True, default=DefinitionTree.to_json)
+    try:
+        asked = json.dumps([tool, given], sort_keys=True, default=_content)
+    except (TypeError, ValueError, RecursionError):  # a number of thousands of digits, say, which will be refused
+        asked = secrets.token_urlsafe()
     return _CALL + hashlib.sha256(asked.encode()).hexdigest()
+
+
+def _content(value) -> str:
+    if not isinstance(value, DefinitionTree):
+        raise TypeError
+    return value.to_json()
 
 
 def _parsed(text: str):

@@ -21,11 +21,11 @@ from multitool.page.api import Endpoint, Parameter, add_endpoint
 from multitool.page.brief import View, brief_tree, paged
 from multitool.page.endpoints import endpoints
 from multitool.page.gradio_workarounds import Page
-from multitool.page.kept import Kept
+from multitool.page.kept import Kept, call_name
 from multitool.page.settings import ServerSettings
 from multitool.page.tools import tools
 from multitool.recipes.recipe import VectorRecipe
-from multitool.trees.document import DefinitionTree
+from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import ROOT, Tree
 
 MOST = 40_000  # bytes of an answer that is not full
@@ -210,6 +210,15 @@ def test_what_is_no_tree_is_refused(tree, said):
         Kept().tree(tree)
 
 
+def test_the_same_call_has_one_name_and_what_cannot_be_asked_its_own():
+    asked, same = {"tree": MIDDLE, "cutoff": 0.1}, {"cutoff": 0.1, "tree": read_tree(MIDDLE.to_dict())}
+    assert call_name("trim_tree", asked) == call_name("trim_tree", same)
+    assert call_name("trim_tree", asked) != call_name("check_tree", asked)
+    assert call_name("trim_tree", asked) != call_name("trim_tree", asked | {"tree": LARGE})
+    assert call_name("components", {"count": 10**5000}) != call_name("components", {"count": 10**5000})
+    assert call_name("activity", {"text": b"x"}) and call_name("activity", {"text": "\ud800"})
+
+
 def test_an_id_is_the_callers_own_and_kept_trees_are_bounded():
     kept, small = Kept(), tree_of(2, 1)
     first, second = kept.keep_tree(small), kept.keep_tree(small)
@@ -241,7 +250,7 @@ PARAMETERS = [
         ("top", "true", "true"), ("top", "[5]", "[5]"), ("cutoff", "0.5", 0.5), ("cutoff", "5e-3", 5e-3),
         ("cutoff", "NaN", "NaN"), ("cutoff", "9" * 5000, "9" * 5000), ("words", "true", True),
         ("words", "False", False), ("words", "1", "1"), ("pca", "[0.1, -0.2]", [0.1, -0.2]), ("pca", "null", None),
-        ("pca", "", None), ("pca", "[" * 9999, "[" * 9999), ("weights", "null", None), ("weights", "None", None),
+        ("pca", "", ""), ("pca", "[" * 9999, "[" * 9999), ("weights", "null", None), ("weights", "None", None),
         ("weights", "encoder", "encoder"), ("tokens", "null", "null"), ("feature", "927*1.0", "927*1.0"),
         ("tree", '{"a": 1}', {"a": 1}), ("tree", "tree-a", "tree-a"), ("prompts", '["meaning"]', ["meaning"]),
     ],
