@@ -20,7 +20,7 @@ def values_of(parameters: Sequence[Parameter], given: dict) -> dict:
 
 
 def _read(text: str, kind, *, optional: bool):
-    if optional and text.strip().lower() in ("null", "none", ""):
+    if optional and text.strip().lower() in ("null", "none"):
         return None
     if takes_text(kind) or len(text) > _LONGEST:
         return text

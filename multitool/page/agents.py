@@ -2,7 +2,8 @@
 
 A twin answers with one JSON text (any other answer would arrive as Python writes it), and that is brief unless all is
 asked for. It takes values as agents write them, and trees by the id under which they are kept. It keeps its results, so
-that the same call again, by a client that did not wait for the end, finds them. What each tool does: ``tools``.
+that the same call again, by a client that did not wait for the end, finds them or waits for them. What each tool does:
+``tools``.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from multitool.recipes.fields import check, whole
 from multitool.trees.document import DefinitionTree
 
 _MOST_ITEMS = 1_000  # in one brief answer
+_POLL = 0.3  # seconds
 _REMIND = 10.0  # seconds; many clients give up when they have heard nothing for a minute
 
 Detail = Literal["brief", "full"]
@@ -66,12 +68,7 @@ def twin(endpoint: Endpoint, tool: Tool, kept: Kept) -> Endpoint:
         given |= checked([parameter for parameter in endpoint.parameters if parameter.name != "tree"], given)
         if "tree" in given:
             given["tree"] = kept.tree(given["tree"])
-        work = tool.work(given)  # nothing is done yet, but recipes have been checked
-        name = call_name(endpoint.name, given)
-        text = kept.text(name)
-        if text is None:
-            text = written(tool.data((yield from _worked(work))))
-            kept.keep(name, text)
+        text = yield from _result(tool, given, kept, call_name(endpoint.name, given))
         yield text if full else written(tool.brief(json.loads(text), view))
 
     return Endpoint(
@@ -83,16 +80,34 @@ def twin(endpoint: Endpoint, tool: Tool, kept: Kept) -> Endpoint:
     )
 
 
-def _worked(work: Iterable) -> Generator[str, None, Any]:
-    """Do the work of a tool: what it waits for is told as progress, and answered. Returns the result."""
-    answer = None
-    with telling() as tell, contextlib.closing(iterated(work)) as answers:
-        for answer in answers:
-            if words := _words(answer):
-                tell(words)
-                # Gradio stops the work for a client that has left at its answers only.
-                yield written({"status": words})
-    return answer
+def _result(tool: Tool, given: dict, kept: Kept, name: str) -> Generator[str, None, str]:
+    """The JSON of a tool's result, as it is kept or worked out; what it waits for is told as progress, and answered.
+
+    Args:
+        name: of the call. While another one works on the same, this waits for its result.
+    """
+    with telling() as tell, kept.turn(name) as turn:
+
+        def told(words: str) -> str:
+            tell(words)
+            return written({"status": words})
+
+        while not turn.acquire(timeout=_POLL):
+            yield told("Waiting for the same call, which is being worked on …")
+        try:
+            text = kept.text(name)
+            if text is None:
+                answer = None
+                with contextlib.closing(iterated(tool.work(given))) as answers:
+                    for answer in answers:
+                        if words := _words(answer):
+                            # Gradio stops the work for a client that has left at its answers only.
+                            yield told(words)
+                text = written(tool.data(answer))
+                kept.keep(name, text)
+            return text
+        finally:
+            turn.release()
 
 
 def iterated(answers: Iterable) -> Generator:

@@ -1,9 +1,12 @@
 """What the server keeps of its answers: trees that a caller names by an id, and results of calls for the same call."""
 
+import contextlib
 import hashlib
 import json
 import secrets
 import zlib
+from collections import Counter
+from collections.abc import Iterator
 from threading import Lock
 
 from cachetools import LRUCache
@@ -25,6 +28,8 @@ class Kept:
         self._lock = Lock()
         self._digests: LRUCache = LRUCache(most_names)  # by name; the same text is kept once
         self._texts: LRUCache = LRUCache(most_bytes, getsizeof=len)  # by digest
+        self._turns: dict[str, Lock] = {}  # by name: held by the one who makes the text
+        self._waiting: Counter[str] = Counter()  # for them, or having them
 
     def keep(self, name: str, text: str) -> None:
         """Keep a text, as long as there is room."""
@@ -39,6 +44,20 @@ class Kept:
         with self._lock:
             packed = self._texts.get(self._digests.get(name))
         return None if packed is None else zlib.decompress(packed).decode(errors="surrogatepass")
+
+    @contextlib.contextmanager
+    def turn(self, name: str) -> Iterator[Lock]:
+        """The lock of whoever makes the text of that name, so that it is made once."""
+        with self._lock:
+            turn = self._turns.setdefault(name, Lock())
+            self._waiting[name] += 1
+        try:
+            yield turn
+        finally:
+            with self._lock:
+                self._waiting[name] -= 1
+                if not self._waiting[name]:
+                    del self._waiting[name], self._turns[name]
 
     def keep_tree(self, document: DefinitionTree) -> str:
         """Keep a tree for its caller; the id, which nobody else can guess."""
@@ -71,8 +90,17 @@ class Kept:
 
 def call_name(tool: str, given: dict) -> str:
     """Under which name the result of a call is kept: the same for the same call, of trees for the same content."""
-    asked = json.dumps([tool, given], sort_keys=True, default=DefinitionTree.to_json)
+    try:
+        asked = json.dumps([tool, given], sort_keys=True, default=_content)
+    except (TypeError, ValueError, RecursionError):  # a number of thousands of digits, say, which will be refused
+        asked = secrets.token_urlsafe()
     return _CALL + hashlib.sha256(asked.encode()).hexdigest()
+
+
+def _content(value) -> str:
+    if not isinstance(value, DefinitionTree):
+        raise TypeError
+    return value.to_json()
 
 
 def _parsed(text: str):

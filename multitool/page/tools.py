@@ -24,7 +24,7 @@ from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree
 
-_LONG = "Reports its progress; if your client gives up, the same call again finds the result once it is there."
+_LONG = "Reports its progress; if your client gives up, call the same again: the work goes on and the result is kept."
 _SUMMARY = (
     "JSON, a summary: an id that the other tools take, recipe, result (nodes, complete, …), the most probable "
     "definitions with probability, beginnings of unfinished ones, and what to call next."

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -20,11 +21,11 @@ from multitool.page.api import Endpoint, Parameter, add_endpoint
 from multitool.page.brief import View, brief_tree, paged
 from multitool.page.endpoints import endpoints
 from multitool.page.gradio_workarounds import Page
-from multitool.page.kept import Kept
+from multitool.page.kept import Kept, call_name
 from multitool.page.settings import ServerSettings
 from multitool.page.tools import tools
 from multitool.recipes.recipe import VectorRecipe
-from multitool.trees.document import DefinitionTree
+from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import ROOT, Tree
 
 MOST = 40_000  # bytes of an answer that is not full
@@ -209,6 +210,15 @@ def test_what_is_no_tree_is_refused(tree, said):
         Kept().tree(tree)
 
 
+def test_the_same_call_has_one_name_and_what_cannot_be_asked_its_own():
+    asked, same = {"tree": MIDDLE, "cutoff": 0.1}, {"cutoff": 0.1, "tree": read_tree(MIDDLE.to_dict())}
+    assert call_name("trim_tree", asked) == call_name("trim_tree", same)
+    assert call_name("trim_tree", asked) != call_name("check_tree", asked)
+    assert call_name("trim_tree", asked) != call_name("trim_tree", asked | {"tree": LARGE})
+    assert call_name("components", {"count": 10**5000}) != call_name("components", {"count": 10**5000})
+    assert call_name("activity", {"text": b"x"}) and call_name("activity", {"text": "\ud800"})
+
+
 def test_an_id_is_the_callers_own_and_kept_trees_are_bounded():
     kept, small = Kept(), tree_of(2, 1)
     first, second = kept.keep_tree(small), kept.keep_tree(small)
@@ -240,7 +250,7 @@ PARAMETERS = [
         ("top", "true", "true"), ("top", "[5]", "[5]"), ("cutoff", "0.5", 0.5), ("cutoff", "5e-3", 5e-3),
         ("cutoff", "NaN", "NaN"), ("cutoff", "9" * 5000, "9" * 5000), ("words", "true", True),
         ("words", "False", False), ("words", "1", "1"), ("pca", "[0.1, -0.2]", [0.1, -0.2]), ("pca", "null", None),
-        ("pca", "", None), ("pca", "[" * 9999, "[" * 9999), ("weights", "null", None), ("weights", "None", None),
+        ("pca", "", ""), ("pca", "[" * 9999, "[" * 9999), ("weights", "null", None), ("weights", "None", None),
         ("weights", "encoder", "encoder"), ("tokens", "null", "null"), ("feature", "927*1.0", "927*1.0"),
         ("tree", '{"a": 1}', {"a": 1}), ("tree", "tree-a", "tree-a"), ("prompts", '["meaning"]', ["meaning"]),
     ],
@@ -307,6 +317,33 @@ def test_who_waits_is_told_again(monkeypatch):
     assert told[:3] == [((number, None), "Scanning …") for number in (1, 2, 3)]
 
 
+def test_the_same_call_at_the_same_time_is_worked_on_once(monkeypatch):
+    monkeypatch.setattr("multitool.page.agents._POLL", 0.01)
+    asked = []
+
+    def work(given: dict):
+        asked.append(given)
+        yield "Thinking"
+        yield given["number"]
+
+    kept = Kept()
+    run = twin(TWICE, replace(DOUBLING, work=work), kept).run
+    given = {"number": 4, "detail": "brief", "offset": 0, "limit": 5}
+    first, second, third = run(given.copy()), run(given.copy()), run(given.copy())
+    assert next(first) == '{"status": "Thinking"}'
+    assert "Waiting for the same call" in next(second) and "Waiting" in next(third)
+    first.close()  # who has left leaves the work to the next
+    assert list(second)[-1] == list(third)[-1] == '{"is": 4}'
+    assert len(asked) == 2
+    assert not kept._turns and not kept._waiting
+
+
+TWICE = Endpoint("twice", "Twice.", [Parameter("number", int, "a number.", 3)], {"n": int}, "It.", "it.",
+                 run=lambda given: 2 * given["number"])
+DOUBLING = Tool("Twice the number.", "JSON.", "things", 5, work=lambda given: [2 * given["number"]],
+                data=lambda found: found, brief=lambda data, view: {"is": data})
+
+
 @pytest.fixture(scope="module")
 def served():
     """The address of a page with one tool, what it was asked, and an event that lets it come to its end."""
@@ -321,11 +358,8 @@ def served():
                 break
         yield 2 * given["number"]
 
-    endpoint = Endpoint("twice", "Twice.", [Parameter("number", int, "a number.", 3)], {"n": int}, "", "it.", run=None)
-    tool = Tool("Twice the number.", "JSON.", "things", 5, work, lambda found: found, lambda data, view: {"is": data})
     with Page() as page:
-        add_endpoint(page, endpoint=Endpoint(**vars(endpoint) | {"run": lambda given: 0}),
-                     twin=twin(endpoint, tool, Kept()), concurrency_id="model", concurrency_limit=1)
+        add_endpoint(page, TWICE, twin(TWICE, replace(DOUBLING, work=work), Kept()), concurrency_limit=2)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, mcp_server=True)
     yield f"{url}gradio_api/mcp/", asked, go_on
     page.close()
