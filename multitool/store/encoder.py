@@ -161,9 +161,8 @@ def load_encoder(entry: SaeEntry, download: DownloadOptions = UNLIMITED) -> Enco
     """
     with said(HOLDING, sae=entry.folder or entry.name):
         if entry.folder:
-            kept = recognised(entry.folder)
-            kept.directions(entry.folder)  # tells best what is missing or damaged
-            return _encoder(entry, entry.folder, lambda: _of_parts(kept.parts(entry.folder, entry.kind)))
+            folder, kept = entry.folder, recognised(entry.folder)
+            return _encoder(entry, folder, lambda: _of_parts(kept.parts(folder, entry.kind)))
         root = fetch_sae(entry, download)
         if entry.loader is None:
             read_fetched(entry, root)

@@ -26,6 +26,14 @@ def is_folder(name: str) -> bool:
         return False
 
 
+def is_file(name: str) -> bool:
+    """Whether there is such a file; a name that cannot be a path is none."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def with_hook(name: str, hook: str | None) -> str:
     """The name of an SAE that also says where it reads, as recipes and results keep it: ``FOLDER@HOOK``."""
     return f"{name}@{hook}" if hook else name

@@ -14,7 +14,7 @@ from pathlib import Path
 from multitool.errors import UserError, shown
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
-from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_stamp, is_folder
+from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_stamp, is_file, is_folder
 from multitool.store.registry_file import registry_saes
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
@@ -173,6 +173,8 @@ def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
         near = near or [some for some in ("demo", "gemma-2b-res-jb") if some in releases]
         hint = f"Near releases: {', '.join(near)}"
     folder = ", or a folder in sae-lens format" if allow_folder else ""
+    if allow_folder and is_file(name):
+        return f"{shown(name)} is a file. Name the folder that it lies in, with the other files of its SAE."
     return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}; `saes` lists them all."
 
 
