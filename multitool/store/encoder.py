@@ -19,7 +19,7 @@ from multitool.store.hub import UNLIMITED, DownloadOptions
 from multitool.store.problems import HOLDING, reading_by_sae_lens, said
 from multitool.store.sae_format import Parts
 from multitool.store.sae_formats import recognised
-from multitool.store.sae_lens_format import lens_parts
+from multitool.store.saelens_format import lens_parts
 from multitool.store.saes import fetch_sae, read_fetched, sae_lens_sae
 
 # The classes in which a feature's activation needs no other feature: a part of the SAE reads as the whole does.

@@ -24,7 +24,7 @@ _KIND_IN_WORDS = {
     "mlp_out": "the output of an MLP layer",
     "attn_out": "the output of an attention layer",
     "attn_z": "attention heads before their output projection",
-    "transcoder": "the input of an MLP layer (a transcoder)",
+    "transcoder": "one place to predict another (a transcoder)",
     "mlp": "a place inside an MLP layer",
     "attention": "a place inside an attention layer",
     "inside": "a place inside a layer, between its parts",

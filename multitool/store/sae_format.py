@@ -1,6 +1,6 @@
 """What every format of SAEs has: its files, what they tell, and the checks on their matrices.
 
-The formats themselves: ``sae_lens_format``, ``other_formats``; which one a folder is in: ``sae_formats``.
+The formats themselves: ``saelens_format``, ``other_formats``; which one a folder is in: ``sae_formats``.
 """
 
 import re

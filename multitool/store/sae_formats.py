@@ -11,7 +11,7 @@ from multitool.store.other_formats import DICTIONARY, PLAIN, SCOPE, SCOPE_2, SPA
 from multitool.store.problems import Cases, said
 from multitool.store.sae_files import folders_below
 from multitool.store.sae_format import Matrices, SaeFormat
-from multitool.store.sae_lens_format import SAE_LENS
+from multitool.store.saelens_format import SAE_LENS
 
 _LOOKING: Cases = ((OSError, "{folder} cannot be looked into ({reason})."),)
 
