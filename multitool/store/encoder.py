@@ -19,7 +19,7 @@ from multitool.store.hub import UNLIMITED, DownloadOptions
 from multitool.store.problems import HOLDING, reading_by_sae_lens, said
 from multitool.store.sae_format import Parts
 from multitool.store.sae_formats import recognised
-from multitool.store.sae_lens_format import lens_parts
+from multitool.store.saelens_format import lens_parts
 from multitool.store.saes import fetch_sae, read_fetched, sae_lens_sae
 
 # The classes in which a feature's activation needs no other feature: a part of the SAE reads as the whole does.
@@ -161,9 +161,8 @@ def load_encoder(entry: SaeEntry, download: DownloadOptions = UNLIMITED) -> Enco
     """
     with said(HOLDING, sae=entry.folder or entry.name):
         if entry.folder:
-            kept = recognised(entry.folder)
-            kept.directions(entry.folder)  # tells best what is missing or damaged
-            return _encoder(entry, entry.folder, lambda: _of_parts(kept.parts(entry.folder, entry.kind)))
+            folder, kept = entry.folder, recognised(entry.folder)
+            return _encoder(entry, folder, lambda: _of_parts(kept.parts(folder, entry.kind)))
         root = fetch_sae(entry, download)
         if entry.loader is None:
             read_fetched(entry, root)

@@ -67,6 +67,14 @@ def is_folder(name: str) -> bool:
         return False
 
 
+def is_file(name: str) -> bool:
+    """Whether there is such a file; a name that cannot be a path is none."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def is_path(name: str) -> bool:
     r"""Whether a name can only be meant as a place on a machine: ``/saes/x``, ``C:\saes\x``, ``\\server\saes``."""
     return "\\" in name or bool(PureWindowsPath(name).anchor) or bool(PureWindowsPath(name).drive)

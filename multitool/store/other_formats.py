@@ -101,7 +101,8 @@ def _dictionary_parts(folder: Path, kind: str) -> Parts:
             return plain_cfg("jumprelu", W_dec, subtracts=False), state
         case "AutoEncoderTopK" | "BatchTopKSAE" | "MatryoshkaBatchTopKSAE":
             bias = "b_enc" if "b_enc" in weights else "encoder.bias"
-            state |= named(weights, folder, b_enc=bias, b_dec="b_dec")
+            b_dec = "bias" if "bias" in weights else "b_dec"  # its earlier name
+            state |= named(weights, folder, b_enc=bias, b_dec=b_dec)
             if dict_class == "AutoEncoderTopK":
                 k = config.get("trainer.k", kind=int) or int(named(weights, folder, k="k")["k"])
                 return plain_cfg("topk", W_dec, subtracts=True, k=k), state

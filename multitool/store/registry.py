@@ -18,7 +18,7 @@ from multitool.errors import UserError, shown
 from multitool.recipes.fields import check
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
-from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_stamp, is_folder, is_path
+from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_stamp, is_file, is_folder, is_path
 from multitool.store.hub import UNLIMITED, DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX, hub_and_hook, hub_sae, is_hub_place
 from multitool.store.registry_file import registry_saes
@@ -38,7 +38,7 @@ _KIND_IN_WORDS = {
     "mlp_out": "the output of an MLP layer",
     "attn_out": "the output of an attention layer",
     "attn_z": "attention heads before their output projection",
-    "transcoder": "the input of an MLP layer (a transcoder)",
+    "transcoder": "one place to predict another (a transcoder)",
     "mlp": "a place inside an MLP layer",
     "attention": "a place inside an attention layer",
     "inside": "a place inside a layer, between its parts",
@@ -133,6 +133,8 @@ def find_sae(
     entry = near_by.get(name)
     if entry is None and allow_folder and is_folder(folder):
         entry, hook = folder_sae(Path(folder), hook=hook), None
+    if entry is None and allow_folder and is_file(folder):
+        raise UserError(f"{shown(folder)} is a file. Name the folder that it lies in, with the other files of its SAE.")
     if entry is None and allow_folder and is_path(folder):
         place = shown(folder).replace("\\\\", "\\")  # backslashes as they were written
         raise UserError(f"There is no folder {place}. Name one that holds an SAE, or an SAE as RELEASE/SAE_ID.")

@@ -1,6 +1,6 @@
 """What every format of SAEs has: its files, what they tell, and the checks on their matrices.
 
-The formats themselves: ``sae_lens_format``, ``other_formats``; which one a folder is in: ``sae_formats``.
+The formats themselves: ``saelens_format``, ``other_formats``; which one a folder is in: ``sae_formats``.
 """
 
 import re
@@ -101,10 +101,16 @@ class SaeFormat:
             told_by=by,
             looked_in=_looked_in(self, folder),
             # Gemma Scope 2 names its models in a way of its own.
-            model=re.sub("^gemma-v3-", "google/gemma-3-", config.get(*_MODEL_FIELDS) or self.model(folder, config)),
+            model=re.sub("^gemma-v3-", "google/gemma-3-", _name(config, *_MODEL_FIELDS) or self.model(folder, config)),
             d_sae=width if type(width) is int and 0 < width < 1 << 40 else None,
-            neuronpedia_id=config.get("metadata.neuronpedia_id", "neuronpedia_id"),
+            neuronpedia_id=_name(config, "metadata.neuronpedia_id", "neuronpedia_id"),
         )
+
+
+def _name(config: Config, *fields: str) -> str | None:
+    """A name that a configuration tells; what is longer than any is none."""
+    found = config.get(*fields)
+    return found if found and len(found) <= 200 else None
 
 
 def _looked_in(kind: SaeFormat, folder: Path) -> str:
@@ -125,7 +131,8 @@ def _other_kind(config: Config) -> str | None:
         return "crosscoder"
     flagged = any(config.get(name, kind=bool) for name in ("is_transcoder", "transcode", "skip_connection"))
     beyond = config.get("metadata.hook_name_out", "hook_name_out", "out_hook_point", "hf_hook_point_out")
-    if "transcoder" in names or flagged or beyond or config.get("buffer.io") == "in_and_out":
+    elsewhere = beyond not in (None, config.get(*_HOOK_FIELDS))
+    if "transcoder" in names or flagged or elsewhere or config.get("buffer.io") == "in_and_out":
         return "transcoder"
     return None
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from multitool.errors import UserError, shown
 from multitool.store.other_formats import DICTIONARY, PLAIN, SCOPE, SCOPE_2, SPARSIFY, matrix_files
+from multitool.store.problems import Cases, said
 from multitool.store.sae_files import folders_below
 from multitool.store.sae_format import Matrices, SaeFormat
-from multitool.store.sae_lens_format import SAE_LENS
+from multitool.store.saelens_format import SAE_LENS
+
+_LOOKING: Cases = ((OSError, "{folder} cannot be looked into ({reason})."),)
 
 FORMATS = (SAE_LENS, SPARSIFY, DICTIONARY, SCOPE, SCOPE_2, PLAIN)
 
@@ -21,16 +24,17 @@ def recognised(folder: Path) -> SaeFormat:
     Raises:
         UserError: it is no folder, is in none that is read, or holds SAEs in folders of their own.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. {_formats_told()}")
-    for one in FORMATS[:-1]:
-        if (folder / one.weights).exists():
-            return one
-    if len(matrix_files(folder)) == 1:
-        return PLAIN
-    if (folder / "cfg.json").exists():
-        return SAE_LENS  # which says what is missing
-    raise UserError(_unknown(folder))
+    with said(_LOOKING, folder=folder):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder. {_formats_told()}")
+        for one in FORMATS[:-1]:
+            if (folder / one.weights).exists():
+                return one
+        if len(matrix_files(folder)) == 1:
+            return PLAIN
+        if (folder / "cfg.json").exists():
+            return SAE_LENS  # which says what is missing
+        raise UserError(_unknown(folder))
 
 
 def directions(folder: Path) -> Matrices:
@@ -45,9 +49,9 @@ def directions(folder: Path) -> Matrices:
 def _unknown(folder: Path) -> str:
     saes = [place for place, files in folders_below(folder) if any(one.weights in files for one in FORMATS[:-1])]
     if saes:
-        names = ", ".join(str(place) for place in saes[:6])
+        named = ", ".join(str(place) for place in saes[:6])
         more = f" and {len(saes) - 6} more" if len(saes) > 6 else ""
-        return f"{folder} is not an SAE's folder, but holds such folders: {names}{more}. Name one of them."
+        return f"{folder} is not an SAE's folder, but holds such folders: {named}{more}. Name one of them."
     names = sorted(path.name for path in folder.iterdir())
     found = ", ".join(shown(name) for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     many = len([name for name in names if name.endswith(".safetensors")]) > 1

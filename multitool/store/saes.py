@@ -17,7 +17,7 @@ from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_sae_files
 from multitool.store.problems import FETCH_AGAIN, HOLDING, reading_by_sae_lens, said
 from multitool.store.sae_files import refuse_unpickling
 from multitool.store.sae_formats import directions
-from multitool.store.sae_lens_format import SAE_LENS
+from multitool.store.saelens_format import SAE_LENS
 from multitool.vectors.vector import FeatureWeights
 
 _OWN_FORMAT = ("cfg.json", "sae_weights.safetensors")

@@ -471,7 +471,7 @@ REASONS = {
     "mlp_out": "the output of an MLP layer",
     "attn_out": "the output of an attention layer",
     "attn_z": "attention heads before their output projection",
-    "transcoder": "the input of an MLP layer (a transcoder)",
+    "transcoder": "one place to predict another (a transcoder)",
 }
 
 

@@ -411,6 +411,23 @@ def test_a_folder_with_an_at_in_its_name_is_that_folder(tmp_path):
     assert find_sae(str(folder), allow_folder=True).folder == folder
 
 
+def test_a_folder_with_a_hook_is_named_only_where_folders_may_be(tmp_path):
+    folder = lens({"metadata": {}})(tmp_path / "mine")
+    assert "There is no SAE" in said(find_sae, f"{folder}@{HOOK}")
+    assert "There is no SAE" in said(find_sae, str(folder), hook=HOOK)
+
+
+def test_a_file_in_place_of_its_folder_is_told(tmp_path):
+    folder = lens()(tmp_path / "mine")
+    assert "is a file" in said(find_sae, str(folder / "sae_weights.safetensors"), allow_folder=True)
+
+
+def test_names_that_are_too_long_count_as_none(tmp_path):
+    told = {"hook_name": HOOK, "model_name": "x" * 300, "neuronpedia_id": "y" * 300}
+    entry = folder_sae(lens({"metadata": told})(tmp_path / "mine"))
+    assert (entry.model, entry.neuronpedia_id) == ("", None)
+
+
 @pytest.mark.parametrize("name", ["demo/hook_embed", "gemma-2b-res-jb/blocks.6.hook_resid_post"])
 def test_a_hook_goes_with_folders_only(name):
     assert "says itself" in said(find_sae, name, hook=HOOK)
@@ -526,6 +543,26 @@ def test_a_configuration_beyond_bounds_is_refused(tmp_path, content, reason):
     message = said(find_sae, str(folder), allow_folder=True)
     assert re.search(reason, message)
     assert str(folder / "cfg.json") in message
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    assert f"{tmp_path} cannot be looked into (Permission denied)" in said(find_sae, str(tmp_path), allow_folder=True)
+
+
+def test_an_sae_that_gives_its_hook_as_its_output_too_is_no_transcoder(tmp_path):
+    told = {"hook_name": HOOK, "hook_name_out": HOOK}
+    assert folder_sae(lens({"metadata": told})(tmp_path / "mine")).hook == HOOK
+    told["hook_name_out"] = "blocks.1.hook_mlp_out"
+    assert "transcoder" in said(find_sae, str(lens({"metadata": told})(tmp_path / "other")), allow_folder=True)
+
+
+def test_dictionary_learnings_earlier_name_of_a_bias(tmp_path):
+    state = LINEAR | {"bias": B_DEC, "k": torch.tensor(1)}
+    assert load_encoder(folder_sae(dictionary("AutoEncoderTopK", state)(tmp_path))).encode(X).tolist() == TOP_1
 
 
 @pytest.mark.parametrize("missing", ["b_enc", "b_dec", "threshold"])

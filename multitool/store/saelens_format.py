@@ -54,7 +54,8 @@ def lens_parts(folder: Path, corrections: Mapping) -> Parts:
     from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
 
     config, weights = SAE_LENS.config(folder), _lens_weights(folder)
-    cfg = _repaired(folder, config, weights) | corrections | {"device": "cpu", "dtype": "float32"}
+    _lens_directions(folder)  # tells best what is missing or does not fit
+    cfg = _repaired(folder, config, weights) | dict(corrections) | {"device": "cpu", "dtype": "float32"}
     factor = _scaling_factor(config, weights)
     if factor is None:
         stray = [name for name in ("finetuning_scaling_factor", "scaling_factor") if name in weights
