@@ -93,7 +93,7 @@ def test_a_figure_draws_in_it_in_every_format(install):
         figure.savefig(io.BytesIO(), format="png")
     files = render(made, ["svg", "pdf"])
     assert re.search(rb"FontName /\w*\+?SomeYi", files["pdf"])
-    assert b"'Some Yi', sans-serif" in files["svg"]
+    assert b"font-family: 'DejaVu Sans', 'Some Yi', " in files["svg"]
 
 
 def test_other_figures_stay_as_they_are(install):
