@@ -20,6 +20,7 @@ except UserError as error:
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
 from multitool.page.build import CSS, THEME, build
+from multitool.page.gradio_workarounds import check_served
 from multitool.page.opening import choose_opening
 from multitool.page.settings import read_settings
 from multitool.store.library import Library
@@ -28,6 +29,7 @@ from multitool.store.library import Library
 def main() -> None:
     """Load the model that the page opens with (on ZeroGPU: on "cuda", before the launch), build the page, serve it."""
     try:
+        check_served()
         settings = read_settings()
         library = Library(
             dtype=settings.dtype,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import gradio as gr
 
+from multitool.errors import UserError
+
 
 class Page(gr.Blocks):
     """A page whose undocumented endpoints programs can call by name too, and alone are the tools of its MCP server.
@@ -78,8 +80,23 @@ def write_served(data: bytes, name: str) -> str:
     The folder is the documented one: the environment variable ``GRADIO_TEMP_DIR``, or ``gradio`` among the system's
     temporary files.
     """
-    served = os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")
-    folder = Path(served, hashlib.sha256(data).hexdigest())
+    folder = _served() / hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)
     return str((folder / name).resolve())
+
+
+def check_served() -> None:
+    """Raises UserError if files cannot be written where Gradio serves them from: at the start, not at the first one."""
+    try:
+        _served().mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=_served()).close()
+    except OSError as error:
+        raise UserError(
+            f"Files to take home cannot be written to {_served()}: {error.strerror}. Name a folder that you may write "
+            "to in GRADIO_TEMP_DIR."
+        ) from error
+
+
+def _served() -> Path:
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
