@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 # Until the page is there: what is imported and built for it stays, and looking through it time and again takes seconds.
 gc.disable()
@@ -9,9 +10,18 @@ gc.disable()
 os.environ.setdefault("ZEROGPU_MMAP_AUTOPRUNE_PATTERN", "nothing")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked for ZeroGPU
 
+from multitool.errors import UserError
+from multitool.process import check_temporary_folder, interrupted, interruptible, leave_on_interrupt, prepare_streams
+
+prepare_streams()  # Gradio prints characters that not every terminal has
+leave_on_interrupt()
+try:
+    check_temporary_folder()
+except UserError as error:
+    raise SystemExit(f"multitool: {error}") from None
+
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
-from multitool.errors import UserError
 from multitool.page.build import CSS, THEME, build
 from multitool.page.opening import choose_opening
 from multitool.page.settings import read_settings
@@ -33,14 +43,21 @@ def main() -> None:
         page = build(library, settings, choose_opening(library, settings))
     except UserError as error:
         raise SystemExit(f"multitool: {error}") from error
-    page.launch(
-        theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True,
-        enable_monitoring=False,  # it would tell anybody who calls what
-    )
+    try:
+        page.launch(
+            theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True,
+            enable_monitoring=False,  # it would tell anybody who calls what
+        )
+    except OSError as error:  # a port that is taken
+        raise SystemExit(f"multitool: The page cannot be served: {error}") from error
     gc.freeze()
     gc.enable()
     page.block_thread()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        with interruptible():
+            main()
+    except KeyboardInterrupt:
+        sys.exit(interrupted())
