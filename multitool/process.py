@@ -86,6 +86,17 @@ def interrupted() -> int:
     return INTERRUPTED
 
 
+def check_home() -> None:
+    """Whether this user has a home folder, as the app's libraries want. Raises UserError if not."""
+    try:
+        Path.home()
+    except RuntimeError as error:  # a number without a name, as containers have it, and no variable
+        raise UserError(
+            "This user has no home folder, in which the libraries keep what they fetch. Name a folder in the "
+            "environment variable HOME."
+        ) from error
+
+
 def temporary_folder() -> Path:
     """Where Gradio keeps uploads and serves files from, as it documents: the folder of the environment variable
     ``GRADIO_TEMP_DIR``, or ``gradio`` among the system's temporary files."""

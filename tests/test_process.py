@@ -12,6 +12,7 @@ import pytest
 from multitool import cli
 from multitool.errors import UserError
 from multitool.process import check_temporary_folder, interruptible
+from multitool.store.problems import asking_hub
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "multitool"]
@@ -117,3 +118,19 @@ def test_the_app_says_so_before_it_loads_anything(tmp_path):
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("multitool: The folder for pictures and uploads cannot be written: ")
     assert done.stderr.count("\n") == 1 and str(file) in done.stderr
+
+
+HOMELESS = "import pwd\ndef getpwuid(user): raise KeyError(user)\npwd.getpwuid = getpwuid"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix knows users by number")
+def test_a_user_without_a_home_is_told_what_to_set(instead):
+    done = run(["env", "-u", "HOME", *APP], **instead("sitecustomize", HOMELESS))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("multitool: This user has no home folder") and "HOME.\n" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_hubs_files_of_a_user_without_a_home_are_not_the_networks_fault():
+    with pytest.raises(UserError, match="this user has no home folder. Name a folder in HF_HOME"), asking_hub("a/b"):
+        raise RuntimeError("Could not determine home directory.")
