@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked
 from multitool.errors import UserError
 from multitool.process import (
     check_home,
-    check_temporary_folder,
+    check_served_folder,
     interrupted,
     interruptible,
     leave_on_interrupt,
@@ -24,7 +24,7 @@ prepare_streams()  # Gradio prints characters that not every terminal has
 leave_on_interrupt()
 try:
     check_home()
-    check_temporary_folder()
+    check_served_folder()
 except UserError as error:
     raise SystemExit(f"multitool: {error}") from None
 

@@ -97,16 +97,16 @@ def check_home() -> None:
         ) from error
 
 
-def temporary_folder() -> Path:
+def served_folder() -> Path:
     """Where Gradio keeps uploads and serves files from, as it documents: the folder of the environment variable
     ``GRADIO_TEMP_DIR``, or ``gradio`` among the system's temporary files."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
 
 
-def check_temporary_folder() -> None:
+def check_served_folder() -> None:
     """Whether files can be written there. Raises UserError if they cannot: then nobody would get a picture."""
     try:
-        folder = temporary_folder()
+        folder = served_folder()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"written")

@@ -11,7 +11,7 @@ import pytest
 
 from multitool import cli
 from multitool.errors import UserError
-from multitool.process import check_temporary_folder, interruptible
+from multitool.process import check_served_folder, interruptible
 from multitool.store.problems import asking_hub
 
 ROOT = Path(__file__).parents[1]
@@ -104,10 +104,10 @@ def test_a_folder_for_pictures_that_cannot_be_written_is_told_at_the_start(monke
     for folder in (file, file / "below"):
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
         with pytest.raises(UserError, match="GRADIO_TEMP_DIR") as error:
-            check_temporary_folder()
+            check_served_folder()
         assert str(file) in str(error.value)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "new"))
-    check_temporary_folder()
+    check_served_folder()
     assert list((tmp_path / "new").iterdir()) == []
 
 

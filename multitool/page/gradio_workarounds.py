@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from multitool.process import temporary_folder
+from multitool.process import served_folder
 
 
 class Page(gr.Blocks):
@@ -74,7 +74,7 @@ def write_served(data: bytes, name: str) -> str:
     """Write a file into the folder that Gradio serves files from, and in which it deletes those that it has handed out
     after the time of ``delete_cache``; the path. It copies a file from anywhere else there, and leaves the first.
     """
-    folder = temporary_folder() / hashlib.sha256(data).hexdigest()
+    folder = served_folder() / hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)
     return str((folder / name).resolve())
