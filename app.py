@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 # Until the page is there: what is imported and built for it stays, and looking through it time and again takes seconds.
 gc.disable()
@@ -11,8 +12,20 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked
 
 from multitool.errors import UserError
 from multitool.page.proxies import spare_localhost
+from multitool.process import (
+    check_home,
+    check_served_folder,
+    interrupted,
+    interruptible,
+    leave_on_interrupt,
+    prepare_streams,
+)
 
+prepare_streams()  # Gradio prints characters that not every terminal has
+leave_on_interrupt()
 try:
+    check_home()
+    check_served_folder()
     spare_localhost()  # before Gradio is imported, which reads what proxies are set
 except UserError as error:
     raise SystemExit(f"multitool: {error}") from None
@@ -20,7 +33,6 @@ except UserError as error:
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
 from multitool.page.build import CSS, THEME, build
-from multitool.page.gradio_workarounds import check_served
 from multitool.page.opening import choose_opening
 from multitool.page.settings import read_settings
 from multitool.store.library import Library
@@ -29,7 +41,6 @@ from multitool.store.library import Library
 def main() -> None:
     """Load the model that the page opens with (on ZeroGPU: on "cuda", before the launch), build the page, serve it."""
     try:
-        check_served()
         settings = read_settings()
         library = Library(
             dtype=settings.dtype,
@@ -42,14 +53,21 @@ def main() -> None:
         page = build(library, settings, choose_opening(library, settings))
     except UserError as error:
         raise SystemExit(f"multitool: {error}") from error
-    page.launch(
-        theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True,
-        enable_monitoring=False,  # it would tell anybody who calls what
-    )
+    try:
+        page.launch(
+            theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True,
+            enable_monitoring=False,  # it would tell anybody who calls what
+        )
+    except OSError as error:  # a port that is taken
+        raise SystemExit(f"multitool: The page cannot be served: {error}") from error
     gc.freeze()
     gc.enable()
     page.block_thread()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        with interruptible():
+            main()
+    except KeyboardInterrupt:
+        sys.exit(interrupted())

@@ -4,16 +4,19 @@ Torch and matplotlib take seconds, so what needs them is imported inside a comma
 """
 
 import argparse
+import errno
 import json
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING
-from itertools import chain
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from multitool.errors import UserError, shown
+from multitool.process import drop, interrupted, interruptible, prepare_streams
 from multitool.recipes.captions import distance_told, fires_told, interventions_told, is_injected, source_told
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import RecipeField, recipe_fields, whole
@@ -34,32 +37,56 @@ if TYPE_CHECKING:
 _INSTALLED = "sae-multitool"  # the command that pip makes
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
+_LONGEST_ERROR = 600  # characters
 _IMAGES = (".png", ".svg", ".pdf")
+# Of writing to standard output, whose errors name no file.
+_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit status is 0, or 2 for anything that a user can put right."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what this terminal cannot show
+    """Run a command; the exit status is 0, or 2 for anything that a user can put right, 1 where standard output fails,
+    130 after Ctrl-C.
+    """
+    prepare_streams()
+    try:
+        with interruptible():
+            _run(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        _say(f"{visible(str(error))}\n")
+        return 2
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        drop(sys.stdout)
+    except KeyboardInterrupt:
+        return interrupted()
+    except OSError as error:
+        if error.errno not in _OUTPUT or error.filename is not None:
+            raise
+        drop(sys.stdout)
+        _say(f"The output cannot be written: {error.strerror}. Send it elsewhere.\n")
+        return 1
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    for argument in arguments:
+        if argument.startswith("--") and argument.endswith("=--"):  # argparse would make a list of it
+            raise UserError(f"{argument[:200]}: -- is no value. Leave the option out, or give it one.")
     try:
         options = _parser().parse_args(arguments)
         if getattr(options, "hook", None):
             options.sae = with_hook(options.sae, options.hook)
         options.run(options)
-    except UserError as error:
-        _say(f"{visible(str(error))}\n")
-        return 2
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        sys.stderr.close()
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    finally:
+        sys.stdout.flush()  # here it can be told that it fails
 
 
 class _Parser(argparse.ArgumentParser):
     """Errors in one line, like all others."""
 
     def error(self, message: str):
+        if len(message) > _LONGEST_ERROR:  # it tells what was typed
+            message = f"{message[:_LONGEST_ERROR // 2]} … {message[-_LONGEST_ERROR // 2:]}"
         command = self.prog if self.prog.startswith(_INSTALLED) else f"python -m {self.prog}"
         raise UserError(f"{message}. See `{command} --help`.")
 
@@ -71,8 +98,11 @@ def _program() -> str:
 
 def _say(text: str, before: str = "") -> None:
     """Tell something that is no result."""
-    sys.stderr.write(f"{before}{_program()}: {text}")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"{before}{_program()}: {text}")
+        sys.stderr.flush()
+    except OSError:  # a full disk, or a reader that has left: there is nowhere to tell it
+        drop(sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -187,13 +217,14 @@ def _tree(options) -> None:
     vector = _recipe(VectorRecipe, options)
     recipes = [_recipe(TreeRecipe, options, prompt=prompt) for prompt in options.prompt or [TreeRecipe.prompt]]
     if options.image and options.image.suffix.lower() not in _IMAGES:
-        raise UserError(f"--image {options.image} ends in none of {', '.join(_IMAGES)}, which tell the format.")
+        raise UserError(f"--image {_told(options.image)} ends in none of {', '.join(_IMAGES)}, which tell the format.")
     if options.evidence:
         vector.single_feature()
     picture = _picture_options(options)
     files = [[_numbered(path, tree, len(recipes)) for path in (options.json, options.image)]
              for tree in range(len(recipes))]
-    _check_writable(*chain(*files))
+    for json_file, image in files:
+        _check_writable(json=json_file, image=image)
     from multitool.jobs.check import check_job
     from multitool.jobs.tree import grown, prepare_trees
 
@@ -206,7 +237,7 @@ def _tree(options) -> None:
         if tree == 0:
             _note_other_model(options.model, library.find(vector.sae))
         if json_file:
-            _write(json_file, document.to_json().encode())
+            _write_json(json_file, document.to_dict())
         if image:
             from multitool.pictures.figure import render
 
@@ -301,14 +332,14 @@ def _scanning(done: int, total: int) -> None:
 def _tokens(options) -> None:
     vector = _recipe(VectorRecipe, options)
     recipe = _recipe(ListRecipe, options)
-    _check_writable(options.csv, options.json)
+    _check_writable(csv=options.csv, json=options.json)
     from multitool.jobs.token_list import list_job
 
     library = _library(options)
     table = _done(list_job(library, vector, recipe, model=options.model, evidence=options.evidence), library)
     _note_other_model(options.model, library.find(vector.sae))
     if options.csv:
-        _write(options.csv, table.to_csv().encode())
+        _write(options.csv, table.to_csv().encode(errors="backslashreplace"))
     if options.json:
         _write_json(options.json, table.to_dict())
     if not (options.csv or options.json):
@@ -332,7 +363,7 @@ def _span(text: str) -> range:
 def _suggest(options) -> None:
     features = range(options.feature, options.feature + 1) if options.features is None else options.features
     vector, tree = VectorRecipe(sae=options.sae, feature=features[0]), TreeRecipe(prompt=options.prompt)
-    _check_writable(options.json)
+    _check_writable(json=options.json)
     from multitool.jobs.suggest import suggest_job
 
     library = _library(options)
@@ -385,7 +416,7 @@ def _study(
 
 
 def _components(options) -> None:
-    _check_writable(options.json)
+    _check_writable(json=options.json)
     from multitool.jobs.components import components_job
 
     library = _library(options)
@@ -449,32 +480,76 @@ def _title(settings: dict, vector: dict) -> str:
     return visible("; ".join([told, distance_told(settings, vector), *interventions_told(settings)]))
 
 
-def _check_writable(*paths: Path | None) -> None:
-    """Before the work, not after it: can these files be written?"""
-    for path in paths:
+def _check_writable(**paths: Path | None) -> None:
+    """Before the work, not after it: can these files be written?
+
+    Args:
+        paths: by the options that name them.
+    """
+    named: dict[Path, str] = {}
+    for option, path in paths.items():
         if path is None:
             continue
         try:
             existed = path.exists()
-            path.open("ab").close()
-        except OSError as error:
+            if not existed or path.is_file() or path.is_dir():  # opening a pipe would end what waits for it
+                path.open("ab").close()
+            if not existed:
+                path.unlink()
+            other = named.setdefault(path.resolve(), option) if not existed or path.is_file() else option
+        except (OSError, ValueError) as error:
             raise _not_written(path, error) from error
-        if not existed:
-            path.unlink()
+        if other != option:
+            raise UserError(f"--{other} and --{option} both name {_told(path)}. Name two files.")
 
 
 def _write(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     try:
-        path.write_bytes(content)
+        target = path.resolve()
+        if target.exists() and not target.is_file():  # a device, or a pipe
+            target.write_bytes(content)
+        else:
+            _replace(target, content)
     except OSError as error:
         raise _not_written(path, error) from error
     print(f"wrote {path}")
 
 
+def _replace(target: Path, content: bytes) -> None:
+    unfinished = target.with_name(f".unfinished-{os.getpid()}-{target.name}"[:100])
+    try:
+        unfinished.write_bytes(content)
+        if target.exists():
+            shutil.copymode(target, unfinished)
+        unfinished.replace(target)
+    except PermissionError:  # of the folder; the file itself may be ours all the same
+        target.write_bytes(content)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def _write_json(path: Path, content) -> None:
-    _write(path, json.dumps(content, ensure_ascii=False, allow_nan=False).encode())
+    _write(path, _as_json(content))
 
 
-def _not_written(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} cannot be written: {error.strerror}. Name a file in a folder that you may write to.")
+def _as_json(content) -> bytes:
+    """JSON as a file; half a surrogate pair, as a file's name can have it, is an escape in it."""
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace")
+    except ValueError as error:
+        raise UserError(
+            "The result holds a number that is none (NaN or infinite), which JSON does not have, and was not written. "
+            "Try --dtype float32, or a smaller strength or scale."
+        ) from error
 
+
+def _not_written(path: Path, error: OSError | ValueError) -> UserError:
+    if isinstance(error, ValueError):
+        return UserError(f"{_told(path)} cannot be the name of a file: {error}.")
+    help_ = "Make room there" if error.errno in _FULL else "Name a file in a folder that you may write to"
+    return UserError(f"{_told(path)} cannot be written: {error.strerror}. {help_}.")
+
+
+def _told(path: Path) -> str:
+    return str(path)[:300]

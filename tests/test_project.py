@@ -41,7 +41,7 @@ def test_an_installation_asks_for_what_a_space_installs(distribution):
 
 
 def test_an_installation_gives_the_command(distribution):
-    assert distribution.entry_points == {"console_scripts": ["sae-multitool = multitool.cli:main"]}
+    assert distribution.entry_points == {"console_scripts": ["sae-multitool = multitool.__main__:main"]}
 
 
 def test_the_changelog_tells_of_this_version(distribution):

@@ -120,11 +120,17 @@ def save(content: bytes | str, settings: dict, ending: str) -> str:
     Args:
         settings: the result's recipe, which gives the file its name.
         ending: such as ``tree.png``.
+
+    Raises:
+        UserError: the disk is full, or cannot be written.
     """
     stem = f"{settings.get('sae')}-feature-{settings.get('feature')}"
     # The recipe can come from an uploaded file: nothing of it may act as a path.
     name = re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:80] + "-" + ending
-    return write_served(content.encode() if isinstance(content, str) else content, name)
+    try:
+        return write_served(content.encode() if isinstance(content, str) else content, name)
+    except OSError as error:
+        raise UserError(f"The file cannot be stored on this server: {error.strerror}. Tell its operator.") from error
 
 
 def file_data(path: str, mime_type: str) -> dict:

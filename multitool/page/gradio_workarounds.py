@@ -5,14 +5,11 @@ changes its behaviour.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import gradio as gr
 
-from multitool.errors import UserError
+from multitool.process import served_folder
 
 
 class Page(gr.Blocks):
@@ -76,27 +73,8 @@ def shrinks(before, after) -> bool:
 def write_served(data: bytes, name: str) -> str:
     """Write a file into the folder that Gradio serves files from, and in which it deletes those that it has handed out
     after the time of ``delete_cache``; the path. It copies a file from anywhere else there, and leaves the first.
-
-    The folder is the documented one: the environment variable ``GRADIO_TEMP_DIR``, or ``gradio`` among the system's
-    temporary files.
     """
-    folder = _served() / hashlib.sha256(data).hexdigest()
+    folder = served_folder() / hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)
     return str((folder / name).resolve())
-
-
-def check_served() -> None:
-    """Raises UserError if files cannot be written where Gradio serves them from: at the start, not at the first one."""
-    try:
-        _served().mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=_served()).close()
-    except OSError as error:
-        raise UserError(
-            f"Files to take home cannot be written to {_served()}: {error.strerror}. Name a folder that you may write "
-            "to in GRADIO_TEMP_DIR."
-        ) from error
-
-
-def _served() -> Path:
-    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))

@@ -293,6 +293,8 @@ def _hub() -> Cases:
          "{asked} of {name} is not in its repository on {hub}. Use another one, or tell its owner."),
         (full_disk,
          "The disk is full: {name} could not be stored. Make room, or name a folder on a larger disk in HF_HOME."),
+        (_also(RuntimeError, lambda error: "home directory" in str(error)),
+         "{name} could not be stored: this user has no home folder. Name a folder in HF_HOME."),
         # Ours: the network's errors name no file.
         (_also(OSError, lambda error: error.filename is not None),
          "{name} could not be stored: {reason}: {path}. Name a folder that you may write to in HF_HOME."),

@@ -23,7 +23,6 @@ _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
 _MOST_TEXTS = 100  # in a list
 _DEFINITIONS_SHOWN = 15  # in a notebook
-Lift = Annotated[float, Valid("it must be a number of nats, e.g. 1")]
 _LIFTS = ("lift_centroid", "lift_random")
 _BEYOND = "beyond_top_k"
 UNFINISHED = "Unfinished: these go on beyond the tree"  # heads a list of beginnings
@@ -108,7 +107,7 @@ class DefinitionTree:
         Raises:
             UserError: the lifts are not known, or ``least`` is no number.
         """
-        least = check(least, "lift", Lift)
+        least = check(least, "lift", Annotated[float, Valid("it must be a number of nats, e.g. 1")])
         if self.tree.lifts is None:
             raise UserError("This tree has not been checked, so its nodes' lifts are not known. Check it first.")
         known = least if self.least_lift is None else max(least, self.least_lift)

@@ -8,9 +8,8 @@ import pytest
 from gradio.mcp import GradioMCPServer
 from gradio_client import Client
 
-from multitool.errors import UserError
 from multitool.page.common import file_data, save
-from multitool.page.gradio_workarounds import Page, check_served, name_endpoint
+from multitool.page.gradio_workarounds import Page, name_endpoint
 
 KEPT = 2  # seconds that files are
 
@@ -106,13 +105,3 @@ def test_files_are_where_gradio_serves_them_from_and_are_deleted_in_time(client)
     while served.exists():
         assert time.monotonic() < deadline, "the file has not been deleted"
         time.sleep(0.2)
-
-
-def test_a_folder_for_files_that_cannot_be_written_is_told_at_the_start(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "new" / "files"))
-    check_served()
-    assert list((tmp_path / "new" / "files").iterdir()) == []
-    (tmp_path / "file").write_text("I am a file")
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "below"))
-    with pytest.raises(UserError, match="file.below: Not a directory.*GRADIO_TEMP_DIR"):
-        check_served()

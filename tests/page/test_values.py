@@ -123,7 +123,7 @@ def test_all_endpoints_are_tried():
         ("trim_tree", {"tree": None}, "tree is None; it must be a tree JSON"),
         ("trim_tree", {"tree": "x" * 20_000_001}, "its text of at most 20,000,000 characters"),
         ("trim_tree", {"tree": TREE, "cutoff": "0.1"}, "cutoff is '0.1'; it must be a number between 0 and 1"),
-        ("trim_tree", {"tree": TREE, "lift": math.nan}, "lift is nan; it must be a number of nats"),
+        ("trim_tree", {"tree": TREE, "lift": math.nan}, "lift is nan; it must be a number."),
     ],
 )
 def test_what_is_too_long_or_cannot_be_is_said(endpoint, given, said):
@@ -149,3 +149,13 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_without_what_it_says():
             shown_errors(gradio_function(endpoint), on_page=on_page)()
         assert "no words for (KeyError)" in error.value.message and "secret" not in error.value.message
         assert error.value.print_exception, "into the log"
+
+
+def test_a_full_disk_of_the_server_is_told(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multitool.page.endpoints.render", lambda *_: {"png": b"a picture"})
+    monkeypatch.setattr("multitool.page.common.write_served", full)
+    said = "The file cannot be stored on this server: No space left on device. Tell its operator."
+    assert answer("trim_tree", {"tree": TREE}) == said
