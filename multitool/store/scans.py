@@ -67,7 +67,8 @@ def scan_task(
 
 def scan_path(model: str, folder: Path, hook: str, *, bos_id: int | None, dtype: str) -> Path:
     """Where a scan lies: a name to recognise it by, and a hash of all that its numbers depend on."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+    held = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]  # as model_weights finds them
+    files = sorted([*held, *folder.glob("config.json")])
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     identity = json.dumps([_FORMAT, model, str(folder.resolve()), weights, hook, bos_id, dtype])
     readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{model[-60:]} {hook[-40:]} {dtype[-10:]}").strip("-")
