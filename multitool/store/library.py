@@ -268,7 +268,7 @@ class _MadeOnce:
 
 def _as_it_is(model: str) -> tuple:
     """What a model is kept by: its name, and of a folder of this machine its files as they are now."""
-    return (model, *(folder_state(Path(model)) if is_folder(model) else ()))
+    return (model, *(folder_state(Path(model)) if model and is_folder(model) else ()))
 
 
 def _sae_as_it_is(entry: SaeEntry) -> tuple:

@@ -46,7 +46,7 @@ class ModelWeights:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of them, as stored, mapped from the files."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for path in dict.fromkeys(self.files.values()):
             if path.suffix == ".bin":
                 found |= _plain_weights(path)

@@ -43,7 +43,7 @@ def load_subject(name: str, download: DownloadOptions = UNLIMITED) -> Subject:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         listed = (folder / "generation_config.json").is_file()
         generation_config = GenerationConfig.from_pretrained(folder) if listed else None
-        _check_length(config, whose)
+        _check_numbers(config, whose)
         E = embedding_matrix(folder, config, whose)
     if not tokenizer.is_fast:
         raise UserError(f"The tokenizer of {name} has no fast version (tokenizer.json), which the tool needs.")
@@ -65,6 +65,7 @@ def _model_folder(name: str, download: DownloadOptions) -> Path:
     return fetch_model(name, download)
 
 
+_MOST_LAYERS = 10_000
 _STATE_OF = (".json", ".safetensors", ".bin", ".npz", ".pt", ".model", ".jinja", ".txt")
 
 
@@ -84,7 +85,11 @@ def _whose(name: str, folder: Path) -> str:
     return f"The model in {folder}" if Path(name) == folder else f"The model {name}"
 
 
-def _check_length(config, whose: str) -> None:
+def _check_numbers(config, whose: str) -> None:
+    """Raises UserError if a configuration asks for what no model is, and what would take for ever to find out."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise UserError(f"{whose} is no model: num_hidden_layers is {shown(layers)} in its config.json. Correct it.")
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     if isinstance(longest, int) and longest < 1:
         raise UserError(

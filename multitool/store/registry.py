@@ -106,10 +106,7 @@ def find_sae(
     if name.startswith(HUB_PREFIX):
         if not allow_folder:
             raise UserError(_NO_REPOSITORY.format(name=shown(name)))
-        entry = hub_sae(name, download)
-        if not entry.served:
-            raise UserError(_not_served(entry, patterns))
-        return entry
+        return _served(hub_sae(name, download), patterns)
     near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
     entry = near_by.get(name)
     if entry is None and allow_folder and is_folder(name):
@@ -118,8 +115,7 @@ def find_sae(
         entry = registry_saes().get(name)
     if entry is None:
         raise UserError(_unknown(name, allow_folder, patterns))
-    if not entry.served:
-        raise UserError(_not_served(entry, patterns))
+    _served(entry, patterns)
     if not allowed(entry, patterns):
         raise UserError(_not_allowed(entry, patterns))
     return entry
@@ -183,6 +179,12 @@ def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
     folder = f", a folder in sae-lens format, or {HUB_PREFIX}OWNER/REPO/PATH" if allow_folder else ""
     hint += "; " if hint else ""
     return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}`saes` lists them all."
+
+
+def _served(entry: SaeEntry, patterns: tuple[str, ...]) -> SaeEntry:
+    if not entry.served:
+        raise UserError(_not_served(entry, patterns))
+    return entry
 
 
 def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:

@@ -276,6 +276,7 @@ def test_what_does_not_fit_is_named_with_what_is_there_and_what_is_asked_for(fol
         ({"num_hidden_layers": 5}, "its weights lack model.layers.3.input_layernorm.weight and 17 more"),
         # transformers would leave the others out without a word.
         ({"num_hidden_layers": 2}, "more layers than its config.json asks for: model.layers.2.input_layernorm.weight"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000"),
         ({"max_position_embeddings": 0}, "max_position_embeddings is 0"),
         ({"max_position_embeddings": -5}, "max_position_embeddings is -5"),
     ],
