@@ -68,7 +68,7 @@ class Subject:
             *(added if added != plain else ()), vocabulary.get("<|endoftext|>"), self.tokenizer.eos_token_id,
             self.tokenizer.bos_token_id, *_as_list(getattr(self._config, "eos_token_id", None)),
         ]
-        return next((found for found in candidates if found is not None and found < self.space.n_tokens), None)
+        return next((found for found in candidates if self._is_token(found)), None)
 
     @cached_property
     def token_texts(self) -> tuple[str, ...]:
@@ -106,12 +106,14 @@ class Subject:
 
     @cached_property
     def _end_of_text_ids(self) -> set[int]:
-        ids = set()
-        for holder in (self._config, self._generation_config, self.tokenizer):
-            ids |= set(_as_list(getattr(holder, "eos_token_id", None)))
+        holders = (self._config, self._generation_config, self.tokenizer)
+        listed = [found for holder in holders for found in _as_list(getattr(holder, "eos_token_id", None))]
         added = self.tokenizer.get_added_vocab()
-        ids |= {added.get(text) for text in _END_OF_TEXT}
-        return {token_id for token_id in ids if token_id is not None and token_id < self.space.n_tokens}
+        return {found for found in (*listed, *map(added.get, _END_OF_TEXT)) if self._is_token(found)}
+
+    def _is_token(self, found) -> bool:
+        """Whether what a configuration says is a token's number; some hold -1, or numbers of another vocabulary."""
+        return type(found) is int and 0 <= found < self.space.n_tokens
 
 
 def _as_list(ids) -> list:

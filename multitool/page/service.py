@@ -89,7 +89,8 @@ class Service:
             UserError: it cannot be done, or not here.
         """
         self._check(tree)
-        key = with_weights(self.library, vector), tree
+        vector = with_weights(self.library, vector)
+        key = vector, tree, self._files(vector)
         document = self._kept(self._trees, key)
         if document:
             yield document
@@ -110,7 +111,8 @@ class Service:
         for tree in trees:
             self._check(tree)
         vector = with_weights(self.library, vector)
-        known = {tree: self._kept(self._trees, (vector, tree)) for tree in trees}
+        files = self._files(vector)
+        known = {tree: self._kept(self._trees, (vector, tree, files)) for tree in trees}
         to_grow = [tree for tree, document in known.items() if document is None]
         preparing = prepare_trees(self.library, vector, to_grow)  # all are checked before the first one grows
         prepared = (yield from self._run(vector.sae, preparing)) if to_grow else []
@@ -122,7 +124,7 @@ class Service:
                     if isinstance(answer, str):
                         yield f"Prompt {len(documents) + 1} of {len(trees)}: {answer}"
                     else:
-                        self._keep_tree((vector, tree), answer)
+                        self._keep_tree((vector, tree, files), answer)
                         known[tree] = answer
             documents.append(known[tree])
             yield documents.copy()
@@ -188,7 +190,7 @@ class Service:
         entries = [self.library.find(term.sae or recipe.sae) for term in recipe.terms]
         if not all(map(self.library.has, entries)):
             return None
-        key = replace(recipe, scale=None, pca=())
+        key = replace(recipe, scale=None, pca=()), self._files(recipe)
         heading = self._kept(self._headings, key)
         if heading is None:
             target = resolve(self.library, recipe)
@@ -277,10 +279,14 @@ class Service:
             yield (document := step.document(growth))
         return document
 
-    def _keep_tree(self, key: tuple[VectorRecipe, TreeRecipe], answer: str | DefinitionTree) -> None:
+    def _keep_tree(self, key: tuple[VectorRecipe, TreeRecipe, tuple], answer: str | DefinitionTree) -> None:
         """Keep a whole tree for those who ask the same. (Not one that goes on from another: that may be anybody's.)"""
         if isinstance(answer, DefinitionTree) and answer.complete:
             self._keep(self._trees, key, answer)
+
+    def _files(self, recipe: VectorRecipe) -> tuple:
+        """What changes when the files do that a recipe's SAEs and model are in."""
+        return tuple(self.library.state(term.sae or recipe.sae) for term in recipe.terms)
 
     def _first_words(self) -> str:
         return "Waiting for a GPU …" if self.settings.zero_gpu else "Starting …"

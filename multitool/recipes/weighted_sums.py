@@ -19,7 +19,7 @@ _WEIGHT = re.compile(r"\*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
 _SIGN = re.compile(r"\s+([+-])\s+")
 _TOKEN = re.compile(r'(?P<exact>"(?:[^"\\]|\\.)*")|#(?P<id>[0-9]{1,9})|(?P<word>(?!#|[+-](?:\s|$))[^\s"*]+)')
 
-_FEATURE = re.compile(r"(?:(?P<sae>[^\s:*+]+):)?(?P<feature>[0-9]{1,15})(?![^\s*])")
+_FEATURE = re.compile(r"(?:(?P<sae>(?:hf://)?[^\s:*+]+):)?(?P<feature>[0-9]{1,15})(?![^\s*])")
 
 _FEATURES_HOW = (
     "It must be a whole number from 0 up, or a weighted list, e.g. 123*1.0 + 456*-0.5; a feature of another SAE of the "

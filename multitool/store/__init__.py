@@ -5,8 +5,8 @@ Uses ``model`` and what lies below; sae_lens and huggingface_hub. The demo's SAE
 - ``library``: everything by name, the most recently used in memory; ``worker``: a running model does its tasks
 - ``registry``: which SAEs there are, as ``entries``: those of sae-lens' registry (``registry_file``; what it does not
   tell is in ``registry_facts.yaml``) and of folders
-- ``hub``, ``folders``, ``demo_model``: where files come from
+- ``hub``, ``folders``, ``demo_model``: where files come from; ``hub_saes``: SAEs of any repository on the hub
 - ``problems``: what goes wrong meanwhile, in the user's words
 - ``sae_formats``: the formats of SAEs in folders (``saelens_format``, ``other_formats``), over ``sae_files``
-- ``models``, ``saes``, ``encoder``: reading them; ``scans``: the vocabulary scan on disk
+- ``models`` and ``model_weights``, ``saes``, ``encoder``: reading them; ``scans``: the vocabulary scan on disk
 """

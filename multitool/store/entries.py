@@ -46,7 +46,7 @@ def unreadable_model(model: str) -> str | None:
             f"The model {model} is TransformerLens' own: its weights are kept in TransformerLens' format, and "
             "transformers, which runs the models here, has no such model. Its SAEs cannot be read with it."
         )
-    if "/" not in model and hub_id(model) == model:
+    if "/" not in model and model not in registry_facts()["hub_ids"]:
         return (
             f"{model} is TransformerLens' name for weights that are not on the hub. Name a folder that holds them in "
             "Hugging Face format with --model."

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +29,7 @@ _IN_FOLDERS = ("*/*",)
 FOLDER_FILES = ("*.json", "*.safetensors", "*.npz", "ae.pt")
 MAX_FOLDER_FILES = 64
 MAX_FOLDER_BYTES = 20 * 10**9
+_OTHER_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 _LISTED = 20_000  # files of a repository, at most, that are looked through for a message
 
 
@@ -49,13 +51,27 @@ def fetch_model(hub_id: str, download: DownloadOptions = UNLIMITED) -> Path:
     Raises:
         UserError: it cannot be had; the message tells why and what to do.
     """
-    folder = _fetch(hub_id, MODEL_FILES, _IN_FOLDERS, download)
-    if not any(folder.glob("model*.safetensors")):
+    return _fetch(hub_id, MODEL_FILES, _IN_FOLDERS, download, check=partial(_check_model, hub_id))
+
+
+def _check_model(hub_id: str, wanted: list) -> None:
+    """Raises UserError if there are no weights to fetch. An adapter has none, but a file that tells of which model."""
+    names = {file.filename for file in wanted}
+    if "adapter_config.json" in names or any(name.endswith(".safetensors") for name in names):
+        return
+    what = f"The hub's repository {shown(hub_id)} has no weights in safetensors format (model*.safetensors)"
+    there = [name for name in _listed(hub_id, None) if "/" not in name]
+    if pickles := [name for name in there if name.startswith("pytorch_model") and name.endswith(".bin")]:
         raise UserError(
-            f"The hub's repository {shown(hub_id)} has no weights in safetensors format; other formats can hold code "
-            "and are not read. Use a model that ships model.safetensors."
+            f"{what}, but {pickles[0]}, a Python pickle; of models only safetensors are fetched. On your own machine "
+            f"fetch it yourself, and name the folder as the model, where it is read as plain weights: hf download "
+            f"{hub_id} --local-dir FOLDER"
         )
-    return folder
+    others = [name for name in there if PurePosixPath(name).suffix in _OTHER_WEIGHTS]
+    raise UserError(
+        f"{what}{f', but {_some(others)}' if others else ''}. Use a model that ships model.safetensors; in other "
+        "formats none is fetched."
+    )
 
 
 def fetch_sae_files(repo_id: str, files: Sequence[str], sae: str, download: DownloadOptions = UNLIMITED) -> Path:
@@ -105,10 +121,7 @@ def fetch_folder(
 
 def _nothing_there(repo_id: str, path: str, revision: str | None, sae: str) -> str:
     """Why a folder has none of an SAE's files, as far as the repository's other files tell it."""
-    from huggingface_hub import HfApi
-
-    listed = HfApi().list_repo_tree(repo_id, recursive=True, revision=revision)
-    there = [file.path for file in islice(listed, _LISTED) if hasattr(file, "size")]
+    there = _listed(repo_id, revision)
     if path in there:
         return f"{sae} is a file. Name the folder that it is in."
     below = [file for file in there if not path or file.startswith(path + "/")]
@@ -120,6 +133,14 @@ def _nothing_there(repo_id: str, path: str, revision: str | None, sae: str) -> s
     others = sorted({str(PurePosixPath(file).parent) for file in there if _of_an_sae(file)} - {"."})
     instead = f" Folders with such files there: {_some(others)}." if others else ""
     return f"The hub's repository {shown(repo_id)} has no folder {shown(path)}.{instead}"
+
+
+def _listed(repo_id: str, revision: str | None) -> list[str]:
+    """The files of a repository; of a huge one, many."""
+    from huggingface_hub import HfApi
+
+    listed = HfApi().list_repo_tree(repo_id, recursive=True, revision=revision)
+    return [file.path for file in islice(listed, _LISTED) if hasattr(file, "size")]
 
 
 def _of_an_sae(file: str) -> bool:

@@ -25,7 +25,7 @@ from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.folders import is_folder
 from multitool.store.hub import DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX
-from multitool.store.models import load_model, load_subject
+from multitool.store.models import folder_state, load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
@@ -105,6 +105,15 @@ class Library:
             return find()
         return self._found.get(name, partial(self._reported, name, lambda download: find(download=download)))
 
+    def state(self, name: str) -> tuple:
+        """What changes when an SAE's files or its model's do, where they lie in folders of this machine.
+
+        Raises:
+            UserError: there is no SAE of that name.
+        """
+        entry = self.find(name)
+        return _sae_as_it_is(entry)[1:], _as_it_is(entry.model)[1:]
+
     def offers(self, name: str) -> bool:
         """Whether ``find`` would find it."""
         try:
@@ -135,11 +144,12 @@ class Library:
 
     def sae(self, entry: SaeEntry) -> Sae:
         """An SAE's weights. Raises UserError if they cannot be had."""
-        return self._saes.get(entry, partial(self._reported, entry.name, partial(load_sae, entry)))
+        return self._saes.get(_sae_as_it_is(entry), partial(self._reported, entry.name, partial(load_sae, entry)))
 
     def encoder(self, entry: SaeEntry) -> Encoder:
         """An SAE to read with. Raises UserError if it cannot be had."""
-        return self._encoders.get(entry, partial(self._reported, entry.name, partial(load_encoder, entry)))
+        make = partial(self._reported, entry.name, partial(load_encoder, entry))
+        return self._encoders.get(_sae_as_it_is(entry), make)
 
     def scan_task(self, entry: SaeEntry, subject: Subject) -> ScanTask:
         """The vocabulary scan that an SAE needs, for ``do``; see also ``scan``."""
@@ -176,17 +186,17 @@ class Library:
             UserError: they cannot be had.
         """
         name = name if is_folder(name) else hub_id(name)
-        make = partial(self._reported, name, partial(load_subject, name))
-        subject = self._subjects.get(name, make)
+        make, key = partial(self._reported, name, partial(load_subject, name)), _as_it_is(name)
+        subject = self._subjects.get(key, make)
         if subject.folder.is_dir():
             return subject
         # Its files had to make room for another model's; without them it could not run.
-        self._subjects.drop(name, subject)
-        return self._subjects.get(name, make)
+        self._subjects.drop(key, subject)
+        return self._subjects.get(key, make)
 
     def has(self, entry: SaeEntry) -> bool:
         """Whether an SAE and its model's embeddings are in memory: no wait for them."""
-        return entry in self._saes and entry.model in self._subjects
+        return _sae_as_it_is(entry) in self._saes and _as_it_is(entry.model) in self._subjects
 
     def progress(self, entry: SaeEntry) -> str:
         """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""
@@ -195,7 +205,8 @@ class Library:
     def run(self, name: str, folder: Path):
         """A model ready to run. Raises UserError if it cannot be loaded."""
         # A newer revision of a model on the hub lies in another folder.
-        return self._models.get((name, folder), lambda: load_model(name, folder, self.dtype, self.device))
+        key = (_as_it_is(name), folder)
+        return self._models.get(key, lambda: load_model(name, folder, self.dtype, self.device))
 
     def do(self, task: Task) -> Iterator:
         """The model's work on a task, as it comes: levels of a tree, batches of answers, tokens scanned.
@@ -267,6 +278,16 @@ class _MadeOnce:
                 self._items.pop(key, None)
             item.set_exception(error)
         return item.result()
+
+
+def _as_it_is(model: str) -> tuple:
+    """What a model is kept by: its name, and of a folder of this machine its files as they are now."""
+    return (model, *(folder_state(Path(model)) if model and is_folder(model) else ()))
+
+
+def _sae_as_it_is(entry: SaeEntry) -> tuple:
+    """What an SAE is kept by, as ``_as_it_is``."""
+    return (entry, *(folder_state(entry.folder) if entry.folder else ()))
 
 
 def _check_fit(sae: Sae, subject: Subject) -> None:

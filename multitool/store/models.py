@@ -3,14 +3,12 @@
 No file that can run code is read: weights come from safetensors, and a model brings no code of its own.
 """
 
-import json
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os.path import commonprefix
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from multitool.errors import UserError, shown
@@ -19,7 +17,8 @@ from multitool.store.demo_model import DEMO_MODEL, demo_model_folder
 from multitool.store.entries import unreadable_model
 from multitool.store.folders import is_folder
 from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_model
-from multitool.store.problems import loading_model
+from multitool.store.model_weights import model_weights, refuse_adapter
+from multitool.store.problems import loading_model, loading_quantised
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
@@ -36,13 +35,16 @@ def load_subject(name: str, download: DownloadOptions = UNLIMITED) -> Subject:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     folder = _model_folder(name, download)
+    whose = _whose(name, folder)
+    refuse_adapter(folder, whose)
     options = {"local_files_only": True, "trust_remote_code": False}
     with _quiet_transformers(), loading_model(name, folder):
         config = AutoConfig.from_pretrained(folder, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         listed = (folder / "generation_config.json").is_file()
         generation_config = GenerationConfig.from_pretrained(folder) if listed else None
-        E = embedding_matrix(folder, config)
+        _check_numbers(config, whose)
+        E = embedding_matrix(folder, config, whose)
     if not tokenizer.is_fast:
         raise UserError(f"The tokenizer of {name} has no fast version (tokenizer.json), which the tool needs.")
     return Subject(E, tokenizer, config, name, folder, generation_config)
@@ -63,63 +65,163 @@ def _model_folder(name: str, download: DownloadOptions) -> Path:
     return fetch_model(name, download)
 
 
-def embedding_matrix(folder: Path, config) -> Tensor:
-    """The raw input embeddings (V, d_model) from a model's safetensors, in the precision in which they are stored.
+_MOST_LAYERS = 10_000
+_STATE_OF = (".json", ".safetensors", ".bin", ".npz", ".pt", ".model", ".jinja", ".txt")
+
+
+def folder_state(folder: Path) -> tuple:
+    """What changes when the model or the SAE in a folder does: name, size and time of each of its files."""
+    state = []
+    for path in sorted(folder.glob("*")):
+        if path.suffix in _STATE_OF:
+            with suppress(OSError):  # gone meanwhile
+                stat = path.stat()
+                state.append((path.name, stat.st_size, stat.st_mtime_ns))
+    return tuple(state)
+
+
+def _whose(name: str, folder: Path) -> str:
+    """A model as a sentence about it begins."""
+    return f"The model in {folder}" if Path(name) == folder else f"The model {name}"
+
+
+def _check_numbers(config, whose: str) -> None:
+    """Raises UserError if a configuration asks for what no model is, and what would take for ever to find out."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise UserError(f"{whose} is no model: num_hidden_layers is {shown(layers)} in its config.json. Correct it.")
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(longest, int) and longest < 1:
+        raise UserError(
+            f"{whose} has room for no token: max_position_embeddings is {longest} in its config.json. Correct it."
+        )
+
+
+def embedding_matrix(folder: Path, config, whose: str) -> Tensor:
+    """The raw input embeddings (V, d_model) from a model's files, in the precision in which they are stored.
 
     Reads nothing else of the weights. The tensor's name is that of the model's own module, as far as checkpoints
     agree with it: they may lack or add a prefix.
 
+    Args:
+        whose: the model, as the beginning of a sentence.
+
     Raises:
-        UserError: they are not there, or not told apart.
+        UserError: they are not there, not told apart, or no plain numbers.
     """
+    model = _without_weights(config)
+    wanted = model.get_input_embeddings().weight
+    name = next(name for name, parameter in model.named_parameters() if parameter is wanted)
+    weights = model_weights(folder, whose)
+    # How many parts the two dotted names share at their ends.
+    shared = {key: len(commonprefix([key.split(".")[::-1], name.split(".")[::-1]])) for key in weights.files}
+    best = max(shared.values(), default=0)
+    found = [key for key in weights.files if shared[key] == best]
+    quantised = f" It is quantised ({_method(config)})." if _method(config) else ""
+    if best < 2 or len(found) != 1:
+        raise UserError(f"{whose} has no input embeddings by the name of {name} among its weights.{quantised}")
+    E = weights.tensor(found[0])
+    if E.dtype not in _PLAIN:
+        raise UserError(
+            f"{whose} has its input embeddings ({found[0]}) as {str(E.dtype).removeprefix('torch.')}, which are no "
+            f"plain numbers without their scale.{quantised} Use the model that it was made from."
+        )
+    if E.shape != wanted.shape:
+        raise UserError(
+            f"{whose} does not fit its config.json: {found[0]} is {tuple(E.shape)}, and config.json asks for "
+            f"{tuple(wanted.shape)} (vocab_size, hidden_size). Bring the two from the same model."
+        )
+    return E
+
+
+_SPREAD_OUT = ("fp8", "mxfp8", "mxfp4")  # methods whose weights transformers makes plain ones of where it must
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def _without_weights(config):
+    """The model that a configuration asks for, with no memory for its weights."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    wanted = model.get_input_embeddings().weight
-    name = next(name for name, parameter in model.named_parameters() if parameter is wanted)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = {key: folder / file for key, file in listed.items()}
-    else:
-        with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            files = dict.fromkeys(weights.keys(), folder / "model.safetensors")
-    # How many parts the two dotted names share at their ends.
-    shared = {key: len(commonprefix([key.split(".")[::-1], name.split(".")[::-1]])) for key in files}
-    best = max(shared.values(), default=0)
-    found = [key for key in files if shared[key] == best]
-    if best < 2 or len(found) != 1:
-        raise UserError(f"The model in {folder} has no input embeddings by the name of {name} among its weights.")
-    path = files[found[0]]
-    if path.parent != folder:
-        raise UserError(f"The model in {folder} is damaged: its index names the file {shown(str(path))} outside of it.")
-    with safe_open(path, framework="pt") as weights:
-        E = weights.get_tensor(found[0])
-    if E.shape != wanted.shape or not E.is_floating_point():
-        raise UserError(
-            f"The model in {folder} is damaged: {found[0]} is {tuple(E.shape)} of {E.dtype}, and its config.json "
-            f"asks for {tuple(wanted.shape)}."
-        )
-    return E
+        return AutoModelForCausalLM.from_config(config)
 
 
 def load_model(name: str, folder: Path, dtype: str, device: str):
     """The running model from a folder: a transformers causal LM that is only ever read.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or its weights are not those that its configuration asks for.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.quantizers import AutoHfQuantizer
 
+    whose = _whose(name, folder)
+    refuse_adapter(folder, whose)
     with _quiet_transformers(), loading_model(name, folder, f"{device}, {dtype}"):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True,
-            local_files_only=True, trust_remote_code=False,
+        weights = model_weights(folder, whose)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # Sizes that do not fit are told below, by name.
+        options = {"dtype": getattr(torch, dtype), "output_loading_info": True, "ignore_mismatched_sizes": True}
+        method = _method(config)
+        if method and device != "cpu" and method not in _SPREAD_OUT:
+            options["device_map"] = {"": device}  # no one but their loader can move such weights
+        with loading_quantised(whose, method):
+            if method and not AutoHfQuantizer.supports_quant_method(_quantisation(config)):
+                raise ValueError("it knows no such method")  # and would take the numbers as they are
+            if weights.found_by_transformers:
+                model, report = AutoModelForCausalLM.from_pretrained(
+                    folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
+                )
+            else:
+                kind = type(_without_weights(config))
+                model, report = kind.from_pretrained(None, config=config, state_dict=weights.tensors(), **options)
+        _check_loaded(model, report, whose)
+        model.requires_grad_(False).eval()
+        return model if method and method not in _SPREAD_OUT else model.to(device)
+
+
+def _check_loaded(model, report: dict, whose: str) -> None:
+    """Raises UserError if a model has other tensors than its configuration asks for. transformers makes some up."""
+    told = "Bring weights and config.json from the same model."
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(f"{whose} is not whole: its weights lack {_some(missing)}, for which config.json asks. {told}")
+    for name, there, wanted in sorted(map(tuple, report["mismatched_keys"])):
+        raise UserError(
+            f"{whose} does not fit its config.json: {name} is {tuple(there)}, and config.json asks for "
+            f"{tuple(wanted)}. {told}"
         )
-        if report["missing_keys"]:
-            raise ValueError(f"its weights lack {sorted(report['missing_keys'])[0]}.")
-        return model.requires_grad_(False).eval().to(device)
+    names = {_NUMBER.sub("#", name) for name in model.state_dict()} if report["unexpected_keys"] else set()
+    further = sorted(
+        name for name in report["unexpected_keys"]
+        if any(_NUMBER.sub("#", prefix + name) in names for prefix in ("", f"{model.base_model_prefix}."))
+    )
+    if further:
+        raise UserError(
+            f"{whose} has more layers than its config.json asks for: {_some(further)}. Correct num_hidden_layers there."
+        )
+
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
+
+
+def _some(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _quantisation(config):
+    """What a configuration says about how its weights are quantised; None where it says nothing."""
+    found = (getattr(part, "quantization_config", None) for part in (config, config.get_text_config()))
+    return next((one for one in found if one), None)
+
+
+def _method(config) -> str | None:
+    """How a model's weights are quantised, as its configuration names it; None where they are not."""
+    told = _quantisation(config)
+    if not isinstance(told, dict):
+        return None if told is None else shown(told)[:50]
+    if told.get("load_in_4bit") or told.get("load_in_8bit"):
+        return "bitsandbytes"
+    return str(told.get("quant_method", "by a method that config.json does not name"))[:50]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ exceptions that no row knows.
 """
 
 import errno
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,7 +16,7 @@ from pickle import UnpicklingError
 from typing import Any
 from urllib.request import getproxies
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from multitool.errors import UserError, shown
 from multitool.store.entries import SaeEntry
@@ -162,18 +163,25 @@ STORING_SCAN: Cases = ((OSError,
 
 FETCH_AGAIN = "A file may be damaged; delete {kept} to have it fetched again."
 
-# A damaged folder makes transformers raise nearly anything.
+# A damaged folder makes transformers raise nearly anything; so does much else.
 _LOCAL_MODEL: Cases = ((Exception,
     "The model in folder {folder} cannot be loaded: {text} A model folder holds config.json, the tokenizer's files and "
     "*.safetensors, as save_pretrained() writes them."),)
-_FETCHED_MODEL: Cases = ((Exception, "The model {model} cannot be loaded: {text} " + FETCH_AGAIN),)
+_FETCHED_MODEL: Cases = ((Exception, "The model {model} was fetched, and transformers cannot load it: {words}"),)
+_DAMAGED = "cannot be loaded: its {file} is damaged or cut short ({why}); "
+_DAMAGED_LOCALLY = "The model in folder {folder} " + _DAMAGED + "copy or write it again."
+_DAMAGED_FETCHED = "The model {model} " + _DAMAGED + "delete {kept} to have it fetched again."
 
 
-def loading_model(name: str, folder: Path, running_as: str = "") -> AbstractContextManager[None]:
+@contextmanager
+def loading_model(name: str, folder: Path, running_as: str = "") -> Iterator[None]:
     """A model's files, which transformers reads.
 
     Args:
         running_as: device and precision, where the whole model is loaded.
+
+    Raises:
+        UserError: the block raised anything. That a file is damaged is said only where its format tells it.
     """
     memory = "Model {model} does not fit into the memory. Choose a smaller model."
     if running_as:
@@ -183,9 +191,62 @@ def loading_model(name: str, folder: Path, running_as: str = "") -> AbstractCont
         )
     # In the hub's cache the folder has links to the files, which lie beside it: they must go with it.
     kept = folder.parents[1] if folder.parent.name == "snapshots" else folder
-    damaged = _LOCAL_MODEL if Path(name) == folder else _FETCHED_MODEL
-    cases = ((out_of_memory, memory), *damaged)
-    return said(cases, model=shown(name), folder=folder, kept=kept, running_as=running_as)
+    names: dict[str, object] = {"model": shown(name), "folder": folder, "kept": kept, "running_as": running_as}
+    cases = _LOCAL_MODEL if Path(name) == folder else _FETCHED_MODEL
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError) and not out_of_memory(error) and (found := damaged_file(folder)):
+            names |= {"file": found[0].name, "why": found[1]}
+            cases = ((Exception, _DAMAGED_LOCALLY if Path(name) == folder else _DAMAGED_FETCHED),)
+        with said(((out_of_memory, memory), *cases), **names):
+            raise
+
+
+def damaged_file(folder: Path) -> tuple[Path, str] | None:
+    """A file of a model folder that is surely damaged or cut short, as its format tells, and what tells it."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            return path, f"{type(error).__name__}: {error}"[:150]
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (OSError, SafetensorError) as error:
+            return path, f"{error}"[:150]
+    return None
+
+
+# By method, what pip installs to read such weights.
+_QUANTISED_WITH = {
+    "bitsandbytes": "bitsandbytes", "gptq": "gptqmodel optimum", "awq": "gptqmodel", "aqlm": "aqlm", "hqq": "hqq",
+    "compressed-tensors": "compressed-tensors", "torchao": "torchao", "quanto": "optimum-quanto", "eetq": "eetq",
+    "auto-round": "auto-round", "vptq": "vptq", "fbgemm_fp8": "fbgemm-gpu-genai",
+}  # fmt: skip
+
+
+@contextmanager
+def loading_quantised(whose: str, method: str | None) -> Iterator[None]:
+    """Weights that were quantised, by a method that transformers names; None where they were not.
+
+    Raises:
+        UserError: the block raised something but UserError.
+    """
+    if method is None:
+        yield
+        return
+    instead = "Or use the model that it was made from, not quantised."
+    install = f": pip install {_QUANTISED_WITH[method]}" if method in _QUANTISED_WITH else ""
+    said_by = f"{whose} is quantised ({method}), "
+    cases: Cases = (
+        (out_of_memory, None),
+        (ImportError, "{said_by}which takes a package that is not installed or too old{install}. {instead} [{words}]"),
+        (Exception, "{said_by}and transformers cannot load it with what there is here. {instead} [{words}]"),
+    )
+    with said(cases, said_by=said_by, install=install, instead=instead):
+        yield
 
 
 # sae-lens, of which each loader raises in its own way

@@ -122,10 +122,7 @@ def find_sae(
         if not allow_folder:
             raise UserError(_NO_REPOSITORY.format(name=shown(name)))
         place, told = hub_and_hook(name)
-        entry = hub_sae(place, download, hook or told)
-        if not entry.served:
-            raise UserError(_not_served(entry, patterns))
-        return entry
+        return _served(hub_sae(place, download, hook or told), patterns)
     near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
     folder, told = folder_and_hook(name) if allow_folder else (name, None)
     named, _, apart = name.rpartition("@")
@@ -148,8 +145,7 @@ def find_sae(
         )
     if entry is None:
         raise UserError(_unknown(name, allow_folder, patterns))
-    if not entry.served:
-        raise UserError(_not_served(entry, patterns))
+    _served(entry, patterns)
     if not allowed(entry, patterns):
         raise UserError(_not_allowed(entry, patterns))
     return entry
@@ -212,6 +208,12 @@ def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
     folder = f", an SAE's folder, or {HUB_PREFIX}OWNER/REPO/PATH" if allow_folder else ""
     hint += "; " if hint else ""
     return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}`saes` lists them all."
+
+
+def _served(entry: SaeEntry, patterns: tuple[str, ...]) -> SaeEntry:
+    if not entry.served:
+        raise UserError(_not_served(entry, patterns))
+    return entry
 
 
 def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
 from multitool.errors import UserError, size_shown
@@ -34,6 +36,7 @@ _FORMAT = 1  # to be raised when the same task would give other numbers
 _ROWS, _NORMS, _TASK = "residuals.float16", "norms.float32", "task.json"
 _BATCH = {"cpu": 512, "cuda": 4096}  # tokens in one forward pass
 BATCH_BYTES = 1 << 30
+_CHECKED_AT_ONCE = 1024  # rows; a few megabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,8 @@ def scan_task(
 
 def scan_path(model: str, folder: Path, hook: str, *, bos_id: int | None, dtype: str) -> Path:
     """Where a scan lies: a name to recognise it by, and a hash of all that its numbers depend on."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+    held = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]  # as model_weights finds them
+    files = sorted([*held, *folder.glob("config.json")])
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     identity = json.dumps([_FORMAT, model, str(folder.resolve()), weights, hook, bos_id, dtype])
     readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{model[-60:]} {hook[-40:]} {dtype[-10:]}").strip("-")
@@ -273,8 +277,11 @@ class Scan:
 def open_scan(task: ScanTask) -> Scan | None:
     """The scan, if all of it is there. It counts as used now.
 
+    Rows that are none (a disk gives back zeros where it lost what was written) are found when a file is opened for the
+    first time, and are missing from then on: the scan goes on with them.
+
     Raises:
-        UserError: it is there and cannot be read.
+        UserError: it is there and cannot be read, or is damaged where nobody may write, or once more.
     """
     if not _is_place(task):
         return None
@@ -285,4 +292,49 @@ def open_scan(task: ScanTask) -> Scan | None:
         with suppress(PermissionError):  # a cache that somebody else filled
             (task.path / _TASK).touch()
         rows = np.memmap(task.path / _ROWS, np.float16, "r", shape=(task.n_tokens, task.d_model))
-    return Scan(task, rows, norms)
+        scan = Scan(task, rows, norms)
+        return scan if _is_whole(scan) else None
+
+
+_checked: LRUCache[tuple, bool] = LRUCache(256)  # files that were found to be whole, by what changes when they do
+_made_anew: LRUCache[Path, tuple] = LRUCache(256)  # scans with rows that are none, as their file was then
+_lock = threading.Lock()  # of the two; held for moments only, as a forked process may inherit it
+
+
+def _is_whole(scan: Scan) -> bool:
+    """Whether all rows are what was written, as their lengths tell. Those that are not are missing from now on."""
+    path = scan.task.path
+    rows, norms = ((stat.st_ino, stat.st_mtime_ns) for stat in ((path / name).stat() for name in (_ROWS, _NORMS)))
+    key = (path, rows, norms)
+    with _lock:
+        if key in _checked:
+            return True
+    damaged = np.flatnonzero(_is_no_row(scan))
+    with _lock:
+        if not len(damaged):
+            _checked[key] = True
+            return True
+        again = _made_anew.setdefault(path, rows) != rows  # another thread may have found the same
+    if not again:
+        with suppress(OSError), (path / _NORMS).open("r+b") as file:
+            for token in damaged:
+                file.seek(int(token) * 4)
+                file.write(np.float32(np.nan).tobytes())
+            return False
+    raise UserError(
+        f"The scan of {scan.task.model}'s vocabulary in {path} is damaged: {len(damaged)} of its rows are not what was "
+        "written. Delete that folder to have it made anew, or name another folder in SAE_MULTITOOL_CACHE."
+    )
+
+
+def _is_no_row(scan: Scan) -> np.ndarray:
+    """(V,) bool: rows that cannot be what was written: of norm 1 but for what half precision rounds, or of zeros."""
+    lengths = torch.empty(scan.task.n_tokens)
+    for part in range(0, scan.task.n_tokens, _CHECKED_AT_ONCE):
+        place = slice(part, part + _CHECKED_AT_ONCE)
+        rows = torch.from_numpy(scan.rows[place].astype(np.float32))
+        lengths[place] = torch.linalg.vector_norm(rows, dim=1)
+    found, norms = lengths.numpy(), scan.norms
+    least = np.finfo(np.float32).tiny
+    right = np.where(norms < least, (found < 1.01) & ((norms > 0) | (found == 0)), np.abs(found - 1) < 0.01)
+    return ~right | ~np.isfinite(norms) | (norms < 0)

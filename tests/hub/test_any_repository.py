@@ -50,9 +50,12 @@ def test_its_lists_and_trees_come_and_only_its_own_plain_files_are_fetched(with_
     saved = tmp_path / "tree.json"
     tree = with_repo("tree", "--feature", 3, "--cutoff", 0.3, "--json", saved, "--sae", PLACE)
     assert tree.status == 0, tree.err
+    other = PLACE.replace("1.hook", "2.hook")
+    assert with_repo("tokens", "--feature", f"3 - {other}:1*0.5", "--sae", PLACE, "--top", 2).status == 0
     settings = json.loads(saved.read_text())["settings"]
     assert (settings["sae"], settings["model"]) == (PLACE, GPT2)
-    assert [file for file in fetched(hub) if file.startswith(REPO)] == of_sae  # once
+    files = [file for file in fetched(hub) if file.startswith(PLACE.removeprefix("hf://"))]
+    assert files == of_sae  # once
 
 
 def test_it_is_what_the_folder_on_this_machine_is(with_repo, repo):

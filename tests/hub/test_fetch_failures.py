@@ -3,6 +3,7 @@ is about and what to do, with exit status 2. No pickle is executed.
 """
 
 import io
+import json
 import shutil
 import subprocess
 
@@ -154,12 +155,40 @@ def test_a_file_that_is_listed_and_not_there(tool, hub):
 def test_a_model_without_safetensors_is_refused_and_its_pickle_not_fetched(tool, hub, repos):
     hub.repos["some/pickled"] = without(repos, GPT2, ".safetensors") | {"pytorch_model.bin": b"pickled"}
     message = tool(*TOKENS, GPT2_0, "--model", "some/pickled").refusal
-    assert_says(message, "some/pickled", "no weights in safetensors format")
+    assert_says(message, "some/pickled", "no weights in safetensors format", "hf download some/pickled")
     assert "some/pickled/pytorch_model.bin" not in fetched(hub)
 
 
+def test_an_adapter_is_told_from_a_model_with_the_command_that_merges_it(tool, hub):
+    settings = {"base_model_name_or_path": "openai-community/gpt2", "peft_type": "LORA"}
+    hub.repos["some/lora"] = {"adapter_config.json": json.dumps(settings).encode(), "adapter_model.safetensors": b"x"}
+    message = tool(*TOKENS, GPT2_0, "--model", "some/lora").refusal
+    assert_says(message, "some/lora", "adapter of openai-community/gpt2", "merge_and_unload()")
+    assert fetched(hub)[-1] == "some/lora/adapter_config.json"
+
+
+def test_a_model_in_one_format_only_that_is_not_read_is_told_by_its_file(tool, hub):
+    hub.repos["some/gguf"] = {"model.Q4_K_M.gguf": b"GGUF"}
+    assert_says(tool(*TOKENS, GPT2_0, "--model", "some/gguf").refusal, "some/gguf", "model.Q4_K_M.gguf")
+
+
+def test_a_fetched_model_that_does_not_fit_its_configuration_is_not_called_damaged(tool, hub, repos):
+    config = json.loads(repos[GPT2]["config.json"].read_bytes())
+    hub.repos[GPT2] = repos[GPT2] | {"config.json": json.dumps(config | {"vocab_size": 17}).encode()}
+    message = tool(*TOKENS, GPT2_0).refusal
+    assert_says(message, GPT2, "wte.weight", "(17, 32)")
+    assert "delete" not in message.lower()
+
+
+def test_a_fetched_model_that_transformers_does_not_know_is_not_called_damaged(tool, hub, repos):
+    hub.repos[GPT2] = repos[GPT2] | {"config.json": b'{"model_type": "nonesuch"}'}
+    message = tool(*TOKENS, GPT2_0).refusal
+    assert_says(message, GPT2, "transformers cannot load it", "nonesuch")
+    assert "delete" not in message.lower()
+
+
 def test_a_repository_without_a_model(tool):
-    assert_says(tool(*TOKENS, GPT2_0, "--model", GEMMA_SAES).refusal, GEMMA_SAES, "none of the files")
+    assert_says(tool(*TOKENS, GPT2_0, "--model", GEMMA_SAES).refusal, GEMMA_SAES, "no weights")
 
 
 @pytest.mark.parametrize("missing", ["sae_weights.safetensors", "cfg.json"])

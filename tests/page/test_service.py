@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import random_sae, tiny_model, write_model
 
 from multitool.errors import UserError
 from multitool.jobs.candidates import GRID, Candidate
@@ -17,6 +18,7 @@ from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask
 from multitool.page.service import Service
 from multitool.page.settings import ServerSettings
 from multitool.recipes.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.store.library import Library
 from multitool.store.scans import ScanTask
 from multitool.trees.document import DefinitionTree
 
@@ -107,6 +109,20 @@ def test_only_so_many_trees_are_kept(demo_library):
     assert len(tasks) == 3
     list(service.trees(RAIN, TreeRecipe(cutoff=2e-2)))
     assert len(tasks) == 4
+
+
+def test_the_same_request_is_grown_anew_where_the_files_on_this_machine_have_changed(tmp_path, tokenizer):
+    folder = write_model(tmp_path / "model", tiny_model("llama"), tokenizer)
+    sae = random_sae(tmp_path / "sae", d_model=32, model=str(folder))
+    library = Library(device="cpu", dtype="float32", allow_folder=True)
+    service = Service(library, ServerSettings(), library.do)
+    recipe, small = VectorRecipe(sae=str(sae), feature=3), TreeRecipe(cutoff=0.1, max_depth=2)
+    *_, first = service.trees(recipe, small)
+    again, = service.trees(recipe, small)
+    assert again is first
+    tiny_model("llama", seed=1).save_pretrained(folder)
+    *_, other = service.trees(recipe, small)
+    assert other.tree.token_id.tolist() != first.tree.token_id.tolist()
 
 
 @pytest.mark.parametrize(

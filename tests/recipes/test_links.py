@@ -23,9 +23,10 @@ def read(text: str):
         VectorRecipe(sae="a/b c&d=e", feature=0, weights="mix", encoder_share=0.35, centroid=False, scale=3.80417,
                      pca=[0.2, -1e-7]),
         VectorRecipe(sae="a/b", feature="1 - c/d:2*0.25"),
+        VectorRecipe(sae="hf://owner/repo@main/blocks.2", feature="1 - hf://owner/other:2*0.25"),
         VectorRecipe(sae="a/b", feature=1, weights="tokens", tokens='king - "wo man" + #5'),
     ],
-    ids=["demo", "gemma", "everything", "features", "tokens"],
+    ids=["demo", "gemma", "everything", "features", "hub", "tokens"],
 )
 @pytest.mark.parametrize(
     "tree",

@@ -83,6 +83,7 @@ def test_what_is_no_sum_of_tokens_is_refused_with_an_example(text, said):
         ("7", [Term(None, 7, 1.0)]),
         ("123*1.0 + 456*-0.5", [Term(None, 123, 1.0), Term(None, 456, -0.5)]),
         ("  1 - 2*3 - 4*-.5", [Term(None, 1, 1.0), Term(None, 2, -3.0), Term(None, 4, 0.5)]),
+        ("hf://o/r@v1/blocks.2:3 - hf://o/r:4*2", [Term("hf://o/r@v1/blocks.2", 3, 1.0), Term("hf://o/r", 4, -2.0)]),
         ("1 + demo/blocks.6.hook_resid_post:12*1e-3", [Term(None, 1, 1.0),
                                                       Term("demo/blocks.6.hook_resid_post", 12, 0.001)]),
     ],

@@ -185,6 +185,64 @@ def test_a_damaged_scan_is_none_and_made_again(llama, folder, damage):
     assert close(open_scan(a_task).residuals(0, N_ROWS), by_hand(llama, HOOK, 0))
 
 
+def overwritten(path: Path, position: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(position)
+        file.write(content)
+
+
+DAMAGES = {  # in the rows of tokens 150 and 151, as a disk, a full one or a copy leaves them
+    "zeros": ("residuals.float16", 150 * 64, bytes(128)),
+    "a part of zeros": ("residuals.float16", 150 * 64 + 20, bytes(64)),
+    "not a number": ("residuals.float16", 150 * 64 + 8, np.full(40, np.nan, np.float16).tobytes()),
+    "other bytes": ("residuals.float16", 150 * 64, b"garbage!" * 16),
+    "no lengths": ("norms.float32", 150 * 4, bytes(8)),
+    "lengths without end": ("norms.float32", 150 * 4, np.full(2, np.inf, np.float32).tobytes()),
+    "lengths below 0": ("norms.float32", 150 * 4, np.full(2, -1, np.float32).tobytes()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_rows_that_are_none_are_found_at_the_next_opening_and_made_anew(llama, folder, damage, monkeypatch):
+    a_task = task(folder)
+    before = scanned(llama, a_task).residuals(0, N_ROWS)
+    overwritten(a_task.path / damage[0], *damage[1:])
+    assert open_scan(a_task) is None
+    given = counted(llama, monkeypatch)
+    assert list(scan_vocabulary(llama, a_task)) == [N_ROWS - 2, N_ROWS]
+    assert given == [1, 100]  # the beginning, then the one batch that they are in
+    assert torch.equal(open_scan(a_task).residuals(0, N_ROWS), before)
+
+
+def test_a_scan_that_is_damaged_once_more_or_where_nobody_may_write_is_told(llama, folder, monkeypatch):
+    a_task, name = task(folder), "residuals.float16"
+    scanned(llama, a_task)
+    overwritten(a_task.path / name, *DAMAGES["zeros"][1:])
+    assert open_scan(a_task) is None
+    scanned(llama, a_task)
+    overwritten(a_task.path / name, *DAMAGES["zeros"][1:])
+    assert all(part in refusal(open_scan, a_task) for part in ("2 of its rows", str(a_task.path), "Delete"))
+    other = task(folder, "hook_embed")
+    scanned(llama, other)
+    overwritten(other.path / name, *DAMAGES["zeros"][1:])
+    opened = Path.open
+
+    def read_only(path, mode="r", *more, **options):
+        if "+" in mode:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, mode, *more, **options)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    assert str(other.path) in refusal(open_scan, other)
+
+
+def test_a_file_is_looked_through_once(llama, folder, monkeypatch):
+    a_task = task(folder)
+    scanned(llama, a_task)
+    monkeypatch.setattr(scan, "_is_no_row", None)
+    assert open_scan(a_task) is not None
+
+
 def test_several_who_scan_the_same_at_once_do_not_harm_it(llama, folder):
     a_task, failures, start = replace(task(folder), batch=20), [], threading.Barrier(4)
 
