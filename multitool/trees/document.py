@@ -14,7 +14,7 @@ from pydantic import Field
 from multitool.errors import UserError, is_number, shown
 from multitool.recipes.captions import source_told
 from multitool.recipes.fields import Valid, check
-from multitool.recipes.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote
+from multitool.recipes.recipe import MAX_DEPTH_LIMIT, SPARING, check_cutoff, closing_quote
 from multitool.text import html_table, is_text, percent
 from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
 
@@ -233,6 +233,8 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
             "saved."
         )
     settings, vector, result = (_section(data, name) for name in ("settings", "vector", "result"))
+    if settings.get("steer_at") in SPARING:
+        settings = {"steer_sinks": True} | settings  # as all trees grew before there was a choice
     evidence = _section(data, "evidence", texts=True) if "evidence" in data else None
     complete = result.get("complete")
     if not isinstance(complete, bool):
