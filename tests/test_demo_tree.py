@@ -131,8 +131,8 @@ def test_the_result_tells_the_recipe_with_every_value_resolved(large):
         "encoder_share": 0.5, "tokens": "", "centroid": True, "scale": large.vector["mean_token_distance"], "pca": [],
         "prompt": 'A typical definition of "{ghost}" would be "', "chat": False, "answer": "", "top_k": 5,
         "cutoff": 2e-3, "max_depth": 25, "max_nodes": 2000, "stop": True, "dtype": "float32", "version": None,
-        "steer_strength": 0.0, "clamp": None, "steer_at": "ghost", "inject_layer": -1, "inject_mode": "replace",
-        "inject_scale": 1.0,
+        "steer_strength": 0.0, "clamp": None, "steer_at": "ghost", "steer_sinks": False, "inject_layer": -1,
+        "inject_mode": "replace", "inject_scale": 1.0,
     }  # fmt: skip
     assert large.vector["distance_from_centroid"] == pytest.approx(large.settings["scale"], rel=1e-4)
 

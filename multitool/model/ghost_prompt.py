@@ -89,6 +89,12 @@ def ghost_prompt(
     return prompt
 
 
+def attention_sinks(subject: Subject, prompt: GhostPrompt) -> tuple[int, ...]:
+    """The positions on which models park attention: the first one, and special tokens (BOS, a chat's markers)."""
+    special = subject.special_ids
+    return tuple(i for i, token_id in enumerate(prompt.token_ids) if i == 0 or token_id in special)
+
+
 def in_chat(subject: Subject, template: str, answer: str, *, seconds: float = _TEMPLATE_SECONDS) -> str:
     """What an instruction-tuned model reads when a user has said ``template`` and it has begun to ``answer``.
 

@@ -78,6 +78,7 @@ class Interventions:
     clamp: Clamp | None = None
     where: str = "ghost"  # pushes and clamp: a key of recipe.POSITIONS
     prose: tuple[int, ...] = ()  # token ids of a text; mean residual norms are those of its tokens
+    spared: tuple[int, ...] = ()  # positions of the prompt that pushes and clamp leave alone
 
 
 def mean_residual_norm(model, hook: str, prose: tuple[int, ...]) -> float:
@@ -114,6 +115,7 @@ class AppliedInterventions:
         self._model = model
         self._prompt = prompt
         self._where = wanted.where
+        self._spared = frozenset(wanted.spared) - {prompt.position}
         self._injection = wanted.injection
         self._edits: list[tuple[str, Callable[[Tensor], Tensor]]] = []  # on (n, d_model)
         self._length = 0.0  # of an injected vector of norm 1
@@ -178,15 +180,22 @@ class AppliedInterventions:
         """The stream with its positions from ``first`` on edited, those that are meant."""
         if not self._reaches(first):
             return stream
-        meant = {
-            "ghost": slice(self._prompt.position, self._prompt.position + 1),
-            "prompt": slice(0, len(self._prompt.token_ids)),
-            "all": slice(None),
-        }[self._where]
+        meant = self._positions(first, stream.shape[1])
         stream = stream.clone()
         part = stream[:, meant]
         stream[:, meant] = edit(part.flatten(0, 1)).view(part.shape)
         return stream
+
+
+    def _positions(self, first: int, n: int) -> list[int]:
+        """Those of a pass of ``n`` positions from ``first`` on that are edited, counted from ``first``."""
+        length = len(self._prompt.token_ids)
+        meant = {
+            "ghost": range(self._prompt.position, self._prompt.position + 1),
+            "prompt": range(length),
+            "all": range(first + n),
+        }[self._where]
+        return [position - first for position in meant if position >= first and position not in self._spared]
 
 
 def _plus(stream: Tensor, added: Tensor) -> Tensor:

@@ -82,6 +82,12 @@ class Subject:
         return {text: token_id for token_id, text in enumerate(self.token_texts[:there])}
 
     @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that no text is made of, by the tokenizer."""
+        added = self.tokenizer.added_tokens_decoder
+        return frozenset(self.tokenizer.all_special_ids) | {id_ for id_, token in added.items() if token.special}
+
+    @cached_property
     def in_texts(self) -> np.ndarray:
         """(V,) bool: tokens that texts are made of; not special ones, and no rows of E without a token."""
         plain = np.zeros(self.space.n_tokens, dtype=bool)

@@ -1,12 +1,12 @@
 """What a running model can be asked to do, as plain data, so that it can go to another process; and its answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from multitool.model.ghost_prompt import GhostPrompt, ghost_prompt
+from multitool.model.ghost_prompt import GhostPrompt, attention_sinks, ghost_prompt
 from multitool.model.interventions import Interventions
 from multitool.model.subject import Subject
 from multitool.recipes.recipe import TreeRecipe
@@ -61,11 +61,14 @@ def growth_task(
         UserError: the prompt does not suit the model.
     """
     ends = subject.ends(recipe.closing_quote) if recipe.stop else None
+    prompt = ghost_prompt(subject, recipe.prompt, recipe.max_depth, chat=recipe.chat, answer=recipe.answer)
+    if interventions and not recipe.steer_sinks:
+        interventions = replace(interventions, spared=attention_sinks(subject, prompt))
     return GrowthTask(
         model=subject.name,
         folder=subject.folder,
         n_tokens=subject.space.n_tokens,
-        prompt=ghost_prompt(subject, recipe.prompt, recipe.max_depth, chat=recipe.chat, answer=recipe.answer),
+        prompt=prompt,
         v=v.numpy(),
         top_k=recipe.top_k,
         cutoff=recipe.cutoff,

@@ -139,6 +139,10 @@ def _steering_controls() -> dict[str, Component]:
             [(what, at) for at, what in POSITIONS.items()], value=TreeRecipe.steer_at, label="Steer and clamp",
             elem_id="steer-at", min_width=300,
         )
+        sinks = gr.Checkbox(
+            TreeRecipe.steer_sinks, label="Also at the prompt's first and special tokens", elem_id="steer-sinks",
+            min_width=220, info="Models park attention there, and residuals are many times as long",
+        )
     with gr.Row():
         layer = gr.Number(
             TreeRecipe.inject_layer, label="Inject behind layer", precision=0, minimum=-1, elem_id="inject-layer",
@@ -153,8 +157,8 @@ def _steering_controls() -> dict[str, Component]:
             info="Its length, in mean residual norms there",
         )
     return {
-        "steer_strength": strength, "clamp": clamp, "steer_at": where, "inject_layer": layer, "inject_mode": mode,
-        "inject_scale": scale,
+        "steer_strength": strength, "clamp": clamp, "steer_at": where, "steer_sinks": sinks, "inject_layer": layer,
+        "inject_mode": mode, "inject_scale": scale,
     }
 
 

@@ -4,7 +4,7 @@ The settings can come from anybody's file: each is told as it is, and nothing is
 """
 
 from multitool.recipes.directions import takes
-from multitool.recipes.recipe import POSITIONS
+from multitool.recipes.recipe import POSITIONS, SPARING
 from multitool.text import percent
 
 
@@ -68,7 +68,10 @@ def interventions_told(settings: dict) -> list[str]:
     if is_injected(settings):
         how = "added" if settings.get("inject_mode") == "add" else "put in"
         told.append(f"{how} behind layer {settings.get('inject_layer')}")
-    where = POSITIONS.get(str(settings.get("steer_at")), "")
+    at = str(settings.get("steer_at"))
+    where = POSITIONS.get(at, "")
+    if at in SPARING and settings.get("steer_sinks") is False:
+        where += ", without the prompt's first and special ones"
     if settings.get("steer_strength"):
         told.append(f"steered by {exact(settings['steer_strength'])} mean residual norms {where}".rstrip())
     if settings.get("clamp") is not None:

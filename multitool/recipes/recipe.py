@@ -41,6 +41,8 @@ POSITIONS = {
     "all": "at every token, the tree's own too",
 }
 
+SPARING = ("prompt", "all")  # where they can leave attention sinks alone
+
 if TYPE_CHECKING:  # a type checker does not know what is in the tables
     Weights = str
     Measure = str
@@ -165,7 +167,9 @@ class TreeRecipe(Declared):
     - ``clamp`` t: ``x + (t·z_max - z_i)·W_dec[i]`` at the SAE's hook, ``z_max`` the feature's typical maximum
       (``jobs.steering.typical_maximum``); what the SAE does not reconstruct stays (Templeton et al. 2024).
 
-    At one place they act in this order; the last two at the positions of ``steer_at``.
+    At one place they act in this order; the last two at the positions of ``steer_at``: without ``steer_sinks`` not at
+    the prompt's first token and its special ones, unless the ghost stands there. (Trees of version 0.2 and before were
+    grown with them; their files do not tell, and are read so.)
 
     >>> mt.TreeRecipe(prompt="synonym", cutoff=1e-3).prompt
     'A synonym of "{ghost}" is "'
@@ -205,6 +209,10 @@ class TreeRecipe(Declared):
     steer_at: Annotated[Position, Field(description=(
         "where steering and clamping act: " + "; ".join(f"{at}: {what}" for at, what in POSITIONS.items())
     ))] = "ghost"
+    steer_sinks: Annotated[bool, Field(description=(
+        "with steer_at prompt or all: act on the prompt's first token and its special ones (BOS, a chat's markers) "
+        "too, where models park attention and residuals can be a hundred times as long"
+    ))] = False
     inject_layer: Annotated[Whole, Field(ge=-1, le=1000, description=(
         "put the vector into the residual stream behind this layer, at the ghost's position; -1: as its embedding"
     ))] = -1

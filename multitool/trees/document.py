@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, NoReturn
 
 import numpy as np
+from pydantic import Field
 
 from multitool.errors import UserError, is_number, shown
 from multitool.recipes.captions import source_told
 from multitool.recipes.fields import Valid, check
-from multitool.recipes.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote
+from multitool.recipes.recipe import MAX_DEPTH_LIMIT, SPARING, check_cutoff, closing_quote
 from multitool.text import html_table, is_text, percent
 from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
 
@@ -21,7 +22,15 @@ SCHEMA = "sae-multitool/definition-tree/1"
 _MOST_NODES = 100_000
 _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
+_LONGEST_FILE = 100_000_000  # characters; the largest tree there may be has a fifth of them
+_MOST_SETTINGS = 200  # of each section
+_LONGEST_KEY = 100
 _MOST_TEXTS = 100  # in a list
+_MOST_NUMBERS = 1_000  # in a list
+# Within these, whatever is reckoned, written or drawn from a number stays one.
+_MOST_NUMBER = 1e15
+_MOST_LIFT = 1_000  # nats
+_MOST_ACTIVATION = 1e9
 _DEFINITIONS_SHOWN = 15  # in a notebook
 _LIFTS = ("lift_centroid", "lift_random")
 _BEYOND = "beyond_top_k"
@@ -107,7 +116,9 @@ class DefinitionTree:
         Raises:
             UserError: the lifts are not known, or ``least`` is no number.
         """
-        least = check(least, "lift", Annotated[float, Valid("it must be a number of nats, e.g. 1")])
+        least = check(least, "lift", Annotated[
+            float, Field(ge=-_MOST_LIFT, le=_MOST_LIFT), Valid("it must be a number of nats, e.g. 1")
+        ])
         if self.tree.lifts is None:
             raise UserError("This tree has not been checked, so its nodes' lifts are not known. Check it first.")
         known = least if self.least_lift is None else max(least, self.least_lift)
@@ -208,6 +219,8 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
     data = source
     if not isinstance(source, dict):
         try:
+            if isinstance(source, (str, bytes)) and len(source) > _LONGEST_FILE:
+                raise ValueError(f"it is longer than {_LONGEST_FILE:,} characters")
             data = json.loads(source)
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(
@@ -220,6 +233,8 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
             "saved."
         )
     settings, vector, result = (_section(data, name) for name in ("settings", "vector", "result"))
+    if settings.get("steer_at") in SPARING:
+        settings = {"steer_sinks": True} | settings  # as all trees grew before there was a choice
     evidence = _section(data, "evidence", texts=True) if "evidence" in data else None
     complete = result.get("complete")
     if not isinstance(complete, bool):
@@ -228,11 +243,11 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
         tree=_flat(data.get("tree")),
         settings=settings,
         vector=vector,
-        effective_cutoff=_probability("result.effective_cutoff", result.get("effective_cutoff")),
+        effective_cutoff=_above_zero("result.effective_cutoff", result.get("effective_cutoff")),
         complete=complete,
-        seconds=_finite("result.seconds", result.get("seconds")),
+        seconds=_number("result.seconds", result.get("seconds")),
         evidence=evidence,
-        least_lift=_finite("result.least_lift", result["least_lift"]) if "least_lift" in result else None,
+        least_lift=_number("result.least_lift", result["least_lift"], _MOST_LIFT) if "least_lift" in result else None,
         first_token_entropy=_entropy(result["first_token_entropy"]) if "first_token_entropy" in result else None,
     )
 
@@ -244,14 +259,17 @@ def _section(data: dict, name: str, *, texts: bool = False) -> dict:
         texts: so are short lists of texts (the judged definitions).
     """
     section = data.get(name)
-    if not isinstance(section, dict):
-        _foreign(name, section, "an object")
+    if not isinstance(section, dict) or len(section) > _MOST_SETTINGS:
+        _foreign(name, section, f"an object of at most {_MOST_SETTINGS} values")
     for key, value in section.items():
+        if not isinstance(key, str) or not _is_text(key, _LONGEST_KEY):
+            _foreign(f"{name}.{shown(key)[:40]}", value, f"named by a text of at most {_LONGEST_KEY} characters")
         if isinstance(value, list):
-            if not (all(is_number(item) for item in value) or texts and _are_texts(value)):
-                _foreign(f"{name}.{key}", value, "a list of numbers" + texts * f" or of at most {_MOST_TEXTS} texts")
+            if not (_are_numbers(value) or texts and _are_texts(value)):
+                valid = f"a list of at most {_MOST_NUMBERS:,} numbers within ±{_MOST_NUMBER:g}"
+                _foreign(f"{name}.{key}", value, valid + texts * f" or of at most {_MOST_TEXTS} texts")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            _finite(f"{name}.{key}", value)
+            _number(f"{name}.{key}", value)
         elif isinstance(value, str) and not _is_text(value, _LONGEST_SETTING):
             _foreign(f"{name}.{key}", value, f"at most {_LONGEST_SETTING} characters")
         elif not (value is None or isinstance(value, (str, int))):
@@ -303,12 +321,14 @@ def _row(parent: int, reached: float, node, name: str) -> tuple:
         _foreign(f"{name}: token_id", token_id, "a whole number from 0 up")
     if not isinstance(end, bool):
         _foreign(f"{name}: end", end, "true or false")
-    prob = _probability(f"{name}: prob", node.get("prob"))
-    cumulative = _probability(f"{name}: cumulative_prob", node.get("cumulative_prob"))
+    prob = _above_zero(f"{name}: prob", node.get("prob"))
+    cumulative = _above_zero(f"{name}: cumulative_prob", node.get("cumulative_prob"))
     if cumulative > reached:
         _foreign(f"{name}: cumulative_prob", cumulative, f"at most its parent's {reached}")
-    lifts = [_finite(f"{name}: {lift}", node[lift]) for lift in _LIFTS if lift in node]
-    activation = _finite(f"{name}: activation", node["activation"]) if "activation" in node else np.nan
+    lifts = [_number(f"{name}: {lift}", node[lift], _MOST_LIFT) for lift in _LIFTS if lift in node]
+    activation = np.nan
+    if "activation" in node:
+        activation = _number(f"{name}: activation", node["activation"], _MOST_ACTIVATION)
     both = lifts if len(lifts) == 2 else None
     return parent, token_id, token, prob, cumulative, end, both, activation, _beyond(node, name)
 
@@ -323,20 +343,30 @@ def _probability(where: str, value) -> float:
     return float(value)
 
 
-def _finite(where: str, value) -> float:
-    if not is_number(value):
-        _foreign(where, value, "a number")
+def _above_zero(where: str, value) -> float:
+    if not is_number(value) or not 0 < value <= 1:
+        _foreign(where, value, "a number above 0 and at most 1")
+    return float(value)
+
+
+def _number(where: str, value, most: float = _MOST_NUMBER) -> float:
+    if not is_number(value) or abs(value) > most:
+        _foreign(where, value, f"a number within ±{most:g}")
     return float(value)
 
 
 def _entropy(value) -> float:
-    entropy = _finite("result.first_token_entropy", value)
+    entropy = _number("result.first_token_entropy", value)
     return entropy if entropy >= 0 else _foreign("result.first_token_entropy", value, "a number from 0 up")
 
 
 def _is_text(value: str, longest: int) -> bool:
     """Of at most that length, and text that can be written: half a surrogate pair cannot."""
     return len(value) <= longest and is_text(value)
+
+
+def _are_numbers(values: list) -> bool:
+    return len(values) <= _MOST_NUMBERS and all(is_number(item) and abs(item) <= _MOST_NUMBER for item in values)
 
 
 def _are_texts(values: list) -> bool:

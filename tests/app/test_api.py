@@ -49,7 +49,7 @@ def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     vector = ["sae", "feature", "weights", "encoder_share", "tokens", "centroid", "scale", "pca"]
     growth = ["top_k", "cutoff", "max_depth", "max_nodes", "stop"]
-    steering = ["steer_strength", "clamp", "steer_at", "inject_layer", "inject_mode", "inject_scale"]
+    steering = ["steer_strength", "clamp", "steer_at", "steer_sinks", "inject_layer", "inject_mode", "inject_scale"]
     listed = ["exponent", "top", "measure", "negative", "words"]
     assert _names(api["/definition_tree"]) == [*vector, "prompt", "chat", "answer", *growth, *steering]
     assert _names(api["/definition_trees"]) == [*vector, *growth, *steering, "prompts"]

@@ -14,7 +14,9 @@ from multitool.jobs.features import Resolved, resolve
 from multitool.jobs.local import check_tree, definition_tree, finish, scan_if_missing
 from multitool.jobs.steering import interventions, known_maximum, prose, scan_for_clamp, typical_maximum
 from multitool.jobs.tree import continuation_job
+from multitool.model.ghost_prompt import GhostPrompt, attention_sinks
 from multitool.model.interventions import Interventions
+from multitool.model.tasks import growth_task
 from multitool.pictures.figure import render
 from multitool.recipes.captions import interventions_told
 from multitool.recipes.links import query, recipes_of
@@ -23,6 +25,7 @@ from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree, read_tree
 
 HOOK = "blocks.0.hook_resid_post"
+SPARED = "without the prompt's first and special ones"
 PLAIN = TreeRecipe(prompt=PROMPT, cutoff=0.005, max_depth=4, max_nodes=60)
 STEERED = replace(PLAIN, steer_strength=0.5, steer_at="all")
 
@@ -152,6 +155,36 @@ def test_a_layer_that_nothing_reads_is_refused(world):
         world.tree(replace(PLAIN, inject_layer=2))
 
 
+def test_the_first_and_the_special_tokens_are_left_alone_and_older_trees_are_grown_on_as_they_were(world):
+    subject = world.library.subject(world.library.find(world.sae).model)
+    prompt = "<|endoftext|>" + PROMPT
+    recipe = replace(STEERED, prompt=prompt, steer_at="prompt")
+    task = growth_task(subject, torch.zeros(32), recipe, interventions=world.wanted(recipe))
+    special, ids = subject.tokenizer.eos_token_id, task.prompt.token_ids
+    assert ids[0] == special and task.interventions.spared == (0,)
+    whole = replace(recipe, steer_sinks=True)
+    assert growth_task(subject, torch.zeros(32), whole, interventions=world.wanted(whole)).interventions.spared == ()
+    chat = attention_sinks(subject, GhostPrompt((7, 8, special, 9, special), 1))
+    assert chat == (0, 2, 4)
+
+    sparing, everywhere = world.tree(recipe), world.tree(whole)
+    assert as_paths(sparing.tree) != as_paths(everywhere.tree)
+    assert interventions_told(sparing.settings)[0].endswith(
+        "at every token of the prompt, without the prompt's first and special ones"
+    )
+    assert interventions_told(everywhere.settings)[0].endswith("at every token of the prompt")
+    # A file of version 0.2 does not tell.
+    old = json.loads(everywhere.to_json())
+    del old["settings"]["steer_sinks"]
+    assert interventions_told(old["settings"])[0].endswith("at every token of the prompt")
+    document = read_tree(old)
+    assert document.settings["steer_sinks"] is True
+    begun = replace(document, tree=document.tree.select(document.tree.depth == 1), complete=False)
+    again = finish(continuation_job(world.library, begun), world.library)
+    assert_same_tree(again.tree, as_paths(everywhere.tree))
+    assert again.settings == everywhere.settings
+
+
 ALL = replace(STEERED, clamp=0.5, inject_layer=1, inject_mode="add", inject_scale=2.0)
 
 
@@ -202,8 +235,9 @@ def test_title_and_figure_tell_what_was_done(world):
     tree = world.tree(ALL)
     told = interventions_told(tree.settings)
     assert told == [
-        "added behind layer 1", "steered by 0.5 mean residual norms at every token, the tree's own too",
-        "clamped to 0.5 × its typical maximum at every token, the tree's own too",
+        "added behind layer 1",
+        f"steered by 0.5 mean residual norms at every token, the tree's own too, {SPARED}",
+        f"clamped to 0.5 × its typical maximum at every token, the tree's own too, {SPARED}",
     ]
     assert interventions_told({}) == interventions_told(world.tree(PLAIN).settings) == []
     svg = render(tree, ["svg"])["svg"].decode()

@@ -160,6 +160,19 @@ def test_steering_is_a_push_at_the_positions_that_are_meant(subject, where, tole
 
 
 @pytest.mark.parametrize("where", POSITIONS)
+@pytest.mark.parametrize("architecture", ["llama"], scope="session")
+def test_positions_of_the_prompt_that_are_spared_are_left_alone_but_the_ghosts_never(subject, where, tolerance):
+    prompt = prompt_of(subject)
+    spared = (0, prompt.position, len(prompt.token_ids) - 1)
+    expected = plain(subject)
+    push = 0.8 * norm_at(subject.model, HOOK) * PUSH
+    meant = (set(positions(subject, where)) - set(spared)) | {prompt.position}
+    expected.change(HOOK, lambda row: row + push, meant)
+    wanted = Interventions(pushes=(Push(HOOK, PUSH.numpy(), 0.8),), where=where, spared=spared, prose=PROSE)
+    assert_is(subject, wanted, expected, tolerance)
+
+
+@pytest.mark.parametrize("where", POSITIONS)
 def test_a_clamp_sets_one_activation_and_keeps_the_rest(subject, where, tolerance, saes):
     entry = saes[HOOK]
     W_enc, W_dec = weights_of(entry)

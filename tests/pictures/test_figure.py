@@ -520,5 +520,5 @@ def test_missing_settings_are_drawn_without_harm():
 def test_nodes_of_no_probability_are_drawn_without_harm():
     no, ends = np.zeros(3), np.zeros(3, dtype=bool)
     zero = Tree(np.array([ROOT, 0, 0]), np.arange(3), ("a", "b", "c"), no, no, ends)
-    nothing = read_tree(DefinitionTree(zero, SETTINGS, VECTOR, 0.0, True, 0.0).to_json())
+    nothing = DefinitionTree(zero, SETTINGS, VECTOR, 0.0, True, 0.0)
     assert_everything_readable(draw_tree(nothing))

@@ -591,8 +591,8 @@ def test_a_tree_and_a_list_come_from_two_local_folders(tmp_path, model_folder):
         "tokens": "", "centroid": True, "scale": document.vector["mean_token_distance"], "pca": [],
         "prompt": 'A typical definition of "{ghost}" would be "', "chat": False, "answer": "", "top_k": 5,
         "cutoff": 0.01, "max_depth": 3, "max_nodes": 2000, "stop": True, "dtype": "float32", "version": None,
-        "steer_strength": 0.0, "clamp": None, "steer_at": "ghost", "inject_layer": -1, "inject_mode": "replace",
-        "inject_scale": 1.0,
+        "steer_strength": 0.0, "clamp": None, "steer_at": "ghost", "steer_sinks": False, "inject_layer": -1,
+        "inject_mode": "replace", "inject_scale": 1.0,
     }  # fmt: skip
     table = token_table(kept, recipe, ListRecipe(top=7), **options)
     assert [row[0] for row in table.rows] == [1, 2, 3, 4, 5, 6, 7]

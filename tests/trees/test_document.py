@@ -225,7 +225,7 @@ def test_a_missing_part_of_a_node_is_named_with_the_node(part):
     assert part in message
 
 
-NOT_A_PROBABILITY = [-0.1, 1.1, math.nan, math.inf, -math.inf, "0.5", None, True, [0.5], {}, 10**400]
+NOT_A_PROBABILITY = [-0.1, 0, 0.0, 1.1, math.nan, math.inf, -math.inf, "0.5", None, True, [0.5], {}, 10**400]
 
 
 @pytest.mark.parametrize("value", NOT_A_PROBABILITY, ids=lambda value: str(value)[:8])
@@ -285,6 +285,20 @@ def test_the_effective_cutoff_must_be_a_probability(value):
         ("settings.prompt", "\ud800", "settings.prompt"),
         ("vector.norm", math.inf, "vector.norm"),
         ("vector.norm", 10**400, "vector.norm"),
+        # Finite, and yet what is reckoned from them is not.
+        ("settings.scale", 1e308, "settings.scale"),
+        ("settings.scale", 10**300, "settings.scale"),
+        ("settings.pca", [1e308], "settings.pca"),
+        ("settings.pca", [0.1] * 1001, "settings.pca"),
+        ("settings.pca", [True], "settings.pca"),
+        ("vector.norm", -1e308, "vector.norm"),
+        ("result.seconds", 1e308, "result.seconds"),
+        ("result.least_lift", 1e308, "result.least_lift"),
+        ("result.first_token_entropy", 1e308, "result.first_token_entropy"),
+        ("tree.beyond_top_k", 1e308, "beyond_top_k"),
+        ("settings", {f"name{n}": n for n in range(201)}, "settings"),
+        ("settings.\ud800", 1, "settings.'"),
+        ("settings." + "k" * 101, 1, "settings.'kkk"),
     ],
     ids=lambda value: str(value)[:24],
 )
@@ -435,9 +449,42 @@ def test_what_was_measured_at_a_node_must_be_a_number(name, value):
     assert f"node 1: {name}" in refusal(data)
 
 
+@pytest.mark.parametrize("value", [1e308, -1e308, 1001, -1001])
+@pytest.mark.parametrize("name", ["lift_centroid", "lift_random"])
+def test_lifts_are_within_what_a_page_can_draw(name, value):
+    data = json.loads(checked().to_json())
+    data["tree"]["children"][1][name] = value
+    assert f"node 1: {name} is {value}; it must be a number within ±1000" in refusal(data)
+
+
+def test_an_activation_is_within_what_a_page_can_draw():
+    data = json.loads(checked().to_json())
+    data["tree"]["children"][1]["activation"] = 1e308
+    assert "node 1: activation is 1e+308; it must be a number within ±1e+09" in refusal(data)
+
+
+@pytest.mark.parametrize("least", [1e308, -1e308, math.nan, True, "1"])
+def test_nothing_is_pruned_by_what_could_not_be_read_again(least):
+    with pytest.raises(UserError, match="it must be a number of nats"):
+        checked().lifted(least)
+
+
+def test_a_tree_whose_nodes_are_their_own_children_is_refused():
+    data = good()
+    data["tree"]["children"][0]["children"] = data["tree"]["children"]
+    assert "deeper than 200 tokens" in refusal(data) or "more than 100000 nodes" in refusal(data)
+
+
+def test_a_file_too_long_to_be_a_tree_is_not_taken_apart(monkeypatch):
+    monkeypatch.setattr("multitool.trees.document._LONGEST_FILE", 100)
+    assert "it is longer than 100 characters" in refusal(document().to_json())
+
+
 @pytest.mark.parametrize(
     ("value", "named"),
     [
+        ({"rank": 1e308}, "evidence.rank"), ({"judged_activations": [1e308]}, "evidence.judged_activations"),
+        ({"judged_activations": [1.0] * 1001}, "evidence.judged_activations"),
         (None, "evidence"), ([], "evidence"), ("good", "evidence"), (5, "evidence"),
         ({"auroc": math.nan}, "evidence.auroc"), ({"auroc": 10**400}, "evidence.auroc"),
         ({"sentence": "x" * 1_000_000}, "evidence.sentence"), ({"sentence": "\ud800"}, "evidence.sentence"),
