@@ -52,7 +52,7 @@ def _coverage(installed: tuple[FontEntry, ...]) -> tuple[list[str], np.ndarray]:
 
     Opens every font, so it takes a second or so where there are hundreds: once, and only where a character is lacking.
     """
-    usual = {}
+    usual: dict[str, FontEntry] = {}
     for font in sorted(installed, key=_likeness):
         if not _NO_LETTERS.search(font.name):
             usual.setdefault(font.name, font)

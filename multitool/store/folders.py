@@ -48,8 +48,8 @@ def unfinished(parent: Path) -> Iterator[Path]:
         if time.time() - _last_written(folder) > _ABANDONED_AFTER:
             shutil.rmtree(folder, ignore_errors=True)
     # Windows deletes no file that is still mapped: what stays then, a later start clears.
-    with tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED, ignore_cleanup_errors=True) as work:
+        yield Path(work)
 
 
 def _last_written(folder: Path) -> float:
