@@ -12,7 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
 from multitool.errors import UserError
-from multitool.page.build import CSS, THEME, build
+from multitool.page.build import CSS, THEME, build, launch_options
 from multitool.page.opening import choose_opening
 from multitool.page.settings import read_settings
 from multitool.store.library import Library
@@ -34,7 +34,7 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(f"multitool: {error}") from error
     page.launch(
-        theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True
+        theme=THEME, css_paths=CSS, prevent_thread_lock=True, **launch_options(settings)
     )
     gc.freeze()
     gc.enable()

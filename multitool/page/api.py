@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 
 import gradio as gr
 
+from multitool.page.callers import Callers
 from multitool.page.common import shown_errors
 from multitool.page.gradio_workarounds import name_endpoint
 from multitool.recipes.fields import RecipeField, recipe_fields
@@ -42,20 +43,22 @@ class Endpoint:
     returns_json: str  # of the twin: the last of the answers
     run: Callable[[dict], Any]  # takes the parameters' values by name; several answers are a tuple
     streams: bool = False  # ``run`` gives one answer after the other
+    waits: bool = False  # ``run`` gives one answer, and before it None where a caller who has left is missed
+    run_json: Callable[[dict], Any] | None = None  # of the twin: the same without what it does not tell; None: ``run``
     on_model: bool = False  # it runs the model
 
 
-def add_endpoint(page: gr.Blocks, endpoint: Endpoint, **queue) -> None:
+def add_endpoint(page: gr.Blocks, endpoint: Endpoint, callers: Callers) -> None:
     """Add an endpoint and its twin to the page that is being built.
 
     Args:
-        queue: options of ``gr.api``.
+        callers: among whose requests its calls count.
     """
     for part, name, visibility in (
         (endpoint, endpoint.name, "public"), (_twin(endpoint), f"{endpoint.name}_json", "undocumented"),
     ):
-        function = shown_errors(gradio_function(part), on_page=False)
-        added = gr.api(function, api_name=name, api_visibility=visibility, **queue)
+        function = shown_errors(callers.counting(gradio_function(part)), on_page=False)
+        added = gr.api(function, api_name=name, api_visibility=visibility, concurrency_limit=None)
         name_endpoint(page, added, [parameter.name for parameter in part.parameters], list(part.answers))
 
 
@@ -96,7 +99,8 @@ def gradio_function(endpoint: Endpoint) -> Callable:
         return endpoint.run(given(args, kwargs))
 
     def streaming(*args, **kwargs):
-        yield from endpoint.run(given(args, kwargs))
+        for answer in endpoint.run(given(args, kwargs)):
+            yield (None,) * len(types) if answer is None and len(types) > 1 else answer
 
     def given(args, kwargs) -> dict:
         bound = signature.bind(*args, **kwargs)
@@ -113,7 +117,7 @@ def gradio_function(endpoint: Endpoint) -> Callable:
     ]
     answer = GenericAlias(tuple, types) if len(types) > 1 else types[0]
     signature = inspect.Signature(parameters, return_annotation=answer)
-    function: Any = streaming if endpoint.streams else plain
+    function: Any = streaming if endpoint.streams or endpoint.waits else plain
     function.__name__ = endpoint.name
     function.__signature__ = signature
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -128,11 +132,13 @@ def gradio_function(endpoint: Endpoint) -> Callable:
 def _twin(endpoint: Endpoint) -> Endpoint:
     """The endpoint with its last answer as JSON text: of a picture and a tree, the tree."""
 
-    def text(answer) -> str:
+    def text(answer) -> str | None:
+        if answer is None:
+            return None
         return json.dumps(answer[-1] if isinstance(answer, tuple) else answer, ensure_ascii=False, allow_nan=False)
 
     def run(given: dict):
-        answer = endpoint.run(given)
-        return map(text, answer) if endpoint.streams else text(answer)
+        answer = (endpoint.run_json or endpoint.run)(given)
+        return map(text, answer) if endpoint.streams or endpoint.waits else text(answer)
 
-    return replace(endpoint, answers={"json": str}, returns=endpoint.returns_json, run=run)
+    return replace(endpoint, answers={"json": str}, returns=endpoint.returns_json, run=run, run_json=None)

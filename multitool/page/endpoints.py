@@ -1,14 +1,15 @@
 """The endpoints of the Gradio API, which answer with plain JSON and files, and the tools of the MCP server."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import gradio as gr
 
 from multitool.errors import UserError, shown
 from multitool.page.api import Endpoint, Parameter, add_endpoint, recipe_of, recipe_parameters
-from multitool.page.common import file_data, on_model, save
+from multitool.page.common import file_data, save
 from multitool.page.gradio_workarounds import shrinks
 from multitool.page.service import Service
 from multitool.pictures.figure import render
@@ -20,7 +21,9 @@ from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE
 
+_STILL_THERE = 1.0  # seconds between answers that tell nothing new
 File = dict  # a file with its url, as gradio_client downloads it
+Draw = Callable[[DefinitionTree], File | None]
 
 
 class Table(TypedDict):
@@ -38,7 +41,7 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
         opening: the SAE and feature that calls without them get.
     """
     for endpoint in endpoints(service, opening):
-        add_endpoint(page, endpoint, **(on_model(service.settings) if endpoint.on_model else {}))
+        add_endpoint(page, endpoint, service.callers if endpoint.on_model else service.light_callers)
 
 
 def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
@@ -66,7 +69,9 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             [*vector, *tree], picture_and_tree,
             returns="The picture (PNG file) and the tree as JSON (schema sae-multitool/definition-tree/1).",
             returns_json="The tree as JSON (schema sae-multitool/definition-tree/1).",
-            run=lambda given: streamed(service.trees(recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given))),
+            **_drawn(lambda given, draw: streamed(
+                service.trees(recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given)), draw
+            )),
             streams=True, on_model=True,
         ),
         Endpoint(
@@ -76,7 +81,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             [grown_tree], picture_and_tree,
             returns="The picture (PNG file) and the tree as JSON.",
             returns_json="The tree as JSON (schema sae-multitool/definition-tree/1).",
-            run=lambda given: streamed(service.continued(read_tree(given["tree"]))),
+            **_drawn(lambda given, draw: streamed(service.continued(read_tree(given["tree"])), draw)),
             streams=True, on_model=True,
         ),
         Endpoint(
@@ -93,7 +98,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             {"trees": list[dict]},
             returns="The trees as JSON (schema sae-multitool/definition-tree/1), in the order of the prompts.",
             returns_json="JSON: a list of trees (schema sae-multitool/definition-tree/1), in the order of the prompts.",
-            run=lambda given: _trees(service, given), on_model=True,
+            run=lambda given: _trees(service, given), waits=True, on_model=True,
         ),
         Endpoint(
             "trim_tree",
@@ -112,7 +117,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             picture_and_tree,
             returns="The picture (PNG file) and the trimmed tree as JSON.",
             returns_json="The trimmed tree as JSON.",
-            run=_trimmed,
+            **_drawn(_trimmed),
         ),
         Endpoint(
             "check_tree",
@@ -126,7 +131,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "definitions that were read the activation.",
             returns_json='The tree as JSON, with "evidence" (figures, a verdict, a sentence), and with lifts and '
             "activations at its nodes.",
-            run=lambda given: _shown(_last(service.checked(read_tree(given["tree"])))), on_model=True,
+            **_drawn(lambda given, draw: _checked(service, given, draw)), waits=True, on_model=True,
         ),
         Endpoint(
             "token_list",
@@ -151,9 +156,10 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "figures, a verdict (agrees, partly, no or unknown; not_applicable by logit_lens, which tells what the "
             "direction makes the model say) and a sentence.",
             returns_json='JSON: the tokens with their activations, and "evidence" with figures, a verdict, a sentence.',
-            run=lambda given: _last(service.table(
-                recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), evidence=True
-            )).to_dict(),
+            run=lambda given: _result(
+                service.table(recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), evidence=True), _as_dict
+            ),
+            waits=True, on_model=True,
         ),
         Endpoint(
             "suggest",
@@ -165,8 +171,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "inject_scale: pass them to /definition_tree with the recipe), a sentence on it, and all trials with their "
             "figures, the best first.",
             returns_json="JSON: recipe, growth, sentence, trials.",
-            run=lambda given: _last(service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe())).to_dict(),
-            on_model=True,
+            run=lambda given: _result(service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe()), _as_dict),
+            waits=True, on_model=True,
         ),
         Endpoint(
             "activity",
@@ -175,11 +181,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             {"tokens": list[dict]},
             returns="One object per token of the text: token, activation (0 where it does not fire).",
             returns_json="JSON: one object per token with token, activation.",
-            run=lambda given: [
-                {"token": token, "activation": activation}
-                for token, activation in _last(service.activity(recipe_of(VectorRecipe, given), given["text"]))
-            ],
-            on_model=True,
+            run=lambda given: _result(service.activity(recipe_of(VectorRecipe, given), given["text"]), _told_by_token),
+            waits=True, on_model=True,
         ),
         Endpoint(
             "components",
@@ -207,17 +210,26 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
     ]
 
 
-def _trees(service: Service, given: dict) -> list[dict]:
+def _drawn(run: Callable[[dict, Draw], Any]) -> dict[str, Any]:
+    """``run`` and ``run_json`` of an endpoint with a picture: its twin tells none, so it draws and writes none."""
+    return {"run": lambda given: run(given, picture_file), "run_json": lambda given: run(given, no_picture)}
+
+
+def _trees(service: Service, given: dict) -> Iterator[list[dict] | None]:
     vector, recipe, prompts = recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given), given["prompts"]
     if prompts is not None and not isinstance(prompts, list):
         raise UserError(f"prompts is {shown(prompts)}; it must be a list, e.g. of the names meaning and synonym.")
     asked = [replace(recipe, prompt=prompt) for prompt in (PLAIN_PROMPTS if prompts is None else prompts)]
-    return [tree.to_dict() for tree in _last(service.trees_of_prompts(vector, asked))]
+    return _result(service.trees_of_prompts(vector, asked), lambda trees: [tree.to_dict() for tree in trees])
 
 
-def _trimmed(given: dict) -> tuple[File, dict]:
+def _checked(service: Service, given: dict, draw: Draw) -> Iterator[tuple[File | None, dict] | None]:
+    return _result(service.checked(read_tree(given["tree"])), lambda document: _shown(document, draw))
+
+
+def _trimmed(given: dict, draw: Draw) -> tuple[File | None, dict]:
     document = read_tree(given["tree"]).trimmed(given["cutoff"])
-    return _shown(document if given["lift"] is None else document.lifted(given["lift"]))
+    return _shown(document if given["lift"] is None else document.lifted(given["lift"]), draw)
 
 
 def _table(service: Service, given: dict) -> Table:
@@ -228,14 +240,35 @@ def _table(service: Service, given: dict) -> Table:
     return {"headers": list(table.columns), "data": table.rows, "metadata": None}
 
 
+def _as_dict(result) -> dict:
+    return result.to_dict()
+
+
+def _told_by_token(activity) -> list[dict]:
+    return [{"token": token, "activation": activation} for token, activation in activity]
+
+
+def _result(answers: Iterable, told: Callable) -> Iterator:
+    """The result as ``told`` puts it; and None now and then while it is waited for. Of a program that has left
+    nothing tells a function that answers once: only between answers Gradio sees to it, and ends this."""
+    due = time.monotonic() + _STILL_THERE
+    result: Any = None
+    for answer in answers:
+        if time.monotonic() >= due:
+            yield None
+            due = time.monotonic() + _STILL_THERE
+        result = answer
+    yield told(result)
+
+
 def _last(answers: Iterable):
     """The result, behind the words on what is being waited for."""
     *_, found = answers
     return found
 
 
-def _shown(document: DefinitionTree) -> tuple[File, dict]:
-    return picture_file(document), document.to_dict()
+def _shown(document: DefinitionTree, draw: Draw) -> tuple[File | None, dict]:
+    return draw(document), document.to_dict()
 
 
 def picture_file(document: DefinitionTree) -> File:
@@ -243,8 +276,12 @@ def picture_file(document: DefinitionTree) -> File:
     return file_data(save(render(document, ["png"])["png"], document.settings, "tree.png"), "image/png")
 
 
+def no_picture(document: DefinitionTree) -> None:
+    """None is drawn."""
+
+
 def streamed(
-    answers: Iterable[str | DefinitionTree], picture: Callable[[DefinitionTree], File | None] = picture_file
+    answers: Iterable[str | DefinitionTree], picture: Draw = picture_file
 ) -> Iterator[tuple[File | None, dict]]:
     """A tree as it grows, without a picture; in the end with it. One that has lost nodes (to max_nodes) comes after an
     empty one: see ``shrinks``.
@@ -254,9 +291,14 @@ def streamed(
         picture: draws the whole tree.
     """
     told: dict = {}
+    due = time.monotonic() + _STILL_THERE
     for answer in answers:
         if isinstance(answer, str):  # what is being waited for
+            if told and time.monotonic() >= due:  # the same again, so that one who has left is missed
+                yield None, told
+                due = time.monotonic() + _STILL_THERE
             continue
+        due = time.monotonic() + _STILL_THERE
         document, before, told = answer, told, answer.to_dict()
         if shrinks(before, told):
             yield None, replace(document, tree=NO_TREE, complete=False).to_dict()
