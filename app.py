@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 
 # Until the page is there: what is imported and built for it stays, and looking through it time and again takes seconds.
 gc.disable()
@@ -14,14 +15,18 @@ import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may t
 from multitool.errors import UserError
 from multitool.page.build import CSS, THEME, build, launch_options
 from multitool.page.opening import choose_opening
+from multitool.page.served_files import keep_served
 from multitool.page.settings import read_settings
+from multitool.store.leftovers import clear_leftovers
 from multitool.store.library import Library
 
 
 def main() -> None:
     """Load the model that the page opens with (on ZeroGPU: on "cuda", before the launch), build the page, serve it."""
+    began = time.time()
     try:
         settings = read_settings()
+        clear_leftovers()
         library = Library(
             dtype=settings.dtype,
             device=settings.device,
@@ -36,6 +41,7 @@ def main() -> None:
     page.launch(
         theme=THEME, css_paths=CSS, prevent_thread_lock=True, **launch_options(settings)
     )
+    keep_served(settings.files_mb, began)
     gc.freeze()
     gc.enable()
     page.block_thread()

@@ -58,15 +58,17 @@ def shrinks(before, after) -> bool:
     return False
 
 
+def served_folder() -> Path:
+    """The folder that Gradio serves files from, as it documents it: the environment variable ``GRADIO_TEMP_DIR``, or
+    ``gradio`` among the system's temporary files."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
+
+
 def write_served(data: bytes, name: str) -> str:
     """Write a file into the folder that Gradio serves files from, and in which it deletes those that it has handed out
     after the time of ``delete_cache``; the path. It copies a file from anywhere else there, and leaves the first.
-
-    The folder is the documented one: the environment variable ``GRADIO_TEMP_DIR``, or ``gradio`` among the system's
-    temporary files.
     """
-    served = os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")
-    folder = Path(served, hashlib.sha256(data).hexdigest())
+    folder = Path(served_folder(), hashlib.sha256(data).hexdigest())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)
     return str((folder / name).resolve())

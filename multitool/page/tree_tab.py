@@ -169,7 +169,11 @@ def _opened(service: Service, controls: Mapping, turns: Turns, upload: str, **va
     Args:
         values: what the controls show.
     """
-    document = read_tree(Path(upload).read_bytes())
+    try:
+        saved = Path(upload).read_bytes()
+    except FileNotFoundError as error:
+        raise UserError("The file is not here any more: later uploads have taken its room. Open it again.") from error
+    document = read_tree(saved)
     turns.stop()
     filling = {}
     try:
