@@ -29,7 +29,7 @@ from multitool.page.turns import Turns, only_latest
 from multitool.page.vector_controls import VectorControls
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
-from multitool.recipes.recipe import VectorRecipe
+from multitool.recipes.recipe import MAX_NODES_LIMIT, VectorRecipe
 from multitool.store.registry import DEMO_FOLDER
 from multitool.trees.document import DefinitionTree, read_tree
 
@@ -174,6 +174,11 @@ def _opened(service: Service, controls: Mapping, turns: Turns, upload: str, **va
     except FileNotFoundError as error:
         raise UserError("The file is not here any more: later uploads have taken its room. Open it again.") from error
     document = read_tree(saved)
+    if service.settings.on_space and len(document.tree) > MAX_NODES_LIMIT:  # its views are kept for every visitor
+        raise UserError(
+            f"This tree has {len(document.tree):,} nodes; the page shows trees of up to {MAX_NODES_LIMIT:,} here. Trim "
+            "it first (/trim_tree), or open it on a machine of your own."
+        )
     turns.stop()
     filling = {}
     try:
