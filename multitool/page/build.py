@@ -21,6 +21,7 @@ from multitool.store.library import Library
 
 TITLE = "SAE feature multitool"
 _THREADS = 40  # as Gradio has them
+_NEVER_FULL = 10**6
 
 
 CSS = [Path(__file__).with_name("page.css"), EXPLORER / "explorer.css"]
@@ -90,7 +91,8 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                     suggest_tab(service, controls, growth)
         add_endpoints(page, service, opening.recipe)
     # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.
-    return page.queue(max_size=None, default_concurrency_limit=None)
+    # (Without a size it would be 1 on ZeroGPU.)
+    return page.queue(max_size=_NEVER_FULL, default_concurrency_limit=None)
 
 
 def launch_options(settings: ServerSettings) -> dict:

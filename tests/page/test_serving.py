@@ -49,9 +49,11 @@ class Activity(SimpleNamespace):
         self._work = gpu_worker(model, SETTINGS, "m", poll_seconds=0.02)
 
     def activity(self, recipe, text):
+        answers = []
         for answer in self._work(SimpleTask()):
+            answers.append(answer)
             yield "Waiting …"
-        yield [(text, 1.0)] if answer else []
+        yield [(text, 1.0)] if answers[-1] else []
 
 
 class SimpleTask:
