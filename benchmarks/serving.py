@@ -30,16 +30,18 @@ def serving(repeats: int, smoke: bool) -> list[Row]:
     """2,000 mixed calls, each by somebody new as far as Gradio knows: trees, lists, trimming, and pages that open a
     large saved tree. Measured once."""
     n_requests = 40 if smoke else _REQUESTS
-    with tempfile.TemporaryDirectory(prefix="benchmark-served-") as served:
-        with running_app({**_BOUNDS, "GRADIO_TEMP_DIR": served}) as app:
-            caller = _Caller(app.url, _saved(200 if smoke else _SAVED_NODES))
-            memory = [_resident_mb(app.pid)]
-            for part in range(_PARTS):
-                size = n_requests // _PARTS
-                with ThreadPoolExecutor(_CALLERS) as callers:
-                    list(callers.map(caller.call, range(part * size, (part + 1) * size)))
-                memory.append(_resident_mb(app.pid))
-            files = sum(path.stat().st_size for path in Path(served).rglob("*") if path.is_file()) / 1e6
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmark-served-") as served,
+        running_app({**_BOUNDS, "GRADIO_TEMP_DIR": served}) as app,
+    ):
+        caller = _Caller(app.url, _saved(200 if smoke else _SAVED_NODES))
+        memory = [_resident_mb(app.pid)]
+        for part in range(_PARTS):
+            size = n_requests // _PARTS
+            with ThreadPoolExecutor(_CALLERS) as callers:
+                list(callers.map(caller.call, range(part * size, (part + 1) * size)))
+            memory.append(_resident_mb(app.pid))
+        files = sum(path.stat().st_size for path in Path(served).rglob("*") if path.is_file()) / 1e6
     half = _PARTS // 2
     after = ", ".join(
         f"{n_requests * part // _PARTS:,}: {megabytes:,.0f}" for part, megabytes in enumerate(memory)

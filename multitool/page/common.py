@@ -16,11 +16,11 @@ from multitool.page.callers import Callers
 from multitool.page.gradio_workarounds import write_served
 from multitool.page.shelf import Shelf, taken
 
-PRIVATE = {"api_visibility": "private"}  # for events that only serve the page
-QUIETLY = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those of them that are done at once
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for events that only serve the page
+QUIETLY: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those that are done at once
 
 
-def counted(callers: Callers) -> dict:
+def counted(callers: Callers) -> dict[str, Any]:
     """For an ``event`` that takes a while: it counts as its caller's, and begins at once, to be taken in or refused."""
     return {"callers": callers, "concurrency_limit": None}
 
@@ -82,18 +82,16 @@ def _held(handler: Callable, shelf: Shelf | None) -> Callable:
     def put(answer: dict) -> dict:
         return answer if shelf is None else {name: shelf.put(value) for name, value in answer.items()}
 
-    def take(args, kwargs) -> tuple[list, dict]:
-        return [taken(value) for value in args], {name: taken(value) for name, value in kwargs.items()}
+    def given(args: Iterable, kwargs: Mapping) -> Callable:
+        return functools.partial(handler, *map(taken, args), **{name: taken(value) for name, value in kwargs.items()})
 
     @functools.wraps(handler)
     def plain(*args, **kwargs):
-        args, kwargs = take(args, kwargs)
-        return put(handler(*args, **kwargs))
+        return put(given(args, kwargs)())
 
     @functools.wraps(handler)
     def streaming(*args, **kwargs):
-        args, kwargs = take(args, kwargs)
-        yield from map(put, handler(*args, **kwargs))
+        yield from map(put, given(args, kwargs)())
 
     return streaming if inspect.isgeneratorfunction(handler) else plain
 

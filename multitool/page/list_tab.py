@@ -2,6 +2,7 @@
 
 from functools import partial
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -67,7 +68,7 @@ def list_tab(service: Service, controls: VectorControls) -> None:
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
         "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
     }
-    options = {"show_progress_on": table, "shelf": service.shelf}
+    options: dict[str, Any] = {"show_progress_on": table, "shelf": service.shelf}
     show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, **options)
     answers = {"status": status, "listed": listed, **result.gives}
     light, on_model = counted(service.light_callers), counted(service.callers)

@@ -94,7 +94,7 @@ def gpu_worker(
 
     def turn(task: Task) -> Generator:
         """What one loan of a GPU gives."""
-        leave = yield from line.wait(poll_seconds)
+        leave: Callable[[], None] | None = yield from line.wait(poll_seconds)
         seconds = min((limit for limit in (task.seconds, settings.seconds) if limit is not None), default=None)
         if isinstance(task, ScanTask) and seconds:
             seconds = min(seconds, _SCAN_TURN)
@@ -116,7 +116,7 @@ def gpu_worker(
         except GeneratorExit:
             # Closing waits for what is being computed, and the one who closes us serves all visitors.
             threading.Thread(target=_close, args=(answers, leave), daemon=True).start()
-            leave = None
+            leave = None  # there it is called
             raise
         except gr.Error as error:
             raise UserError(zero_gpu_problem(error.title, error.message, type(task))) from error
@@ -136,7 +136,7 @@ def gpu_worker(
 
 
 def _close(answers: Generator, leave: Callable[[], None]) -> None:
-    """End the work, and only then let the next one have its place."""
+    """End the work, and only then let the next one have its place in the line."""
     try:
         answers.close()
     finally:
