@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import time
 
 # Until the page is there: what is imported and built for it stays, and looking through it time and again takes seconds.
 gc.disable()
@@ -32,16 +33,20 @@ except UserError as error:
 
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
-from multitool.page.build import CSS, THEME, build
+from multitool.page.build import CSS, THEME, build, launch_options
 from multitool.page.opening import choose_opening
+from multitool.page.served_files import keep_served
 from multitool.page.settings import read_settings
+from multitool.store.folders import clear_leftovers
 from multitool.store.library import Library
 
 
 def main() -> None:
     """Load the model that the page opens with (on ZeroGPU: on "cuda", before the launch), build the page, serve it."""
+    began = time.time()
     try:
         settings = read_settings()
+        clear_leftovers()
         library = Library(
             dtype=settings.dtype,
             device=settings.device,
@@ -54,12 +59,10 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(f"multitool: {error}") from error
     try:
-        page.launch(
-            theme=THEME, css_paths=CSS, max_file_size="20mb", ssr_mode=False, mcp_server=True, prevent_thread_lock=True,
-            enable_monitoring=False,  # it would tell anybody who calls what
-        )
+        page.launch(theme=THEME, css_paths=CSS, prevent_thread_lock=True, **launch_options(settings))
     except OSError as error:  # a port that is taken
         raise SystemExit(f"multitool: The page cannot be served: {error}") from error
+    keep_served(settings.files_mb, began)
     gc.freeze()
     gc.enable()
     page.block_thread()

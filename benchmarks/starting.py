@@ -1,5 +1,6 @@
 """What is waited for once: a model's statistics, and the app's start."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -78,11 +81,31 @@ def app_start(cache: Path) -> float:
     Args:
         cache: where the demo's model is kept.
     """
+    with running_app({"SAE_MULTITOOL_CACHE": str(cache)}) as app:
+        return app.seconds
+
+
+@dataclass(frozen=True)
+class RunningApp:
+    """The app with its page there."""
+
+    url: str
+    pid: int
+    seconds: float  # from its start to its page
+
+
+@contextlib.contextmanager
+def running_app(settings: dict[str, str]) -> Iterator[RunningApp]:
+    """``python app.py`` until the context ends.
+
+    Args:
+        settings: variables of its environment.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "SAE_MULTITOOL_CACHE": str(cache)
+        "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", **settings
     }
     with tempfile.TemporaryFile() as log:
         started = time.perf_counter()
@@ -93,7 +116,7 @@ def app_start(cache: Path) -> float:
                     log.seek(0)
                     raise RuntimeError(f"app.py gave no page:\n{log.read().decode(errors='replace')}")
                 time.sleep(0.05)
-            return time.perf_counter() - started
+            yield RunningApp(f"http://127.0.0.1:{port}", server.pid, time.perf_counter() - started)
         finally:
             _end(server)
 

@@ -3,7 +3,7 @@
 Tasks are plain data, as those of growing are, and so are the answers: they can go to another process and back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from multitool.model.interventions import AppliedInterventions
 from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings, prompt_ids
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, GrowthTask, Place, ReadTask, Text
-from multitool.trees.growth import grow_forest
+from multitool.trees.growth import finished, grow_forest
 from multitool.trees.tree import ROOT, Tree
 
 GHOSTS_AT_ONCE = 64  # trees that grow together; bounds the memory that their caches take
@@ -44,8 +44,8 @@ def text_of(tree: Tree, leaf: int) -> Text:
 @torch.inference_mode()
 def ask(
     model, task: AskTask, changes: AppliedInterventions | None = None, *, ghosts_at_once: int = GHOSTS_AT_ONCE
-) -> Iterator[list[Asked]]:
-    """The answers in the order of the ghosts, some at a time.
+) -> Iterator[list[Asked] | None]:
+    """The answers in the order of the ghosts, some at a time; and None where it can be left in between.
 
     Args:
         changes: those under which the trees grow. Their definitions are read as plain text all the same.
@@ -54,12 +54,13 @@ def ask(
     growth = task.growth
     for first in range(0, len(growth.v), ghosts_at_once):
         vs = torch.from_numpy(growth.v[first : first + ghosts_at_once])
-        trees = [grown.tree for grown in grow_forest(
+        grown = yield from grow_forest(
             Continuations(model, growth.prompt, vs, growth.top_k, growth.max_depth, changes),
             len(vs), cutoff=growth.cutoff, max_depth=growth.max_depth, max_nodes=growth.max_nodes, ends=growth.ends,
-        )]
+        )
+        trees = [growth.tree for growth in grown]
         texts = [[text for text, _ in likeliest_texts(tree, task.n_definitions)] for tree in trees]
-        read = iter(read_texts(model, [text for listed in texts for text in listed], task.place))
+        read = iter((yield from _texts_read(model, [text for listed in texts for text in listed], task.place)))
         ends = [None] * len(vs) if changes else _at_the_end(model, growth, vs, task.place)
         yield [
             Asked(tree, listed, [next(read) for _ in listed], end)
@@ -68,8 +69,8 @@ def ask(
 
 
 @torch.inference_mode()
-def check(model, task: CheckTask, changes: AppliedInterventions | None = None) -> Iterator[Checked]:
-    """One answer.
+def check(model, task: CheckTask, changes: AppliedInterventions | None = None) -> Iterator[Checked | None]:
+    """One answer; before it None, where it can be left.
 
     Args:
         changes: those under which the tree was grown.
@@ -78,19 +79,21 @@ def check(model, task: CheckTask, changes: AppliedInterventions | None = None) -
     v, controls = torch.from_numpy(growth.v[None]), torch.from_numpy(task.controls)
     if changes is None:
         vs = torch.cat([v, controls])
-        log_probs, entropies = path_log_probs(model, growth.prompt, vs, task.tree)
+        log_probs, entropies = yield from _levels_read(model, growth.prompt, vs, task.tree)
         ends = _at_the_end(model, growth, vs, task.place)
     else:
-        found = (path_log_probs(model, growth.prompt, v, task.tree, changes),
-                 path_log_probs(model, growth.prompt, controls, task.tree))
+        found = ((yield from _levels_read(model, growth.prompt, v, task.tree, changes)),
+                 (yield from _levels_read(model, growth.prompt, controls, task.tree)))
         log_probs, entropies = (np.concatenate(parts) for parts in zip(*found, strict=True))
         ends = None  # a push along the feature's direction would be all that they tell
-    yield Checked(log_probs, entropies, ends, read_texts(model, task.texts, task.place))
+    read = yield from _texts_read(model, task.texts, task.place)
+    yield Checked(log_probs, entropies, ends, read)
 
 
-def read(model, task: ReadTask) -> Iterator[list[np.ndarray]]:
-    """One answer: of each text its residuals, (tokens, d_model) float32."""
-    yield read_texts(model, task.texts, task.place)
+@torch.inference_mode()
+def read(model, task: ReadTask) -> Iterator[list[np.ndarray] | None]:
+    """One answer: of each text its residuals, (tokens, d_model) float32; before it None, where it can be left."""
+    yield (yield from _texts_read(model, task.texts, task.place))
 
 
 @torch.inference_mode()
@@ -98,6 +101,13 @@ def read_texts(
     model, texts: Sequence[Text], place: Place, *, texts_at_once: int = TEXTS_AT_ONCE
 ) -> list[np.ndarray]:
     """Each text's residuals at the hook, (tokens, d_model) float32; what stands before it is left out."""
+    return finished(_texts_read(model, texts, place, texts_at_once=texts_at_once))
+
+
+def _texts_read(
+    model, texts: Sequence[Text], place: Place, *, texts_at_once: int = TEXTS_AT_ONCE
+) -> Generator[None, None, list[np.ndarray]]:
+    """As ``read_texts``; it yields after every batch."""
     before = () if place.bos_id is None else (place.bos_id,)
     answers: dict[int, np.ndarray] = {}
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
@@ -112,6 +122,7 @@ def read_texts(
         found = residuals(model, place.hook, input_ids=ids, attention_mask=mask).float().cpu()
         for row, i in enumerate(chosen):
             answers[i] = finite(found[row, len(before) : len(before) + len(texts[i])]).numpy()
+        yield
     return [answers[i] for i in range(len(texts))]
 
 
@@ -149,6 +160,14 @@ def path_log_probs(
         placeholder ruled out as in growing (-inf for a path that has it).
         (m,) float64: entropy of each ghost's first next token, in nats.
     """
+    return finished(_levels_read(model, prompt, vs, tree, changes, batches))
+
+
+def _levels_read(
+    model, prompt: GhostPrompt, vs: Tensor, tree: Tree, changes: AppliedInterventions | None = None,
+    batches: Batches = WHAT_FITS,
+) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
+    """As ``path_log_probs``; it yields after every level."""
     m, children = len(vs), tree.children()
     passes = Passes(model, prompt, vs, int(tree.depth.max(initial=0)), changes, batches)
     log_probs = np.zeros((m, len(tree) + 1))  # the last column is the root's
@@ -167,6 +186,7 @@ def path_log_probs(
         log_probs[:, nodes] = log_probs[:, tree.parent[nodes]] + found.reshape(m, -1)
         open_ = np.isin(nodes, tree.parent)
         asked, step = nodes[open_], (row[:, open_].ravel(), token_id[:, open_].ravel())
+        yield
     return log_probs[:, :-1], entropies
 
 

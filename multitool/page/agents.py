@@ -22,7 +22,7 @@ from multitool.page.api import Endpoint, Parameter
 from multitool.page.brief import View, written
 from multitool.page.kept import Kept, call_name
 from multitool.page.values import checked
-from multitool.recipes.fields import check, whole
+from multitool.recipes.fields import whole
 from multitool.trees.document import DefinitionTree
 
 _MOST_ITEMS = 1_000  # in one brief answer
@@ -61,11 +61,10 @@ def twin(endpoint: Endpoint, tool: Tool, kept: Kept) -> Endpoint:
     ]
 
     def run(given: dict) -> Iterator[str]:
-        given = values_of(parameters, given)
-        full = check(given.pop("detail"), "detail", Detail) == "full"
+        given = checked([parameter for parameter in parameters if parameter is not _TREE], values_of(parameters, given))
+        full = given.pop("detail") == "full"
         offset, limit = given.pop("offset"), given.pop("limit")
         view = View(whole(offset, "offset", 0, 10**9), whole(limit, "limit", 1, _MOST_ITEMS))
-        given |= checked([parameter for parameter in endpoint.parameters if parameter.name != "tree"], given)
         if "tree" in given:
             given["tree"] = kept.tree(given["tree"])
         text = yield from _result(tool, given, kept, call_name(endpoint.name, given))

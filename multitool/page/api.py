@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 
 import gradio as gr
 
+from multitool.page.callers import Callers
 from multitool.page.common import shown_errors
 from multitool.page.gradio_workarounds import name_endpoint
 from multitool.page.values import BY_ITS_RECIPE
@@ -43,20 +44,21 @@ class Endpoint:
     returns_json: str  # of the twin: the last of the answers
     run: Callable[[dict], Any]  # takes the parameters' values by name; several answers are a tuple
     streams: bool = False  # ``run`` gives one answer after the other
+    waits: bool = False  # ``run`` gives one answer, and before it None where a caller who has left is missed
     on_model: bool = False  # it runs the model
 
 
-def add_endpoint(page: gr.Blocks, endpoint: Endpoint, twin: Endpoint, **queue) -> None:
+def add_endpoint(page: gr.Blocks, endpoint: Endpoint, twin: Endpoint, callers: Callers) -> None:
     """Add an endpoint and its twin to the page that is being built.
 
     Args:
-        queue: options of ``gr.api``.
+        callers: among whose requests its calls count.
     """
     for part, name, visibility in (
         (endpoint, endpoint.name, "public"), (twin, f"{endpoint.name}_json", "undocumented"),
     ):
-        function = shown_errors(gradio_function(part), on_page=False)
-        added = gr.api(function, api_name=name, api_visibility=visibility, **queue)
+        function = shown_errors(callers.counting(gradio_function(part)), on_page=False)
+        added = gr.api(function, api_name=name, api_visibility=visibility, concurrency_limit=None)
         name_endpoint(page, added, [parameter.name for parameter in part.parameters], list(part.answers))
 
 
@@ -99,7 +101,8 @@ def gradio_function(endpoint: Endpoint) -> Callable:
         return endpoint.run(given(args, kwargs))
 
     def streaming(*args, **kwargs):
-        yield from endpoint.run(given(args, kwargs))
+        for answer in endpoint.run(given(args, kwargs)):
+            yield (None,) * len(types) if answer is None and len(types) > 1 else answer
 
     def given(args, kwargs) -> dict:
         bound = signature.bind(*args, **kwargs)
@@ -116,7 +119,7 @@ def gradio_function(endpoint: Endpoint) -> Callable:
     ]
     answer = GenericAlias(tuple, types) if len(types) > 1 else types[0]
     signature = inspect.Signature(parameters, return_annotation=answer)
-    function: Any = streaming if endpoint.streams else plain
+    function: Any = streaming if endpoint.streams or endpoint.waits else plain
     function.__name__ = endpoint.name
     function.__signature__ = signature
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -20,6 +20,8 @@ from multitool.pictures.explorer import FOLDER as EXPLORER
 from multitool.store.library import Library
 
 TITLE = "SAE feature multitool"
+_THREADS = 40  # as Gradio has them
+_NEVER_FULL = 10**6
 
 
 CSS = [Path(__file__).with_name("page.css"), EXPLORER / "explorer.css"]
@@ -88,4 +90,17 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                 with gr.Tab("Suggest settings"):
                     suggest_tab(service, controls, growth)
         add_endpoints(page, service, opening.recipe)
-    return page.queue(max_size=settings.queue, default_concurrency_limit=4)
+    # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.
+    # (Without a size it would be 1 on ZeroGPU.)
+    return page.queue(max_size=_NEVER_FULL, default_concurrency_limit=None)
+
+
+def launch_options(settings: ServerSettings) -> dict:
+    """What ``launch`` is told, other than how the page looks."""
+    return {
+        "max_file_size": "20mb", "ssr_mode": False, "mcp_server": True,
+        "enable_monitoring": False,  # it would tell anybody who calls what
+        # One for each that may wait for the model, beside those who need none.
+        "max_threads": _THREADS + settings.queue + settings.concurrency,
+        "state_session_capacity": settings.states,
+    }

@@ -13,16 +13,17 @@ import gradio as gr
 from gradio.components import Component
 
 from multitool.errors import UserError
+from multitool.page.callers import Callers
 from multitool.page.gradio_workarounds import write_served
-from multitool.page.settings import ServerSettings
+from multitool.page.shelf import Shelf, taken
 
-PRIVATE = {"api_visibility": "private"}  # for events that only serve the page
-QUIETLY = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those of them that are done at once
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for events that only serve the page
+QUIETLY: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those that are done at once
 
 
-def on_model(settings: ServerSettings) -> dict:
-    """For events that run the model: they wait in one line, page and API alike."""
-    return {"concurrency_id": "model", "concurrency_limit": settings.concurrency}
+def counted(callers: Callers) -> dict[str, Any]:
+    """For an ``event`` that takes a while: it counts as its caller's, and begins at once, to be taken in or refused."""
+    return {"callers": callers, "concurrency_limit": None}
 
 
 def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
@@ -63,7 +64,10 @@ def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
     return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
-def event(handler: Callable, takes: Mapping, gives: Mapping | Component, **options) -> dict:
+def event(
+    handler: Callable, takes: Mapping, gives: Mapping | Component, *, callers: Callers | None = None,
+    shelf: Shelf | None = None, **options,
+) -> dict:
     """The arguments of an event by which the page serves itself: ``button.click(**event(…))``.
 
     Args:
@@ -71,13 +75,37 @@ def event(handler: Callable, takes: Mapping, gives: Mapping | Component, **optio
             there. It answers with what those of ``gives`` shall show, by their names there; the others stay as they
             are. Its UserErrors are shown.
         gives: or the one component that an answer is the value of.
+        shelf: what holds the trees and lists among the answers: their components have something ``Held`` then. The
+            handler itself is given them as they are.
+        callers: among whose requests it counts, as ``counted`` says.
         options: Gradio's own, such as ``trigger_mode``.
     """
     by_names = isinstance(gives, Mapping)
+    named = _by_name(gives, _held(handler, shelf)) if by_names else handler
     return {
-        "fn": shown_errors(_by_name(gives, handler) if by_names else handler), "inputs_kwargs": dict(takes),
+        "fn": shown_errors(callers.counting(named) if callers else named), "inputs_kwargs": dict(takes),
         "outputs": list(gives.values()) if by_names else gives, **PRIVATE, **options,
     }
+
+
+def _held(handler: Callable, shelf: Shelf | None) -> Callable:
+    """The handler with what is held taken, and its answers put on the shelf; works on generators too."""
+
+    def put(answer: dict) -> dict:
+        return answer if shelf is None else {name: shelf.put(value) for name, value in answer.items()}
+
+    def given(args: Iterable, kwargs: Mapping) -> Callable:
+        return functools.partial(handler, *map(taken, args), **{name: taken(value) for name, value in kwargs.items()})
+
+    @functools.wraps(handler)
+    def plain(*args, **kwargs):
+        return put(given(args, kwargs)())
+
+    @functools.wraps(handler)
+    def streaming(*args, **kwargs):
+        yield from map(put, given(args, kwargs)())
+
+    return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
 def _by_name(components: Mapping, handler: Callable) -> Callable:

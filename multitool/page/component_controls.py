@@ -7,7 +7,7 @@ import gradio as gr
 
 from multitool.errors import UserError, shown
 from multitool.jobs.components import PrincipalComponent
-from multitool.page.common import QUIETLY, event, quiet
+from multitool.page.common import QUIETLY, counted, event, quiet
 from multitool.page.feature_choice import entry_shown
 from multitool.page.service import Service
 from multitool.recipes.components import COMPONENTS_SHOWN
@@ -35,6 +35,7 @@ def component_controls(service: Service, sae: gr.Dropdown) -> tuple[dict[str, gr
     telling = event(
         partial(_told, service), {"unfolded": unfolded, "told_of": told_of, "sae": sae},
         {"told_of": told_of, "about": about, **lines}, show_progress="hidden", trigger_mode="always_last",
+        **counted(service.light_callers),
     )
     accordion.expand(lambda: True, None, unfolded, **QUIETLY).then(**telling)
     accordion.collapse(lambda: False, None, unfolded, **QUIETLY)

@@ -1,15 +1,16 @@
 """The endpoints of the Gradio API, which answer with plain JSON and files, and the tools of the MCP server."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import gradio as gr
 from pydantic import Field
 
 from multitool.jobs.components import MOST_AT_END
 from multitool.page.api import Endpoint, Parameter, add_endpoint, recipe_of, recipe_parameters
-from multitool.page.common import file_data, on_model, save
+from multitool.page.common import file_data, save
 from multitool.page.gradio_workarounds import shrinks
 from multitool.page.service import Service, check_prompts
 from multitool.page.tools import tools
@@ -20,9 +21,10 @@ from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.prompts import PLAIN_PROMPTS
 from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
-from multitool.trees.document import DefinitionTree, read_tree
+from multitool.trees.document import DefinitionTree, Lift, read_tree
 from multitool.trees.tree import NO_TREE
 
+_STILL_THERE = 1.0  # seconds between answers that tell nothing new
 File = dict  # a file with its url, as gradio_client downloads it
 
 
@@ -43,7 +45,8 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
     listed = endpoints(service, opening)
     twins = tools(service, listed)
     for endpoint in listed:
-        add_endpoint(page, endpoint, twins[endpoint.name], **(on_model(service.settings) if endpoint.on_model else {}))
+        callers = service.callers if endpoint.on_model else service.light_callers
+        add_endpoint(page, endpoint, twins[endpoint.name], callers)
 
 
 def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
@@ -100,7 +103,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             {"trees": list[dict]},
             returns="The trees as JSON (schema sae-multitool/definition-tree/1), in the order of the prompts.",
             returns_json="JSON: a list of trees (schema sae-multitool/definition-tree/1), in the order of the prompts.",
-            run=lambda given: _trees(service, given), on_model=True,
+            run=lambda given: _trees(service, given), waits=True, on_model=True,
         ),
         Endpoint(
             "trim_tree",
@@ -114,7 +117,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
                 Parameter(
                     "lift", float,
                     "of a tree that /check_tree returned: the least lift of a node that stays, in nats; nodes on the "
-                    "way to one stay too. null leaves out none.", None,
+                    "way to one stay too. null leaves out none.", None, Lift,
                 ),
             ],
             picture_and_tree,
@@ -134,7 +137,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "definitions that were read the activation.",
             returns_json='The tree as JSON, with "evidence" (figures, a verdict, a sentence), and with lifts and '
             "activations at its nodes.",
-            run=lambda given: _shown(_last(service.checked(read_tree(given["tree"])))), on_model=True,
+            run=lambda given: _result(service.checked(read_tree(given["tree"])), _shown), waits=True, on_model=True,
         ),
         Endpoint(
             "token_list",
@@ -159,9 +162,10 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "figures, a verdict (agrees, partly, no or unknown; not_applicable by logit_lens, which tells what the "
             "direction makes the model say) and a sentence.",
             returns_json='JSON: the tokens with their activations, and "evidence" with figures, a verdict, a sentence.',
-            run=lambda given: _last(service.table(
-                recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), evidence=True
-            )).to_dict(),
+            run=lambda given: _result(
+                service.table(recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), evidence=True), _as_dict
+            ),
+            waits=True, on_model=True,
         ),
         Endpoint(
             "suggest",
@@ -173,8 +177,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "inject_scale: pass them to /definition_tree with the recipe), a sentence on it, and all trials with their "
             "figures, the best first.",
             returns_json="JSON: recipe, growth, sentence, trials.",
-            run=lambda given: _last(service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe())).to_dict(),
-            on_model=True,
+            run=lambda given: _result(service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe()), _as_dict),
+            waits=True, on_model=True,
         ),
         Endpoint(
             "activity",
@@ -183,11 +187,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             {"tokens": list[dict]},
             returns="One object per token of the text: token, activation (0 where it does not fire).",
             returns_json="JSON: one object per token with token, activation.",
-            run=lambda given: [
-                {"token": token, "activation": activation}
-                for token, activation in _last(service.activity(recipe_of(VectorRecipe, given), given["text"]))
-            ],
-            on_model=True,
+            run=lambda given: _result(service.activity(recipe_of(VectorRecipe, given), given["text"]), _told_by_token),
+            waits=True, on_model=True,
         ),
         Endpoint(
             "components",
@@ -219,11 +220,11 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
     return [replace(endpoint, run=checking(endpoint.parameters, endpoint.run)) for endpoint in found]
 
 
-def _trees(service: Service, given: dict) -> list[dict]:
+def _trees(service: Service, given: dict) -> Iterator[list[dict] | None]:
     vector, recipe, prompts = recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given), given["prompts"]
     check_prompts(PLAIN_PROMPTS if prompts is None else prompts)
     asked = [replace(recipe, prompt=prompt) for prompt in (PLAIN_PROMPTS if prompts is None else prompts)]
-    return [tree.to_dict() for tree in _last(service.trees_of_prompts(vector, asked))]
+    return _result(service.trees_of_prompts(vector, asked), lambda trees: [tree.to_dict() for tree in trees])
 
 
 def _trimmed(given: dict) -> tuple[File, dict]:
@@ -235,6 +236,27 @@ def _table(service: Service, given: dict) -> Table:
     vector, recipe, evidence = recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), given["evidence"]
     table = _last(service.table(vector, recipe, evidence=evidence))
     return {"headers": list(table.columns), "data": table.rows, "metadata": None}
+
+
+def _as_dict(result) -> dict:
+    return result.to_dict()
+
+
+def _told_by_token(activity) -> list[dict]:
+    return [{"token": token, "activation": activation} for token, activation in activity]
+
+
+def _result(answers: Iterable, told: Callable) -> Iterator:
+    """The result as ``told`` puts it; and None now and then while it is waited for. Of a program that has left
+    nothing tells a function that answers once: only between answers Gradio sees to it, and ends this."""
+    due = time.monotonic() + _STILL_THERE
+    result: Any = None
+    for answer in answers:
+        if time.monotonic() >= due:
+            yield None
+            due = time.monotonic() + _STILL_THERE
+        result = answer
+    yield told(result)
 
 
 def _last(answers: Iterable):
@@ -263,9 +285,14 @@ def streamed(
         picture: draws the whole tree.
     """
     told: dict = {}
+    due = time.monotonic() + _STILL_THERE
     for answer in answers:
         if isinstance(answer, str):  # what is being waited for
+            if told and time.monotonic() >= due:  # the same again, so that one who has left is missed
+                yield None, told
+                due = time.monotonic() + _STILL_THERE
             continue
+        due = time.monotonic() + _STILL_THERE
         document, before, told = answer, told, answer.to_dict()
         if shrinks(before, told):
             yield None, replace(document, tree=NO_TREE, complete=False).to_dict()

@@ -4,7 +4,7 @@ const place = element.querySelector(".tree-root");
 let shown = 0;
 const show = () => {
   const focused = document.activeElement?.matches(".body") && place.contains(document.activeElement);
-  if (props.value) exploreTree(place, props.value);
+  if (props.value) exploreTree(place, JSON.parse(props.value));
   else place.textContent = "No tree yet. Choose a feature and press “Grow tree”, or start with an example.";
   place.classList.toggle("empty", !props.value);
   if (focused) place.querySelector(".body")?.focus({ preventScroll: true }); // a growing tree is drawn time and again

@@ -2,12 +2,13 @@
 
 from functools import partial
 from html import escape
+from typing import Any
 
 import gradio as gr
 
 from multitool.errors import UserError
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
-from multitool.page.common import PRIVATE, QUIETLY, event, pick, save
+from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save
 from multitool.page.evidence_html import list_verdict_html
 from multitool.page.result import Made, Result, title_answer
 from multitool.page.service import Service
@@ -67,12 +68,13 @@ def list_tab(service: Service, controls: VectorControls) -> None:
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
         "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
     }
-    show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, show_progress_on=table)
+    options: dict[str, Any] = {"show_progress_on": table, "shelf": service.shelf}
+    show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, **options)
     answers = {"status": status, "listed": listed, **result.gives}
-    options = {"show_progress_on": table, "concurrency_limit": 8}
+    light, on_model = counted(service.light_callers), counted(service.callers)
     for making in (
-        make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options)),
-        check.click(**event(partial(_checked, service), pick(result.takes, ("made",)), answers, **options)),
+        make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)),
+        check.click(**event(partial(_checked, service), pick(result.takes, ("made",)), answers, **options, **on_model)),
     ):
         making.success(**show)
         making.failure(**show)

@@ -6,7 +6,7 @@ from functools import partial
 
 import gradio as gr
 
-from multitool.page.common import PRIVATE, as_number, event, on_model, save
+from multitool.page.common import PRIVATE, as_number, counted, event, save
 from multitool.page.growth_controls import CUTOFFS
 from multitool.page.opening import usual_growth
 from multitool.page.result import Result
@@ -55,7 +55,7 @@ def prompts_tab(service: Service, controls: VectorControls) -> None:
     answers = {"status": status, "table": table, "file": file, **result.gives}
     asking = ask.click(**event(
         result.making(partial(_asked, service)), result.takes, answers, show_progress="hidden",
-        **on_model(service.settings),
+        **counted(service.callers),
     ))
     stop.click(lambda: "Stopped.", None, status, cancels=asking, queue=False, **PRIVATE)
     result.tell_after(asking)

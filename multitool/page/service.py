@@ -6,6 +6,7 @@ where the GPU is, each vocabulary scan by one visitor while others wait, and ans
 
 import hashlib
 import pickle
+import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -27,8 +28,10 @@ from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import continuation_job, grown, prepare_trees, tree_job
 from multitool.model.tasks import AskTask, Task
+from multitool.page.callers import Callers, Waiting
 from multitool.page.settings import ServerSettings
-from multitool.page.zero_gpu import Worker
+from multitool.page.shelf import Shelf
+from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
@@ -36,10 +39,10 @@ from multitool.store.scans import ScanTask
 from multitool.trees.document import DefinitionTree
 from multitool.vectors.vector import FeatureVector
 
+_LIGHT_CALLS = 16  # of one caller at a time, where that is limited
 _TREES_KEPT = 100
 _HEADINGS_KEPT = 200  # of a large model 20 kB each
 _ANSWERS_KEPT = 8  # of other features; of a large model up to 20 MB each
-_POLL_SECONDS = 0.3
 LONGEST_TEXT = 2000  # characters
 MOST_PROMPTS = 8  # in one go
 
@@ -59,18 +62,21 @@ class Service:
 
     Args:
         library: where models and SAEs come from.
-        settings: the operator's limits.
+        settings: the operator's limits; ``callers`` and ``light_callers`` count by them.
         work: does a task on the machine that has the model.
         poll_seconds: how often a request that waits tells what for.
         trees_kept: how many trees are kept for those who ask the same.
     """
 
     def __init__(
-        self, library: Library, settings: ServerSettings, work: Worker, *, poll_seconds: float = _POLL_SECONDS,
+        self, library: Library, settings: ServerSettings, work: Worker, *, poll_seconds: float = POLL_SECONDS,
         trees_kept: int = _TREES_KEPT,
     ):
         self.library = library
         self.settings = settings
+        self.callers = Callers(settings.calls, settings.queue + settings.concurrency)
+        self.light_callers = Callers(None if settings.calls is None else _LIGHT_CALLS)  # of what takes no model
+        self.shelf = Shelf(settings.trees_mb * 1e6)  # of what pages show
         self._work = work
         self._poll_seconds = poll_seconds
         self._loading = ThreadPoolExecutor(max_workers=16, thread_name_prefix="loading")
@@ -118,14 +124,18 @@ class Service:
         prepared = (yield from self._run(vector.sae, preparing)) if to_grow else []
         growing = dict(zip(to_grow, prepared, strict=True))
         documents: list[DefinitionTree] = []
+        left = self._budget()
         for tree in trees:
             if known[tree] is None:
-                for answer in self._run(vector.sae, grown(growing[tree])):
+                # Each has an equal part of the time that those before it have left.
+                part = left.part(len(growing))
+                for answer in self._run(vector.sae, grown(growing.pop(tree)), part):
                     if isinstance(answer, str):
                         yield f"Prompt {len(documents) + 1} of {len(trees)}: {answer}"
                     else:
                         self._keep_tree((vector, tree, files), answer)
                         known[tree] = answer
+                left.used += part.used
             documents.append(known[tree])
             yield documents.copy()
 
@@ -202,13 +212,14 @@ class Service:
 
     # Doing the steps of a job
 
-    def _run(self, sae: str, job: Job[Result]) -> Generator[Any, None, Result]:
+    def _run(self, sae: str, job: Job[Result], budget: "_Budget | None" = None) -> Generator[Any, None, Result]:
         """Do the steps of a job: in words what it waits for, and trees as they grow. Returns the job's result.
 
         Args:
             sae: what is being loaded, if something is.
+            budget: the model's time; None: what one request has.
         """
-        entry, answer = self.library.find(sae), None
+        entry, answer, budget = self.library.find(sae), None, budget or self._budget()
         while True:
             try:
                 step = job.send(answer)
@@ -221,9 +232,9 @@ class Service:
                     answer = None
                     yield from self._scanned(entry, step.task)
                 case Ask():
-                    answer = yield from self._asked(step)
+                    answer = yield from self._asked(step, budget)
                 case Grow():
-                    answer = yield from self._grown(step)
+                    answer = yield from self._grown(step, budget)
 
     def _prepared(self, entry: SaeEntry, step: Prepare) -> Generator[str, None, Any]:
         """What the step's work gives, in a thread of its own.
@@ -246,12 +257,14 @@ class Service:
             there = yield from self._prepared(entry, Prepare(partial(self.library.has_scan, task)))
             if not there:  # nobody has done it meanwhile
                 yield self._first_words()
-                for scan.done in self._work(task):
-                    yield scan.words(task.n_tokens)
+                for answer in self._work(task):
+                    if isinstance(answer, int):
+                        scan.done = answer
+                    yield str(answer) if isinstance(answer, Waiting) else scan.words(task.n_tokens)
         finally:
             scan.turn.release()
 
-    def _asked(self, step: Ask) -> Generator[str, None, list]:
+    def _asked(self, step: Ask, budget: "_Budget") -> Generator[str, None, list]:
         """The answers to a step's tasks; those that many requests share are kept."""
         key = _content(step.tasks) if step.shared else b""
         answers = self._kept(self._answers, key)
@@ -259,25 +272,47 @@ class Service:
             return answers
         words = _WORDS.get(step.purpose)
         n_ghosts = sum(len(task.growth.v) for task in step.tasks if isinstance(task, AskTask))
-        yield words if words and not n_ghosts else self._first_words()
+        yield (said := words if words and not n_ghosts else self._first_words())
         answers = []
         for task in step.tasks:
-            for some in self._work(task):
-                answers.append(some)
-                if n_ghosts:
-                    yield f"{words}: {sum(map(len, answers))} of {n_ghosts}"
+            for some in self._on_model(task, budget):
+                if some is not None and not isinstance(some, Waiting):
+                    answers.append(some)
+                    if n_ghosts:
+                        said = f"{words}: {sum(map(len, answers))} of {n_ghosts}"
+                yield str(some) if isinstance(some, Waiting) else said
         if step.shared:
             self._keep(self._answers, key, answers)
         return answers
 
-    def _grown(self, step: Grow) -> Generator[str | DefinitionTree, None, DefinitionTree]:
+    def _grown(self, step: Grow, budget: "_Budget") -> Generator[str | DefinitionTree, None, DefinitionTree]:
         """A tree as it grows."""
         yield self._first_words()
         # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
         yield (document := step.begun)
-        for growth in self._work(step.task):
-            yield (document := step.document(growth))
+        if budget.left is not None and budget.left <= 0:
+            return document
+        for growth in self._on_model(step.task, budget):
+            if isinstance(growth, Waiting):
+                yield str(growth)
+            elif growth is not None:
+                yield (document := step.document(growth))
         return document
+
+    def _on_model(self, task: Task, budget: "_Budget") -> Iterator:
+        """The model's answers to a task, within what is left of the time. Raises UserError if nothing is."""
+        if budget.left is not None and budget.left <= 0:
+            raise too_long(self.settings)
+        began = time.monotonic()
+        for answer in self._work(replace(task, seconds=budget.left)):
+            if isinstance(answer, Waiting):
+                began = time.monotonic()  # that was not the model's
+            yield answer
+        budget.used += time.monotonic() - began
+
+    def _budget(self) -> "_Budget":
+        """Of one request. On ZeroGPU every loan of a GPU has its own."""
+        return _Budget(None if self.settings.zero_gpu else self.settings.seconds)
 
     def _keep_tree(self, key: tuple[VectorRecipe, TreeRecipe, tuple], answer: str | DefinitionTree) -> None:
         """Keep a whole tree for those who ask the same. (Not one that goes on from another: that may be anybody's.)"""
@@ -318,6 +353,22 @@ def check_prompts(prompts: Sequence) -> None:
 def _content(tasks: Sequence[Task]) -> bytes:
     """A key for what is asked, whoever asks it and however much time there is for it."""
     return hashlib.sha256(pickle.dumps([replace(task, seconds=None) for task in tasks])).digest()
+
+
+@dataclass
+class _Budget:
+    """The model's time for a request."""
+
+    seconds: float | None  # in all; None: as long as it takes
+    used: float = 0.0
+
+    @property
+    def left(self) -> float | None:
+        return None if self.seconds is None else self.seconds - self.used
+
+    def part(self, n: int) -> "_Budget":
+        """An ``n``-th of what is left."""
+        return _Budget(None if self.left is None else self.left / n)
 
 
 @dataclass

@@ -42,11 +42,25 @@ class ServerSettings(Declared):
         ge=10, le=LONGEST_PROMPT, description="longest prompt, in characters"
     )] = LONGEST_PROMPT
     seconds: Annotated[Whole | None, Field(
-        ge=1, le=3600, description="longest time for one tree, which then comes back as far as it got"
+        ge=1, le=3600, description="longest time of the model for one request: a tree then comes back as far as it "
+        "got, other work ends"
     )] = None
     queue: Annotated[Whole, Field(
-        ge=1, le=10_000, description="requests that may wait; further ones are turned away"
+        ge=1, le=1000, description="requests that may wait for the model; further ones are turned away"
     )] = 32
+    calls: Annotated[Whole | None, Field(
+        ge=1, le=1000, description="requests of one caller that may wait for the model or have it; None: any number"
+    )] = None
+    files_mb: Annotated[Whole | None, Field(
+        ge=10, le=10**6, description="most megabytes of uploads and results on disk, of which the oldest go first; "
+        "None: whatever there is of the last day"
+    )] = None
+    states: Annotated[Whole, Field(
+        ge=10, le=10_000, description="pages and programs whose state is kept, the latest ones"
+    )] = 300
+    trees_mb: Annotated[Whole, Field(
+        ge=10, le=10**6, description="most megabytes of memory for the trees that pages show; the oldest go first"
+    )] = 500
     concurrency: Annotated[Whole, Field(
         ge=1, le=40, description="trees that grow at the same time; on one CPU or GPU more only slow each other down"
     )] = 1
@@ -67,6 +81,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> ServerSettings
     values: dict = {"on_space": on_space, "zero_gpu": zero_gpu}
     if on_space:  # others share it, and its disk holds 50 GB
         values |= {"max_nodes": 5000, "max_prompt": 1000, "max_model_gb": 12.0}
+        values |= {"seconds": 300, "calls": 8, "files_mb": 1000}
     if zero_gpu:
         # Every tree has a GPU of its own, half a card with 48 GB. A visitor without an account has two minutes of it a
         # day, and 75 seconds are counted as up to 113.

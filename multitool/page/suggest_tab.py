@@ -9,7 +9,7 @@ from gradio.components import Component
 from multitool.errors import UserError
 from multitool.jobs.candidates import GRID, INJECTED, INJECTION
 from multitool.jobs.suggest import Suggestion
-from multitool.page.common import PRIVATE, event, on_model, pick
+from multitool.page.common import PRIVATE, counted, event, pick
 from multitool.page.growth_controls import tree_values
 from multitool.page.result import Result
 from multitool.page.service import Service
@@ -49,7 +49,7 @@ def suggest_tab(service: Service, controls: VectorControls, growth: Mapping[str,
     trying = run.click(**event(
         result.making(partial(_suggested, service)), result.takes,
         {"status": status, "table": table, "best": best, "use": use, **result.gives}, show_progress="hidden",
-        **on_model(service.settings),
+        **counted(service.callers),
     ))
     stop.click(lambda: "Stopped.", None, status, cancels=trying, queue=False, **PRIVATE)
     result.tell_after(trying)

@@ -4,7 +4,7 @@ from functools import partial
 
 import gradio as gr
 
-from multitool.page.common import event, on_model, pick
+from multitool.page.common import counted, event, pick
 from multitool.page.evidence_html import highlighted
 from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
@@ -30,7 +30,7 @@ def text_tab(service: Service, controls: VectorControls) -> None:
     shown = gr.HTML("", elem_id="fires", elem_classes="greys")
     reading = read.click(**event(
         result.making(partial(_read, service)), result.takes, {"status": status, "shown": shown, **result.gives},
-        show_progress="hidden", **on_model(service.settings),
+        show_progress="hidden", **counted(service.callers),
     ))
     result.tell_after(reading)
     controls.tell_after(reading)

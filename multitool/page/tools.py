@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
 
 from multitool.page.agents import Tool, twin
 from multitool.page.api import Endpoint, recipe_of
@@ -17,8 +16,7 @@ from multitool.page.brief import (
     brief_trees,
 )
 from multitool.page.kept import Kept
-from multitool.page.service import Service
-from multitool.recipes.fields import Valid, check
+from multitool.page.service import Service, check_prompts
 from multitool.recipes.prompts import PLAIN_PROMPTS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
@@ -29,7 +27,6 @@ _SUMMARY = (
     "JSON, a summary: an id that the other tools take, recipe, result (nodes, complete, …), the most probable "
     "definitions with probability, beginnings of unfinished ones, and what to call next."
 )
-_PROMPTS = Annotated[list, Valid("it must be a list, e.g. of the names meaning and synonym")]
 
 
 def tools(service: Service, endpoints: Sequence[Endpoint], kept: Kept | None = None) -> dict[str, Endpoint]:
@@ -120,7 +117,8 @@ def _recipes(given: dict) -> tuple[VectorRecipe, TreeRecipe]:
 
 def _recipes_of_prompts(given: dict) -> tuple[VectorRecipe, list[TreeRecipe]]:
     vector, recipe = _recipes(given)
-    prompts = PLAIN_PROMPTS if given["prompts"] is None else check(given["prompts"], "prompts", _PROMPTS)
+    prompts = PLAIN_PROMPTS if given["prompts"] is None else given["prompts"]
+    check_prompts(prompts)
     return vector, [replace(recipe, prompt=prompt) for prompt in prompts]
 
 
@@ -131,7 +129,7 @@ def _trimmed(tree: DefinitionTree, cutoff: float, lift: float | None) -> Definit
 
 def _table(service: Service, evidence: bool | None = None) -> Callable[[dict], Iterable]:
     def work(given: dict):
-        wanted = check(given["evidence"], "evidence", bool) if evidence is None else evidence
+        wanted = given["evidence"] if evidence is None else evidence
         return service.table(recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), evidence=wanted)
 
     return work

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 import gradio as gr
 from gradio.components import Component
 
-from multitool.page.common import PRIVATE, QUIETLY, event, pick
+from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
 from multitool.page.recipe_controls import recipes_shown
 from multitool.page.result import Result
+from multitool.page.service import Service
+from multitool.page.shelf import Held
 from multitool.page.tree_updates import (
     AS_GROWN,
     figure_drawn,
@@ -23,6 +25,7 @@ from multitool.page.tree_views import (
     FILES,
     ORDERS,
     data_files,
+    explored,
     explorer,
     link_query,
     probability_bar,
@@ -30,7 +33,6 @@ from multitool.page.tree_views import (
     table,
 )
 from multitool.page.turns import Turns
-from multitool.pictures import explorer as tree_explorer
 from multitool.pictures.figure import DEFAULT_NODES
 from multitool.recipes.captions import title_told
 from multitool.trees.document import DefinitionTree
@@ -48,6 +50,7 @@ class TreeDisplay:
     """All that stands under the controls: buttons, the tree's views, its figure, link and files.
 
     Args:
+        service: holds the trees that are shown.
         opened: the tree that the page opens on.
         controls: those of vector and growth, by name.
 
@@ -57,29 +60,32 @@ class TreeDisplay:
         reset, reset_lifts: arguments of events that make the views leave out nothing of another tree, or for its lifts.
     """
 
-    def __init__(self, opened: DefinitionTree | None, controls: Mapping[str, Component]):
+    def __init__(self, service: Service, opened: DefinitionTree | None, controls: Mapping[str, Component]):
         buttons = _buttons(opened)
         title = title_told(opened.settings) if opened else ""
+        self._shelf = service.shelf
         self.result = Result("tree", controls, recipes_shown, no_tree, title)
         self.parts = {
             **buttons, **self.result.gives, **_words(opened), **_tabs(opened), **_part_and_link(opened),
             **_files(opened),
-            "document": gr.State(opened), "reason": gr.State(""), "kept": gr.State(), "turns": gr.State(Turns()),
+            "document": gr.State(Held(opened) if opened else None), "reason": gr.State(""), "kept": gr.State(),
+            "turns": gr.State(Turns()),
         }
         self.reset = self.event(reset, ("document",), ("trim", "least_lift", "order"), show_progress="hidden")
         self.reset_lifts = self.event(reset_lifts, ("document",), ("least_lift", "order"), show_progress="hidden")
         self._show = self.event(
-            tree_shown, (*_PART, "order", "kept", "turns", "reason"), _SHOWN, show_progress_on=self.parts["view"]
+            tree_shown, (*_PART, "order", "kept", "turns", "reason"), _SHOWN, show_progress_on=self.parts["view"],
+            **counted(service.light_callers),
         )
         self._draw = self.event(
             figure_drawn, (*_PART, *_DRAWN_BY, "on_figure"), ("picture", *FIGURES),
-            show_progress_on=self.parts["picture"],
+            show_progress_on=self.parts["picture"], **counted(service.light_callers),
         )
         self._follow_its_controls()
 
     def event(self, handler: Callable, takes: Iterable[str], gives: Iterable[str], **options) -> dict:
         """The arguments of an event of parts, by their names; see ``common.event``."""
-        return event(handler, pick(self.parts, takes), pick(self.parts, gives), **options)
+        return event(handler, pick(self.parts, takes), pick(self.parts, gives), shelf=self._shelf, **options)
 
     def show_after(self, event, after: str = "then") -> None:
         """Show what there is after an event: ``then``, or only after its ``failure``."""
@@ -144,7 +150,7 @@ def _views(opened: DefinitionTree | None) -> dict[str, Component | gr.Column]:
             kept_view = explorer(None, "kept-view")
         with gr.Column(scale=2, min_width=400):
             tree_name = gr.HTML("", elem_id="tree-name", elem_classes="view-title", padding=False, visible=False)
-            view = explorer(tree_explorer.payload(opened) if opened else None, "tree-view", elem_classes="greys")
+            view = explorer(explored(opened) if opened else None, "tree-view", elem_classes="greys")
         with gr.Column(scale=1, min_width=300):
             order = gr.Radio(ORDERS, value=ORDERS[0], label="Definitions by", elem_id="order", visible=False)
             definitions = gr.Dataframe(

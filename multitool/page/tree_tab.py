@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.components import Component
 
 from multitool.errors import UserError
-from multitool.page.common import PRIVATE, QUIETLY, event, on_model, pick
+from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
 from multitool.page.examples import example_buttons
 from multitool.page.growing import check, go_on, grow
 from multitool.page.growth_controls import growth_controls, suited_growth
@@ -29,7 +29,7 @@ from multitool.page.turns import Turns, only_latest
 from multitool.page.vector_controls import VectorControls
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
-from multitool.recipes.recipe import VectorRecipe
+from multitool.recipes.recipe import MAX_NODES_LIMIT, VectorRecipe
 from multitool.store.registry import DEMO_FOLDER
 from multitool.trees.document import DefinitionTree, read_tree
 
@@ -51,7 +51,8 @@ def tree_tab(
     examples = example_buttons(library, vector_controls.fields["sae"], opening)
     growth = growth_controls(service, opening)
     controls = {**vector_controls.fields, **growth}
-    display = TreeDisplay(read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None, controls)
+    opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
+    display = TreeDisplay(service, opened, controls)
     named = {
         **display.parts, **controls, "model": vector_controls.model,
         # The growth that was asked for last: the page sends its number with it, so that each growth knows its own.
@@ -61,11 +62,11 @@ def tree_tab(
     }
 
     def on(handler, takes, gives, **options) -> dict:
-        return event(handler, pick(named, takes), pick(named, gives), **options)
+        return event(handler, pick(named, takes), pick(named, gives), shelf=service.shelf, **options)
 
     # What sets a growth going: a click is answered before it grows, as its events follow each other.
     grown = ("document", "made", "title", "reason", "status", "bar", "verdict", "view", "definitions", "go_on", "offer")
-    on_the_model = {"show_progress": "hidden", **on_model(service.settings)}
+    on_the_model = {"show_progress": "hidden", **counted(service.callers)}
     in_turn = {**on_the_model, "trigger_mode": "multiple"}
     growing = on(
         only_latest(display.result.making(partial(grow, service))), ("turns", "number", "made", *controls), grown,
@@ -105,8 +106,11 @@ def tree_tab(
 
     # What else brings another tree, or fills the controls in.
     brought = ("document", "made", "title", "reason", "suited", *controls)
-    opened = on(partial(_opened, service, controls), ("turns", "upload", *controls), brought, show_progress="hidden")
-    display.show_after(named["upload"].upload(**opened).success(**display.reset))
+    opening_saved = on(
+        partial(_opened, service, controls), ("turns", "upload", *controls), brought, show_progress="hidden",
+        **counted(service.light_callers),
+    )
+    display.show_after(named["upload"].upload(**opening_saved).success(**display.reset))
 
     def from_link(turns: Turns, request: gr.Request) -> dict:  # Gradio knows by the annotation what to give
         return _from_link(service, opening, controls, request.query_params, turns)
@@ -165,7 +169,16 @@ def _opened(service: Service, controls: Mapping, turns: Turns, upload: str, **va
     Args:
         values: what the controls show.
     """
-    document = read_tree(Path(upload).read_bytes())
+    try:
+        saved = Path(upload).read_bytes()
+    except FileNotFoundError as error:
+        raise UserError("The file is not here any more: later uploads have taken its room. Open it again.") from error
+    document = read_tree(saved)
+    if service.settings.on_space and len(document.tree) > MAX_NODES_LIMIT:  # its views are kept for every visitor
+        raise UserError(
+            f"This tree has {len(document.tree):,} nodes; the page shows trees of up to {MAX_NODES_LIMIT:,} here. Trim "
+            "it first (/trim_tree), or open it on a machine of your own."
+        )
     turns.stop()
     filling = {}
     try:

@@ -13,6 +13,7 @@ from multitool.page.tree_views import (
     ORDERS,
     comparison_line,
     data_files,
+    explored,
     figure_files,
     link_query,
     pictures,
@@ -21,7 +22,6 @@ from multitool.page.tree_views import (
     titled,
 )
 from multitool.page.turns import Turns
-from multitool.pictures import explorer as tree_explorer
 from multitool.trees.comparison import compare_trees
 from multitool.trees.document import DefinitionTree
 from multitool.trees.tree import Tree
@@ -57,7 +57,7 @@ def tree_shown(
     if kept and compared:
         views |= {
             "kept_name": titled("Kept", kept),
-            "kept_view": tree_explorer.payload(kept, compared.other_nodes),
+            "kept_view": explored(kept, compared.other_nodes),
             "tree_name": gr.update(value=titled("This one", document), visible=True),
             "comparison": gr.update(value=comparison_line(document, kept, compared), visible=True),
         }

@@ -1,11 +1,13 @@
 """What a definition tree is shown as on the page: in words, as a view to explore, a table, a figure, and files."""
 
+import json
 import math
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 
 from multitool.errors import UserError
 from multitool.page.common import save
@@ -35,8 +37,17 @@ _IN_PAGE = Path(__file__).with_name("explorer_in_page.js")  # between Gradio and
 EMPTY = "No tree yet. Choose a feature and press “Grow tree”."
 
 
-def explorer(value: dict | None, elem_id: str, **options) -> gr.HTML:
-    """A tree to explore on the page, from ``tree_explorer.payload``; nothing until there is one."""
+def explored(document: DefinitionTree, shared: np.ndarray | None = None) -> str:
+    """What ``explorer`` shows, as JSON: Gradio keeps it for every visitor, and a text takes a tenth of the memory.
+
+    Args:
+        shared: as ``tree_explorer.payload`` takes it.
+    """
+    return json.dumps(tree_explorer.payload(document, shared), ensure_ascii=False, allow_nan=False)
+
+
+def explorer(value: str | None, elem_id: str, **options) -> gr.HTML:
+    """A tree to explore on the page, from ``explored``; nothing until there is one."""
     script = tree_explorer.SCRIPT + _IN_PAGE.read_text(encoding="utf-8")
     return gr.HTML(value, html_template='<div class="tree-root"></div>', js_on_load=script, apply_default_css=False,
                    elem_id=elem_id, **options)
@@ -58,7 +69,7 @@ def pictures(document: DefinitionTree, order: str = ORDERS[0], compared: Compari
     return {
         "bar": probability_bar(document),
         "verdict": tree_verdict_html(document.evidence),
-        "view": tree_explorer.payload(document, compared.nodes if compared else None),
+        "view": explored(document, compared.nodes if compared else None),
         "definitions": gr.Dataframe(**table(document, order, compared)),
     }
 

@@ -20,12 +20,15 @@ import spaces
 
 from multitool.errors import UserError
 from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
-from multitool.page.settings import ServerSettings
+from multitool.page.callers import Line
+from multitool.page.settings import PREFIX, ServerSettings
 from multitool.store.library import Library
 from multitool.store.scans import ScanTask
 
 _LOG = logging.getLogger(__name__)
 
+# Answers to a task as they come; in between what is waited for, and None where there is nothing new: a worker can be
+# closed at any of them.
 Worker = Callable[[Task], Generator]
 
 # What work is assumed to take of a GPU, to ask for enough and not for more: the rank in ZeroGPU's queue and what
@@ -37,6 +40,8 @@ _SECONDS_PER_NODE = 0.005
 _SECONDS_PER_KNOWN_NODE = 0.001  # of a tree that is there, under one ghost of many that go through it together
 _SECONDS_PER_SCANNED = 1e-4
 _LEAST_SECONDS = 12
+POLL_SECONDS = 0.3
+_SCAN_TURN = 30  # seconds, where others share the machine; then those who wait have the model first
 _SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, before the process is ended
 
 _NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
@@ -45,6 +50,10 @@ _WITHOUT_GPU = (
     "model's vocabulary must be scanned first."
 )
 _TAKEN_AWAY = "The GPU was taken away before {} was whole: its time was up, or its process ended. {}"
+_TOO_LONG = (
+    "This was ended: the model may work {:,.0f} s for one request here ({}), and that was not enough. Ask for less, or "
+    "run the tool on a machine of your own."
+)
 _SMALLER = "ask for a smaller tree (a larger cutoff, fewer nodes)."
 
 _PROCESS: dict[str, float | None] = {"forked_at": None}  # in a process forked for a GPU: when, until its first task
@@ -58,7 +67,9 @@ if hasattr(os, "register_at_fork"):  # Windows never forks
     os.register_at_fork(after_in_child=_note_fork)
 
 
-def gpu_worker(library: Library, settings: ServerSettings, resident: str) -> Worker:
+def gpu_worker(
+    library: Library, settings: ServerSettings, resident: str, *, poll_seconds: float = POLL_SECONDS
+) -> Worker:
     """A function that does any task on the GPU, or on whatever the library's device is where there is no ZeroGPU.
 
     A vocabulary that takes longer than a GPU is lent for is scanned in as many turns as it takes.
@@ -67,7 +78,10 @@ def gpu_worker(library: Library, settings: ServerSettings, resident: str) -> Wor
         library: has the model ``resident`` loaded on "cuda" before the app is launched.
         settings: with the longest time for one task.
         resident: the model that every new process has from the start.
+        poll_seconds: how often one who waits for the model tells so.
     """
+
+    line = Line(settings.concurrency)
 
     @spaces.GPU(duration=lambda task: task.seconds)
     def work_on_gpu(task: Task) -> Generator:
@@ -75,28 +89,35 @@ def gpu_worker(library: Library, settings: ServerSettings, resident: str) -> Wor
         try:
             if settings.zero_gpu and task.seconds:
                 task = replace(task, seconds=_SHARE_USED * task.seconds - _seconds_since_fork())
-            yield from library.do(task)
+            yield from library.do(task, pulse=True)
         except UserError as error:
             yield str(error)
 
     def turn(task: Task) -> Generator:
         """What one loan of a GPU gives."""
-        seconds: float | None = settings.seconds
+        leave: Callable[[], None] | None = yield from line.wait(poll_seconds)
+        seconds = min((limit for limit in (task.seconds, settings.seconds) if limit is not None), default=None)
+        if isinstance(task, ScanTask) and seconds:
+            seconds = min(seconds, _SCAN_TURN)
         if settings.zero_gpu and settings.seconds:
             seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
-        answers = work_on_gpu(replace(task, seconds=seconds))
+        answers, began = work_on_gpu(replace(task, seconds=seconds)), time.monotonic()
         try:
             problem = None
             for answer in answers:
                 if isinstance(answer, str):
                     problem = answer  # not raised yet: left halfway, ``answers`` would stop its process' next task
-                else:
-                    yield answer
+                    continue
+                yield answer
+                if answer is None and not settings.zero_gpu and seconds and time.monotonic() - began > seconds:
+                    answers.close()
+                    raise too_long(settings)
             if problem:
                 raise UserError(problem)
         except GeneratorExit:
             # Closing waits for what is being computed, and the one who closes us serves all visitors.
-            threading.Thread(target=answers.close, daemon=True).start()
+            threading.Thread(target=_close, args=(answers, leave), daemon=True).start()
+            leave = None  # there it is called
             raise
         except gr.Error as error:
             raise UserError(zero_gpu_problem(error.title, error.message, type(task))) from error
@@ -105,6 +126,9 @@ def gpu_worker(library: Library, settings: ServerSettings, resident: str) -> Wor
                 raise
             _LOG.exception("ZeroGPU's own service is out of order, or we are")
             raise UserError(f"{_NO_GPU} {_WITHOUT_GPU}") from error
+        finally:
+            if leave:
+                leave()
 
     def work(task: Task) -> Generator:
         yield from _whole_scan(turn, task) if isinstance(task, ScanTask) else turn(task)
@@ -112,14 +136,29 @@ def gpu_worker(library: Library, settings: ServerSettings, resident: str) -> Wor
     return work
 
 
-def _whole_scan(turn: Worker, task: ScanTask) -> Iterator[int]:
+def _close(answers: Generator, leave: Callable[[], None]) -> None:
+    """End the work, and only then let the next one have its place in the line."""
+    try:
+        answers.close()
+    finally:
+        leave()
+
+
+def too_long(settings: ServerSettings) -> UserError:
+    """What is said of work that the time here was too short for."""
+    return UserError(_TOO_LONG.format(settings.seconds or 0, f"{PREFIX}SECONDS"))
+
+
+def _whole_scan(turn: Worker, task: ScanTask) -> Iterator:
     """Turn after turn, until all tokens are there."""
     done = -1
     while done < task.n_tokens:
         before = done
         with closing(turn(task)) as counts:
-            for done in counts:
-                yield done
+            for answer in counts:
+                if isinstance(answer, int):
+                    done = answer
+                yield answer
         if done <= before:
             raise UserError(f"The scan of {task.model}'s vocabulary does not get on. Try again in a minute.")
 

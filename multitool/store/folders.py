@@ -17,7 +17,7 @@ HOOKS = (
     "(its output), as in model.layers.N"
 )
 
-_UNFINISHED = "unfinished-"
+UNFINISHED = "unfinished-"
 # Whoever makes something writes to it time and again; after so many seconds without, its process has ended.
 _ABANDONED_AFTER = 3600
 
@@ -40,22 +40,36 @@ def cache_folder() -> Path:
 
 @contextmanager
 def unfinished(parent: Path) -> Iterator[Path]:
-    """A new folder in ``parent`` for something in the making, gone afterwards with what is left in it.
-
-    So are those of processes that were ended in the middle of it, once nothing was written there for an hour.
-    """
-    for folder in parent.glob(_UNFINISHED + "*"):
-        if time.time() - _last_written(folder) > _ABANDONED_AFTER:
-            shutil.rmtree(folder, ignore_errors=True)
+    """A new folder in ``parent`` for something in the making, gone afterwards with what is left in it."""
+    clear_unfinished(parent)
     # Windows deletes no file that is still mapped: what stays then, a later start clears.
-    with tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED, ignore_cleanup_errors=True) as work:
-        yield Path(work)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=UNFINISHED, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def clear_leftovers(now: float | None = None) -> None:
+    """Delete what processes that were ended on the way have left in the tool's cache.
+
+    Args:
+        now: seconds since the epoch; None: the clock's.
+    """
+    for parent in (cache_folder(), cache_folder() / "scans"):
+        clear_unfinished(parent, now)
+
+
+def clear_unfinished(parent: Path, now: float | None = None) -> None:
+    """Delete unfinished folders in ``parent`` in which nothing has changed for an hour. What cannot be deleted stays."""
+    now = time.time() if now is None else now
+    for folder in parent.glob(UNFINISHED + "*"):
+        # A link is nobody's unfinished work.
+        if folder.is_dir() and not folder.is_symlink() and now - _last_written(folder) > _ABANDONED_AFTER:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _last_written(folder: Path) -> float:
     """When a folder or anything in it was written last; now, if it goes meanwhile."""
     with suppress(OSError):
-        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+        return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
     return time.time()
 
 

@@ -208,8 +208,11 @@ class Library:
         key = (_as_it_is(name), folder)
         return self._models.get(key, lambda: load_model(name, folder, self.dtype, self.device))
 
-    def do(self, task: Task) -> Iterator:
+    def do(self, task: Task, *, pulse: bool = False) -> Iterator:
         """The model's work on a task, as it comes: levels of a tree, batches of answers, tokens scanned.
+
+        Args:
+            pulse: answer with None too, wherever the work can be left: who closes the iterator there ends it.
 
         Raises:
             UserError: the model cannot be loaded, or the memory does not suffice.
@@ -219,7 +222,9 @@ class Library:
         left = None if task.seconds is None else task.seconds - (time.perf_counter() - started)
         with said(WORKING, model=task.model, device=self.device):
             try:
-                yield from work_on(model, replace(task, seconds=left), self.encoder)
+                for answer in work_on(model, replace(task, seconds=left), self.encoder):
+                    if pulse or answer is not None:
+                        yield answer
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error):
                     _give_memory_back()

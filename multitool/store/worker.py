@@ -21,7 +21,7 @@ Encoders = Callable[[SaeEntry], Encoder]  # an SAE to read with, by what is know
 
 
 def work_on(model, task: Task, encoders: Encoders) -> Iterator:
-    """The model's answers to a task, as they come.
+    """The model's answers to a task, as they come; and None where it can be left in between.
 
     Args:
         model: a transformers causal LM in eval mode, the one that the task names.

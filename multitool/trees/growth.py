@@ -1,14 +1,15 @@
 """Growing definition trees, level by level, from anything that continues tokens: one tree, or many at once."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from multitool.trees.tree import ROOT, Tree, at_larger_cutoff, most_probable
 
+Answer = TypeVar("Answer")
 _SMALL_BATCH = 32  # so many paths take hardly longer than one
 _ROUNDING = 1e-6  # relative: float32 must not lose a token that is exactly at the cutoff
 
@@ -106,8 +107,10 @@ def grow_forest(
     max_depth: int,
     max_nodes: int,
     ends: np.ndarray | None = None,
-) -> list[Growth]:
+) -> Generator[None, None, list[Growth]]:
     """Grow many trees at once, the paths of all of them in the same batches; each is what ``grow`` gives alone.
+
+    A generator that yields after every level, so that it can be left there.
 
     Args:
         source: its ``start`` answers with one row per tree.
@@ -130,10 +133,20 @@ def grow_forest(
                 rows.append(first + tree.rows)
         if not sum(map(len, rows)):
             return [tree.growth for tree in trees]
+        yield
         found = source.advance(
             np.concatenate(rows), np.concatenate([tree.token_ids for tree in trees]),
             np.concatenate([tree.least for tree in trees]),
         )
+
+
+def finished(work: Generator[None, None, Answer]) -> Answer:
+    """What work that can be left after every step comes to."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 def _of_rows(found: Next, first: int, last: int) -> Next:

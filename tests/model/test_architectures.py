@@ -12,7 +12,7 @@ from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_s
 
 from multitool.model.ghost_prompt import GhostPrompt, ghost_prompt
 from multitool.model.passes import WHAT_FITS, Batches, ghost_embeddings
-from multitool.trees.growth import grow, grow_forest
+from multitool.trees.growth import finished, grow, grow_forest
 from multitool.trees.tree import coverage
 
 SHORT_PROMPT = '"{ghost}" "'
@@ -256,7 +256,7 @@ def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, max_paths
     alone = [grown(subject, seed=seed, ends=ENDS) for seed in (1, 2, 3)]
     vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])
     source = subject.next_tokens(ghost_prompt(subject, PROMPT, DEPTH), vs, 5, DEPTH, Batches(max_paths=max_paths))
-    together = grow_forest(source, 3, cutoff=CUTOFF, max_depth=DEPTH, max_nodes=10_000, ends=ENDS)
+    together = finished(grow_forest(source, 3, cutoff=CUTOFF, max_depth=DEPTH, max_nodes=10_000, ends=ENDS))
     for one, of_forest in zip(alone, together, strict=True):
         assert_same_tree(of_forest.tree, as_paths(one.tree), tolerance)
         assert (of_forest.depth, of_forest.done) == (one.depth, True)

@@ -128,7 +128,7 @@ def ask_task(subject, vs: torch.Tensor) -> AskTask:
 
 
 def asked(subject, vs: torch.Tensor) -> list:
-    return [answer for answers in ask(subject.model, ask_task(subject, vs)) for answer in answers]
+    return [answer for answers in ask(subject.model, ask_task(subject, vs)) for answer in answers or ()]
 
 
 def alone(subject, v: torch.Tensor) -> Tree:
@@ -164,7 +164,9 @@ def test_every_ghost_is_answered_as_it_would_be_alone(llama):
 def test_ghosts_in_several_parts_keep_their_order(llama):
     vs = ghosts(llama)
     whole = asked(llama, vs)
-    parts = list(ask(llama.model, ask_task(llama, vs), ghosts_at_once=2))
+    answers = list(ask(llama.model, ask_task(llama, vs), ghosts_at_once=2))
+    parts = [part for part in answers if part is not None]
+    assert None in answers[:-1], "it can be left in between"
     assert [len(part) for part in parts] == [2, 1]
     for one, other in zip([answer for part in parts for answer in part], whole, strict=True):
         assert as_paths(one.tree).keys() == as_paths(other.tree).keys()
@@ -182,7 +184,7 @@ def test_a_check_measures_the_tree_under_its_own_ghost_and_the_others(llama):
         model=llama.name, folder=llama.folder, place=Place(HOOK, 0), growth=growth_task(llama, vs[0], RECIPE),
         tree=tree, controls=vs[1:].numpy(), texts=TEXTS,
     )
-    found, = check(llama.model, pickle.loads(pickle.dumps(task)))
+    *_, found = check(llama.model, pickle.loads(pickle.dumps(task)))
     prompt = ghost_prompt(llama, RECIPE.prompt, RECIPE.max_depth)
     log_probs, entropies = path_log_probs(llama.model, prompt, vs, tree)
     np.testing.assert_allclose(found.log_probs, log_probs, atol=1e-5)
@@ -194,6 +196,6 @@ def test_a_check_measures_the_tree_under_its_own_ghost_and_the_others(llama):
 
 def test_tasks_and_answers_go_to_another_process_and_back(llama):
     task = pickle.loads(pickle.dumps(ask_task(llama, ghosts(llama, 2))))
-    answers = [answer for part in ask(llama.model, task) for answer in part]
+    answers = [answer for part in ask(llama.model, task) for answer in part or ()]
     again = pickle.loads(pickle.dumps(answers))
     assert [answer.texts for answer in again] == [answer.texts for answer in answers]

@@ -19,6 +19,7 @@ from multitool.page.agent_values import values_of
 from multitool.page.agents import Tool, telling, twin
 from multitool.page.api import Endpoint, Parameter, add_endpoint
 from multitool.page.brief import View, brief_tree, paged
+from multitool.page.callers import Callers
 from multitool.page.endpoints import endpoints
 from multitool.page.gradio_workarounds import Page
 from multitool.page.kept import Kept, call_name
@@ -359,7 +360,7 @@ def served():
         yield 2 * given["number"]
 
     with Page() as page:
-        add_endpoint(page, TWICE, twin(TWICE, replace(DOUBLING, work=work), Kept()), concurrency_limit=2)
+        add_endpoint(page, TWICE, twin(TWICE, replace(DOUBLING, work=work), Kept()), Callers(None))
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, mcp_server=True)
     yield f"{url}gradio_api/mcp/", asked, go_on
     page.close()

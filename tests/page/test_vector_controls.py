@@ -8,6 +8,7 @@ import pytest
 
 from multitool.errors import UserError
 from multitool.jobs.components import PrincipalComponent
+from multitool.page.callers import Callers
 from multitool.page.component_controls import COMPONENTS, _line
 from multitool.page.feature_choice import _evidence, known_of_feature
 from multitool.page.growth_controls import growth_controls, tree_values
@@ -216,6 +217,7 @@ def test_every_field_of_a_trees_recipes_has_a_control():
     class Service:
         library = Library(device="cpu")
         settings = ServerSettings()
+        light_callers = Callers()
 
         def vector(self, recipe):
             return None

@@ -8,7 +8,7 @@ import pytest
 from plain_recursion import as_paths, cutoff_after, most_probable
 from written_out import WrittenOut, random_table
 
-from multitool.trees.growth import grow, grow_forest
+from multitool.trees.growth import finished, grow, grow_forest
 
 # Token 9 ends a definition. All probabilities are sums of powers of two, so that nothing is rounded.
 SMALL = {
@@ -271,7 +271,7 @@ class Forest(WrittenOut):
 def forest(tables, **settings):
     defaults = {"cutoff": 0.1, "max_depth": 10, "max_nodes": 1000, "ends": NINE_ENDS}
     source = Forest(tables)
-    return grow_forest(source, len(tables), **(defaults | settings)), source
+    return finished(grow_forest(source, len(tables), **(defaults | settings))), source
 
 
 def as_told(growth) -> tuple:

@@ -274,7 +274,7 @@ def test_who_leaves_keeps_nobody_waiting():
     """The GPU is free only after the level that is being computed; the server must not wait for it."""
 
     class Computing:
-        def do(self, task):
+        def do(self, task, *, pulse):
             try:
                 yield None
             finally:
@@ -357,7 +357,7 @@ def test_a_problem_in_the_worker_is_told_when_its_task_has_ended(monkeypatch):
     """Whoever leaves a task of ``spaces`` before its end stops what its worker does by then: somebody else's tree."""
 
     class Full:
-        def do(self, task):
+        def do(self, task, *, pulse):
             raise UserError("Out of memory.")
 
     ended = []
@@ -628,7 +628,7 @@ class Scanning:
     def __init__(self, a_turn: int):
         self.turns, self.done, self._a_turn = 0, 0, a_turn
 
-    def do(self, task):
+    def do(self, task, *, pulse):
         self.turns += 1
         yield self.done
         self.done = min(10, self.done + self._a_turn)
@@ -654,7 +654,7 @@ def test_a_real_scan_goes_on_where_its_time_was_up(saes, monkeypatch, tmp_path):
     target = resolve(library, VectorRecipe(sae=str(saes["llama"]), feature=0, weights="vocabulary"))
     to_scan = missing_scan(target)
     # As if each turn's time were over at once: a batch a turn.
-    hurried = SimpleNamespace(do=lambda task: library.do(replace(task, seconds=-1.0, batch=100)))
+    hurried = SimpleNamespace(do=lambda task, pulse: library.do(replace(task, seconds=-1.0, batch=100)))
     counts = list(gpu_worker(hurried, ServerSettings(), resident="a model")(to_scan))
     assert counts == [0, 100, 100, 200, 200, 300, 300, to_scan.n_tokens]
     assert missing_scan(target) is None
