@@ -21,7 +21,7 @@ from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.prompts import PLAIN_PROMPTS
 from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
-from multitool.trees.document import DefinitionTree, Lift, read_tree
+from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE
 
 _STILL_THERE = 1.0  # seconds between answers that tell nothing new
@@ -117,7 +117,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
                 Parameter(
                     "lift", float,
                     "of a tree that /check_tree returned: the least lift of a node that stays, in nats; nodes on the "
-                    "way to one stay too. null leaves out none.", None, Lift,
+                    "way to one stay too. null leaves out none.", None,
                 ),
             ],
             picture_and_tree,

@@ -58,7 +58,7 @@ def clear_leftovers(now: float | None = None) -> None:
 
 
 def clear_unfinished(parent: Path, now: float | None = None) -> None:
-    """Delete unfinished folders in ``parent`` in which nothing has changed for an hour. What cannot be deleted stays."""
+    """Delete unfinished folders in which nothing has changed for an hour. What cannot be deleted stays."""
     now = time.time() if now is None else now
     for folder in parent.glob(UNFINISHED + "*"):
         # A link is nobody's unfinished work.
