@@ -13,20 +13,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked
 
 from multitool.errors import UserError
 from multitool.page.proxies import spare_localhost
-from multitool.process import (
-    check_home,
-    check_served_folder,
-    interrupted,
-    interruptible,
-    leave_on_interrupt,
-    prepare_streams,
-)
+from multitool.process import check_app, interrupted, interruptible, leave_on_interrupt, prepare_streams
 
 prepare_streams()  # Gradio prints characters that not every terminal has
 leave_on_interrupt()
 try:
-    check_home()
-    check_served_folder()
+    check_app()
     spare_localhost()  # before Gradio is imported, which reads what proxies are set
 except UserError as error:
     raise SystemExit(f"multitool: {error}") from None

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from multitool.errors import UserError
+from multitool.errors import UserError, shown
 
 INTERRUPTED = 130  # the exit status, as shells have it
 _SAID = "Interrupted.\n"
@@ -86,8 +86,20 @@ def interrupted() -> int:
     return INTERRUPTED
 
 
-def check_home() -> None:
-    """Whether this user has a home folder, as the app's libraries want. Raises UserError if not."""
+def check_app() -> None:
+    """What the app's libraries would end with a traceback for, some of them while they are imported.
+
+    Raises:
+        UserError: there is no home folder, no such port, or the folder for files cannot be written.
+    """
+    _check_home()
+    port = os.environ.get("GRADIO_SERVER_PORT", "")
+    if port and not (port.isdecimal() and len(port) < 6 and 1 <= int(port) <= 65535):
+        raise UserError(f"GRADIO_SERVER_PORT is {shown(port)}; it must be a whole number from 1 to 65535.")
+    _check_served_folder()
+
+
+def _check_home() -> None:
     try:
         Path.home()
     except RuntimeError as error:  # a number without a name, as containers have it, and no variable
@@ -103,8 +115,7 @@ def served_folder() -> Path:
     return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio"))
 
 
-def check_served_folder() -> None:
-    """Whether files can be written there. Raises UserError if they cannot: then nobody would get a picture."""
+def _check_served_folder() -> None:
     try:
         folder = served_folder()
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import pytest
 
 from multitool import cli
 from multitool.errors import UserError
-from multitool.process import check_served_folder, interruptible
+from multitool.process import check_app, interruptible
 from multitool.store.problems import asking_hub
 
 ROOT = Path(__file__).parents[1]
@@ -104,11 +104,18 @@ def test_a_folder_for_pictures_that_cannot_be_written_is_told_at_the_start(monke
     for folder in (file, file / "below"):
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
         with pytest.raises(UserError, match="GRADIO_TEMP_DIR") as error:
-            check_served_folder()
+            check_app()
         assert str(file) in str(error.value)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "new"))
-    check_served_folder()
+    check_app()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("port", ["x", "0", "-1", "65536", "9" * 5000])
+def test_a_port_that_is_none_is_told(monkeypatch, port):
+    monkeypatch.setenv("GRADIO_SERVER_PORT", port)
+    with pytest.raises(UserError, match=f"GRADIO_SERVER_PORT is '{port[:20]}.*from 1 to 65535"):
+        check_app()
 
 
 def test_the_app_says_so_before_it_loads_anything(tmp_path):

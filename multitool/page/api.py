@@ -15,10 +15,10 @@ import gradio as gr
 from multitool.page.callers import Callers
 from multitool.page.common import shown_errors
 from multitool.page.gradio_workarounds import name_endpoint
-from multitool.page.values import BY_ITS_RECIPE
 from multitool.recipes.fields import RecipeField, recipe_fields
 
 REQUIRED = inspect.Parameter.empty  # as a default: it must be given
+BY_ITS_RECIPE: Any = Any  # as a kind: the recipe that it is a field of checks it
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,13 @@ Gradio passes on whatever a client sent. The fields of recipes are checked, by t
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from multitool.page.api import BY_ITS_RECIPE, Parameter
 from multitool.recipes.fields import Valid, Whole, check
 
-if TYPE_CHECKING:
-    from multitool.page.api import Parameter
-
-BY_ITS_RECIPE: Any = Any  # as a parameter's kind
 MOST_JSON = 20_000_000  # characters
 
 TREE = Annotated[
@@ -24,7 +21,7 @@ TREE = Annotated[
 ]
 
 
-def checked(parameters: "Sequence[Parameter]", given: dict) -> dict:
+def checked(parameters: Sequence[Parameter], given: dict) -> dict:
     """The values as the parameters want them. Raises UserError, which names the first that cannot be."""
     return given | {
         parameter.name: check(given[parameter.name], parameter.name, _kind(parameter)) for parameter in parameters
@@ -32,16 +29,16 @@ def checked(parameters: "Sequence[Parameter]", given: dict) -> dict:
     }
 
 
-def checking(parameters: "Sequence[Parameter]", run: Callable[[dict], Any]) -> Callable[[dict], Any]:
+def checking(parameters: Sequence[Parameter], run: Callable[[dict], Any]) -> Callable[[dict], Any]:
     """What an endpoint does, behind the check of what it is given."""
     return partial(_checked_run, parameters, run)
 
 
-def _checked_run(parameters: "Sequence[Parameter]", run: Callable[[dict], Any], given: dict):
+def _checked_run(parameters: Sequence[Parameter], run: Callable[[dict], Any], given: dict):
     return run(checked(parameters, given))
 
 
-def _kind(parameter: "Parameter"):
+def _kind(parameter: Parameter):
     kind = parameter.kind
     if kind is None:
         kind = Whole if parameter.type is int else parameter.type
