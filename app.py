@@ -10,10 +10,18 @@ gc.disable()
 os.environ.setdefault("ZEROGPU_MMAP_AUTOPRUNE_PATTERN", "nothing")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # processes are forked for ZeroGPU
 
+from multitool.errors import UserError
+from multitool.page.proxies import spare_localhost
+
+try:
+    spare_localhost()  # before Gradio is imported, which reads what proxies are set
+except UserError as error:
+    raise SystemExit(f"multitool: {error}") from None
+
 import spaces  # noqa: F401  (on ZeroGPU it must come before anything that may touch CUDA)
 
-from multitool.errors import UserError
 from multitool.page.build import CSS, THEME, build, launch_options
+from multitool.page.gradio_workarounds import check_served
 from multitool.page.opening import choose_opening
 from multitool.page.served_files import keep_served
 from multitool.page.settings import read_settings
@@ -25,6 +33,7 @@ def main() -> None:
     """Load the model that the page opens with (on ZeroGPU: on "cuda", before the launch), build the page, serve it."""
     began = time.time()
     try:
+        check_served()
         settings = read_settings()
         clear_leftovers()
         library = Library(

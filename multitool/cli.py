@@ -18,7 +18,8 @@ from multitool.recipes.captions import distance_told, fires_told, interventions_
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import RecipeField, recipe_fields, whole
 from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
-from multitool.store.entries import SaeEntry
+from multitool.store.entries import SaeEntry, hub_id
+from multitool.store.folders import with_hook
 from multitool.store.registry import saes
 from multitool.text import percent, visible
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # what this terminal cannot show
     try:
         options = _parser().parse_args(arguments)
+        if getattr(options, "hook", None):
+            options.sae = with_hook(options.sae, options.hook)
         options.run(options)
     except UserError as error:
         _say(f"{visible(str(error))}\n")
@@ -110,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
     showing = commands.add_parser("components", help="what the principal components of a model's embeddings are")
     add = showing.add_argument
-    add("--sae", metavar="NAME", help="an SAE of the model: RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--sae", metavar="NAME", help="an SAE of the model, named as for trees")
     add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
     add("--count", type=int, default=COMPONENTS_SHOWN, metavar="N",
         help=f"how many, the first ones (default: {COMPONENTS_SHOWN})")
@@ -126,7 +129,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_feature_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--sae", required=True, metavar="NAME", help="RELEASE/SAE_ID, demo/…, or a folder in sae-lens format")
+    add("--sae", required=True, metavar="NAME",
+        help="RELEASE/SAE_ID, demo/…, an SAE's folder, or hf://OWNER/REPO/PATH")
+    add("--hook", metavar="NAME", help="where the SAE of a folder reads, if its files do not tell: "
+        "blocks.N.hook_resid_post, model.layers.N, hook_embed, …")
     add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
     add("--dtype", choices=get_args(Dtype),
         help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
@@ -431,7 +437,7 @@ def _done(job: "Job[Result]", library: "Library") -> "Result":
 
 def _note_other_model(model: str | None, entry: SaeEntry) -> None:
     """An SAE may be read on another model of the same width; whoever does so should know it."""
-    if model and entry.model and Path(model).name.lower() != Path(entry.model).name.lower():
+    if model and entry.model and Path(hub_id(model)).name.lower() != Path(entry.model).name.lower():
         _say(f"note: {entry.name} was trained on {entry.model}, not on {model}.\n")
 
 

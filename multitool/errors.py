@@ -3,6 +3,8 @@
 import math
 from typing import TypeGuard
 
+_LONGEST = 200  # characters of a value in a message
+
 
 class UserError(Exception):
     """Something a user asked for cannot be done.
@@ -25,11 +27,13 @@ def size_shown(n_bytes: int) -> str:
 
 def shown(value) -> str:
     """``repr`` of a value as a message shows it: shortened, whatever it is."""
+    if isinstance(value, (str, bytes, list, tuple)):
+        value = value[:_LONGEST + 1]  # of millions the first will do
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # thousands of digits, or of levels
         return f"a {type(value).__name__}"
-    return text if len(text) <= 200 else text[:200] + "…"
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def is_number(value) -> TypeGuard[float]:

@@ -11,6 +11,11 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written: half a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def bytes_to_text(raw: bytes) -> str:
     r"""UTF-8 text of ``raw``; bytes that are no whole character become escapes (``\xe2\x80``), never lost."""
     return raw.decode("utf-8", errors="backslashreplace")

@@ -1,7 +1,8 @@
 """A stand-in for the Hugging Face hub on loopback, for the real clients: HF_ENDPOINT is all that they need.
 
 It answers what they ask to fetch models and SAEs, in the hub's words: the client tells errors apart by status and
-headers. Files come at once, without a redirect to a content network, LFS or Xet.
+headers. Files come at once, without a redirect to a content network, LFS or Xet, unless it is told to redirect, as
+mirrors do.
 """
 
 import asyncio
@@ -49,6 +50,10 @@ class StandInHub:
         stall: the files of which a GET brings the headers and a part, and the rest when the file is taken out again.
         missing: files that are listed, and not there.
         down: whether everything is answered with 503.
+        redirects: where requests are sent on to, by their kind, "api" or "file": a beginning of addresses, of another
+            hub ("http://…") or below this one ("/moved"). Those of files tell the revision, as the hub's own do,
+            unless ``bare``.
+        bare: whether they do not.
     """
 
     def __init__(self, tokens: set[str]):
@@ -64,6 +69,8 @@ class StandInHub:
         self.stall: set[tuple[str, str]] = set()
         self.missing: set[tuple[str, str]] = set()
         self.down = False
+        self.redirects: dict[str, str] = {}
+        self.bare = False
         self.requests: list[Request] = []
 
     def __enter__(self) -> "StandInHub":
@@ -84,10 +91,12 @@ class StandInHub:
         answers = {
             "/api/models/{repo:path}/auth-check": self._admit,
             "/api/models/{repo:path}/tree/{at}": self._tree,
+            "/api/models/{repo:path}/revision/{at}": self._revision,
             "/api/models/{repo:path}": self._about,
             "/{repo:path}/resolve/{at}/{path:path}": self._file,
         }
-        app = Starlette(routes=[Route(path, self._answering(answer)) for path, answer in answers.items()])
+        places = [(below + path, answer) for below in ("/moved", "") for path, answer in answers.items()]
+        app = Starlette(routes=[Route(path, self._answering(answer)) for path, answer in places])
         self._server = uvicorn.Server(uvicorn.Config(app, port=self._port, log_level="critical", lifespan="off"))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -121,13 +130,27 @@ class StandInHub:
                     raise RefusalError(401, None, "Invalid credentials in Authorization header")
                 if asked.path_params["repo"] not in self.repos:
                     raise RefusalError(404 if token else 401, "RepoNotFound", "Repository not found")
-                response = answer(asked, token, **asked.path_params)
+                response = self._sent_on(asked) or answer(asked, token, **asked.path_params)
             except RefusalError as refusal:
                 response = Response(status_code=refusal.status, headers=refusal.headers)
             self.requests.append(Request(asked.method, asked.scope["path"], response.status_code, token is not None))
             return response
 
         return endpoint
+
+    def _sent_on(self, asked: Asked) -> Response | None:
+        """The redirect that there is for a request, but for one that has come that way."""
+        path = asked.scope["path"]
+        place = self.redirects.get("api" if path.startswith("/api/") else "file")
+        if place is None or path.startswith(place):
+            return None
+        headers = {"Location": place + path + (f"?{asked.url.query}" if asked.url.query else "")}
+        if "path" in asked.path_params and not self.bare:
+            repo = asked.path_params["repo"]
+            content = self.repos[repo][asked.path_params["path"]]
+            headers |= {"X-Repo-Commit": self.commit(repo), "X-Linked-ETag": f'"{etag(content)}"',
+                        "X-Linked-Size": str(len(data(content)))}
+        return Response(status_code=302, headers=headers)
 
     def _admit(self, asked: Asked, token: str | None, repo: str) -> Response:
         """Refuse who may not read a gated repository."""
@@ -137,6 +160,11 @@ class StandInHub:
 
     def _about(self, asked: Asked, token: str | None, repo: str) -> Response:
         return JSONResponse({"id": repo, "sha": self.commit(repo), "siblings": []})
+
+    def _revision(self, asked: Asked, token: str | None, repo: str, at: str) -> Response:
+        if at not in ("main", self.commit(repo)):
+            raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {at}")
+        return self._about(asked, token, repo)
 
     def _tree(self, asked: Asked, token: str | None, repo: str, at: str) -> Response:
         files = sorted(self.repos[repo].items())

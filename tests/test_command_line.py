@@ -208,6 +208,25 @@ def test_every_option_reaches_the_result(folders, tmp_path):
     assert data["result"]["effective_cutoff"] > 0.02
 
 
+def test_an_sae_whose_files_tell_neither_hook_nor_model(folders, tmp_path, refused):
+    model = json.loads((Path(folders[1]) / "cfg.json").read_text())["metadata"]["model_name"]
+    sae = random_sae(tmp_path / "mine", d_model=32, metadata={})
+    grow = ["tree", "--device", "cpu", "--feature", "2", "--cutoff", "0.05", "--json", str(tmp_path / "tree.json")]
+    assert "--hook" in refused(*grow, "--sae", sae, "--model", model)
+    told = refused(*grow, "--sae", sae, "--hook", "model.layers.1")
+    assert "--model" in told
+    assert str(sae / "cfg.json") in told
+    assert "leave it out" in refused(*grow, "--sae", "demo/hook_embed", "--hook", "model.layers.1")
+    assert main([*grow, "--sae", str(sae), "--hook", "model.layers.1", "--model", model]) == 0
+    first = read_tree((tmp_path / "tree.json").read_text())
+    # The result names the SAE so that it is found again.
+    assert first.settings["sae"] == f"{sae}@model.layers.1"
+    assert main([*grow, "--sae", first.settings["sae"], "--model", model, "--evidence"]) == 0
+    again = read_tree((tmp_path / "tree.json").read_text())
+    assert again.definitions(5) == first.definitions(5)
+    assert again.evidence
+
+
 def test_a_tree_of_tokens_in_place_of_a_feature(folders, tmp_path, capsys):
     file = tmp_path / "tree.json"
     options = ["tree", *folders, "--feature", "1", "--cutoff", "0.05", "--weights", "tokens"]

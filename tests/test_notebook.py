@@ -1,15 +1,18 @@
 """The notebook, as Jupyter runs it, and the way to it."""
 
+import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
-
-pytestmark = pytest.mark.slow  # runs the notebook
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "sae_feature_multitool.ipynb"
@@ -18,6 +21,9 @@ NOTEBOOK = ROOT / "notebooks" / "sae_feature_multitool.ipynb"
 @pytest.fixture(scope="module")
 def stored():
     return nbformat.read(NOTEBOOK, as_version=4)
+
+
+runs = pytest.mark.slow  # what runs the notebook
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,7 @@ def test_it_is_stored_as_it_was_written(stored):
     assert code and not any(cell.outputs or cell.execution_count for cell in code)
 
 
+@runs
 def test_it_runs(done):
     notebook, _ = done
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -52,6 +59,7 @@ def test_it_runs(done):
     assert "Traceback" not in text
 
 
+@runs
 def test_its_pictures_are_in_it(done):
     notebook, _ = done
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -62,6 +70,7 @@ def test_its_pictures_are_in_it(done):
         assert 600 <= output.metadata["image/png"]["width"] <= 1010
 
 
+@runs
 def test_what_it_saves_can_be_read(done):
     _, folder = done
     assert json.loads((folder / "rain.json").read_text(encoding="utf-8"))["evidence"]["verdict"] == "agrees"
@@ -73,3 +82,56 @@ def test_the_readme_s_badge_opens_it_from_the_space_that_it_fetches():
     target, = re.findall(r"\(https://colab\.research\.google\.com/#fileId=(\S+)\)", readme)
     space = re.search(r'SPACE = \\"(\S+)\\"', NOTEBOOK.read_text(encoding="utf-8"))[1]
     assert unquote(target) == f"https://huggingface.co/spaces/{space}/blob/main/{NOTEBOOK.relative_to(ROOT)}"
+
+
+# In Colab
+
+
+@pytest.fixture
+def colab(stored, tmp_path, monkeypatch):
+    """The first cell as Colab runs it where the tool is not installed, and the commands that it gives.
+
+    ``colab(0, 0)`` runs it with these answers of pip.
+    """
+    cell = next(cell.source for cell in stored.cells if cell.cell_type == "code")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    commands = []
+
+    def run(*answers: int) -> list[list[str]]:
+        left = list(answers)
+
+        def pip(command, check=False):
+            commands.append(command)
+            return subprocess.CompletedProcess(command, left.pop(0))
+
+        monkeypatch.setattr(subprocess, "run", pip)
+        exec(compile(cell, "cell", "exec"), {})
+        return commands
+
+    return run
+
+
+def test_in_colab_what_is_loaded_is_kept_as_it_is(colab, tmp_path):
+    import numpy
+    import PIL
+
+    command, = colab(0)
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert command[-3:] == ["git+https://huggingface.co/spaces/OWNER/SPACE", "--constraint", "loaded.txt"]
+    kept = (tmp_path / "loaded.txt").read_text(encoding="utf-8").splitlines()
+    assert {f"numpy=={numpy.__version__}", f"pillow=={PIL.__version__}"} <= {line.lower() for line in kept}
+    names = [line.partition("==")[0].lower() for line in kept]
+    assert "pytest" in names and "uv" not in names, "only what is loaded"
+    assert all(Requirement(line).specifier for line in kept)
+
+
+def test_in_colab_where_that_cannot_be_the_reader_is_told_to_restart(colab):
+    with pytest.raises(SystemExit, match="Restart session, then run again"):
+        colab(1, 0)
+
+
+def test_in_colab_after_the_restart_nothing_is_installed(colab, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "multitool")
+    assert colab() == []

@@ -17,6 +17,7 @@ from multitool.evidence.verdicts import (
 from multitool.jobs.features import (
     FeatureSource,
     Resolved,
+    check_reads,
     compared,
     feature_source,
     resolve,
@@ -41,11 +42,11 @@ from multitool.jobs.judging import (
 )
 from multitool.jobs.steering import known_maximum, scan_for_clamp
 from multitool.jobs.steps import Ask, Job, Prepare, ask_ghosts
-from multitool.jobs.tree import tree_task
+from multitool.jobs.tree import check_grown, tree_task
 from multitool.model.questions import likeliest_texts, text_of
 from multitool.model.subject import Subject
 from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, Place, Text, growth_task
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
+from multitool.recipes.recipe import VectorRecipe, recipes
 from multitool.store.encoder import Encoder
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree
@@ -151,13 +152,13 @@ def prepare_check(target: Resolved, document: DefinitionTree) -> PreparedCheck:
         UserError: the tree is no tree of its recipe's model, or its recipe cannot be followed.
     """
     _, tree_recipe = recipes(document.settings)
-    _check_tree(target, tree_recipe, document)
+    _check_tree(target, document)
+    check_reads(target)
     tree, subject, recipe = document.tree, target.subject, target.recipe
     source = feature_source(target)
     vector = vector_of(source, subject, recipe)
     growth = tree_task(target, vector, tree_recipe)
-    if growth.prompt.placeholder_id in tree.token_id:
-        raise UserError("This tree JSON is damaged: it has the token that stands for the ghost, which no tree has.")
+    check_grown(growth, subject, tree)
     controls = control_sources(compared(target))
     small = small_recipe(tree_recipe, document.effective_cutoff)
     leaves = [definition.node for definition in document.definitions(TEXTS_READ)]
@@ -198,7 +199,7 @@ def prepare_check(target: Resolved, document: DefinitionTree) -> PreparedCheck:
     )
 
 
-def _check_tree(target: Resolved, recipe: TreeRecipe, document: DefinitionTree) -> None:
+def _check_tree(target: Resolved, document: DefinitionTree) -> None:
     """That a tree, which may be anybody's file, can be checked. Raises UserError if not."""
     tree, grown_on, subject = document.tree, document.settings.get("model"), target.subject
     if grown_on != subject.name:
@@ -210,8 +211,6 @@ def _check_tree(target: Resolved, recipe: TreeRecipe, document: DefinitionTree) 
         raise UserError("This tree is empty, so there is nothing to check. Grow it with a lower cutoff.")
     if document.least_lift is not None:
         raise UserError("This tree was pruned by lift, so what is left speaks for itself. Check the whole tree.")
-    if tree.token_id.max() >= subject.space.n_tokens or tree.depth.max() > recipe.max_depth:
-        raise UserError("This tree JSON is damaged: it has tokens or a depth that its own settings do not allow.")
 
 
 def _rows(vs: list[torch.Tensor], d_model: int) -> torch.Tensor:

@@ -102,6 +102,15 @@ def compared(target: Resolved) -> Resolved:
     return target if DIRECTIONS[recipe.kind].of_feature else target.by(recipe.by(target.sae.entry.default_weights))
 
 
+def check_reads(target: Resolved) -> None:
+    """That the SAE can tell what fires the recipe's one feature. Raises UserError if its weights are none."""
+    if not target.sae.feature(target.index).encoder.isfinite().all():
+        raise UserError(
+            f"The encoder weights of feature {target.index} of {target.sae.entry.name} hold NaN or infinity, so what "
+            "fires it cannot be told. Use another feature, or fetch or copy the SAE's files again."
+        )
+
+
 # Vocabulary scans
 
 
@@ -139,7 +148,7 @@ def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX
         max_bytes: how large the scans of several layers may be together.
     """
     if always:
-        target.recipe.single_feature()
+        check_reads(target)
     elif not needs_scan(target.recipe.kind):
         return None
     library = target.library

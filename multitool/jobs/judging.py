@@ -87,7 +87,7 @@ def tokens_in_texts(sae: Sae, subject: Subject, feature: int) -> list[int]:
     found = []
     for context in strongest_contexts(sae.entry, feature):
         ids = subject.tokenizer(context.token, add_special_tokens=False)["input_ids"]
-        if len(ids) == 1 and ids[0] not in found:
+        if len(ids) == 1 and ids[0] < subject.space.n_tokens and ids[0] not in found:
             found.append(ids[0])
     return found
 

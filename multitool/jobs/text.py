@@ -5,13 +5,15 @@ from functools import partial
 import torch
 
 from multitool.errors import UserError
-from multitool.jobs.features import Resolved, resolve
+from multitool.jobs.features import Resolved, check_reads, resolve
 from multitool.jobs.steps import Ask, Job, Prepare
+from multitool.model.subject import check_tokens
 from multitool.model.tasks import Place, ReadTask
 from multitool.recipes.recipe import VectorRecipe
 from multitool.store.library import Library
 
 MOST_TEXT_TOKENS = 1000
+LONGEST_TEXT = 20_000  # characters
 
 Activity = list[tuple[str, float]]  # token by token: its text, and how strongly the feature fires there
 
@@ -32,10 +34,14 @@ def text_job(library: Library, recipe: VectorRecipe, text: str) -> Job[Activity]
 
 
 def _text_task(target: Resolved, text: str) -> ReadTask:
+    check_reads(target)
     subject = target.subject
+    if len(text) > LONGEST_TEXT:
+        raise UserError(f"The text has {len(text):,} characters; it can have at most {LONGEST_TEXT:,}. Shorten it.")
     ids = tuple(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
     most = min(MOST_TEXT_TOKENS, (subject.max_length or MOST_TEXT_TOKENS + 1) - 1)  # one stands before them
     if len(ids) > most:
         raise UserError(f"The text has {len(ids):,} tokens; it can have at most {most:,}. Shorten it.")
+    check_tokens(subject, ids, "The text")
     place = Place(target.sae.entry.hook, subject.bos_id)
     return ReadTask(model=subject.name, folder=subject.folder, place=place, texts=[ids])

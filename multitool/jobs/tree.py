@@ -9,6 +9,7 @@ from multitool.errors import UserError, shown
 from multitool.jobs.features import Resolved, recipe_vector, resolve, scans
 from multitool.jobs.steering import interventions, scan_for_clamp
 from multitool.jobs.steps import Grow, Job, Prepare
+from multitool.model.subject import Subject, check_tokens
 from multitool.model.tasks import GrowthTask, growth_task
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
@@ -115,6 +116,8 @@ def prepare_tree(
         UserError: the recipe cannot be followed.
     """
     task = tree_task(target, vector, tree_recipe, begun.tree if begun else None)
+    if begun:
+        check_grown(task, target.subject, begun.tree)
     settings = resolved_settings(target, vector) | asdict(tree_recipe)
     settings |= {"dtype": target.library.dtype, "version": __version__}
     before = (begun.seconds, begun.first_token_entropy) if begun else ()
@@ -139,6 +142,21 @@ def tree_task(
                 "set inject_layer to -1."
             )
     return growth_task(target.subject, v, recipe, begun, wanted)
+
+
+def check_grown(task: GrowthTask, subject: Subject, tree: Tree) -> None:
+    """That a tree, which may be anybody's file, can have grown by a task; before the model gets any of its tokens.
+
+    Raises:
+        UserError: it has tokens or a depth that its own settings do not allow.
+    """
+    check_tokens(subject, tree.token_id, "This tree JSON")
+    if tree.depth.max(initial=0) > task.max_depth:
+        raise UserError(
+            f"This tree JSON is damaged: it is {tree.depth.max()} tokens deep, and its max_depth is {task.max_depth}."
+        )
+    if task.prompt.placeholder_id in tree.token_id:
+        raise UserError("This tree JSON is damaged: it has the token that stands for the ghost, which no tree has.")
 
 
 def resolved_settings(target: Resolved, vector: FeatureVector) -> dict:

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from multitool.errors import UserError
+from multitool.model.finite import finite
 from multitool.model.tasks import LensTask
 
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")  # as the architectures call it
 
 
 def read_directions(model, task: LensTask) -> Iterator[np.ndarray]:
-    """One answer: the logits of every direction, (n, V) float32. Raises UserError as ``lens_logits``."""
-    yield lens_logits(model, torch.from_numpy(task.directions)).cpu().numpy()
+    """One answer: the logits of every direction, (n, V) float32. Raises as ``lens_logits``, and NotFiniteError."""
+    yield finite(lens_logits(model, torch.from_numpy(task.directions))).cpu().numpy()
 
 
 @torch.inference_mode()

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multitool.model.finite import NotFiniteError
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions, Interventions
 from multitool.model.kv_cache import PathCache, cache_bytes
+from multitool.model.layer_inputs import given
 from multitool.trees.growth import Next
 
 # Of a processor and of a GPU:
@@ -71,6 +73,11 @@ def _plain_embeddings(model, prompt: GhostPrompt, n: int) -> Tensor:
     return module(torch.tensor([prompt.token_ids], device=module.weight.device)).repeat(n, 1, 1)
 
 
+def prompt_ids(prompt: GhostPrompt, like: Tensor) -> Tensor:
+    """The prompt's tokens, one of them in the ghost's place, as many times as ``like`` has rows: (n, length)."""
+    return torch.tensor([prompt.token_ids], device=like.device).expand(len(like), -1)
+
+
 # Given the logits of one batch, (n, V) in float32, and which rows of the whole answer they belong to: some arrays.
 Read = Callable[[Tensor, slice], tuple[np.ndarray, ...]]
 
@@ -119,11 +126,16 @@ class Passes:
         """The prompt and what follows it in one pass."""
         embeddings = prompt_embeddings(self._model, self._prompt, v[rows], self._changes)
         module = self._model.get_input_embeddings()
-        followers = module(torch.from_numpy(paths[rows]).to(embeddings.device))
-        embeddings = self._changes.embedded(torch.cat([embeddings, followers], dim=1))
-        with self._changes.during(0, v[rows]):
-            output = self._model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
+        following = torch.from_numpy(paths[rows]).to(embeddings.device)
+        embeddings = self._changes.embedded(torch.cat([embeddings, module(following)], dim=1))
         n_paths, length, _ = embeddings.shape
+        # Told by a number, Gemma 4 leaves the other positions out of its last layers, where changes may be wanted.
+        last = 1 if not self._changes.hooks else torch.tensor([length - 1], device=embeddings.device)
+        with self._changes.during(0, v[rows]):
+            output = self._model(
+                **given(self._model, embeddings, torch.cat([prompt_ids(self._prompt, following), following], dim=1)),
+                use_cache=True, logits_to_keep=last,
+            )
         self._batch = self._batch or self._batch_size(output, length)
         self._cache.add(output.cache, n_paths, length)
         return list(self._answers(read, output.logits, rows))
@@ -139,7 +151,7 @@ class Passes:
             embeddings = self._changes.embedded(module(ids), first)
             cache = self._cache.gathered(rows[part], embeddings.device)
             with self._changes.during(first):
-                output = self._model(inputs_embeds=embeddings, cache=cache, use_cache=True)
+                output = self._model(**given(self._model, embeddings, ids), cache=cache, use_cache=True)
             self._cache.add(output.cache, len(part), 1, rows[part])
             answers += self._answers(read, output.logits, slice(part[0], part[-1] + 1))
         self._cache.turn()
@@ -151,6 +163,9 @@ class Passes:
         first = rows.start
         for part in logits.split(max(1, _LOGITS_AT_ONCE[logits.device.type] // logits.shape[-1])):
             part = part.float()
+            # NaN and infinity show in the largest one; minus infinity rules a token out.
+            if not part.amax(dim=-1).isfinite().all():
+                raise NotFiniteError
             part[:, self._prompt.placeholder_id] = -torch.inf
             yield read(part, slice(first, first + len(part)))
             first += len(part)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multitool.model.finite import finite
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions
-from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings
+from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings, prompt_ids
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, GrowthTask, Place, ReadTask, Text
 from multitool.trees.growth import finished, grow_forest
@@ -118,9 +119,9 @@ def _texts_read(
         for row, i in enumerate(chosen):
             tokens = torch.tensor(before + texts[i], dtype=torch.long)
             ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
-        found = residuals(model, place.hook, input_ids=ids, attention_mask=mask).float().cpu().numpy()
+        found = residuals(model, place.hook, input_ids=ids, attention_mask=mask).float().cpu()
         for row, i in enumerate(chosen):
-            answers[i] = found[row, len(before) : len(before) + len(texts[i])]
+            answers[i] = finite(found[row, len(before) : len(before) + len(texts[i])]).numpy()
         yield
     return [answers[i] for i in range(len(texts))]
 
@@ -128,10 +129,13 @@ def _texts_read(
 def _at_the_end(model, growth: GrowthTask, vs: torch.Tensor, place: Place) -> np.ndarray:
     """The residual at the prompt's last position with each ghost in it: (n, d_model)."""
     found = [
-        residuals(model, place.hook, inputs_embeds=ghost_embeddings(model, growth.prompt, part))[:, -1]
+        residuals(
+            model, place.hook, input_ids=prompt_ids(growth.prompt, part),
+            inputs_embeds=ghost_embeddings(model, growth.prompt, part),
+        )[:, -1]
         for part in vs.split(TEXTS_AT_ONCE)
     ]
-    return torch.cat(found).float().cpu().numpy()
+    return finite(torch.cat(found).float().cpu()).numpy()
 
 
 def path_log_probs(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from multitool.errors import UserError, shown
+from multitool.model.layer_inputs import given
 
 _HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_(pre|mid|post)")
 # The norm before the MLP, whose input is the stream behind the attention; the first name that a layer has. (Gemma 2's
@@ -32,7 +33,7 @@ def residuals(
     model,
     hook: str,
     *,
-    input_ids: Tensor | None = None,
+    input_ids: Tensor,
     inputs_embeds: Tensor | None = None,
     attention_mask: Tensor | None = None,
     cache=None,
@@ -44,31 +45,24 @@ def residuals(
         hook: ``hook_embed`` (the token embeddings as the layers get them: Gemma's multiplied by √d_model, GPT-2's
             without positions), ``blocks.N.hook_resid_pre`` (before layer N), ``blocks.N.hook_resid_mid`` (behind its
             attention) or ``blocks.N.hook_resid_post`` (behind layer N, before any final norm).
-        input_ids: (batch, positions) tokens; or
-        inputs_embeds: (batch, positions, d_model) in their place, as the embedding module gives them.
+        input_ids: (batch, positions) tokens.
+        inputs_embeds: (batch, positions, d_model) in the place of their embeddings, as the embedding module gives them.
         attention_mask: (batch, positions), 0 where a row is padded on its right.
         cache: keys and values of what comes before, with as many rows; it grows.
 
     Raises:
         UserError: the model has no such place.
-        ValueError: not exactly one of tokens and embeddings.
     """
-    if (input_ids is None) == (inputs_embeds is None):
-        raise ValueError("residuals() takes either input_ids or inputs_embeds")
     embedding = model.get_input_embeddings()
     device = embedding.weight.device
-    given = {
-        "input_ids": input_ids,
-        "inputs_embeds": inputs_embeds,
-        "attention_mask": attention_mask,
-        "cache": cache,
-    }
-    given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in given.items()}
+    input_ids = input_ids.to(device)
     if hook == "hook_embed":
-        return embedding(given["input_ids"]) if inputs_embeds is None else inputs_embeds
+        return embedding(input_ids) if inputs_embeds is None else inputs_embeds
     module, is_input = _place(model, hook)
+    read = {"input_ids": input_ids} if inputs_embeds is None else given(model, inputs_embeds.to(device), input_ids)
+    mask = None if attention_mask is None else attention_mask.to(device)
     with _stopping_at(module, is_input) as seen:
-        model(**given, use_cache=False)
+        model(**read, attention_mask=mask, cache=cache, use_cache=False)
     return seen[0]
 
 
@@ -81,6 +75,13 @@ def _place(model, hook: str) -> tuple[nn.Module, bool]:
             "blocks.N.hook_resid_mid and blocks.N.hook_resid_post, N being a layer."
         )
     layers = model_layers(model)
+    n_streams = getattr(model.config.get_text_config(), "altup_num_inputs", 1)
+    if n_streams > 1:
+        raise UserError(
+            f"The layers of a {type(model).__name__} carry {n_streams} streams beside each other (AltUp), so there is "
+            f"no residual stream at {hook} to read or to change. Of such a model hook_embed alone can be read; trees "
+            "and lists that need no more than the SAE's weights work."
+        )
     if int(match[1]) >= len(layers):
         raise UserError(
             f"The model has no {hook}: its {len(layers)} layers are numbered 0 to {len(layers) - 1}. Choose an SAE "

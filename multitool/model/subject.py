@@ -6,6 +6,7 @@ need no GPU and none of the model's layers.
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -117,6 +118,27 @@ def _as_list(ids) -> list:
     return list(ids) if isinstance(ids, (list, tuple)) else [ids]
 
 
+def check_tokens(subject: Subject, token_ids: Iterable[int], of: str) -> None:
+    """That the model has an embedding for each of the tokens: a tokenizer may have more, and a file may name any.
+
+    Args:
+        of: what they are of, as a sentence begins.
+
+    Raises:
+        UserError: it has none for one of them. (On a GPU the look-up would end the process' work for everybody.)
+    """
+    n_tokens = subject.space.n_tokens
+    beyond = next((int(token_id) for token_id in token_ids if not 0 <= token_id < n_tokens), None)
+    if beyond is None:
+        return
+    text = subject.tokenizer.convert_ids_to_tokens(beyond) if 0 <= beyond < len(subject.tokenizer) else None
+    named = f"{shown(text)} (#{beyond})" if text else f"#{beyond}"
+    raise UserError(
+        f"{of} has the token {named}, for which {subject.name} has no embedding: its rows are #0 to #{n_tokens - 1}. "
+        "Leave the token out, or use another model."
+    )
+
+
 def tokens_meant(subject: Subject, text: str) -> list[tuple[int, float]]:
     """The token ids of an arithmetic and their weights, in order.
 
@@ -140,7 +162,8 @@ def _token_id(subject: Subject, term: TokenTerm) -> int:
         if text in subject.token_ids:
             return subject.token_ids[text]
     ids = subject.tokenizer(("" if term.exact else " ") + term.text, add_special_tokens=False)["input_ids"]
-    parts = ", ".join(shown(subject.token_texts[token_id]) for token_id in ids if token_id < subject.space.n_tokens)
+    check_tokens(subject, ids, f"tokens has {shown(term.text)}, which")
+    parts = ", ".join(shown(subject.token_texts[token_id]) for token_id in ids)
     raise UserError(
         f"tokens has {shown(term.text)}, which is no single token of {subject.name}: it splits into {parts[:200]}. Use "
         'another word, or one of these tokens in double quotes, e.g. " king".'

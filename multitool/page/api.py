@@ -1,13 +1,12 @@
-"""An endpoint of the Gradio API as data, and what follows from it: a documented function for Gradio, and a twin.
+"""An endpoint of the Gradio API as data, and what follows from it: a documented function for Gradio.
 
-The twin, ``/definition_tree_json`` and so on, answers with one JSON text: what agents get as a tool of the app's MCP
-server, by the endpoint's plain name; any other answer would arrive as Python writes it.
+Each has a twin, ``/definition_tree_json`` and so on: what agents get as a tool of the app's MCP server, by the
+endpoint's plain name. The twins are made in ``agents``.
 """
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, dataclass
 from types import GenericAlias
 from typing import Any, get_args, get_origin
 
@@ -16,6 +15,7 @@ import gradio as gr
 from multitool.page.callers import Callers
 from multitool.page.common import shown_errors
 from multitool.page.gradio_workarounds import name_endpoint
+from multitool.page.values import BY_ITS_RECIPE
 from multitool.recipes.fields import RecipeField, recipe_fields
 
 REQUIRED = inspect.Parameter.empty  # as a default: it must be given
@@ -29,6 +29,7 @@ class Parameter:
     type: Any  # without "or None", which a default of None adds
     help: str  # a sentence, on one line
     default: object = REQUIRED
+    kind: Any = None  # what its values must be, as an annotation (``recipes.fields``), where the type does not tell
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,17 @@ class Endpoint:
     run: Callable[[dict], Any]  # takes the parameters' values by name; several answers are a tuple
     streams: bool = False  # ``run`` gives one answer after the other
     waits: bool = False  # ``run`` gives one answer, and before it None where a caller who has left is missed
-    run_json: Callable[[dict], Any] | None = None  # of the twin: the same without what it does not tell; None: ``run``
     on_model: bool = False  # it runs the model
 
 
-def add_endpoint(page: gr.Blocks, endpoint: Endpoint, callers: Callers) -> None:
+def add_endpoint(page: gr.Blocks, endpoint: Endpoint, twin: Endpoint, callers: Callers) -> None:
     """Add an endpoint and its twin to the page that is being built.
 
     Args:
         callers: among whose requests its calls count.
     """
     for part, name, visibility in (
-        (endpoint, endpoint.name, "public"), (_twin(endpoint), f"{endpoint.name}_json", "undocumented"),
+        (endpoint, endpoint.name, "public"), (twin, f"{endpoint.name}_json", "undocumented"),
     ):
         function = shown_errors(callers.counting(gradio_function(part)), on_page=False)
         added = gr.api(function, api_name=name, api_visibility=visibility, concurrency_limit=None)
@@ -76,7 +76,9 @@ def recipe_parameters(kind: type, without: Sequence[str] = (), **defaults) -> li
             if _is_tuple(field):
                 type_, default = GenericAlias(list, get_args(type_)[:1]), list(default) or None
             parameters.append(
-                Parameter(field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default)
+                Parameter(
+                    field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default, BY_ITS_RECIPE
+                )
             )
     return parameters
 
@@ -128,17 +130,3 @@ def gradio_function(endpoint: Endpoint) -> Callable:
     )
     return function
 
-
-def _twin(endpoint: Endpoint) -> Endpoint:
-    """The endpoint with its last answer as JSON text: of a picture and a tree, the tree."""
-
-    def text(answer) -> str | None:
-        if answer is None:
-            return None
-        return json.dumps(answer[-1] if isinstance(answer, tuple) else answer, ensure_ascii=False, allow_nan=False)
-
-    def run(given: dict):
-        answer = (endpoint.run_json or endpoint.run)(given)
-        return map(text, answer) if endpoint.streams or endpoint.waits else text(answer)
-
-    return replace(endpoint, answers={"json": str}, returns=endpoint.returns_json, run=run, run_json=None)

@@ -73,8 +73,8 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
             "a <em>ghost token</em>, a word that does not exist, and the model is asked to define it.</p>",
             elem_id="head", apply_default_css=False,
         )
-        if opening.notice:
-            gr.Markdown(opening.notice, elem_id="notice")
+        if notices := [opening.notice] * bool(opening.notice) + list(library.notes):
+            gr.Markdown("\n\n".join(notices), elem_id="notice")
         with gr.Row():
             with gr.Column(scale=1, min_width=320, elem_id="controls"):
                 controls = vector_controls(service, opening)
@@ -99,6 +99,7 @@ def launch_options(settings: ServerSettings) -> dict:
     """What ``launch`` is told, other than how the page looks."""
     return {
         "max_file_size": "20mb", "ssr_mode": False, "mcp_server": True,
+        "enable_monitoring": False,  # it would tell anybody who calls what
         # One for each that may wait for the model, beside those who need none.
         "max_threads": _THREADS + settings.queue + settings.concurrency,
         "state_session_capacity": settings.states,

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -26,28 +27,39 @@ def counted(callers: Callers) -> dict[str, Any]:
 
 
 def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
-    """The handler with its UserErrors turned into those that Gradio shows; works on generators too.
+    """The handler with its errors turned into those that Gradio shows; works on generators too.
 
     Args:
         on_page: the message is shown as HTML, so what a user typed is escaped in it; programs get it as it is.
     """
 
-    def for_gradio(error: UserError) -> gr.Error:
-        return gr.Error(escape(str(error)) if on_page else str(error), duration=None, print_exception=False)
+    @contextlib.contextmanager
+    def shown():
+        try:
+            yield
+        except UserError as error:
+            # Half a surrogate pair, as JSON can have it, would keep the message from being sent.
+            sentence = str(error).encode(errors="backslashreplace").decode()
+            raise gr.Error(
+                escape(sentence) if on_page else sentence, duration=None, print_exception=False
+            ) from error
+        except gr.Error:
+            raise
+        except Exception as error:  # what it says may tell of this machine: that goes into the log alone
+            raise gr.Error(
+                f"This failed for a reason that this tool has no words for ({type(error).__name__}). The server's log "
+                "tells more; its operator, or whoever keeps this tool, will want to know what was asked.", duration=None
+            ) from error
 
     @functools.wraps(handler)
     def plain(*args, **kwargs):
-        try:
+        with shown():
             return handler(*args, **kwargs)
-        except UserError as error:
-            raise for_gradio(error) from error
 
     @functools.wraps(handler)
     def streaming(*args, **kwargs):
-        try:
+        with shown():
             yield from handler(*args, **kwargs)
-        except UserError as error:
-            raise for_gradio(error) from error
 
     return streaming if inspect.isgeneratorfunction(handler) else plain
 
@@ -145,4 +157,4 @@ def save(content: bytes | str, settings: dict, ending: str) -> str:
 
 def file_data(path: str, mime_type: str) -> dict:
     """A file as the API returns it: clients fetch it by its URL."""
-    return gr.FileData(path=path, orig_name=path.rpartition("/")[2], mime_type=mime_type).model_dump()
+    return gr.FileData(path=path, orig_name=Path(path).name, mime_type=mime_type).model_dump()

@@ -3,27 +3,29 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import gradio as gr
+from pydantic import Field
 
-from multitool.errors import UserError, shown
+from multitool.jobs.components import MOST_AT_END
 from multitool.page.api import Endpoint, Parameter, add_endpoint, recipe_of, recipe_parameters
 from multitool.page.common import file_data, save
 from multitool.page.gradio_workarounds import shrinks
-from multitool.page.service import Service
+from multitool.page.service import Service, check_prompts
+from multitool.page.tools import tools
+from multitool.page.values import TREE, checking
 from multitool.pictures.figure import render
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
-from multitool.recipes.fields import recipe_fields
+from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.prompts import PLAIN_PROMPTS
-from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
-from multitool.trees.document import DefinitionTree, read_tree
+from multitool.trees.document import DefinitionTree, Lift, read_tree
 from multitool.trees.tree import NO_TREE
 
 _STILL_THERE = 1.0  # seconds between answers that tell nothing new
 File = dict  # a file with its url, as gradio_client downloads it
-Draw = Callable[[DefinitionTree], File | None]
 
 
 class Table(TypedDict):
@@ -40,8 +42,11 @@ def add_endpoints(page: gr.Blocks, service: Service, opening: VectorRecipe) -> N
     Args:
         opening: the SAE and feature that calls without them get.
     """
-    for endpoint in endpoints(service, opening):
-        add_endpoint(page, endpoint, service.callers if endpoint.on_model else service.light_callers)
+    listed = endpoints(service, opening)
+    twins = tools(service, listed)
+    for endpoint in listed:
+        callers = service.callers if endpoint.on_model else service.light_callers
+        add_endpoint(page, endpoint, twins[endpoint.name], callers)
 
 
 def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
@@ -55,13 +60,14 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
     )
     most_nodes = min(TreeRecipe.max_nodes, service.settings.max_nodes)
     tree, listed = recipe_parameters(TreeRecipe, max_nodes=most_nodes), recipe_parameters(ListRecipe)
+    kinds = {field.name: field.kind for field in recipe_fields(VectorRecipe)}
     one_feature = [
-        Parameter("sae", str, "the SAE as RELEASE/SAE_ID; /saes lists them.", opening.sae),
-        Parameter("feature", int, "the feature's number, from 0.", opening.feature),
+        Parameter("sae", str, "the SAE as RELEASE/SAE_ID; /saes lists them.", opening.sae, kinds["sae"]),
+        Parameter("feature", int, "the feature's number, from 0.", opening.feature, kinds["feature"]),
     ]
-    grown_tree = Parameter("tree", dict, "a tree JSON as /definition_tree returns it.")
+    grown_tree = Parameter("tree", dict, "a tree JSON as /definition_tree returns it.", kind=TREE)
     picture_and_tree = {"picture": File, "tree": dict}
-    return [
+    found = [
         Endpoint(
             "definition_tree",
             "Grow a definition tree: what the model says a token with this feature's vector means.\n\n"
@@ -69,9 +75,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             [*vector, *tree], picture_and_tree,
             returns="The picture (PNG file) and the tree as JSON (schema sae-multitool/definition-tree/1).",
             returns_json="The tree as JSON (schema sae-multitool/definition-tree/1).",
-            **_drawn(lambda given, draw: streamed(
-                service.trees(recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given)), draw
-            )),
+            run=lambda given: streamed(service.trees(recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given))),
             streams=True, on_model=True,
         ),
         Endpoint(
@@ -81,7 +85,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             [grown_tree], picture_and_tree,
             returns="The picture (PNG file) and the tree as JSON.",
             returns_json="The tree as JSON (schema sae-multitool/definition-tree/1).",
-            **_drawn(lambda given, draw: streamed(service.continued(read_tree(given["tree"])), draw)),
+            run=lambda given: streamed(service.continued(read_tree(given["tree"]))),
             streams=True, on_model=True,
         ),
         Endpoint(
@@ -93,6 +97,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
                     "prompts", list[str],
                     "up to 8, each a template with {ghost} in it once, or one of the menu by its name, as "
                     "/definition_tree takes them. null asks the menu's prompts that are no chats.", None,
+                    Annotated[list, Valid("it must be a list, e.g. of the names meaning and synonym")],
                 ),
             ],
             {"trees": list[dict]},
@@ -104,20 +109,21 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "trim_tree",
             "Leave out the less probable nodes of a definition tree; needs no model.",
             [
-                Parameter("tree", dict, "a tree JSON as /definition_tree or /check_tree returns it."),
+                Parameter("tree", dict, "a tree JSON as /definition_tree or /check_tree returns it.", kind=TREE),
                 Parameter(
-                    "cutoff", float, "smallest cumulative probability of a node that stays, between 0 and 1.", 1e-3
+                    "cutoff", float, "smallest cumulative probability of a node that stays, between 0 and 1.", 1e-3,
+                    Cutoff,
                 ),
                 Parameter(
                     "lift", float,
                     "of a tree that /check_tree returned: the least lift of a node that stays, in nats; nodes on the "
-                    "way to one stay too. null leaves out none.", None,
+                    "way to one stay too. null leaves out none.", None, Lift,
                 ),
             ],
             picture_and_tree,
             returns="The picture (PNG file) and the trimmed tree as JSON.",
             returns_json="The trimmed tree as JSON.",
-            **_drawn(_trimmed),
+            run=_trimmed,
         ),
         Endpoint(
             "check_tree",
@@ -131,7 +137,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "definitions that were read the activation.",
             returns_json='The tree as JSON, with "evidence" (figures, a verdict, a sentence), and with lifts and '
             "activations at its nodes.",
-            **_drawn(lambda given, draw: _checked(service, given, draw)), waits=True, on_model=True,
+            run=lambda given: _result(service.checked(read_tree(given["tree"])), _shown), waits=True, on_model=True,
         ),
         Endpoint(
             "token_list",
@@ -188,9 +194,12 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "components",
             "Tell what the principal components of a model's token embeddings are, to which the weights in pca belong.",
             [
-                Parameter("sae", str, "an SAE of the model as RELEASE/SAE_ID; /saes lists them.", opening.sae),
-                Parameter("count", int, "how many components, the first ones.", COMPONENTS_SHOWN),
-                Parameter("top", int, "how many tokens at each end.", TOKENS_PER_END),
+                Parameter("sae", str, "an SAE of the model as RELEASE/SAE_ID; /saes lists them.", opening.sae,
+                          kinds["sae"]),
+                Parameter("count", int, "how many components, the first ones.", COMPONENTS_SHOWN,
+                          Annotated[Whole, Field(ge=1)]),  # at most as many as the model's embeddings have
+                Parameter("top", int, "how many tokens at each end.", TOKENS_PER_END,
+                          Annotated[Whole, Field(ge=1, le=MOST_AT_END)]),
             ],
             {"components": list[dict]},
             returns="One object per component: index (from 1), share (of the variance, 0 to 1), positive and negative "
@@ -208,34 +217,23 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             run=lambda given: [entry.facts() for entry in find_saes(given["search"], service.library.patterns)],
         ),
     ]
-
-
-def _drawn(run: Callable[[dict, Draw], Any]) -> dict[str, Any]:
-    """``run`` and ``run_json`` of an endpoint with a picture: its twin tells none, so it draws and writes none."""
-    return {"run": lambda given: run(given, picture_file), "run_json": lambda given: run(given, no_picture)}
+    return [replace(endpoint, run=checking(endpoint.parameters, endpoint.run)) for endpoint in found]
 
 
 def _trees(service: Service, given: dict) -> Iterator[list[dict] | None]:
     vector, recipe, prompts = recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given), given["prompts"]
-    if prompts is not None and not isinstance(prompts, list):
-        raise UserError(f"prompts is {shown(prompts)}; it must be a list, e.g. of the names meaning and synonym.")
+    check_prompts(PLAIN_PROMPTS if prompts is None else prompts)
     asked = [replace(recipe, prompt=prompt) for prompt in (PLAIN_PROMPTS if prompts is None else prompts)]
     return _result(service.trees_of_prompts(vector, asked), lambda trees: [tree.to_dict() for tree in trees])
 
 
-def _checked(service: Service, given: dict, draw: Draw) -> Iterator[tuple[File | None, dict] | None]:
-    return _result(service.checked(read_tree(given["tree"])), lambda document: _shown(document, draw))
-
-
-def _trimmed(given: dict, draw: Draw) -> tuple[File | None, dict]:
+def _trimmed(given: dict) -> tuple[File, dict]:
     document = read_tree(given["tree"]).trimmed(given["cutoff"])
-    return _shown(document if given["lift"] is None else document.lifted(given["lift"]), draw)
+    return _shown(document if given["lift"] is None else document.lifted(given["lift"]))
 
 
 def _table(service: Service, given: dict) -> Table:
     vector, recipe, evidence = recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), given["evidence"]
-    if not isinstance(evidence, bool):
-        raise UserError(f"evidence is {shown(evidence)}; it must be true or false.")
     table = _last(service.table(vector, recipe, evidence=evidence))
     return {"headers": list(table.columns), "data": table.rows, "metadata": None}
 
@@ -267,8 +265,8 @@ def _last(answers: Iterable):
     return found
 
 
-def _shown(document: DefinitionTree, draw: Draw) -> tuple[File | None, dict]:
-    return draw(document), document.to_dict()
+def _shown(document: DefinitionTree) -> tuple[File, dict]:
+    return picture_file(document), document.to_dict()
 
 
 def picture_file(document: DefinitionTree) -> File:
@@ -276,12 +274,8 @@ def picture_file(document: DefinitionTree) -> File:
     return file_data(save(render(document, ["png"])["png"], document.settings, "tree.png"), "image/png")
 
 
-def no_picture(document: DefinitionTree) -> None:
-    """None is drawn."""
-
-
 def streamed(
-    answers: Iterable[str | DefinitionTree], picture: Draw = picture_file
+    answers: Iterable[str | DefinitionTree], picture: Callable[[DefinitionTree], File | None] = picture_file
 ) -> Iterator[tuple[File | None, dict]]:
     """A tree as it grows, without a picture; in the end with it. One that has lost nodes (to max_nodes) comes after an
     empty one: see ``shrinks``.

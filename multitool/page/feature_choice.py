@@ -13,6 +13,7 @@ from multitool.page.common import QUIETLY, event, pick
 from multitool.page.opening import Opening
 from multitool.page.service import Service
 from multitool.recipes.directions import DIRECTIONS
+from multitool.recipes.weighted_sums import LONGEST
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.registry import models, saes
@@ -50,7 +51,8 @@ def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
             elem_id="sae", info="RELEASE/SAE_ID as in sae-lens; type to search",
         )
         feature = gr.Textbox(
-            str(recipe.feature), label="Feature", max_lines=1, elem_id="feature", info=_range(entry),
+            str(recipe.feature), label="Feature", max_lines=1, max_length=LONGEST, elem_id="feature",
+            info=_range(entry),
         )
     with gr.Row():
         steps = {name: gr.Button(name, size="sm", min_width=60) for name in _STEPS}

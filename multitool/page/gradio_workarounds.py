@@ -12,6 +12,8 @@ from pathlib import Path
 
 import gradio as gr
 
+from multitool.errors import UserError
+
 
 class Page(gr.Blocks):
     """A page whose undocumented endpoints programs can call by name too, and alone are the tools of its MCP server.
@@ -29,6 +31,19 @@ class Page(gr.Blocks):
                 if endpoint["api_visibility"] == "undocumented"
             }
         return info
+
+    def validate_inputs(self, block_fn, inputs: list) -> None:
+        """Says in a sentence that a request brings too few values; Gradio's words for it reach the server's log alone.
+
+        (Values that are left out take their defaults where Gradio's clients send the request; plain HTTP has none.)
+        """
+        wanted = block_fn.inputs
+        if len(inputs) < len(wanted):
+            names = ", ".join(str(component.label) for component in wanted)
+            raise gr.Error(
+                f"/{block_fn.api_name} takes {len(wanted)} values, in this order: {names}. There are {len(inputs)}.",
+                duration=None, print_exception=False,
+            )
 
 
 def name_endpoint(page: gr.Blocks, endpoint: dict, parameters: Sequence[str], answers: Sequence[str]) -> None:
@@ -68,7 +83,19 @@ def write_served(data: bytes, name: str) -> str:
     """Write a file into the folder that Gradio serves files from, and in which it deletes those that it has handed out
     after the time of ``delete_cache``; the path. It copies a file from anywhere else there, and leaves the first.
     """
-    folder = Path(served_folder(), hashlib.sha256(data).hexdigest())
+    folder = served_folder() / hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(data)
     return str((folder / name).resolve())
+
+
+def check_served() -> None:
+    """Raises UserError if files cannot be written where Gradio serves them from: at the start, not at the first one."""
+    try:
+        served_folder().mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=served_folder()).close()
+    except OSError as error:
+        raise UserError(
+            f"Files to take home cannot be written to {served_folder()}: {error.strerror}. Name a folder that you may "
+            "write to in GRADIO_TEMP_DIR."
+        ) from error

@@ -133,7 +133,7 @@ def _steering_controls() -> dict[str, Component]:
         )
         clamp = gr.Textbox(
             "", label="Clamp the feature to", elem_id="clamp", min_width=160, placeholder="off", max_lines=1,
-            info="Times its typical maximum, e.g. 1.5; empty: off",
+            max_length=40, info="Times its typical maximum, e.g. 1.5; empty: off",
         )
         where = gr.Radio(
             [(what, at) for at, what in POSITIONS.items()], value=TreeRecipe.steer_at, label="Steer and clamp",

@@ -112,8 +112,7 @@ class Service:
         Raises:
             UserError: there are no prompts or too many, or a tree cannot be grown here.
         """
-        if not 1 <= len(trees) <= MOST_PROMPTS:
-            raise UserError(f"There are {len(trees)} prompts; give 1 to {MOST_PROMPTS} in one go.")
+        check_prompts(trees)
         for tree in trees:
             self._check(tree)
         vector = with_weights(self.library, vector)
@@ -337,6 +336,12 @@ class Service:
             raise UserError(
                 f"The prompt has {length} characters; here it can have at most {self.settings.max_prompt}."
             )
+
+
+def check_prompts(prompts: Sequence) -> None:
+    """Raises UserError if there are none or too many for one go."""
+    if not 1 <= len(prompts) <= MOST_PROMPTS:
+        raise UserError(f"There are {len(prompts)} prompts; give 1 to {MOST_PROMPTS} in one go.")
 
 
 def _content(tasks: Sequence[Task]) -> bytes:

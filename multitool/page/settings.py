@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from multitool.recipes.fields import Declared, ListAsTuple, Valid, Whole, check, recipe_fields
-from multitool.recipes.recipe import MAX_NODES_LIMIT, Device, Dtype
-from multitool.store.hub import on_a_space
+from multitool.recipes.recipe import LONGEST_PROMPT, MAX_NODES_LIMIT, Device, Dtype
+from multitool.store.hub import on_a_space, on_zero_gpu
 
 PREFIX = "SAE_MULTITOOL_"
 
@@ -38,7 +38,9 @@ class ServerSettings(Declared):
     max_nodes: Annotated[Whole, Field(
         ge=1, le=MAX_NODES_LIMIT, description="most nodes that a visitor may ask for"
     )] = MAX_NODES_LIMIT
-    max_prompt: Annotated[Whole, Field(ge=10, le=100_000, description="longest prompt, in characters")] = 100_000
+    max_prompt: Annotated[Whole, Field(
+        ge=10, le=LONGEST_PROMPT, description="longest prompt, in characters"
+    )] = LONGEST_PROMPT
     seconds: Annotated[Whole | None, Field(
         ge=1, le=3600, description="longest time of the model for one request: a tree then comes back as far as it "
         "got, other work ends"
@@ -75,8 +77,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> ServerSettings
         UserError: a variable's value cannot be.
     """
     on_space = on_a_space(environment)
-    # As spaces and Gradio read it.
-    zero_gpu = environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+    zero_gpu = on_zero_gpu(environment)
     values: dict = {"on_space": on_space, "zero_gpu": zero_gpu}
     if on_space:  # others share it, and its disk holds 50 GB
         values |= {"max_nodes": 5000, "max_prompt": 1000, "max_model_gb": 12.0}

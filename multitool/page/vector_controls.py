@@ -17,6 +17,7 @@ from multitool.page.opening import Opening
 from multitool.page.service import Service
 from multitool.recipes.directions import DIRECTIONS, needs_scan, takes
 from multitool.recipes.recipe import VectorRecipe
+from multitool.recipes.weighted_sums import LONGEST
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 
@@ -73,8 +74,8 @@ def _direction_controls(library: Library, choice: FeatureChoice, opening: Openin
         info="1 is the encoder alone, 0 the decoder alone",
     )
     tokens = gr.Textbox(
-        recipe.tokens, label="Tokens", placeholder="e.g. king - man + woman", max_lines=1, elem_id="arithmetic",
-        visible=takes(kind, "tokens"),
+        recipe.tokens, label="Tokens", placeholder="e.g. king - man + woman", max_lines=1, max_length=LONGEST,
+        elem_id="arithmetic", visible=takes(kind, "tokens"),
         info='Words, added and subtracted, with weights as in `king + queen*0.5`; an exact token in double '
         "quotes. Ticked below, the scale is their sum's own length",
     )

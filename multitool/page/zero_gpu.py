@@ -63,7 +63,8 @@ def _note_fork() -> None:
     _PROCESS["forked_at"] = time.monotonic()
 
 
-os.register_at_fork(after_in_child=_note_fork)
+if hasattr(os, "register_at_fork"):  # Windows never forks
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def gpu_worker(

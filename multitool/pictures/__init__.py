@@ -2,6 +2,6 @@
 
 Uses ``trees`` and ``recipes`` only.
 
-- ``figure``: PNG, SVG and PDF
+- ``figure``: PNG, SVG and PDF; ``fonts``: which font has which character
 - ``explorer``: the view's data and the view as a file of its own; its HTML, CSS and JavaScript lie beside it
 """

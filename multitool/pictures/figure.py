@@ -1,4 +1,4 @@
-"""A definition tree as a figure. The only module that touches matplotlib.
+"""A definition tree as a figure. Only this module and ``fonts`` touch matplotlib.
 
 Phrases run from left to right; a link's width and the ink of a phrase tell its probability. What follows the first
 phrases stands in columns beside each other where that makes a figure of a page's shape. The caption holds the recipe,
@@ -7,7 +7,6 @@ so that a figure can be made again from what is on it. A checked tree is coloure
 
 import io
 import json
-import logging
 import math
 import textwrap
 import threading
@@ -15,7 +14,8 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
+from itertools import chain
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -24,13 +24,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.text import Text
 
 from multitool._version import __version__
 from multitool.errors import UserError, shown
+from multitool.pictures.fonts import drawable, fonts_for
 from multitool.recipes.captions import distance_told, exact, interventions_told, is_injected, top_k_told, weights_told
 from multitool.recipes.directions import takes
 from multitool.recipes.fields import whole
@@ -44,21 +44,10 @@ MOST_NODES = 1000
 DEFAULT_DPI = 150
 DPI = (50, 600)
 
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of each font without a bold cut
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 matplotlib.rcParams["svg.hashsalt"] = "sae-feature-multitool"  # or its ids would be other ones every time
 matplotlib.rcParams["pdf.fonttype"] = 42
 matplotlib.rcParams["text.hinting"] = "none"  # or texts would be wider or narrower with the resolution
-# matplotlib ships the first; the others are used for the characters that it lacks, where they are installed.
-_WANTED_FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic",
-                 "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Gurmukhi", "Noto Sans Gujarati",
-                 "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Kannada", "Noto Sans Malayalam", "Noto Sans Sinhala",
-                 "Noto Sans Thai", "Noto Sans Lao", "Noto Sans Khmer", "Noto Sans Myanmar", "Noto Sans Ethiopic",
-                 "Noto Emoji", "Symbola")
-FONTS = (
-    *(name for name in _WANTED_FONTS if name in {font.name for font in fontManager.ttflist}),
-    "sans-serif",  # where an SVG's viewer has none of them
-)
 
 
 @dataclass(frozen=True)
@@ -104,21 +93,22 @@ _LOCK = threading.Lock()
 
 def draw_tree(
     document: DefinitionTree, max_nodes: int = DEFAULT_NODES, dark: bool = False, *, escaped: bool = True,
-    fonts: tuple[str, ...] = FONTS,
+    fonts: tuple[str, ...] | None = None,
 ) -> Figure:
     """A figure of the ``max_nodes`` most probable nodes, as large as they need.
 
     Args:
         dark: light inks on a dark paper.
         escaped: draw characters that no font here has as escapes; if not, whatever shows the figure must have a font.
-        fonts: families; of each character the first that has it.
+        fonts: families; of each character the first that has it. None: whatever this machine has for the texts.
     """
     palette = _DARK if dark else _LIGHT
     figure = Figure(dpi=100, facecolor=palette.paper)
+    part = shown_part(document, max_nodes)
+    fonts = fonts or fonts_for(_all_texts(document, part))
     ruler = _Ruler(FigureCanvasAgg(figure), fonts)
     spell = partial(_spelled, fonts) if escaped else _as_it_is
     write = partial(figure.text, ha="left", va="center", family=fonts, parse_math=False)
-    part = shown_part(document, max_nodes)
     placed = _place(part, ruler, palette, spell)
     width = max(_NARROWEST, 2 * _MARGIN + max((item.right for item in placed), default=0.0))
     heading = _wrap("".join(spell(_heading(document), _HEADING["weight"])), width - 2 * _MARGIN, ruler, **_HEADING)
@@ -146,7 +136,7 @@ def draw_tree(
 
 def render(
     document: DefinitionTree, formats: Sequence[str] = FORMATS, *, max_nodes: int = DEFAULT_NODES,
-    dpi: int = DEFAULT_DPI, dark: bool = False, fonts: tuple[str, ...] = FONTS, most_pixels: int = MOST_PIXELS,
+    dpi: int = DEFAULT_DPI, dark: bool = False, fonts: tuple[str, ...] | None = None, most_pixels: int = MOST_PIXELS,
 ) -> dict[str, bytes]:
     """The figure as files, by format.
 
@@ -172,7 +162,7 @@ def render(
             escaped = name != "svg"  # an SVG's text is text, and its viewer has more fonts
             if escaped not in figures:
                 other = figures.get(not escaped)
-                if other is None or any(_missing(artist, fonts) for artist in other.texts):
+                if other is None or any(map(_missing, other.texts)):
                     other = draw_tree(document, max_nodes, dark, escaped=escaped, fonts=fonts)
                 figures[escaped] = other
             figure = figures[escaped]
@@ -440,21 +430,23 @@ def _draw_phrase(figure: Figure, item: _Placed, xy, palette: _Palette, write: Ca
         write(*xy(piece.x, item.y), piece.text, color=piece.color, size=piece.size)
 
 
-@cache
-def _drawable(fonts: tuple[str, ...], weight: str) -> frozenset[int]:
-    """The characters that some font here has."""
-    wanted = (FontProperties(family=name, weight=weight) for name in fonts)
-    return frozenset().union(*(get_font(findfont(font)).get_charmap() for font in wanted))
+def _all_texts(document: DefinitionTree, part: Shown) -> str:
+    phrases = list(part.phrases)
+    for phrase in phrases:
+        phrases += phrase.children
+    labels = [phrase.label for phrase in phrases]
+    return "".join([_heading(document), *chain(*_caption(document, part)), *labels])
 
 
-def _missing(artist: Text, fonts: tuple[str, ...]) -> bool:
-    return not _drawable(fonts, artist.get_fontweight()).issuperset(map(ord, artist.get_text()))
+def _missing(artist: Text) -> bool:
+    drawn = drawable(tuple(artist.get_fontfamily()), artist.get_fontweight())
+    return not drawn.issuperset(map(ord, artist.get_text()))
 
 
 def _spelled(fonts: tuple[str, ...], text: str, weight: str = "normal") -> list[str]:
     """The characters of ``text``, those that no font here has as escapes."""
-    drawable = _drawable(fonts, weight)
-    return [character if ord(character) in drawable else character.encode("unicode_escape").decode()
+    drawn = drawable(fonts, weight)
+    return [character if ord(character) in drawn else character.encode("unicode_escape").decode()
             for character in text]
 
 
@@ -471,7 +463,7 @@ class _Ruler:
 
     def width(self, text: str, size: float, **style) -> float:
         # A wide character that no font here has takes a square in the font of an SVG's viewer, and a box here.
-        viewed = "".join("—" if ord(character) not in _drawable(self._fonts, "normal") and
+        viewed = "".join("—" if ord(character) not in drawable(self._fonts, "normal") and
                          unicodedata.east_asian_width(character) in "WF" else character for character in text)
         return max(self._measured(words, size=size, **style) for words in {text, viewed})
 

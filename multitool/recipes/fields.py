@@ -6,6 +6,7 @@ pydantic checks values; the sentence of a refusal follows from the type and its 
 environment variables offer the field as ``recipe_fields`` tells it.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache, reduce
@@ -21,9 +22,12 @@ from multitool.errors import UserError, shown
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)  # neither truth values nor texts are numbers
 _BOUNDS = ("ge", "gt", "le", "lt")
+HALF_PAIR = re.compile("[\ud800-\udfff]")  # JSON can have one, and so can a file's name
+_PARTS = {str: "characters", list: "items", tuple: "items"}
 _TRUTHS = {"true": True, "false": False}  # in a text
 _IN_WORDS: dict[Any, str] = {
-    bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list",
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list", list: "a list",
+    dict: "an object",
 }
 
 
@@ -102,6 +106,8 @@ def check(value, name: str, kind, *, told=None):
     >>> check(5.0, "top_k", Annotated[Whole, Field(ge=0, le=100)])
     5
     """
+    if isinstance(value, str) and HALF_PAIR.search(value):  # nobody can tokenize, write or send it
+        raise UserError(f"{name} is {shown(value)}; it holds half a surrogate pair, no character. Leave that out.")
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
@@ -152,7 +158,7 @@ def _valid(kind) -> str:
     if get_origin(plain) is Literal:
         return f"valid are {', '.join(get_args(plain))}"
     example = f", e.g. {declared.examples[0]}" if declared.examples else ""
-    return f"it must be {_IN_WORDS[get_origin(plain) or plain]}{_range(marks)}{example}"
+    return f"it must be {_IN_WORDS[get_origin(plain) or plain]}{_range(marks)}{_length(plain, marks)}{example}"
 
 
 def _range(marks: list) -> str:
@@ -168,6 +174,11 @@ def _range(marks: list) -> str:
             return f" from {low} up"
         case _:
             return ""
+
+
+def _length(plain, marks: list) -> str:
+    most = [mark.max_length for mark in marks if getattr(mark, "max_length", None) is not None]
+    return f" of at most {min(most):,} {_PARTS[get_origin(plain) or plain]}" if most else ""
 
 
 def _digits(bound: float) -> str:

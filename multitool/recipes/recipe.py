@@ -15,11 +15,15 @@ from multitool.recipes.directions import DIRECTIONS, takes
 from multitool.recipes.fields import Declared, ListAsTuple, Valid, Whole, check, recipe_fields
 from multitool.recipes.prompts import PROMPTS, Prompt
 from multitool.recipes.weighted_sums import Term, feature_terms, features_written, token_terms, tokens_written
+from multitool.text import is_text
 
 DEFAULT_PROMPT = PROMPTS["definition"].prompt
 GHOST = "{ghost}"
 MAX_NODES_LIMIT = 20_000
 MAX_DEPTH_LIMIT = 200
+MAX_COMPONENTS = 20_000  # more than any model's embeddings have
+LONGEST_PROMPT = 2_000  # characters; with the largest trees a longer one takes hours
+_LONGEST_NAME = 4_096  # characters; a folder's is the longest
 
 # What a token list is ordered by, and what that is; the formulas: ListRecipe.
 MEASURES = {
@@ -75,7 +79,7 @@ class VectorRecipe(Declared):
     """
 
     sae: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1),
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME),
         Valid("name one as RELEASE/SAE_ID, e.g. demo/hook_embed"),
         Field(description="the SAE: RELEASE/SAE_ID as in sae-lens, or demo/…"),
     ]
@@ -101,8 +105,9 @@ class VectorRecipe(Declared):
     ))] = None
     pca: Annotated[
         tuple[Annotated[float, Field(ge=-1e6, le=1e6, title="a weight in pca")], ...], ListAsTuple,
-        Valid("it must be a list of component weights, e.g. [0.2, 0.1]"),
-        Field(description="weights of the first principal components of the token embeddings"),
+        Valid(f"it must be a list of at most {MAX_COMPONENTS:,} component weights, e.g. [0.2, 0.1]"),
+        Field(max_length=MAX_COMPONENTS,
+              description="weights of the first principal components of the token embeddings"),
     ] = ()
 
     def __post_init__(self):
@@ -174,7 +179,8 @@ class TreeRecipe(Declared):
         "put the prompt into the chat template of an instruction-tuned model, as what a user says"
     ))] = False
     answer: Annotated[
-        str, Valid("it must be a text, how the assistant's answer begins"), Field(description=(
+        str, Valid(f"it must be a text of at most {LONGEST_PROMPT:,} characters, how the assistant's answer begins"),
+        Field(max_length=LONGEST_PROMPT, description=(
         "with chat: how the assistant's answer begins; it may hold {ghost} in place of the prompt"
     ))] = ""
     top_k: Annotated[Whole, Field(ge=0, le=100, description=(
@@ -214,6 +220,7 @@ class TreeRecipe(Declared):
         if isinstance(self.prompt, str) and self.prompt in PROMPTS:
             self._take_from_menu(PROMPTS[self.prompt])
         self._check_ghost()
+        check(self.prompt, "prompt", str)
         if self.answer and not self.chat:
             raise UserError(
                 f"answer is {shown(self.answer)}, and chat is off; only in a chat does an answer follow the prompt. "
@@ -232,6 +239,11 @@ class TreeRecipe(Declared):
         self._keep("answer", self.answer or named.answer)
 
     def _check_ghost(self) -> None:
+        if isinstance(self.prompt, str) and (len(self.prompt) > LONGEST_PROMPT or not is_text(self.prompt)):
+            raise UserError(
+                f"prompt is {shown(self.prompt)} with {len(self.prompt):,} characters; it must be a text of at most "
+                f"{LONGEST_PROMPT:,} characters, with {GHOST} in it once."
+            )
         parts = {"prompt": self.prompt, "answer": self.answer} if self.answer else {"prompt": self.prompt}
         found = sum(part.count(GHOST) for part in parts.values() if isinstance(part, str))
         if not isinstance(self.prompt, str) or found != 1:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multitool.errors import UserError, shown
+from multitool.text import is_text
 
 MOST_TERMS = 16
-_LONGEST = 2000  # characters
+LONGEST = 2000  # characters
 _MOST_WEIGHT = 1e6
 _WEIGHT = re.compile(r"\*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?!\S)")
 _SIGN = re.compile(r"\s+([+-])\s+")
@@ -125,8 +126,8 @@ def _terms(name: str, text: str, pattern: re.Pattern, how: str) -> Iterator[tupl
 
 
 def _check_text(name: str, text: str, how: str) -> None:
-    if len(text) > _LONGEST or any("\ud800" <= character <= "\udfff" for character in text):
-        raise UserError(f"{name} is {shown(text)}; it must be a text of at most {_LONGEST:,} characters. {how}")
+    if len(text) > LONGEST or not is_text(text):
+        raise UserError(f"{name} is {shown(text)}; it must be a text of at most {LONGEST:,} characters. {how}")
 
 
 def _unreadable(name: str, text: str, place: int, how: str) -> UserError:

@@ -7,5 +7,6 @@ Uses ``model`` and what lies below; sae_lens and huggingface_hub. The demo's SAE
   tell is in ``registry_facts.yaml``) and of folders
 - ``hub``, ``folders``, ``demo_model``: where files come from
 - ``problems``: what goes wrong meanwhile, in the user's words
+- ``sae_formats``: the formats of SAEs in folders (``saelens_format``, ``other_formats``), over ``sae_files``
 - ``models``, ``saes``, ``encoder``: reading them; ``scans``: the vocabulary scan on disk
 """

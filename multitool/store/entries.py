@@ -1,6 +1,7 @@
 """What is known of an SAE before it is loaded."""
 
 import glob
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +21,37 @@ def registry_facts() -> dict:
 
 
 def hub_id(model: str) -> str:
-    """The id on the hub of a model as SAEs name it."""
-    return registry_facts()["hub_ids"].get(model, model)
+    """The id on the hub of a model as SAEs name it: by an id, or by one of TransformerLens' short names."""
+    known = registry_facts()["hub_ids"]
+    name = known.get(model) or _transformer_lens_names().get(model, model)
+    return known.get(name, name)
+
+
+@cache
+def _transformer_lens_names() -> dict[str, str]:
+    """Each of TransformerLens' short names, and the official one; as TransformerLens 3.9 has them.
+
+    Kept as a file: importing TransformerLens takes seconds.
+    """
+    path = Path(__file__).with_name("transformer_lens_models.json")
+    return {short: name for name, others in json.loads(path.read_text("utf-8")).items() for short in others}
+
+
+def unreadable_model(model: str) -> str | None:
+    """Why no transformers model goes by this hub id, where it is a name of TransformerLens' table that has none."""
+    if model not in _transformer_lens_names().values():
+        return None
+    if model.startswith(("NeelNanda/", "ArthurConmy/", "Baidicoot/")):
+        return (
+            f"The model {model} is TransformerLens' own: its weights are kept in TransformerLens' format, and "
+            "transformers, which runs the models here, has no such model. Its SAEs cannot be read with it."
+        )
+    if "/" not in model and hub_id(model) == model:
+        return (
+            f"{model} is TransformerLens' name for weights that are not on the hub. Name a folder that holds them in "
+            "Hugging Face format with --model."
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,8 @@ class SaeEntry:
     repo_id: str = ""  # of the hub's repository that holds it
     path: str = ""  # of its folder or file in that repository
     loader: str | None = None  # sae-lens' conversion_func; None: sae-lens' own format
+    hook_told: str = ""  # the hook as a folder's files name it, and
+    told_by: str = ""  # the field and the file that do; or, where none does, where it was looked for
 
     @property
     def name(self) -> str:
@@ -101,10 +133,45 @@ class SaeEntry:
 
 
 def parse_hook(hook: str) -> tuple[str, int | None]:
-    """(kind, layer) of a hook in TransformerLens' naming, wherever it stands in ``hook``."""
-    if re.search(r"(^|[./])hook_embed\b", hook):
+    """(kind, layer) of a place in a model, as TransformerLens or as transformers' modules name it.
+
+    A path of modules that ends at a layer is that layer's output. What is no such name is ``("unknown", None)``; a
+    place inside a layer has a kind that says so.
+
+    >>> parse_hook("blocks.3.hook_resid_pre"), parse_hook("model.layers.3"), parse_hook("transformer.h.3.mlp")
+    (('resid_pre', 3), ('resid_post', 3), ('mlp', 3))
+    """
+    if _EMBEDDING.fullmatch(hook):
         return "embed", None
-    match = re.search(r"blocks\.(\d+)\.(?:attn\.)?hook_(resid_pre|resid_mid|resid_post|mlp_out|attn_out|z)", hook)
-    if not match:
+    if match := _BLOCK.fullmatch(hook):
+        kind = _PLACES.get(match[2]) or _inside(match[2].removeprefix("hook_"))
+    elif match := _LAYER.fullmatch(hook):
+        kind = {None: "resid_post", "output": "resid_post", "input": "resid_pre"}.get(match[2]) or _inside(match[2])
+    else:
         return "unknown", None
-    return {"z": "attn_z"}.get(match[2], match[2]), int(match[1])
+    return kind, int(match[1])
+
+
+# Four digits are enough for any model, and a bound on what a file can make of it.
+_BLOCK = re.compile(r"blocks\.([0-9]{1,4})\.([A-Za-z_.0-9]{1,100})")
+_PLACES = {
+    "hook_resid_pre": "resid_pre",
+    "hook_in": "resid_pre",  # of TransformerLens 3
+    "hook_resid_mid": "resid_mid",
+    "hook_resid_post": "resid_post",
+    "hook_out": "resid_post",  # of TransformerLens 3
+    "hook_mlp_out": "mlp_out",
+    "hook_attn_out": "attn_out",
+    "attn.hook_z": "attn_z",
+    "hook_z": "attn_z",
+}
+_TRUNK = r"(?:(?:model\.)?(?:language_model|decoder|model)\.(?:model\.)?|model\.|transformer\.|gpt_neox\.)?"
+_LAYER = re.compile(_TRUNK + r"(?:layers|h)\.([0-9]{1,4})(?:\.([A-Za-z_.0-9]{1,100}))?")
+_EMBEDDING = re.compile(rf"hook_embed|embed\.hook_out|{_TRUNK}(?:embed_tokens|wte|embed_in)")
+
+
+def _inside(place: str) -> str:
+    """The kind of a place inside a layer."""
+    if re.match(r"mlp|moe|feed_?forward|ffn|block_sparse_moe", place):
+        return "mlp"
+    return "attention" if re.match(r"(self_|linear_)?attn|attention|q\b|k\b|v\b", place) else "inside"

@@ -1,17 +1,62 @@
-"""Folders on this machine: the tool's cache, and SAE folders in sae-lens' format."""
+"""Folders on this machine: the tool's cache, and folders of SAEs."""
 
-import json
 import os
-from pathlib import Path
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PureWindowsPath
 
-from multitool.errors import UserError
-from multitool.store.entries import SaeEntry, hub_id, parse_hook
-from multitool.store.problems import READING_CFG, said
+from multitool.errors import UserError, shown
+from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, parse_hook
+from multitool.store.sae_formats import recognised
+
+HOOKS = (
+    "blocks.N.hook_resid_pre, blocks.N.hook_resid_mid, blocks.N.hook_resid_post, hook_embed, or the path of a layer "
+    "(its output), as in model.layers.N"
+)
+
+_UNFINISHED = "unfinished-"
+# Whoever makes something writes to it time and again; after so many seconds without, its process has ended.
+_ABANDONED_AFTER = 3600
 
 
 def cache_folder() -> Path:
-    """The folder for what is fetched or computed once: ``$SAE_MULTITOOL_CACHE`` or ``~/.cache/sae-multitool``."""
-    return Path(os.environ.get("SAE_MULTITOOL_CACHE") or Path.home() / ".cache" / "sae-multitool")
+    """The folder for what is fetched or computed once: ``$SAE_MULTITOOL_CACHE`` or ``~/.cache/sae-multitool``.
+
+    Raises:
+        UserError: the variable is not set, and this user has no home.
+    """
+    if named := os.environ.get("SAE_MULTITOOL_CACHE"):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "sae-multitool"
+    except RuntimeError as error:
+        raise UserError(
+            "This user has no home folder for what is fetched or computed once. Name a folder in SAE_MULTITOOL_CACHE."
+        ) from error
+
+
+@contextmanager
+def unfinished(parent: Path) -> Iterator[Path]:
+    """A new folder in ``parent`` for something in the making, gone afterwards with what is left in it.
+
+    So are those of processes that were ended in the middle of it, once nothing was written there for an hour.
+    """
+    for folder in parent.glob(_UNFINISHED + "*"):
+        if time.time() - _last_written(folder) > _ABANDONED_AFTER:
+            shutil.rmtree(folder, ignore_errors=True)
+    # Windows deletes no file that is still mapped: what stays then, a later start clears.
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_UNFINISHED, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _last_written(folder: Path) -> float:
+    """When a folder or anything in it was written last; now, if it goes meanwhile."""
+    with suppress(OSError):
+        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    return time.time()
 
 
 def is_folder(name: str) -> bool:
@@ -22,43 +67,75 @@ def is_folder(name: str) -> bool:
         return False
 
 
-def folder_sae(folder: Path, *, release: str = "local", model: str | None = None) -> SaeEntry:
-    """A folder in sae-lens' format (``cfg.json`` and ``sae_weights.safetensors``).
+def is_file(name: str) -> bool:
+    """Whether there is such a file; a name that cannot be a path is none."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_path(name: str) -> bool:
+    r"""Whether a name can only be meant as a place on a machine: ``/saes/x``, ``C:\saes\x``, ``\\server\saes``."""
+    return "\\" in name or bool(PureWindowsPath(name).anchor) or bool(PureWindowsPath(name).drive)
+
+
+def with_hook(name: str, hook: str | None) -> str:
+    """The name of an SAE that also says where it reads, as recipes and results keep it: ``FOLDER@HOOK``."""
+    return f"{name}@{hook}" if hook else name
+
+
+def folder_and_hook(name: str) -> tuple[str, str | None]:
+    """The two parts of ``FOLDER@HOOK``; a name that is a folder as a whole is one."""
+    folder, at, hook = name.rpartition("@")
+    return (folder, hook) if at and is_folder(folder) and not is_folder(name) else (name, None)
+
+
+def folder_sae(folder: Path, *, release: str = "local", model: str | None = None, hook: str | None = None) -> SaeEntry:
+    """The SAE in a folder, in any of the formats of ``sae_formats``; its weights are not read.
+
+    Args:
+        model: the model it was trained on, in place of the one that its files name.
+        hook: where it reads, which its files must not contradict.
 
     Raises:
-        UserError: its configuration is missing or unreadable.
+        UserError: no such SAE is there, its configuration cannot be read, or the hook cannot be.
     """
-    cfg = read_cfg(folder)
-    metadata = cfg.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    hook = str(metadata.get("hook_name") or cfg.get("hook_name") or "")
-    trained_on = str(metadata.get("model_name") or cfg.get("model_name") or "")
-    kind, layer = parse_hook(hook)
-    if "transcoder" in str(cfg.get("architecture", "")):
-        kind = "transcoder"
-    neuronpedia_id = metadata.get("neuronpedia_id") or cfg.get("neuronpedia_id")
-    width = cfg.get("d_sae")
+    told = recognised(folder).told(folder)
+    kind, layer = told.kind, told.layer
+    if hook:
+        given = parse_hook(hook)
+        if given[0] not in SERVED_KINDS:
+            raise UserError(f"hook is {shown(hook)}, which is no place on the residual stream. Valid are {HOOKS}.")
+        if told.told_by and kind in SERVED_KINDS and given != (kind, layer):
+            raise UserError(
+                f"hook is {shown(hook)}, and {told.told_by} is {shown(told.hook)}. A hook is given only where an SAE's "
+                "files name none: leave it out, or correct the file."
+            )
+        if kind in SERVED_KINDS or kind == "unknown":
+            kind, layer = given
     return SaeEntry(
         release=release,
         sae_id=folder.resolve().name,
-        model=model or hub_id(trained_on),
+        model=model or hub_id(told.model),
         kind=kind,
         layer=layer,
-        neuronpedia_id=neuronpedia_id if isinstance(neuronpedia_id, str) else None,
+        neuronpedia_id=told.neuronpedia_id,
         folder=folder,
-        d_sae=width if type(width) is int else None,
+        d_sae=told.d_sae,
+        hook_told=told.hook,
+        told_by=told.told_by or told.looked_in,
     )
 
 
-def read_cfg(folder: Path) -> dict:
-    """``cfg.json`` of an SAE folder.
-
-    Raises:
-        UserError: it is missing or unreadable.
-    """
-    path = folder / "cfg.json"
-    with said(READING_CFG, file=path):
-        cfg = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(cfg, dict):
-        raise UserError(f"{path} is not an SAE configuration: it holds no JSON object.")
-    return cfg
+def folder_stamp(folder: Path) -> tuple:
+    """What changes when a file does that tells of the SAE in a folder."""
+    files = [*sorted(folder.glob("*.*")), folder.resolve().parent / "config.json"] if folder.is_dir() else []
+    stats = []
+    for path in files[:64]:
+        try:
+            stat = path.stat()
+        except OSError:  # gone meanwhile
+            continue
+        stats.append((path.name, stat.st_mtime_ns, stat.st_size))
+    return tuple(stats)

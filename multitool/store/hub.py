@@ -4,12 +4,15 @@ Downloads go through huggingface_hub's own cache; the token is its own too (``HF
 """
 
 import contextlib
+import glob
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from multitool.errors import UserError, shown, size_shown
@@ -21,6 +24,11 @@ Report = Callable[[int, int], None]  # bytes there, bytes in all
 # none of the copies in other formats that many repositories hold in folders beside them.
 MODEL_FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.jinja", "merges.txt")
 _IN_FOLDERS = ("*/*",)
+# What an SAE's folder may hold, in any format that is read.
+FOLDER_FILES = ("*.json", "*.safetensors", "*.npz", "ae.pt")
+MAX_FOLDER_FILES = 64
+MAX_FOLDER_BYTES = 20 * 10**9
+_LISTED = 20_000  # files of a repository, at most, that are looked through for a message
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,68 @@ def fetch_sae_files(repo_id: str, files: Sequence[str], sae: str, download: Down
     return _fetch(repo_id, files, (), replace(download, max_bytes=None), f" (for SAE {sae})")
 
 
+def fetch_folder(
+    repo_id: str, path: str, revision: str | None, sae: str, download: DownloadOptions = UNLIMITED
+) -> Path:
+    """A folder of a repository in the cache, with the files in it (not below it) that an SAE may have.
+
+    Args:
+        path: of the folder in the repository; empty for its top. Anything but ``fnmatch``'s patterns.
+        revision: a branch, a tag or a commit; None for the main branch.
+        sae: the name of the SAE that they are of, for messages.
+
+    Raises:
+        UserError: they cannot be had, there are none, or more than an SAE has.
+    """
+    place = f"{glob.escape(path)}/" if path else ""
+
+    def check(wanted: list) -> None:
+        names = {PurePosixPath(file.filename).name for file in wanted}
+        size = sum(file.file_size or 0 for file in wanted)
+        if not names:
+            raise UserError(_nothing_there(repo_id, path, revision, sae))
+        if "cfg.json" not in names and names & {"tokenizer.json", "tokenizer_config.json"}:
+            raise UserError(f"{sae} is a language model with its tokenizer, and no SAE. Name a model with --model.")
+        if len(names) > MAX_FOLDER_FILES or size > MAX_FOLDER_BYTES:
+            raise UserError(
+                f"{sae} holds {len(names)} files of {size_shown(size)}; of an SAE's folder at most {MAX_FOLDER_FILES} "
+                f"files and {size_shown(MAX_FOLDER_BYTES)} are fetched. Name the folder of one SAE, or download it and "
+                "name the folder on this machine."
+            )
+
+    files, below = [place + file for file in FOLDER_FILES], [place + "*/*"]
+    return _fetch(repo_id, files, below, replace(download, max_bytes=None), "", revision, check) / path
+
+
+def _nothing_there(repo_id: str, path: str, revision: str | None, sae: str) -> str:
+    """Why a folder has none of an SAE's files, as far as the repository's other files tell it."""
+    from huggingface_hub import HfApi
+
+    listed = HfApi().list_repo_tree(repo_id, recursive=True, revision=revision)
+    there = [file.path for file in islice(listed, _LISTED) if hasattr(file, "size")]
+    if path in there:
+        return f"{sae} is a file. Name the folder that it is in."
+    below = [file for file in there if not path or file.startswith(path + "/")]
+    folders = sorted({str(PurePosixPath(file).parent) for file in below if _of_an_sae(file)})
+    if folders:
+        return f"{sae} holds no SAE itself; folders in it do: {_some(folders)}. Name one of them: hf://{repo_id}/…"
+    if below:
+        return f"{sae} has none of the files that an SAE has ({', '.join(FOLDER_FILES)}), but {_some(below)}."
+    others = sorted({str(PurePosixPath(file).parent) for file in there if _of_an_sae(file)} - {"."})
+    instead = f" Folders with such files there: {_some(others)}." if others else ""
+    return f"The hub's repository {shown(repo_id)} has no folder {shown(path)}.{instead}"
+
+
+def _of_an_sae(file: str) -> bool:
+    return PurePosixPath(file).suffix in (".safetensors", ".npz") or PurePosixPath(file).name == "ae.pt"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    shorter = [name if len(name) <= 100 else name[:100] + "…" for name in names[:5]]
+    return ", ".join(shorter) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def may_read(hub_id: str) -> bool:
     """Whether the hub can be reached and lets us read this model, with the token that there is."""
     from huggingface_hub import HfApi
@@ -74,15 +144,22 @@ def may_read(hub_id: str) -> bool:
 
 
 def _fetch(
-    repo_id: str, files: Sequence[str], not_files: Sequence[str], download: DownloadOptions, purpose: str = ""
+    repo_id: str, files: Sequence[str], not_files: Sequence[str], download: DownloadOptions, purpose: str = "",
+    revision: str | None = None, check: Callable[[list], None] = lambda wanted: None,
 ) -> Path:
+    """The folder of a repository in the cache, with the files that match.
+
+    Args:
+        check: is given what is to be fetched, before it is, and may raise UserError.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings are said in our messages
     options = {"allow_patterns": list(files), "ignore_patterns": list(not_files)}
     with asking_hub(repo_id, purpose):
-        options["revision"] = HfApi().resolve_revision(repo_id)
+        options["revision"] = HfApi().resolve_revision(repo_id, revision=revision)
         wanted = snapshot_download(repo_id, **options, dry_run=True, tqdm_class=_silent())
+        check(wanted)
         missing = _checked_size(repo_id, wanted, download)
         bars = {"tqdm_class": _reporting(download.report, missing)} if download.report else {}
         folder = Path(snapshot_download(repo_id, **options, **bars))
@@ -118,6 +195,11 @@ def on_a_space(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(environment.get("SPACE_ID"))
 
 
+def on_zero_gpu(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether its hardware is ZeroGPU, as ZeroGPU's own package and Gradio read it."""
+    return environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 def _make_room(n_bytes: int, keep: frozenset[str]) -> None:
     """Delete from the cache what was used longest ago, until ``n_bytes`` fit."""
     from huggingface_hub import scan_cache_dir
@@ -135,8 +217,9 @@ def _make_room(n_bytes: int, keep: frozenset[str]) -> None:
 
 def _free(folder: str) -> int:
     """Bytes left on the disk of a folder that may not exist yet."""
-    existing = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    existing = next((path for path in (Path(folder), *Path(folder).parents) if path.exists()), None)
+    # On a drive that Windows does not have, it is the writing that fails, and says so.
+    return shutil.disk_usage(existing).free if existing else sys.maxsize
 
 
 def _silent() -> type:

@@ -1,6 +1,7 @@
 """Models and SAEs by name, the most recently used ones kept in memory."""
 
 import gc
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +19,12 @@ from multitool.model.subject import Subject
 from multitool.model.tasks import Task
 from multitool.recipes.fields import check
 from multitool.recipes.recipe import Device, Dtype
+from multitool.store.devices import Gpu, gpu_here, placement
 from multitool.store.encoder import Encoder, load_encoder
-from multitool.store.entries import SaeEntry
+from multitool.store.entries import SaeEntry, hub_id
+from multitool.store.folders import is_folder
 from multitool.store.hub import DownloadOptions
+from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.registry import find_sae
@@ -30,6 +34,9 @@ from multitool.store.worker import work_on
 from multitool.vectors.scan_directions import embedding_map
 
 _ROWS_AT_ONCE = 8192  # of a scan in memory
+
+_LOG = logging.getLogger(__name__)
+
 
 class Library:
     """Models and SAEs by name, the most recently used ones kept in memory. Safe to share between threads.
@@ -42,14 +49,18 @@ class Library:
     'demo/SmolLM2-135M-Instruct-Q4_1'
 
     Args:
-        dtype: of the running model, one of ``Dtype``; None for float32 on a CPU and bfloat16 on a GPU.
+        dtype: of the running model, one of ``Dtype``; None for float32 on a CPU and bfloat16 on a GPU that has it.
         device: of the running model, one of ``Device``.
-        allow_folder: whether an SAE may be named by a folder of this machine (never for what comes from a web page).
+        allow_folder: whether an SAE may be named by a folder of this machine, or of any repository on the hub as
+            hf://OWNER/REPO/PATH (never for what comes from a web page).
         patterns: which SAEs of the registry are to be had, as in ``registry.allowed``; none: all.
         max_models: how many running models to keep.
         max_saes: how many SAEs to keep.
         max_model_bytes: refuse to fetch larger models.
         bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
+        gpu: tells the GPU that there is; None: PyTorch does.
+
+    What a user may not expect of device and precision stands in ``notes``, and in the log.
 
     Raises:
         UserError: the dtype or device does not exist here.
@@ -66,17 +77,20 @@ class Library:
         max_saes: int = 8,
         max_model_bytes: int | None = None,
         bars: bool = True,
+        gpu: Callable[[], Gpu | None] | None = None,
     ):
         check(device, "device", Device)
         check(dtype, "dtype", Dtype | None)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device is 'cuda', but PyTorch finds no CUDA GPU here. Use cpu or auto.")
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.dtype = dtype or ("bfloat16" if self.device == "cuda" else "float32")
+        card = None if device == "cpu" else (gpu or gpu_here)()
+        found = placement(device, dtype, card, torch.backends.mps.is_available())
+        self.device, self.dtype, self.notes = found.device, found.dtype, found.notes
+        for note in self.notes:
+            _LOG.warning("note: %s", note)
         self.patterns = patterns
         self._allow_folder = allow_folder
         self._download = DownloadOptions(max_bytes=max_model_bytes)
         self._bars = bars
+        self._found = _MadeOnce(256)  # SAEs of any repository on the hub, by name
         self._models = _MadeOnce(max_models)
         self._subjects = _MadeOnce(max_models + 2)
         self._saes = _MadeOnce(max_saes)
@@ -86,7 +100,10 @@ class Library:
 
     def find(self, name: str) -> SaeEntry:
         """The SAE of that name among those to be had here. Raises UserError if there is none."""
-        return find_sae(name, allow_folder=self._allow_folder, patterns=self.patterns)
+        find = partial(find_sae, name, allow_folder=self._allow_folder, patterns=self.patterns)
+        if not name.startswith(HUB_PREFIX):
+            return find()
+        return self._found.get(name, partial(self._reported, name, lambda download: find(download=download)))
 
     def offers(self, name: str) -> bool:
         """Whether ``find`` would find it."""
@@ -107,7 +124,11 @@ class Library:
         """
         name = model or entry.model
         if not name:
-            raise UserError(f"SAE {entry.name} does not say which model it was trained on; name it with --model.")
+            told = f" (no model_name in {entry.folder / 'cfg.json'}, for instance)" if entry.folder else ""
+            raise UserError(
+                f"SAE {entry.name} does not say which model it was trained on{told}; name it with --model (in Python "
+                "model=)."
+            )
         sae, subject = self.sae(entry), self.subject(name)
         _check_fit(sae, subject)
         return sae, subject
@@ -149,7 +170,12 @@ class Library:
         self._download = replace(self._download, keep=frozenset({entry.model, entry.repo_id} - {""}))
 
     def subject(self, name: str) -> Subject:
-        """A model's embeddings and tokens. Raises UserError if they cannot be had."""
+        """A model's embeddings and tokens, by a name as ``load_subject`` takes it or as TransformerLens has it.
+
+        Raises:
+            UserError: they cannot be had.
+        """
+        name = name if is_folder(name) else hub_id(name)
         make = partial(self._reported, name, partial(load_subject, name))
         subject = self._subjects.get(name, make)
         if subject.folder.is_dir():

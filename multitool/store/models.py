@@ -16,6 +16,7 @@ from torch import Tensor
 from multitool.errors import UserError, shown
 from multitool.model.subject import Subject
 from multitool.store.demo_model import DEMO_MODEL, demo_model_folder
+from multitool.store.entries import unreadable_model
 from multitool.store.folders import is_folder
 from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_model
 from multitool.store.problems import loading_model
@@ -52,6 +53,8 @@ def _model_folder(name: str, download: DownloadOptions) -> Path:
         return demo_model_folder()
     if is_folder(name):
         return Path(name)
+    if reason := unreadable_model(name):
+        raise UserError(reason)
     if not _HUB_ID.fullmatch(name):
         raise UserError(
             f"There is no model {shown(name)}: it is neither a folder on this machine nor a hub id (OWNER/NAME, e.g. "
@@ -77,7 +80,8 @@ def embedding_matrix(folder: Path, config) -> Tensor:
     name = next(name for name, parameter in model.named_parameters() if parameter is wanted)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        files = {key: folder / file for key, file in json.loads(index.read_text())["weight_map"].items()}
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {key: folder / file for key, file in listed.items()}
     else:
         with safe_open(folder / "model.safetensors", framework="pt") as weights:
             files = dict.fromkeys(weights.keys(), folder / "model.safetensors")

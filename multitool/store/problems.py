@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from urllib.request import getproxies
 
 from safetensors import SafetensorError
 
@@ -91,6 +92,23 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or allocator
 
 
+# Disks
+
+
+def full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or its cause, says that a disk is full: by its number, or as libraries say it in words."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return error is not None and (says_full(str(error)) or full_disk(error.__cause__))
+
+
+def says_full(text: str) -> bool:
+    """Whether a text has the words of Unix or Windows for a full disk, or their numbers."""
+    words = r"no space left|not enough space on the disk|disk quota exceeded"
+    numbers = r"errno 28\b|os error (28|112)\b|winerror 112\b"
+    return re.search(f"{words}|{numbers}", text, re.IGNORECASE) is not None
+
+
 # A running model at a task.
 WORKING: Cases = ((out_of_memory,
     "Out of memory while {model} worked ({device}). Ask for fewer nodes (max_nodes), a larger cutoff, or a smaller "
@@ -101,17 +119,43 @@ HOLDING: Cases = ((out_of_memory, "SAE {sae} does not fit into the memory. Choos
 
 # Files
 
-READING_CFG: Cases = (((OSError, ValueError, RecursionError),
+READING_CFG: Cases = ((FileNotFoundError, "{file} is missing."), ((OSError, ValueError, RecursionError),
     "{file} cannot be read ({reason}). An SAE folder in sae-lens format holds cfg.json and sae_weights.safetensors, as "
     "sae.save_model() writes them."),)
+_MISSING: Cases = ((FileNotFoundError, "{file} is missing."),)
 READING_WEIGHTS: Cases = (
     (out_of_memory, None),
-    ((OSError, SafetensorError),
-     "{file} cannot be read ({error}). It is missing, cut short or damaged; copy or write it again."),
+    *_MISSING,
+    (lambda error: isinstance(error, SafetensorError) and "not fully covered" in str(error),
+     "{file} is cut short: it ends before the last of the tensors that it lists. Copy or write it again."),
+    (SafetensorError, "{file} cannot be read as safetensors ({error}). It is another kind of file, or cut short or "
+     "damaged at its beginning."),
+    (OSError, "{file} cannot be read ({error})."),
 )
-STORING_DEMO_MODEL: Cases = (((OSError, SafetensorError),
-    "The demo model cannot be stored in {folder}: {reason}. Make room or permissions there (about 0.8 GB), or name "
-    "another folder in SAE_MULTITOOL_CACHE."),)
+READING_NPZ: Cases = (
+    (out_of_memory, None),
+    *_MISSING,
+    (OSError, "{file} cannot be read ({reason})."),
+    # A cut zip file has lost the list at its end, and reads as if it were none.
+    (Exception, "{file} cannot be read as npz ({words}). It is another kind of file, or cut short or damaged."),
+)
+READING_PICKLE: Cases = (
+    (out_of_memory, None),
+    *_MISSING,
+    (OSError, "{file} cannot be read ({reason})."),
+    (UnpicklingError, "{file} is a pickle that holds more than plain weights, or none, and was not read: such a file "
+     "can run code. PyTorch says: {words}"),
+    (Exception, "{file} cannot be read by torch.load ({words}). It is another kind of file, or cut short or damaged."),
+)
+# Whatever writes it: the tokenizer's library raises plain exceptions.
+STORING_DEMO_MODEL: Cases = (
+    (full_disk,
+     "The disk is full: the demo model cannot be stored in {folder}. Make room there (about 0.8 GB), or name another "
+     "folder in SAE_MULTITOOL_CACHE. [{words}]"),
+    ((OSError, SafetensorError),
+     "The demo model cannot be stored in {folder}: {reason}. It takes a folder that you may write to; name another "
+     "one in SAE_MULTITOOL_CACHE."),
+)
 STORING_SCAN: Cases = ((OSError,
     "The scan of {model}'s vocabulary cannot be stored in {folder}: {reason}. Make room or permissions there (about "
     "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)
@@ -149,8 +193,8 @@ def loading_model(name: str, folder: Path, running_as: str = "") -> AbstractCont
 _LOCAL_BY_SAE_LENS: Cases = (
     (out_of_memory, None),
     (Exception,
-     "sae-lens cannot read the SAE in {folder}: {words} Its files are damaged or do not fit together; copy or write it "
-     "again."),
+     "sae-lens cannot read the SAE in {folder}: {words} Its cfg.json and its weights may not fit together. Without "
+     "sae-lens its activations are not read; its directions may be."),
 )
 
 
@@ -195,9 +239,23 @@ def asking_hub(repo_id: str, purpose: str = "") -> Iterator[None]:
 
 def _names_of_repository(repo_id: str, purpose: str = "") -> dict[str, str]:
     from huggingface_hub import is_offline_mode
+    from huggingface_hub.constants import ENDPOINT
 
     offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
-    return {"name": shown(repo_id) + purpose, "page": f"{HUB}/{repo_id}", "offline": offline}
+    proxied = any(getproxies().get(kind) for kind in ("http", "https", "all"))
+    mirror = ENDPOINT != HUB
+    return {
+        "name": shown(repo_id) + purpose, "page": f"{HUB}/{repo_id}", "offline": offline,
+        # Who was asked, and what to look at where the answer is no good.
+        "hub": f"the hub's mirror {_without_user(ENDPOINT)} (HF_ENDPOINT)" if mirror else "the hub",
+        "state": f"unset HF_ENDPOINT to ask {HUB} itself" if mirror else f"see {HUB}/status",
+        "network": "the network and the proxy that is set (HTTPS_PROXY, ALL_PROXY)" if proxied else "the network",
+    }
+
+
+def _without_user(url: str) -> str:
+    """An address without the name and password that may stand in it."""
+    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def _also(kind: type[Exception], test: Callable[[Any], bool]) -> _When:
@@ -223,21 +281,27 @@ def _hub() -> Cases:
          "account; a fine-grained token also needs the right to read gated repositories." + token),
         (_also(Exception, lambda error: _status(error) == 401 and get_token() is not None), refused),
         (UnicodeEncodeError, refused),  # tokens go into a header, which holds ASCII only
-        ((errors.RepositoryNotFoundError, errors.HFValidationError),
+        (errors.HFValidationError, "{name} cannot be a repository of the hub: {text} Correct the name."),
+        (errors.RevisionNotFoundError,
+         "The hub's repository {name} has no such revision. Behind the @ stands a branch, a tag or a commit."),
+        (errors.RepositoryNotFoundError,
          "The hub has no {name} that is public. Correct the name, or set a token that may read it."),
         (errors.IncompleteSnapshotError,
          "Only a part of {name} was fetched before, and the hub cannot be reached now. Check the network and try "
          "again."),
         (_also(errors.EntryNotFoundError, lambda error: not isinstance(error, errors.LocalEntryNotFoundError)),
-         "{asked} of {name} is not in its repository on the hub. Use another one, or tell its owner."),
-        (_also(OSError, lambda error: error.errno in (errno.ENOSPC, errno.EDQUOT)),
+         "{asked} of {name} is not in its repository on {hub}. Use another one, or tell its owner."),
+        (full_disk,
          "The disk is full: {name} could not be stored. Make room, or name a folder on a larger disk in HF_HOME."),
         # Ours: the network's errors name no file.
         (_also(OSError, lambda error: error.filename is not None),
          "{name} could not be stored: {reason}: {path}. Name a folder that you may write to in HF_HOME."),
         (_also(errors.HfHubHTTPError, lambda error: _status(error) is not None),
-         f"The hub answered {{status}} for {{name}}. Try again in a while; if it stays, see {HUB}/status."),
+         "{name} could not be fetched: {hub} answered {status}. Try again in a while; if it stays, {state}."),
+        (lambda error: isinstance(error.__cause__ or error, errors.FileMetadataError) or "redirects" in str(error),
+         "{name} could not be fetched: {hub} answers without what tells the files' revision, or sends from one address "
+         "to the next. If it stays, {state}. [{words}]"),
         (Exception,
-         "{name} could not be fetched: the hub cannot be reached, or the connection broke off{offline}. Check the "
-         "network and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. [{words}]"),
+         "{name} could not be fetched: {hub} cannot be reached, or the connection broke off{offline}. Check {network} "
+         "and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. [{words}]"),
     )

@@ -1,7 +1,7 @@
 """Which SAEs there are and which of them the tool can serve: by name, by search, by an operator's limit.
 
 Three sources: the demo's SAEs in this package, folders that the operator names, and the registry that sae-lens ships.
-Nothing is downloaded here.
+Nothing of these is downloaded here. Where folders may be named, so may any repository on the hub (``hub_saes``).
 """
 
 import difflib
@@ -10,21 +10,39 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from multitool.errors import UserError, shown
+from multitool.recipes.fields import check
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
-from multitool.store.folders import folder_sae, is_folder
+from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_stamp, is_file, is_folder, is_path
+from multitool.store.hub import UNLIMITED, DownloadOptions
+from multitool.store.hub_saes import HUB_PREFIX, hub_and_hook, hub_sae, is_hub_place
 from multitool.store.registry_file import registry_saes
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
+LONGEST_SEARCH = 1000  # characters
 LOCAL_SAES_VARIABLE = "SAE_MULTITOOL_SAES"
+_LONGEST_COMPARED = 200  # characters of a name that is none: the time goes with their square
+
+_NO_REPOSITORY = (
+    "{name} is not served here. SAEs of any repository on the hub are for the command line, and for Python with "
+    "allow_folder=True. Name one as RELEASE/SAE_ID; `saes` lists them all."
+)
+_NEAR = 0.75  # how alike two releases' names are, as difflib says, where one may be meant for the other
 
 _KIND_IN_WORDS = {
     "mlp_out": "the output of an MLP layer",
     "attn_out": "the output of an attention layer",
     "attn_z": "attention heads before their output projection",
-    "transcoder": "the input of an MLP layer (a transcoder)",
+    "transcoder": "one place to predict another (a transcoder)",
+    "mlp": "a place inside an MLP layer",
+    "attention": "a place inside an attention layer",
+    "inside": "a place inside a layer, between its parts",
+    "crosscoder": "several places at once (a crosscoder)",
     "unknown": "a place in the model that its name does not tell",
 }
 
@@ -38,10 +56,13 @@ def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
     Args:
         search: words that must all occur in the SAE's name, its model's or its hook's, in any case.
         patterns: the operator's limit, see ``allowed``.
+
+    Raises:
+        UserError: ``search`` is no text, or longer than any name.
     """
-    words = search.lower().split()
-    entries = (*demo_saes(), *operator_saes(), *(entry for entry in registry_saes().values() if entry.served))
-    return [entry for entry in entries if allowed(entry, patterns) and _mentions(entry, words)]
+    words = check(search, "search", Annotated[str, Field(max_length=LONGEST_SEARCH)]).lower().split()
+    entries = (*demo_saes(), *operator_saes(), *registry_saes().values())
+    return [entry for entry in entries if entry.served and allowed(entry, patterns) and _mentions(entry, words)]
 
 
 def _mentions(entry: SaeEntry, words: list[str]) -> bool:
@@ -75,7 +96,10 @@ def _matches(entry: SaeEntry, pattern: str) -> bool:
     return pattern in (entry.release, entry.name) or fnmatchcase(entry.name, pattern)
 
 
-def find_sae(name: str, *, allow_folder: bool = False, patterns: tuple[str, ...] = ()) -> SaeEntry:
+def find_sae(
+    name: str, *, hook: str | None = None, allow_folder: bool = False, patterns: tuple[str, ...] = (),
+    download: DownloadOptions = UNLIMITED,
+) -> SaeEntry:
     """The SAE of that name.
 
     >>> sae = mt.find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post")
@@ -83,20 +107,45 @@ def find_sae(name: str, *, allow_folder: bool = False, patterns: tuple[str, ...]
     ('google/gemma-2b', 6, True)
 
     Args:
-        name: ``RELEASE/SAE_ID``.
-        allow_folder: whether ``name`` may be a folder on this machine (never for what comes from a web page).
+        name: ``RELEASE/SAE_ID``, or a folder, or ``FOLDER@HOOK`` where its files do not say at which hook it reads.
+        hook: the same, given apart.
+        allow_folder: whether ``name`` may be a folder on this machine, or one of any repository on the hub as
+            ``hf://OWNER/REPO/PATH``, which is fetched (never for what comes from a web page).
         patterns: the operator's limit, see ``allowed``.
+        download: how it is fetched, where that is needed to know what it is.
 
     Raises:
-        UserError: there is none of that name (near matches are listed), it is not on the residual stream, or it is
-            not among what the operator serves.
+        UserError: there is none of that name (near matches are listed), it is not on the residual stream, it is not
+            among what the operator serves, or it cannot be fetched.
     """
+    if name.startswith(HUB_PREFIX):
+        if not allow_folder:
+            raise UserError(_NO_REPOSITORY.format(name=shown(name)))
+        place, told = hub_and_hook(name)
+        entry = hub_sae(place, download, hook or told)
+        if not entry.served:
+            raise UserError(_not_served(entry, patterns))
+        return entry
     near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
+    folder, told = folder_and_hook(name) if allow_folder else (name, None)
+    named, _, apart = name.rpartition("@")
+    hook = hook or told
     entry = near_by.get(name)
-    if entry is None and allow_folder and is_folder(name):
-        entry = folder_sae(Path(name))
+    if entry is None and allow_folder and is_folder(folder):
+        entry, hook = folder_sae(Path(folder), hook=hook), None
+    if entry is None and allow_folder and is_file(folder):
+        raise UserError(f"{shown(folder)} is a file. Name the folder that it lies in, with the other files of its SAE.")
+    if entry is None and allow_folder and is_path(folder):
+        place = shown(folder).replace("\\\\", "\\")  # backslashes as they were written
+        raise UserError(f"There is no folder {place}. Name one that holds an SAE, or an SAE as RELEASE/SAE_ID.")
     if entry is None:
         entry = registry_saes().get(name)
+    known = entry or near_by.get(named) or registry_saes().get(named)
+    if known and (hook or entry is None):
+        raise UserError(
+            f"hook is {shown(hook or apart)}, and SAE {known.name} says itself where it reads ({known.hook}). A hook "
+            "is given only with a folder whose files name none: leave it out."
+        )
     if entry is None:
         raise UserError(_unknown(name, allow_folder, patterns))
     if not entry.served:
@@ -118,11 +167,13 @@ def demo_saes() -> tuple[SaeEntry, ...]:
 def operator_saes() -> tuple[SaeEntry, ...]:
     """The folders in ``$SAE_MULTITOOL_SAES`` (separated like ``$PATH``), served as ``local/FOLDER_NAME``.
 
+    ``FOLDER@HOOK`` says where one reads whose files do not.
+
     Raises:
         UserError: one of them is no SAE folder, or two have the same name.
     """
-    folders = [Path(part) for part in os.environ.get(LOCAL_SAES_VARIABLE, "").split(os.pathsep) if part]
-    entries = tuple(_operator_sae(folder.resolve()) for folder in folders)
+    named = [folder_and_hook(part) for part in os.environ.get(LOCAL_SAES_VARIABLE, "").split(os.pathsep) if part]
+    entries = tuple(_operator_sae(Path(folder).resolve(), hook) for folder, hook in named)
     if len({entry.name for entry in entries}) < len(entries):
         raise UserError(
             f"Two folders in {LOCAL_SAES_VARIABLE} have the same last name, by which a visitor would choose them. "
@@ -131,18 +182,14 @@ def operator_saes() -> tuple[SaeEntry, ...]:
     return entries
 
 
-def _operator_sae(folder: Path) -> SaeEntry:
-    try:
-        file = (folder / "cfg.json").stat()
-    except OSError:
-        return folder_sae(folder)  # says what is missing
-    return _operator_sae_as_of(folder, file.st_mtime_ns, file.st_size)
+def _operator_sae(folder: Path, hook: str | None) -> SaeEntry:
+    return _operator_sae_as_of(folder, hook, folder_stamp(folder))
 
 
 @lru_cache(maxsize=1024)
-def _operator_sae_as_of(folder: Path, changed: int, size: int) -> SaeEntry:
-    """The folder's SAE, read again only where its ``cfg.json`` has changed: every list of SAEs asks for it."""
-    return folder_sae(folder)
+def _operator_sae_as_of(folder: Path, hook: str | None, stamp: tuple) -> SaeEntry:
+    """The folder's SAE, read again only where one of its files has changed: every list of SAEs asks for it."""
+    return folder_sae(folder, hook=hook)
 
 
 def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
@@ -151,19 +198,32 @@ def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
     same_release = [other for other in everything if other.startswith(release + "/")] if release else []
     if same_release:
         ids = {other: other.partition("/")[2] for other in same_release}
-        near = difflib.get_close_matches(sae_id, ids.values(), n=5, cutoff=0) or list(ids.values())[:5]
+        near = difflib.get_close_matches(sae_id[:_LONGEST_COMPARED], ids.values(), n=5, cutoff=0)
+        near = near or list(ids.values())[:5]
         hint = f"Release {release} has {', '.join(near)}" + (" and others" if len(ids) > len(near) else "")
+    elif in_registry := [entry.name for entry in registry_saes().values() if f"{entry.repo_id}/{entry.path}" == name]:
+        hint = f"The SAE in that repository is {in_registry[0]}"
     else:
         releases = sorted({other.partition("/")[0] for other in everything})
-        near = difflib.get_close_matches(release, releases, n=5, cutoff=0.5)
-        near = near or [some for some in ("demo", "gemma-2b-res-jb") if some in releases]
-        hint = f"Near releases: {', '.join(near)}"
-    folder = ", or a folder in sae-lens format" if allow_folder else ""
-    return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}; `saes` lists them all."
+        near = difflib.get_close_matches(release[:_LONGEST_COMPARED], releases, n=5, cutoff=_NEAR)
+        hint = f"Near releases: {', '.join(near)}" if near else ""
+        if allow_folder and not near and is_hub_place(HUB_PREFIX + name):
+            hint = f"If it is in a repository on the hub: {HUB_PREFIX}{name}, or download it and name the folder"
+    folder = f", an SAE's folder, or {HUB_PREFIX}OWNER/REPO/PATH" if allow_folder else ""
+    hint += "; " if hint else ""
+    return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}`saes` lists them all."
 
 
 def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
+    if entry.folder and entry.kind == "unknown":
+        if entry.hook_told:
+            said = f"The hook of SAE {entry.name} is {shown(entry.hook_told)} ({entry.told_by}), which is not known."
+        else:
+            said = f"The files of SAE {entry.name} do not say at which place of a model it reads ({entry.told_by})."
+        return f"{said} Name it with --hook (in Python hook=), or in that file as hook_name: {HOOKS}."
     reason = _KIND_IN_WORDS.get(entry.kind, entry.kind)
+    if entry.hook_told and entry.kind not in ("transcoder", "crosscoder"):
+        reason += f" ({shown(entry.hook_told)})"
     same_model = sorted({other.release for other in saes(patterns=patterns) if other.model == entry.model})
     instead = f" Residual releases for {entry.model}: {_some(same_model)}." if same_model else ""
     return (

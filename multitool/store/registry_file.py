@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, parse_hook, registry_facts
+from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, registry_facts
 
 
 @cache
@@ -71,7 +71,7 @@ def _parse_registry_id(loader: str | None, repo_id: str, sae_id: str, path: str)
     layer = int(layer_match[1]) if layer_match else None
     match loader:
         case None:
-            return parse_hook(sae_id)
+            return _hook_in(sae_id)
         case "gemma_3":
             place = re.match(r"(resid_post|attn_out|mlp_out|transcoder|clt)", path)
             # Gemma Scope's attention SAEs read the heads before their output projection.
@@ -93,3 +93,13 @@ def _parse_registry_id(loader: str | None, repo_id: str, sae_id: str, path: str)
         case _ if "transcoder" in loader:
             return "transcoder", layer
     return "unknown", layer
+
+
+def _hook_in(sae_id: str) -> tuple[str, int | None]:
+    """(kind, layer) of the hook that stands somewhere in the id of an SAE, in TransformerLens' naming."""
+    if re.search(r"(^|[./])hook_embed\b", sae_id):
+        return "embed", None
+    match = re.search(r"blocks\.(\d{1,4})\.(?:attn\.)?hook_(resid_pre|resid_mid|resid_post|mlp_out|attn_out|z)", sae_id)
+    if not match:
+        return "unknown", None
+    return {"z": "attn_z"}.get(match[2], match[2]), int(match[1])

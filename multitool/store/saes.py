@@ -4,22 +4,24 @@ No file that can run code is read: weights come from safetensors, npz without pi
 """
 
 import json
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from safetensors import safe_open
+import torch
 from torch import Tensor
 
-from multitool.errors import UserError
+from multitool.errors import UserError, is_number
 from multitool.store.entries import SaeEntry
-from multitool.store.folders import read_cfg
 from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_sae_files
-from multitool.store.problems import FETCH_AGAIN, HOLDING, READING_WEIGHTS, reading_by_sae_lens, said
+from multitool.store.problems import FETCH_AGAIN, HOLDING, reading_by_sae_lens, said
+from multitool.store.sae_files import refuse_unpickling
+from multitool.store.sae_formats import directions
+from multitool.store.saelens_format import SAE_LENS
 from multitool.vectors.vector import FeatureWeights
 
 _OWN_FORMAT = ("cfg.json", "sae_weights.safetensors")
+_MAX_CONTEXTS_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,17 @@ class Sae:
         """The weights of one feature.
 
         Raises:
-            UserError: there is no such feature.
+            UserError: there is no such feature, or its weights are no numbers.
         """
         self.check(index)
-        return FeatureWeights(encoder=self.W_enc[:, index].float(), decoder=self.W_dec[index].float())
+        rows = {"W_enc": self.W_enc[:, index].float(), "W_dec": self.W_dec[index].float()}
+        for name, row in rows.items():
+            if not torch.isfinite(row).all():
+                raise UserError(
+                    f"{name} of SAE {self.entry.name} has NaN or infinity at feature {index}, which so has no "
+                    "direction. Choose another feature, or get the SAE's files from where they came."
+                )
+        return FeatureWeights(encoder=rows["W_enc"], decoder=rows["W_dec"])
 
 
 @dataclass(frozen=True)
@@ -75,28 +84,18 @@ def load_sae(entry: SaeEntry, download: DownloadOptions = UNLIMITED) -> Sae:
         UserError: they are missing, damaged, or not of an SAE on a residual stream.
     """
     with said(HOLDING, sae=entry.folder or entry.name):
-        W_enc, W_dec = read_folder(entry.folder) if entry.folder else _read_hub(entry, download)
+        W_enc, W_dec = directions(entry.folder) if entry.folder else _read_hub(entry, download)
+    if entry.folder and entry.d_sae not in (None, len(W_dec)):
+        raise UserError(
+            f"The configuration of the SAE in {entry.folder} says {entry.d_sae} features, and its weights have "
+            f"{len(W_dec)}: one of the two belongs to another SAE."
+        )
     if W_enc.ndim != 2 or W_enc.shape != W_dec.shape[::-1]:
         raise UserError(
             f"SAE {entry.name} is damaged: W_enc is {tuple(W_enc.shape)} and W_dec {tuple(W_dec.shape)}; they must be "
             "(d_model, d_sae) and (d_sae, d_model)."
         )
     return Sae(entry, W_enc, W_dec)
-
-
-def read_folder(folder: Path) -> tuple[Tensor, Tensor]:
-    """W_enc and W_dec of an SAE folder in sae-lens' own format, as stored.
-
-    Raises:
-        UserError: something is missing or damaged.
-    """
-    path = folder / "sae_weights.safetensors"
-    read_cfg(folder)
-    with said(READING_WEIGHTS, file=path), safe_open(path, framework="pt") as weights:
-        missing = {"W_enc", "W_dec"} - set(weights.keys())
-        if missing:
-            raise UserError(f"{path} has no {' and no '.join(sorted(missing))}; its features have no directions.")
-        return weights.get_tensor("W_enc"), weights.get_tensor("W_dec")
 
 
 def _read_hub(entry: SaeEntry, download: DownloadOptions) -> tuple[Tensor, Tensor]:
@@ -116,16 +115,13 @@ def fetch_sae(entry: SaeEntry, download: DownloadOptions) -> Path:
     Raises:
         UserError: they cannot be had, or would be read in a way that could run code.
     """
-    if entry.pickled and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true"):
-        raise UserError(
-            f"SAE {entry.name} is kept in a pickle, which is read as plain weights only; "
-            "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD would run what is in it. Unset that variable."
-        )
+    if entry.pickled:
+        refuse_unpickling(f"SAE {entry.name}")
     return fetch_sae_files(entry.repo_id, entry.hub_files, entry.name, download)
 
 
 def read_fetched(entry: SaeEntry, folder: Path) -> tuple[Tensor, Tensor]:
-    """As ``read_folder``, of an SAE in sae-lens' own format in a repository that was fetched.
+    """W_enc and W_dec of an SAE in sae-lens' own format in a repository that was fetched, as stored.
 
     Raises:
         UserError: something is missing or damaged.
@@ -136,11 +132,10 @@ def read_fetched(entry: SaeEntry, folder: Path) -> tuple[Tensor, Tensor]:
             f"The hub's repository {entry.repo_id} has no {missing[0]} for SAE {entry.name}. Use another SAE."
         )
     try:
-        return read_folder(folder / entry.path)
+        return SAE_LENS.directions(folder / entry.path)
     except UserError as error:
         raise UserError(
-            f"SAE {entry.name} was fetched, but its sae_weights.safetensors or cfg.json cannot be read. "
-            f"{FETCH_AGAIN.format(kept=folder.parents[1])}"
+            f"SAE {entry.name} was fetched, but cannot be read: {error} {FETCH_AGAIN.format(kept=folder.parents[1])}"
         ) from error
 
 
@@ -157,13 +152,32 @@ def sae_lens_sae(entry: SaeEntry, folder: Path):
 
 
 def strongest_contexts(entry: SaeEntry, feature: int) -> list[Context]:
-    """Where the feature fired most in the texts that were kept with the SAE; empty where none were."""
+    """Where the feature fired most in the texts that were kept with the SAE; empty where none were.
+
+    They only illustrate: a ``contexts.json`` that is not as it should be counts as none, and so does a feature's entry.
+    """
     if entry.folder is None:
         return []
     listed = _contexts_file(entry.folder / "contexts.json")
-    return [Context(*context) for context in listed[feature]] if feature < len(listed) else []
+    rows = listed[feature] if 0 <= feature < len(listed) else []
+    if not (isinstance(rows, list) and all(map(_is_context, rows))):
+        return []
+    return [Context(*context) for context in rows]
+
+
+def _is_context(row) -> bool:
+    """Whether it is [before, token, after, activation]."""
+    return isinstance(row, list) and len(row) == 4 and all(isinstance(text, str) for text in row[:3]) and (
+        is_number(row[3]))
 
 
 @lru_cache(maxsize=8)
 def _contexts_file(path: Path) -> list:
-    return json.loads(path.read_text(encoding="utf-8"))["features"] if path.is_file() else []
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_CONTEXTS_BYTES:
+            return []
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    features = content.get("features") if isinstance(content, dict) else None
+    return features if isinstance(features, list) else []

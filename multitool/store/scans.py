@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -21,10 +20,11 @@ import torch
 from torch import Tensor
 
 from multitool.errors import UserError, size_shown
+from multitool.model.finite import finite
 from multitool.model.kv_cache import cache_bytes, repeated
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Task
-from multitool.store.folders import cache_folder
+from multitool.store.folders import cache_folder, unfinished
 from multitool.store.problems import STORING_SCAN, said
 
 MAX_BYTES = 10 * 10**9  # of all scans together
@@ -84,8 +84,8 @@ def scan_vocabulary(model, task: ScanTask, max_bytes: float = MAX_BYTES) -> Iter
         max_bytes: of all scans together; those used longest ago make room.
 
     Raises:
-        UserError: the disk is full, or the cache cannot be written; the hook does not exist; or the model does not
-            compute finite numbers.
+        UserError: the disk is full, or the cache cannot be written; or the hook does not exist.
+        NotFiniteError: the model does not compute finite numbers.
     """
     started = time.perf_counter()
     with _disk(task):
@@ -133,11 +133,7 @@ def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
     """Their residuals, (n, d_model) in float32 on the CPU."""
     cache = None if prefix is None else repeated(prefix, len(ids))
     vectors = residuals(model, task.hook, input_ids=ids[:, None], cache=cache)[:, -1].float().cpu()
-    if not vectors.norm(dim=1).isfinite().all():
-        raise UserError(
-            f"In {task.dtype}, {task.model} gives numbers at {task.hook} that are too large or none. Load it in "
-            "another precision (--dtype bfloat16 or float32, SAE_MULTITOOL_DTYPE)."
-        )
+    finite(vectors.norm(dim=1))
     return vectors
 
 
@@ -160,8 +156,8 @@ def _make_place(task: ScanTask, max_bytes: float) -> None:
     if _is_place(task):
         (task.path / _TASK).touch()
         return
-    with tempfile.TemporaryDirectory(dir=scans, prefix="unfinished-") as work:
-        fresh = Path(work) / "scan"
+    with unfinished(scans) as work:
+        fresh = work / "scan"
         fresh.mkdir()
         with (fresh / _ROWS).open("wb") as file:
             file.truncate(task.n_tokens * task.d_model * 2)

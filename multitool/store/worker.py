@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from multitool.errors import UserError
+from multitool.model.causes import not_finite
+from multitool.model.finite import NotFiniteError
 from multitool.model.interventions import AppliedInterventions
 from multitool.model.logit_lens import read_directions
 from multitool.model.passes import Continuations
@@ -22,7 +25,17 @@ def work_on(model, task: Task, encoders: Encoders) -> Iterator:
 
     Args:
         model: a transformers causal LM in eval mode, the one that the task names.
+
+    Raises:
+        UserError: the task cannot be done; or the model's numbers are not finite, with what is known of why.
     """
+    try:
+        yield from _answers(model, task, encoders)
+    except NotFiniteError as error:
+        raise UserError(not_finite(model, task)) from error
+
+
+def _answers(model, task: Task, encoders: Encoders) -> Iterator:
     match task:
         case GrowthTask():
             return _grow(model, task, _applied(model, task, encoders))

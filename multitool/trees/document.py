@@ -14,7 +14,7 @@ from multitool.errors import UserError, is_number, shown
 from multitool.recipes.captions import source_told
 from multitool.recipes.fields import Valid, check
 from multitool.recipes.recipe import MAX_DEPTH_LIMIT, check_cutoff, closing_quote
-from multitool.text import html_table, percent
+from multitool.text import html_table, is_text, percent
 from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
 
 SCHEMA = "sae-multitool/definition-tree/1"
@@ -23,6 +23,7 @@ _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
 _MOST_TEXTS = 100  # in a list
 _DEFINITIONS_SHOWN = 15  # in a notebook
+Lift = Annotated[float, Valid("it must be a number of nats, e.g. 1")]
 _LIFTS = ("lift_centroid", "lift_random")
 _BEYOND = "beyond_top_k"
 UNFINISHED = "Unfinished: these go on beyond the tree"  # heads a list of beginnings
@@ -107,7 +108,7 @@ class DefinitionTree:
         Raises:
             UserError: the lifts are not known, or ``least`` is no number.
         """
-        least = check(least, "lift", Annotated[float, Valid("it must be a number of nats, e.g. 1")])
+        least = check(least, "lift", Lift)
         if self.tree.lifts is None:
             raise UserError("This tree has not been checked, so its nodes' lifts are not known. Check it first.")
         known = least if self.least_lift is None else max(least, self.least_lift)
@@ -336,7 +337,7 @@ def _entropy(value) -> float:
 
 def _is_text(value: str, longest: int) -> bool:
     """Of at most that length, and text that can be written: half a surrogate pair cannot."""
-    return len(value) <= longest and not any("\ud800" <= character <= "\udfff" for character in value)
+    return len(value) <= longest and is_text(value)
 
 
 def _are_texts(values: list) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from multitool.errors import UserError
+
 NUMBERS_AT_ONCE = 1 << 21  # a copy of so many stays in the processor's caches
 
 
@@ -39,10 +41,8 @@ class EmbeddingSpace:
 
     @property
     def centroid(self) -> Tensor:
-        """``c``, the mean of all rows: (d_model,), float32."""
-        return self._once("centroid", lambda: sum(
-            (rows.double().sum(0) for rows in self._chunks()), self.E.new_zeros(self.d_model, dtype=torch.float64)
-        ).div(self.n_tokens).float())
+        """``c``, the mean of all rows: (d_model,), float32. Raises UserError if a row of E is not finite."""
+        return self._once("centroid", self._mean)
 
     @property
     def mean_distance(self) -> float:
@@ -99,6 +99,18 @@ class EmbeddingSpace:
         """
         products = self.products(v) if products is None else products
         return (1 - products / (self.norms * v.norm(dim=-1, keepdim=True))).clamp(min=0)
+
+    def _mean(self) -> Tensor:
+        total = torch.zeros(self.d_model, dtype=torch.float64, device=self.E.device)
+        for rows in self._chunks():
+            total += rows.double().sum(0)
+        if not total.isfinite().all():  # as soon as one number is not
+            row = next(token_id for token_id, row in enumerate(self.E) if not row.isfinite().all())
+            raise UserError(
+                f"The model's token embeddings hold NaN or infinity (row {row} is the first), so there is no vector "
+                "and no list among them. Fetch or copy the model's files again, or use another model."
+            )
+        return (total / self.n_tokens).float()
 
     def _chunks(self) -> Iterator[Tensor]:
         """The rows, some at a time, in float32. The next ones may take the place of the last ones."""

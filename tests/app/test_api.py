@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -35,9 +36,13 @@ def test_the_api_has_the_documented_endpoints_with_their_twins_and_no_other(clie
 
 def test_a_twin_answers_with_the_same_as_one_json_text(client):
     _, tree = client.predict(**SMALL, api_name="/definition_tree")
-    assert json.loads(client.predict(**SMALL, api_name="/definition_tree_json")) == tree
+    told = json.loads(client.predict(**SMALL, api_name="/definition_tree_json"))
+    assert told["result"] == tree["result"]
+    assert json.loads(client.predict(**SMALL, detail="full", api_name="/definition_tree_json")) == tree
     _, trimmed = client.predict(tree, 1e-2, api_name="/trim_tree")
-    assert json.loads(client.predict(tree, 1e-2, api_name="/trim_tree_json")) == trimmed
+    for given in (tree, told["id"]):
+        text = client.predict(given, 1e-2, detail="full", api_name="/trim_tree_json")
+        assert json.loads(text) == trimmed
 
 
 def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
@@ -77,7 +82,7 @@ def test_a_tree_that_loses_nodes_while_it_streams_comes_whole(client):
     _, tree = job.result()
     nodes = [answer[1]["result"]["nodes"] for answer in job.outputs()]
     assert 0 in nodes[1:-1] and nodes[-1] == len(_paths(tree["tree"])) == 60
-    assert json.loads(client.predict(**settings, api_name="/definition_tree_json")) == tree
+    assert json.loads(client.predict(**settings, detail="full", api_name="/definition_tree_json")) == tree
     assert tree["settings"]["top_k"] == 0 and tree["result"]["beyond_top_k"] == 0
     assert tree["result"]["in_tree"] + tree["result"]["below_cutoff"] == pytest.approx(1)
 
@@ -235,6 +240,24 @@ def test_a_bad_value_is_named_with_what_is_valid(client, request_, named):
     with pytest.raises(AppError) as error:
         client.predict(**request_, api_name="/definition_tree")
     assert all(part in str(error.value) for part in named), str(error.value)
+
+
+def test_values_of_no_type_and_missing_ones_are_sentences_over_plain_http(app_url):
+    def answer(endpoint: str, data: list) -> str:
+        sent = json.dumps({"data": data})  # of half a surrogate pair, which httpx would not send, an escape
+        headers = {"content-type": "application/json"}
+        begun = httpx.post(f"{app_url}/gradio_api/call/{endpoint}", content=sent, headers=headers).json()
+        return httpx.get(f"{app_url}/gradio_api/call/{endpoint}/{begun['event_id']}", timeout=60).text
+
+    assert "search is None; it must be a text." in answer("saes", [None])
+    assert "/trim_tree takes 3 values, in this order: tree, cutoff, lift. There are 1." in answer("trim_tree", [{}])
+    assert "half a surrogate pair" in answer("activity", ["demo/hook_embed", 927, "rain \ud800"])
+
+
+def test_nobody_is_told_who_calls_what(app_url):
+    """Gradio's monitoring counts the calls of every function and of every hour."""
+    for page in ("monitoring", "monitoring/summary", "monitoring/some-key"):
+        assert httpx.get(f"{app_url}/{page}").status_code == 403, page
 
 
 def test_a_foreign_tree_is_refused_and_the_app_goes_on(client):

@@ -29,10 +29,11 @@ def call(app_url):
 
 
 def answer(call, name, **arguments):
-    """The single JSON that a tool must answer with."""
+    """The single JSON that a tool must answer with; a short one unless all is asked for."""
     failed, texts = call(name, **arguments)
     assert not failed, texts
     (text,) = texts
+    assert len(text.encode()) < 40_000 or arguments.get("detail") == "full"
     return json.loads(text)
 
 
@@ -53,30 +54,52 @@ def test_the_tools_are_the_endpoints_and_read_as_documentation(call, app_url):
     described = tree.inputSchema["properties"]
     assert described["cutoff"]["description"] == "smallest cumulative probability of a node, between 0 and 1."
     assert described["cutoff"]["default"] == 5e-5
+    assert {"null", "string", "number"} == {kind["type"] for kind in described["scale"]["anyOf"]}
+    assert max(len(tool.description) for tool in tools.values()) < 900
     assert all(parameter.get("description") for tool in tools.values()
                for parameter in tool.inputSchema["properties"].values())
 
 
-def test_a_tree_is_grown_and_trimmed(call):
-    tree = answer(call, "definition_tree", feature=648, cutoff=2e-2)
-    assert tree["schema"] == "sae-multitool/definition-tree/1"
-    assert tree["result"]["complete"]
-    trimmed = answer(call, "trim_tree", tree=tree, cutoff=5e-2)
-    assert trimmed["result"]["nodes"] < tree["result"]["nodes"]
-    assert answer(call, "check_tree", tree=trimmed)["evidence"]["sentence"]
+def test_a_tree_is_grown_checked_and_trimmed_by_its_id(call):
+    # As some agents write values.
+    tree = answer(call, "definition_tree", feature="648", cutoff="2e-2", scale="null", pca="null", stop="true")
+    assert tree["recipe"]["feature"] == 648 and tree["recipe"]["cutoff"] == 2e-2 and tree["result"]["complete"]
+    whole = answer(call, "definition_tree", feature=648, cutoff=2e-2, detail="full")
+    assert whole["schema"] == "sae-multitool/definition-tree/1"
+    assert whole["result"] == tree["result"]
+    checked = answer(call, "check_tree", tree=tree["id"])
+    assert checked["evidence"]["sentence"]
+    assert "lift" in checked["beginnings"][0]
+    by_id, whole_one = (answer(call, "trim_tree", tree=given, cutoff=5e-2) for given in (tree["id"], whole))
+    assert by_id["result"] == whole_one["result"]
+    assert by_id["result"]["nodes"] < tree["result"]["nodes"]
+    failed, (text,) = call("continue_tree", tree=tree["id"])
+    assert failed and "This tree is whole" in text
 
 
 def test_several_prompts_are_asked(call):
-    trees = answer(call, "definition_trees", prompts=["meaning", "category"], cutoff=2e-2)
+    trees = answer(call, "definition_trees", prompts='["meaning", "category"]', cutoff=2e-2)["trees"]
     prompts = ['The meaning of "{ghost}" is "', 'A "{ghost}" is a kind of "']
-    assert [tree["settings"]["prompt"] for tree in trees] == prompts
+    assert [tree["recipe"]["prompt"] for tree in trees] == prompts
+    assert trees[0]["id"] != trees[1]["id"]
 
 
-def test_tokens_are_listed_and_saes_found(call):
-    table = answer(call, "token_list", top=3)
+def test_defaults_give_short_answers(call):
+    tree = answer(call, "definition_tree")
+    assert tree["result"]["nodes"] > 500 and len(tree["definitions"]) == 20 < tree["total"]
+    table = answer(call, "token_list")
     assert [row[:2] for row in table["data"]][0] == [1, " rain"]
+    assert (table["total"], table["next_offset"]) == (100, 50)
+    found = answer(call, "saes")
+    assert found["total"] > 4000 and len(found["saes"]) == 50
+    assert answer(call, "saes", offset=50)["saes"][0] not in found["saes"]
+    assert len(answer(call, "components")["components"]) == 8
+    assert answer(call, "activity", text="Is it rain?")["strongest"][0]["token"] == " rain"
+
+
+def test_tokens_are_judged_and_saes_found(call):
     assert answer(call, "check_list", top=3)["evidence"]["verdict"] == "agrees"
-    (found,) = answer(call, "saes", search="gemma-2b-res-jb blocks.6.")
+    (found,) = answer(call, "saes", search="gemma-2b-res-jb blocks.6.")["saes"]
     assert found == {
         "sae": "gemma-2b-res-jb/blocks.6.hook_resid_post", "model": "google/gemma-2b",
         "hook": "blocks.6.hook_resid_post", "layer": 6, "d_sae": 16384, "gated": True,
@@ -88,3 +111,6 @@ def test_an_error_says_what_is_valid(call):
     failed, texts = call("token_list", feature=10**6)
     assert failed
     assert "0 to 2047" in texts[0]
+    failed, texts = call("token_list", top="many")
+    assert failed
+    assert "top is 'many'; it must be a whole number" in texts[0]

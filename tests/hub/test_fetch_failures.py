@@ -27,6 +27,7 @@ from hub_clients import (
     fetched,
     run,
 )
+from standin_hub import StandInHub
 from standin_repos import D_MODEL, PYTHIA_SAE, evil_ae
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model
 
@@ -109,8 +110,18 @@ def test_without_a_network_or_a_hub(tool, hub):
     down = tool(*TOKENS, GPT2_0).refusal
     hub.stop()
     gone = tool(*TOKENS, GPT2_0).refusal
-    assert_says(down, GPT2_SAES, GPT2_0, "503", "ry again")
-    assert_says(gone, GPT2_SAES, GPT2_0, "the hub cannot be reached", "Check the network", "demo")
+    mirror = f"the hub's mirror {hub.url} (HF_ENDPOINT)"
+    assert_says(down, GPT2_SAES, GPT2_0, f"{mirror} answered 503", "ry again", "unset HF_ENDPOINT")
+    assert_says(gone, GPT2_SAES, GPT2_0, f"{mirror} cannot be reached", "Check the network and", "demo")
+
+
+def test_a_mirror_that_sends_files_elsewhere_without_their_revision(tool, hub, repos):
+    with StandInHub({READER}) as other:
+        other.repos = repos
+        hub.redirects, hub.bare = {"file": other.url}, True
+        message = tool(*TOKENS, GPT2_0).refusal
+    assert_says(message, GPT2_SAES, hub.url, "without what tells the files' revision", "unset HF_ENDPOINT")
+    assert "Check the network" not in message
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall"])

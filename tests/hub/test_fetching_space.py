@@ -196,8 +196,10 @@ def test_a_space_without_a_hub_opens_with_the_demo_and_says_why(hub, tmp_path):
         assert client.predict(sae=GPT2_0, **LIST)["data"]
 
 
-def test_on_a_persons_own_machine_the_demo_without_a_request(hub, tmp_path):
-    with App(environment(hub, tmp_path / "home", READER), tmp_path / "log") as app:
+def test_on_a_persons_own_machine_the_demo_without_a_request_and_behind_any_proxy(hub, tmp_path):
+    # Nothing listens at the proxy.
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:1") | {"NO_PROXY": ""}
+    with App(environment(hub, tmp_path / "home", READER) | proxies, tmp_path / "log") as app:
         assert [app.shown(name) for name in ("sae", "notice")] == [DEMO_0, None]
         assert Client(app.url, verbose=False).predict(**SMALL)[1]["settings"]["sae"] == DEMO_0
         assert hub.requests == []

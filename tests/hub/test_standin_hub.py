@@ -1,6 +1,8 @@
 """That the stand-in does not lie: the hub's own client takes its answers for the hub's."""
 
-from hub_clients import GEMMA, GPT2, GPT2_SAES, READER, UNKNOWN, VISITOR
+import pytest
+from hub_clients import GEMMA, GEMMA_6, GPT2, GPT2_0, GPT2_SAES, READER, UNKNOWN, VISITOR
+from standin_hub import StandInHub
 
 ASK = f"""
     from huggingface_hub import HfApi, hf_hub_download
@@ -43,3 +45,19 @@ def test_a_download_goes_on_where_the_connection_broke(tool, hub, repos):
     """)
     assert whole
     assert [(asked.method, asked.status) for asked in hub.requests] == [("HEAD", 200), ("GET", 200), ("GET", 206)]
+
+
+@pytest.mark.parametrize("place", ["below", "elsewhere"])
+@pytest.mark.parametrize("sae", [GPT2_0, GEMMA_6], ids=["public", "gated"])
+def test_a_mirror_that_redirects(tool, hub, repos, place, sae):
+    with StandInHub({READER}) as other:
+        other.repos = repos
+        to = "/moved" if place == "below" else other.url
+        hub.redirects = {"api": to, "file": to}
+        done = tool("tokens", "--feature", 5, "--top", 3, "--sae", sae, token=READER)
+        assert done.status == 0, done.err
+        answered = hub if place == "below" else other
+        assert [asked for asked in answered.requests if "/resolve/" in asked.path and asked.status == 200]
+        assert {asked.status for asked in hub.requests if not asked.path.startswith("/moved")} == {302}
+        # A token goes to the mirror that the user named, and to no other host.
+        assert not any(asked.token for asked in other.requests)

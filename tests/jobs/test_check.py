@@ -320,7 +320,7 @@ def test_an_empty_tree_is_refused(world, grown):
 def test_a_tree_with_tokens_that_the_model_does_not_have_is_refused(world, grown):
     token_id = grown.tree.token_id.copy()
     token_id[3] = N_ROWS
-    assert "damaged" in refusal(world, replace(grown, tree=replace(grown.tree, token_id=token_id)))
+    assert "has the token #" in refusal(world, replace(grown, tree=replace(grown.tree, token_id=token_id)))
 
 
 def test_a_tree_deeper_than_its_own_settings_is_refused(world, grown):

@@ -1,6 +1,9 @@
 """What can be asked: the menu, chats by a model's own template, several prompts in one go."""
 
 import json
+import sys
+import threading
+import time
 from dataclasses import replace
 from datetime import date
 
@@ -15,7 +18,9 @@ from transformers import PreTrainedTokenizerFast
 from multitool.errors import UserError
 from multitool.jobs.local import trees_of_prompts
 from multitool.model.ghost_prompt import ghost_prompt, in_chat
+from multitool.model.subject import tokens_meant
 from multitool.model.tasks import growth_task
+from multitool.model.time_limit import TookTooLongError, time_limit
 from multitool.page.tree_views import comparison_line
 from multitool.pictures.explorer import standalone
 from multitool.recipes.prompts import PLAIN_PROMPTS, PROMPTS
@@ -159,9 +164,115 @@ def test_a_template_that_tells_the_date_makes_the_same_prompt_on_any_day(llama, 
     assert in_chat(dated, "{ghost}", "") == f"\nToday is {told}. {{ghost}}"
 
 
+# A model that thinks first
+
+_ASKED = "{% for said in messages %}<{{ said.role }}>{{ said.content }}{% endfor %}"
+_HARMONY = (
+    "{%- for said in messages %}{{ '<|start|>' + said.role + '<|message|>' + said.content + '<|end|>' }}"
+    "{#- <|channel|>final<|message|> -#}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "before"),
+    [
+        (_ASKED + "<assistant>", "<assistant>"),  # Qwen3's: nothing is opened
+        (_ASKED + "<｜Assistant｜><think>\n", "<｜Assistant｜><think>\n\n</think>\n\n"),  # DeepSeek-R1-Distill's
+        (_ASKED + "<assistant><think>", "<assistant><think>\n\n</think>\n\n"),
+        (_ASKED + "<seed:think>\n", "<seed:think>\n\n</seed:think>\n\n"),
+        (_ASKED + "[THINK]", "[THINK]\n\n[/THINK]\n\n"),
+        # Qwen3.5's, with a way of its own to leave it out
+        (_ASKED + "<assistant>{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
+         "{% else %}<think>\n{% endif %}", "<assistant><think>\n\n</think>\n\n"),
+        (_ASKED + "{% if thinking is defined and not thinking %}</think>{% else %}<think>{% endif %}", "</think>"),
+        (_HARMONY, "<|start|>assistant<|channel|>final<|message|>"),  # gpt-oss'
+        (_ASKED.replace("<{{", "<|start|>{{") + "<|start|>assistant", "<|start|>assistant"),  # without channels
+    ],
+)
+def test_an_answer_stands_outside_of_what_the_model_thinks_and_in_the_final_channel(llama, template, before):
+    text = in_chat(in_chats(llama, template), QUESTION, ANSWER)
+    assert text.partition(QUESTION)[2].removeprefix("<|end|>") == before + ANSWER
+
+
+def test_what_the_user_says_about_thinking_is_left_alone(llama):
+    assert in_chat(in_chats(llama, "{{ messages[0].content }}!"), '<think> "{ghost}"', "").endswith('"{ghost}"!')
+
+
+def test_a_chat_template_that_runs_for_ever_is_ended(llama):
+    loops = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
+    before = sys.gettrace()
+    with pytest.raises(UserError, match=r"did not come to its end in 0\.05 seconds\. Use another model"):
+        in_chat(in_chats(llama, loops), QUESTION, ANSWER, seconds=0.05)
+    assert sys.gettrace() is before
+    assert in_chat(in_chats(llama), QUESTION, ANSWER), "the next one has its own time"
+
+
+def test_the_time_limit_holds_in_any_thread_and_for_that_thread_alone():
+    ended = {}
+
+    def busy(until: float) -> None:
+        while time.monotonic() < until:
+            pass
+
+    def work(seconds: float) -> None:
+        try:
+            with time_limit(seconds):
+                busy(time.monotonic() + 0.2)
+            ended[seconds] = "whole"
+        except TookTooLongError:
+            ended[seconds] = "ended"
+
+    threads = [threading.Thread(target=work, args=(seconds,)) for seconds in (0.02, 60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ended == {0.02: "ended", 60: "whole"}
+
+
+# Tokens without an embedding
+
+
+def with_more_tokens(subject: RunningSubject, template: str | None = None) -> RunningSubject:
+    """The same model with special tokens behind the last row of its embeddings, as a fine-tuning may leave them."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|extra{n}|>" for n in range(10)]})
+    tokenizer.chat_template = template
+    return RunningSubject(subject.model, tokenizer, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chat", "answer"),
+    [
+        ('<|extra9|>"{ghost}" is "', None, ""),
+        (QUESTION, "<|extra9|>{{ messages[0].content }}", ANSWER),
+        (QUESTION, "{{ messages[0].content }}", "<|extra9|>" + ANSWER),
+    ],
+    ids=["prompt", "template", "answer"],
+)
+def test_a_token_without_an_embedding_in_a_prompt_is_told(llama, prompt, chat, answer):
+    many = with_more_tokens(llama, chat)
+    with pytest.raises(UserError) as refused:
+        ghost_prompt(many, prompt, 5, chat=chat is not None, answer=answer)
+    said = "has the token '<|extra9|>' (#309), for which tiny has no embedding: its rows are #0 to #303"
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ['"<|extra9|>"', "<|extra9|>", "#309"])
+def test_a_token_without_an_embedding_in_token_arithmetic_is_told(llama, text):
+    with pytest.raises(UserError, match="309|#303"):
+        tokens_meant(with_more_tokens(llama), text)
+
+
+def test_a_prompt_of_too_many_tokens_is_told(llama):
+    with pytest.raises(UserError, match="it can have at most 2,000"):
+        ghost_prompt(llama, "🜁" * 600 + '"{ghost}"', 5)
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
+        ("{{ 'x' * 30000 }}{{ messages[0].content }}", "makes a text of 30,0"),
         (None, "tiny has no chat template; use an instruction-tuned model or turn chat off"),
         ("{{ raise_exception('<b>no</b>') }}", "fails: '<b>no</b>'"),
         ("{{ messages[0].content }", "fails"),
@@ -172,7 +283,7 @@ def test_a_template_that_tells_the_date_makes_the_same_prompt_on_any_day(llama, 
         ("{{ messages[0].content * 2 }}", "leaves {ghost} in the text 2 times"),
         ("{{ 'word ' * 300 }} {{ messages[0].content }}", "Shorten the prompt"),
     ],
-    ids=["none", "refuses", "no program", "error", "writes", "looks about", "loses", "doubles", "long"],
+    ids=["too long", "none", "refuses", "no program", "error", "writes", "looks about", "loses", "doubles", "long"],
 )
 def test_a_chat_template_that_will_not_do_is_told(llama, template, said):
     with pytest.raises(UserError) as refused:
@@ -232,6 +343,6 @@ def test_compared_with_a_file_from_before_there_were_chats_nothing_differs(asked
 
 
 def test_all_prompts_are_checked_before_the_first_tree_grows(demo_library):
-    trees = trees_of_prompts(demo_library, RAIN, [TreeRecipe(), TreeRecipe(prompt="word " * 9000 + '"{ghost}" "')])
+    trees = trees_of_prompts(demo_library, RAIN, [TreeRecipe(), TreeRecipe(prompt="🜁" * 1000 + '"{ghost}" "')])
     with pytest.raises(UserError, match="Shorten the prompt"):
         next(trees)

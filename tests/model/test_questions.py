@@ -142,7 +142,10 @@ def alone(subject, v: torch.Tensor) -> Tree:
 
 def last_position(subject, v: torch.Tensor) -> torch.Tensor:
     prompt = ghost_prompt(subject, RECIPE.prompt, RECIPE.max_depth)
-    return residuals(subject.model, HOOK, inputs_embeds=ghost_embeddings(subject.model, prompt, v))[0, -1]
+    return residuals(
+        subject.model, HOOK, input_ids=torch.tensor([prompt.token_ids]),
+        inputs_embeds=ghost_embeddings(subject.model, prompt, v),
+    )[0, -1]
 
 
 def test_every_ghost_is_answered_as_it_would_be_alone(llama):

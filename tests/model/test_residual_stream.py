@@ -60,9 +60,9 @@ def test_the_embedding_is_what_the_first_layer_gets(model, architecture):
 
 def test_embeddings_in_the_place_of_tokens(model):
     embedded = residuals(model, "hook_embed", input_ids=IDS)
-    assert residuals(model, "hook_embed", inputs_embeds=embedded) is embedded
+    assert residuals(model, "hook_embed", input_ids=IDS, inputs_embeds=embedded) is embedded
     hook = "blocks.1.hook_resid_post"
-    assert same(residuals(model, hook, inputs_embeds=embedded), residuals(model, hook, input_ids=IDS))
+    assert same(residuals(model, hook, input_ids=IDS, inputs_embeds=embedded), residuals(model, hook, input_ids=IDS))
 
 
 def test_between_attention_and_mlp_the_stream_is_the_layers_output_without_its_mlp(model, architecture):
@@ -96,7 +96,7 @@ def test_a_layer_that_adds_one_adds_one():
     places = {"hook_embed": 1, "blocks.0.hook_resid_pre": 1, "blocks.0.hook_resid_post": 2,
               "blocks.1.hook_resid_pre": 2, "blocks.1.hook_resid_post": 4, "blocks.2.hook_resid_post": 7}
     for hook, value in places.items():
-        assert torch.equal(residuals(model, hook, inputs_embeds=ones), ones * value), hook
+        assert torch.equal(residuals(model, hook, input_ids=IDS[:1, :2], inputs_embeds=ones), ones * value), hook
 
 
 def test_layers_behind_the_place_do_not_run():
@@ -215,9 +215,3 @@ def test_a_model_whose_layers_are_not_found_is_refused():
     model.model.layers = nn.ModuleList(model.model.layers[:2])
     with pytest.raises(UserError, match="LlamaForCausalLM"):
         residuals(model, "blocks.0.hook_resid_post", input_ids=IDS)
-
-
-def test_tokens_or_embeddings_but_not_both_or_none():
-    for given in ({}, {"input_ids": IDS, "inputs_embeds": torch.zeros(2, 10, 32)}):
-        with pytest.raises(ValueError, match="either"):
-            residuals(tiny_model("llama"), "hook_embed", **given)

@@ -8,8 +8,9 @@ import pytest
 from gradio.mcp import GradioMCPServer
 from gradio_client import Client
 
+from multitool.errors import UserError
 from multitool.page.common import file_data, save
-from multitool.page.gradio_workarounds import Page, name_endpoint
+from multitool.page.gradio_workarounds import Page, check_served, name_endpoint
 
 KEPT = 2  # seconds that files are
 
@@ -76,6 +77,25 @@ def test_gradio_numbers_what_endpoints_take_and_answer():
     assert [part["label"] for part in endpoint["parameters"] + endpoint["returns"]] == ["1st", "1st", "2nd"]
 
 
+def refusal(page: gr.Blocks) -> Exception:
+    """What is raised where a request brings none of the values that an endpoint takes."""
+    page = filled(page)
+    with pytest.raises(Exception) as error:  # noqa: B017  # which, is what the tests ask
+        page.validate_inputs(next(event for event in page.fns.values() if event.api_name == "hidden"), [])
+    return error.value
+
+
+def test_a_request_with_too_few_values_is_answered_with_their_names():
+    error = refusal(Page())
+    assert isinstance(error, gr.Error)
+    assert error.message == "/hidden takes 1 values, in this order: number. There are 0."
+
+
+def test_gradio_has_no_words_for_clients_where_values_are_missing():
+    """Should this fail, Gradio may tell clients what is missing, and ``Page.validate_inputs`` may not be needed."""
+    assert type(refusal(gr.Blocks())) is ValueError
+
+
 def test_files_are_where_gradio_serves_them_from_and_are_deleted_in_time(client):
     """Should this fail, Gradio has another folder for the files that it serves, or cares for them in another way."""
     given = client.predict("some text", api_name="/file")
@@ -86,3 +106,13 @@ def test_files_are_where_gradio_serves_them_from_and_are_deleted_in_time(client)
     while served.exists():
         assert time.monotonic() < deadline, "the file has not been deleted"
         time.sleep(0.2)
+
+
+def test_a_folder_for_files_that_cannot_be_written_is_told_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "new" / "files"))
+    check_served()
+    assert list((tmp_path / "new" / "files").iterdir()) == []
+    (tmp_path / "file").write_text("I am a file")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "below"))
+    with pytest.raises(UserError, match="file.below: Not a directory.*GRADIO_TEMP_DIR"):
+        check_served()

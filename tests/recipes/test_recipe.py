@@ -274,6 +274,30 @@ def test_a_very_long_value_is_not_repeated_whole(recipe, name):
     assert name in refusal(recipe, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("recipe", "settings", "said"),
+    [
+        (TreeRecipe, {"prompt": "x" * 1991 + '"{ghost}"'}, "with 2,000 characters"),
+        (TreeRecipe, {"prompt": "word " * 2000 + '"{ghost}" "'}, "with 10,011 characters; it must be a text"),
+        (TreeRecipe, {"prompt": '\ud800 "{ghost}"'}, "half a surrogate pair"),
+        (TreeRecipe, {"chat": True, "answer": "x" * 2001}, "answer is 'xxx"),
+        (TreeRecipe, {"chat": True, "answer": "\ud800"}, "half a surrogate pair"),
+        (vector, {"sae": "x" * 4097}, "name one as RELEASE/SAE_ID"),
+        (vector, {"sae": "\ud800"}, "half a surrogate pair"),
+        (vector, {"pca": [0.1] * 20_001}, "it must be a list of at most 20,000 component weights"),
+        (vector, {"weights": "tokens", "tokens": "a + " * 600 + "a"}, "at most 2,000 characters"),
+        (vector, {"feature": "1 + " * 600 + "1"}, "at most 2,000 characters"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_what_takes_work_in_proportion_to_its_length_is_bounded(recipe, settings, said):
+    if "with 2,000 characters" in said:  # the longest there may be
+        recipe(**settings)
+        return
+    message = refusal(recipe, **settings)
+    assert said in message and len(message) < 600
+
+
 # How fields are declared
 
 
@@ -288,9 +312,10 @@ def test_a_very_long_value_is_not_repeated_whole(recipe, name):
         (vector, {"tokens": 5}, "tokens is 5; it must be a text, e.g. king - man + woman."),
         (vector, {"centroid": 1}, "centroid is 1; it must be true or false."),
         (vector, {"scale": 0}, "scale is 0; it must be a number above 0 and at most 1e6."),
-        (vector, {"pca": 0.2}, "pca is 0.2; it must be a list of component weights, e.g. [0.2, 0.1]."),
+        (vector, {"pca": 0.2}, "pca is 0.2; it must be a list of at most 20,000 component weights, e.g. [0.2, 0.1]."),
         (vector, {"pca": [0.1, "x"]}, "a weight in pca is 'x'; it must be a number within ±1e6."),
-        (TreeRecipe, {"answer": 5}, "answer is 5; it must be a text, how the assistant's answer begins."),
+        (TreeRecipe, {"answer": 5},
+         "answer is 5; it must be a text of at most 2,000 characters, how the assistant's answer begins."),
         (TreeRecipe, {"top_k": 1e300}, "top_k is 1e+300; it must be a whole number from 0 to 100."),
         (TreeRecipe, {"cutoff": 2}, "cutoff is 2; it must be a number between 0 and 1 (both excluded), e.g. 5e-5."),
         (TreeRecipe, {"clamp": NAN}, "clamp is nan; it must be a number within ±100."),

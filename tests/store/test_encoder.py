@@ -303,10 +303,10 @@ def test_a_file_that_is_cut_short_or_gone_is_refused_as_elsewhere(tmp_path):
     path = folder / "sae_weights.safetensors"
     entry = folder_sae(folder)
     path.write_bytes(path.read_bytes()[:-1])
-    assert "cut short or damaged" in refusal(folder)
+    assert "cut short" in refusal(folder)
     path.unlink()
     assert "missing" in refusal(folder)
-    with pytest.raises(UserError, match=r"cfg\.json cannot be read"):
+    with pytest.raises(UserError, match="is no folder|is missing|holds no SAE"):
         (folder / "cfg.json").unlink()
         load_encoder(entry)
 
@@ -321,7 +321,7 @@ def test_too_little_memory_is_told_as_that(tmp_path, monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr(encoder_module, "_from_disk", full)
+    monkeypatch.setattr(encoder_module, "_of_parts", full)
     assert "does not fit into the memory" in refusal(folder)
 
 

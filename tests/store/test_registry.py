@@ -21,8 +21,10 @@ from tiny import random_sae, write_sae
 
 from multitool.errors import UserError
 from multitool.store.demo_model import DEMO_MODEL
-from multitool.store.entries import SERVED_KINDS, SaeEntry, registry_facts
-from multitool.store.folders import folder_sae, read_cfg
+from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, registry_facts
+from multitool.store.folders import folder_sae
+from multitool.store.library import Library
+from multitool.store.models import load_subject
 from multitool.store.registry import (
     LOCAL_SAES_VARIABLE,
     allowed,
@@ -469,7 +471,7 @@ REASONS = {
     "mlp_out": "the output of an MLP layer",
     "attn_out": "the output of an attention layer",
     "attn_z": "attention heads before their output projection",
-    "transcoder": "the input of an MLP layer (a transcoder)",
+    "transcoder": "one place to predict another (a transcoder)",
 }
 
 
@@ -592,7 +594,8 @@ def test_the_operators_folders_are_read_again_only_where_they_changed(tmp_path, 
     folders = [random_sae(tmp_path / name, d_model=4) for name in ("one", "two")]
     monkeypatch.setenv(LOCAL_SAES_VARIABLE, ":".join(map(str, folders)))
     read = []
-    monkeypatch.setattr("multitool.store.folders.read_cfg", lambda folder: read.append(folder) or read_cfg(folder))
+    noted = lambda folder, **more: read.append(folder) or folder_sae(folder, **more)  # noqa: E731
+    monkeypatch.setattr("multitool.store.registry.folder_sae", noted)
     assert operator_saes() == operator_saes()
     assert read == folders
     path = folders[0] / "cfg.json"
@@ -601,7 +604,7 @@ def test_the_operators_folders_are_read_again_only_where_they_changed(tmp_path, 
     assert [entry.layer for entry in operator_saes()] == [2, 0]
     assert read == [*folders, folders[0]]
     path.unlink()
-    with pytest.raises(UserError, match="one.cfg.json cannot be read"):
+    with pytest.raises(UserError, match="one.cfg.json is missing"):
         operator_saes()
 
 
@@ -620,7 +623,7 @@ def test_two_operators_folders_of_one_name_are_refused(tmp_path, monkeypatch):
 
 def test_an_operators_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv(LOCAL_SAES_VARIABLE, str(tmp_path / "gone"))
-    with pytest.raises(UserError, match="gone.cfg.json cannot be read"):
+    with pytest.raises(UserError, match="gone is no folder"):
         operator_saes()
 
 
@@ -636,9 +639,10 @@ def test_an_older_configuration_names_hook_and_model_at_the_top(tmp_path):
         ("blocks.5.hook_mlp_out", "mlp_out"),
         ("blocks.5.hook_attn_out", "attn_out"),
         ("blocks.5.attn.hook_z", "attn_z"),
-        ("blocks.5.mlp.hook_post", "unknown"),
-        ("blocks.5.ln2.hook_normalized", "unknown"),
-        ("", "unknown"),
+        ("blocks.5.mlp.hook_post", "mlp"),
+        ("blocks.5.ln2.hook_normalized", "inside"),
+        ("model.layers.5.self_attn.o_proj", "attention"),
+        ("transformer.h.5.mlp", "mlp"),
     ],
 )
 def test_a_folder_trained_elsewhere_is_refused(tmp_path, hook, kind):
@@ -716,3 +720,85 @@ def test_the_registry_agrees_with_what_sae_lens_itself_says():
         for sae_id in release.saes_map:
             entry = entries[f"{name}/{sae_id}"]
             assert entry.neuronpedia_id == (release.neuronpedia_id or {}).get(sae_id), entry.name
+
+
+# Models by TransformerLens' names
+
+
+def test_every_short_name_of_transformer_lens_leads_to_the_model_that_it_names():
+    # The file is TransformerLens' table as it was; read as a file, because importing it takes seconds.
+    source = Path(find_spec("transformer_lens").origin).with_name("supported_models.py").read_text(encoding="utf-8")
+    tables = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
+    theirs = next(ast.literal_eval(node.value) for node in tables if node.target.id == "MODEL_ALIASES")
+    kept = Path(find_spec("multitool.store").origin).with_name("transformer_lens_models.json")
+    assert json.loads(kept.read_text(encoding="utf-8")) == theirs
+
+
+@pytest.mark.parametrize(
+    ("short", "model"),
+    [
+        ("pythia-160m-deduped", "EleutherAI/pythia-160m-deduped"),
+        ("tiny-stories-1L-21M", "roneneldan/TinyStories-1Layer-21M"),
+        ("gpt2-small", "openai-community/gpt2"),
+        ("gpt2-xs", "distilbert/distilgpt2"),  # by way of an id that the hub has moved
+        ("EleutherAI/pythia-1.3b", "EleutherAI/pythia-1.4b"),
+        ("google/gemma-2b", "google/gemma-2b"),
+        ("somebody/else", "somebody/else"),
+    ],
+)
+def test_a_model_is_known_by_its_short_name(tmp_path, short, model):
+    assert folder_sae(random_sae(tmp_path / "sae", d_model=4, model=short)).model == model
+
+
+@pytest.mark.parametrize(("short", "said"), [("attn-only-2l", "TransformerLens' own"), ("llama-7b", "not on the hub")])
+def test_a_name_of_transformer_lens_that_transformers_has_no_model_for_is_told_as_such(short, said):
+    with pytest.raises(UserError, match=said):
+        load_subject(hub_id(short))
+
+
+def test_a_model_that_the_user_names_may_have_a_short_name_too(monkeypatch):
+    asked = []
+    monkeypatch.setattr("multitool.store.library.load_subject", lambda name, download: asked.append(name) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Library(device="cpu").subject("pythia-160m-deduped")
+    assert asked == ["EleutherAI/pythia-160m-deduped"]
+
+
+def test_of_a_name_that_the_hub_was_never_asked_for_nothing_is_said_about_the_hub():
+    with pytest.raises(UserError) as caught:
+        load_subject("a--b/c")
+    assert "cannot be a repository" in str(caught.value)
+    assert "has no" not in str(caught.value)
+
+
+# Repositories on the hub that are no release
+
+
+def test_a_repository_that_is_no_release_is_answered_with_how_to_name_it_and_no_release_that_is_not_near():
+    name = "chanind/sae-llama-3.2-1b-res/blocks.2.hook_resid_post"
+    message = refusal(name, allow_folder=True)
+    assert f"hf://{name}" in message
+    assert "download it" in message
+    for said in (message, refusal(name)):
+        assert "Near" not in said
+        assert "gemma" not in said
+
+
+def test_the_repository_of_a_release_is_answered_with_the_saes_name():
+    entry = registry_saes()["gemma-2b-res-jb/blocks.6.hook_resid_post"]
+    assert f"is {entry.name}" in refusal(f"{entry.repo_id}/{entry.path}", allow_folder=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hf://", "hf://owner", "hf:///etc/passwd", "hf://owner/", "hf://owner/repo/..", "hf://owner/repo/a/../../b",
+        "hf://owner/repo//etc", "hf://owner/repo/a//b", "hf://owner/repo/*", "hf://owner/repo/a[b]", "hf://../../a",
+        "hf://owner/repo/a\\b", "hf://owner/repo/a\0b", "hf://owner/repo/a\nb", "hf://owner/repo@../b",
+        "hf://datasets/owner/repo", "hf://-owner/repo/a", "hf://owner/repo/" + "a/" * 600,
+    ],
+    ids=lambda name: repr(name)[:30],
+)  # fmt: skip
+def test_a_name_that_leads_out_of_a_repository_is_refused_before_the_hub_is_asked(name, monkeypatch):
+    monkeypatch.setattr("multitool.store.hub_saes.fetch_folder", None)
+    assert "hf://" in refusal(name, allow_folder=True)

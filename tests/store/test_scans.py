@@ -18,6 +18,7 @@ from multitool.model.residual_stream import residuals
 from multitool.store import scans as scan
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.scans import open_scan, scan_path, scan_task, scan_vocabulary
+from multitool.store.worker import work_on
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -310,8 +311,9 @@ def test_a_scan_that_is_deleted_while_it_is_read_stays_readable(llama, folder):
 
 def test_numbers_that_are_none_are_told_with_another_precision(llama, folder):
     llama.model.layers[0].mlp.down_proj.weight.data.fill_(torch.inf)
-    message = refusal(scan_vocabulary, llama, task(folder, dtype="float16"))
-    assert "float16" in message
+    message = refusal(work_on, llama.half(), task(folder, dtype="float16"), None)
+    assert "In float16, tiny/llama gives numbers that are too large or none" in message
+    assert "model.layers.0.mlp.down_proj.weight" in message
     assert "bfloat16" in message
 
 

@@ -1,0 +1,137 @@
+"""The tools of the MCP server: what each does, tells and answers in its own way; the rest is its endpoint's."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated
+
+from multitool.page.agents import Tool, twin
+from multitool.page.api import Endpoint, recipe_of
+from multitool.page.brief import (
+    brief_activity,
+    brief_items,
+    brief_list,
+    brief_suggestion,
+    brief_table,
+    brief_tree,
+    brief_trees,
+)
+from multitool.page.kept import Kept
+from multitool.page.service import Service
+from multitool.recipes.fields import Valid, check
+from multitool.recipes.prompts import PLAIN_PROMPTS
+from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.registry import saes as find_saes
+from multitool.trees.document import DefinitionTree
+
+_LONG = "Reports its progress; if your client gives up, call the same again: the work goes on and the result is kept."
+_SUMMARY = (
+    "JSON, a summary: an id that the other tools take, recipe, result (nodes, complete, …), the most probable "
+    "definitions with probability, beginnings of unfinished ones, and what to call next."
+)
+_PROMPTS = Annotated[list, Valid("it must be a list, e.g. of the names meaning and synonym")]
+
+
+def tools(service: Service, endpoints: Sequence[Endpoint], kept: Kept | None = None) -> dict[str, Endpoint]:
+    """The twin of every endpoint, by the endpoint's name."""
+    kept = kept or Kept()
+    own = _tools(service, kept)
+    return {endpoint.name: twin(endpoint, own[endpoint.name], kept) for endpoint in endpoints}
+
+
+def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
+    def of_tree(summary: str, work: Callable[[dict], Iterable], gives: str = _SUMMARY) -> Tool:
+        return Tool(summary, gives, "definitions", 20, work, DefinitionTree.to_dict, partial(brief_tree, kept))
+
+    return {
+        "definition_tree": of_tree(
+            "Grow a definition tree: what the model says a token with this feature's vector means.\n\n"
+            "suggest finds settings that suit the feature; check_tree judges the tree, continue_tree grows the rest of "
+            "an incomplete one. " + _LONG,
+            lambda given: service.trees(*_recipes(given)),
+        ),
+        "continue_tree": of_tree(
+            'Grow the rest of a definition tree that came back with "complete": false: its time was up. ' + _LONG,
+            lambda given: service.continued(given["tree"]),
+        ),
+        "definition_trees": Tool(
+            "Ask several prompts in one go: a definition tree of the same feature for each. " + _LONG,
+            "JSON: for each prompt a summary as definition_tree gives it.", "definitions of each tree", 10,
+            lambda given: service.trees_of_prompts(*_recipes_of_prompts(given)),
+            data=lambda trees: [document.to_dict() for document in trees], brief=partial(brief_trees, kept),
+        ),
+        "trim_tree": of_tree(
+            "Leave out the less probable nodes of a definition tree, or of a checked one those of little lift; at "
+            "once, without the model.",
+            lambda given: [_trimmed(**given)],
+        ),
+        "check_tree": of_tree(
+            "Find the evidence for a definition tree: does what fires the feature agree with it? Do this before "
+            "trusting a tree. " + _LONG,
+            lambda given: service.checked(given["tree"]),
+            gives="Evidence (verdict, sentence), definitions with lift (nats) and activation, and else: " + _SUMMARY,
+        ),
+        "token_list": Tool(
+            "List the tokens nearest to a feature's vector, discounting those near to everything; or by another "
+            "measure. check_list also judges the list.",
+            "JSON: headers, and data, one list per token.", "tokens", 50, _table(service),
+            data=lambda table: {"headers": list(table.columns), "data": table.rows, "metadata": None},
+            brief=brief_table,
+        ),
+        "check_list": Tool(
+            "List the tokens as token_list does, and find the evidence for the list: do they fire the feature?\n\n"
+            "The first time for a model and a layer every token is read alone. " + _LONG,
+            "JSON: the evidence (verdict, sentence, figures), and the tokens with their activations.", "tokens", 50,
+            _table(service, evidence=True), data=lambda table: table.to_dict(), brief=brief_list,
+        ),
+        "suggest": Tool(
+            "Try some thirty settings on a feature, and judge each by its evidence: which suit it best?\n\n"
+            "Takes a minute or more. Give recipe and growth, which it answers with, to definition_tree. " + _LONG,
+            "JSON: the best recipe and growth, a sentence, the best trials with their figures.", "trials", 5,
+            work=lambda given: service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe()),
+            data=lambda found: found.to_dict(), brief=brief_suggestion,
+        ),
+        "activity": Tool(
+            "Tell where a feature fires in a text: a check of what a tree or a list says it means.",
+            "JSON: on how many tokens it fires, the strongest, and the text's tokens with their activations.", "tokens",
+            200, work=lambda given: service.activity(recipe_of(VectorRecipe, given), given["text"]),
+            data=lambda found: [{"token": token, "activation": activation} for token, activation in found],
+            brief=brief_activity,
+        ),
+        "components": Tool(
+            "Tell what the principal components of a model's token embeddings are, to which the weights in pca belong.",
+            "JSON: components with index, share, positive, negative (at most 50 tokens at each end).", "components", 50,
+            work=lambda given: service.components(**given),
+            data=lambda found: [component.to_dict() for component in found],
+            brief=partial(brief_items, "components"),
+        ),
+        "saes": Tool(
+            "The SAEs that can be loaded, and on which model; thousands without a search. Start here for a name.",
+            "JSON: SAEs with sae, model, hook, layer, d_sae, gated, neuronpedia_id; total counts them.", "SAEs", 50,
+            work=lambda given: [[entry.facts() for entry in find_saes(given["search"], service.library.patterns)]],
+            data=lambda found: found, brief=partial(brief_items, "saes"),
+        ),
+    }
+
+
+def _recipes(given: dict) -> tuple[VectorRecipe, TreeRecipe]:
+    return recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given)
+
+
+def _recipes_of_prompts(given: dict) -> tuple[VectorRecipe, list[TreeRecipe]]:
+    vector, recipe = _recipes(given)
+    prompts = PLAIN_PROMPTS if given["prompts"] is None else check(given["prompts"], "prompts", _PROMPTS)
+    return vector, [replace(recipe, prompt=prompt) for prompt in prompts]
+
+
+def _trimmed(tree: DefinitionTree, cutoff: float, lift: float | None) -> DefinitionTree:
+    trimmed = tree.trimmed(cutoff)
+    return trimmed if lift is None else trimmed.lifted(lift)
+
+
+def _table(service: Service, evidence: bool | None = None) -> Callable[[dict], Iterable]:
+    def work(given: dict):
+        wanted = check(given["evidence"], "evidence", bool) if evidence is None else evidence
+        return service.table(recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), evidence=wanted)
+
+    return work

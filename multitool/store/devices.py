@@ -1,0 +1,103 @@
+"""Where models run, and in which precision: on a GPU that the installed PyTorch can use, else on the processor."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from multitool.errors import UserError
+from multitool.store.hub import on_zero_gpu
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA GPU, as far as it decides what can run on it."""
+
+    name: str
+    capability: tuple[int, int]  # its compute capability
+    compiled: tuple[str, ...] = ()  # for what the installed PyTorch has code: ("sm_80", "compute_120"); none: not told
+    problem: str = ""  # what PyTorch says when it is asked about the GPU and cannot reach it
+
+    @property
+    def usable(self) -> bool:
+        """Whether the installed PyTorch has code that it can run."""
+        return not self.problem and (not self.compiled or any(self._runs(target) for target in self.compiled))
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether it computes in bfloat16 itself; older ones emulate it, slowly."""
+        return self.capability >= (8, 0)
+
+    def _runs(self, target: str) -> bool:
+        parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", target)
+        if not parts:
+            return False
+        kind, major, minor, only = parts[1], int(parts[2]), int(parts[3]), parts[4]
+        if only == "a":  # that very architecture
+            return self.capability == (major, minor)
+        if kind == "sm" or only:  # and later ones of its generation
+            return self.capability[0] == major and self.capability[1] >= minor
+        return self.capability >= (major, minor)  # to be compiled when it is loaded
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where models run. What a user may not expect of it stands in ``notes``, a sentence or two each."""
+
+    device: str
+    dtype: str
+    notes: tuple[str, ...] = ()
+
+
+def placement(device: str, dtype: str | None, gpu: Gpu | None, apple: bool = False) -> Placement:
+    """Where models run, of what was asked for and what there is.
+
+    Args:
+        device: one of ``recipes.recipe.Device``.
+        dtype: one of ``recipes.recipe.Dtype``, or None for what suits the device.
+        gpu: the GPU that there is.
+        apple: whether there is one of Apple's.
+
+    Raises:
+        UserError: a GPU was asked for that is not there, or not usable.
+    """
+    if device == "cuda" and not gpu:
+        raise UserError("device is 'cuda', but PyTorch finds no CUDA GPU here. Use cpu or auto.")
+    if device == "cuda" and gpu and not gpu.usable:
+        raise UserError(f"device is 'cuda', but {_not_usable(gpu)} Use cpu or auto.")
+    if device == "cpu" or not gpu:
+        note = "Apple's GPU is not used: models run on the processor (--device cpu: without this note)."
+        return Placement("cpu", dtype or "float32", (note,) if apple and device == "auto" else ())
+    if not gpu.usable:
+        return Placement("cpu", dtype or "float32", (f"Models run on the processor: {_not_usable(gpu)}",))
+    if dtype or gpu.has_bfloat16:
+        return Placement("cuda", dtype or "bfloat16")
+    return Placement("cuda", "float32", (
+        f"Models run in float32: {gpu.name} has no bfloat16 of its own. In float16 they take half of the memory, but "
+        "some compute numbers that are too large for it (--dtype float16, SAE_MULTITOOL_DTYPE=float16).",
+    ))
+
+
+def _not_usable(gpu: Gpu) -> str:
+    if gpu.problem:
+        return f"PyTorch cannot reach the GPU: {gpu.problem}"
+    capability = ".".join(map(str, gpu.capability))
+    return (
+        f"the installed PyTorch {torch.__version__} has no code for {gpu.name} (compute capability {capability}; it "
+        f"has {', '.join(gpu.compiled)}). Another build of PyTorch may have: https://pytorch.org/get-started."
+    )
+
+
+def gpu_here(environment: Mapping[str, str] = os.environ, cuda=torch.cuda) -> Gpu | None:
+    """The CUDA GPU of this machine that models would run on."""
+    if not cuda.is_available():
+        return None
+    # On ZeroGPU there is none yet, and it must not be asked for. AMD's, which go by the same name, have it all.
+    if on_zero_gpu(environment) or torch.version.hip:
+        return Gpu("the GPU", (9, 0))
+    try:
+        return Gpu(cuda.get_device_name(), cuda.get_device_capability(), tuple(cuda.get_arch_list()))
+    except (RuntimeError, AssertionError) as error:
+        return Gpu("the GPU", (0, 0), problem=" ".join(str(error).split())[:200])
