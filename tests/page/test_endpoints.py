@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from multitool.page import endpoints as module
-from multitool.page.api import add_endpoint
 from multitool.page.callers import Callers
-from multitool.page.endpoints import endpoints, streamed
+from multitool.page.endpoints import add_endpoints, endpoints, streamed
 from multitool.page.settings import ServerSettings
 from multitool.recipes.recipe import VectorRecipe
 from multitool.trees.document import DefinitionTree
@@ -49,8 +48,8 @@ def functions(service, monkeypatch):
     added = {}
     monkeypatch.setattr("multitool.page.api.gr.api", lambda function, api_name, **_: added.update({api_name: function}))
     monkeypatch.setattr("multitool.page.api.name_endpoint", lambda *_: None)
-    for endpoint in endpoints(service, OPENING):
-        add_endpoint(None, endpoint, Callers())
+    service.callers = service.light_callers = Callers()
+    add_endpoints(None, service, OPENING)
     return {name: partial(function, None) for name, function in added.items()}
 
 
@@ -68,7 +67,7 @@ GIVEN = {
 def test_a_twin_draws_and_writes_no_picture(name, functions, monkeypatch):
     drawn = []
     monkeypatch.setattr(module, "save", lambda content, *_: drawn.append(content) or "tree.png")
-    told = json.loads(last(functions[f"{name}_json"](**GIVEN[name])))
+    told = json.loads(last(functions[f"{name}_json"](**GIVEN[name], detail="full")))
     assert told["schema"] == "sae-multitool/definition-tree/1" and not drawn
     picture, tree = last(functions[name](**GIVEN[name]))
     assert tree == told and picture["orig_name"] == "tree.png" and len(drawn) == 1
@@ -77,16 +76,14 @@ def test_a_twin_draws_and_writes_no_picture(name, functions, monkeypatch):
 def test_every_endpoint_that_runs_the_model_answers_in_between(service, functions):
     """A function that answers once runs to its end whoever listens."""
     for endpoint in endpoints(service, OPENING):
-        for name in (endpoint.name, f"{endpoint.name}_json"):
-            assert inspect.isgeneratorfunction(functions[name]) == endpoint.on_model, name
+        assert inspect.isgeneratorfunction(functions[endpoint.name].func) == endpoint.on_model, endpoint.name
+        assert inspect.isgeneratorfunction(functions[f"{endpoint.name}_json"].func)
 
 
 def test_while_it_is_waited_for_nothing_is_told_and_in_the_end_the_answer(functions, monkeypatch):
     monkeypatch.setattr(module, "_STILL_THERE", -1.0)
     first, *_, answer = functions["check_tree"](**GIVEN["check_tree"])
     assert first == (None, None) and answer[1] == DOCUMENT.to_dict()
-    first, *_, answer = functions["check_tree_json"](**GIVEN["check_tree"])
-    assert first is None and json.loads(answer) == DOCUMENT.to_dict()
     assert last(functions["definition_trees"]()) == [DOCUMENT.to_dict()]
 
 
