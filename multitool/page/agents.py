@@ -13,19 +13,21 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import count
 from threading import Event, Thread
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import gradio as gr
+from pydantic import Field
 
 from multitool.page.agent_values import takes_text, values_of
 from multitool.page.api import Endpoint, Parameter
 from multitool.page.brief import View, written
 from multitool.page.kept import Kept, call_name
 from multitool.page.values import checked
-from multitool.recipes.fields import whole
+from multitool.recipes.fields import Whole
 from multitool.trees.document import DefinitionTree
 
-_MOST_ITEMS = 1_000  # in one brief answer
+_OFFSET = Annotated[Whole, Field(ge=0, le=10**9)]
+_LIMIT = Annotated[Whole, Field(ge=1, le=1_000)]
 _POLL = 0.3  # seconds
 _REMIND = 10.0  # seconds; many clients give up when they have heard nothing for a minute
 
@@ -56,15 +58,15 @@ def twin(endpoint: Endpoint, tool: Tool, kept: Kept) -> Endpoint:
     parameters = [
         *(_TREE if parameter.name == "tree" else parameter for parameter in endpoint.parameters),
         _DETAIL,
-        Parameter("offset", int, f"how many {tool.items} a brief answer leaves out at the beginning.", 0),
-        Parameter("limit", int, f"how many {tool.items} a brief answer tells; fewer where they are long.", tool.limit),
+        Parameter("offset", int, f"how many {tool.items} a brief answer leaves out at the beginning.", 0, _OFFSET),
+        Parameter("limit", int, f"how many {tool.items} a brief answer tells; fewer where they are long.", tool.limit,
+                  _LIMIT),
     ]
 
     def run(given: dict) -> Iterator[str]:
         given = checked([parameter for parameter in parameters if parameter is not _TREE], values_of(parameters, given))
         full = given.pop("detail") == "full"
-        offset, limit = given.pop("offset"), given.pop("limit")
-        view = View(whole(offset, "offset", 0, 10**9), whole(limit, "limit", 1, _MOST_ITEMS))
+        view = View(given.pop("offset"), given.pop("limit"))
         if "tree" in given:
             given["tree"] = kept.tree(given["tree"])
         text = yield from _result(tool, given, kept, call_name(endpoint.name, given))

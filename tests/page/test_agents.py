@@ -284,9 +284,9 @@ def test_a_value_that_cannot_be_is_named(ask, name, given, said):
 
 def test_a_forged_tree_cannot_make_a_long_answer():
     forged = tree_of(
-        20, 10, "🦊" * 900, settings={"prompt": "🦊" * 9000 + '"', "answer": "x" * 9000, "tokens": "🦊" * 9000} | {
-            f"setting {number}": "x" * 9000 for number in range(200)
-        }, evidence={"sentence": "🦊" * 9000} | {f"figure {number}": "🦊" * 9000 for number in range(500)},
+        20, 10, "🦊" * 900, settings={"prompt": "🦊" * 1900 + '"', "answer": "x" * 1900, "tokens": "🦊" * 1900} | {
+            f"setting {number}": "x" * 9000 for number in range(150)
+        }, evidence={"sentence": "🦊" * 9000} | {f"figure {number}": "🦊" * 9000 for number in range(190)},
     )
     told = brief_tree(Kept(), forged.to_dict(), ALL)
     assert len(json.dumps(told, ensure_ascii=False).encode()) < MOST

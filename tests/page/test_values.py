@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import Literal, Union, get_args, get_origin
@@ -45,8 +46,8 @@ SERVICE = Service(SimpleNamespace(find=begin, patterns=()), ServerSettings(), be
 OPENING = VectorRecipe(sae="demo/x", feature=1)
 with gr.Blocks() as PAGE:
     add_endpoints(PAGE, SERVICE, OPENING)
-# As Gradio calls them: the endpoints by their names, and the tools of the MCP server as …_json.
-FUNCTIONS = {event.api_name: event.fn for event in PAGE.fns.values()}
+# As Gradio calls them, but without a request: the endpoints by their names, and the tools of the MCP server as …_json.
+FUNCTIONS = {event.api_name: partial(event.fn, None) for event in PAGE.fns.values()}
 ENDPOINTS = {endpoint.name: endpoint for endpoint in endpoints(SERVICE, OPENING)}
 
 
