@@ -415,7 +415,7 @@ def test_another_model_is_loaded_in_the_worker_and_kept_there(client, service, l
     first = trees(client, sae="local/llama", feature=1, **SOME)[-1]
     assert first["settings"]["model"] == str(folder)
     workers = service.workers
-    with moved_away(folder / "model.safetensors"):
+    with spoiled(folder / "model.safetensors"):
         kept = trees(client, sae="local/llama", feature=2, **SOME)[-1]
         assert service.workers == workers
         service.warm = False
@@ -428,12 +428,20 @@ def test_another_model_is_loaded_in_the_worker_and_kept_there(client, service, l
 
 
 @contextlib.contextmanager
-def moved_away(file: Path):
-    elsewhere = file.rename(file.with_name("elsewhere"))
+def spoiled(file: Path):
+    """Damaged, without any sign of a change from outside: what is in memory still counts."""
+    stat, begin = file.stat(), file.read_bytes()[:8]
+
+    def write(content: bytes) -> None:
+        with file.open("r+b") as opened:
+            opened.write(content)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    write(b"\xff" * 8)
     try:
         yield
     finally:
-        elsewhere.rename(file)
+        write(begin)
 
 
 def test_the_first_model_is_right_again_after_two_others(client, service, library, saes):
