@@ -165,7 +165,7 @@ def test_trimming_and_asking_again_need_no_gpu(client, app, service):
         ({"feature": 2048}, "0 to 2047"),
         ({"sae": "demo/hook_embedd"}, "There is no SAE"),
         ({"prompt": "no place"}, "exactly once"),
-        ({"prompt": "word " * 9000 + "{ghost}"}, "Shorten the prompt"),
+        ({"prompt": "word " * 9000 + "{ghost}"}, "at most 2,000 characters"),
         ({"max_nodes": 10**6}, "max_nodes is 1000000"),
         ({"cutoff": 0}, "cutoff is 0"),
     ],
