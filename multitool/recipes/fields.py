@@ -6,7 +6,6 @@ pydantic checks values; the sentence of a refusal follows from the type and its 
 environment variables offer the field as ``recipe_fields`` tells it.
 """
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache, reduce
@@ -19,10 +18,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.fields import FieldInfo
 
 from multitool.errors import UserError, shown
+from multitool.text import is_text
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)  # neither truth values nor texts are numbers
 _BOUNDS = ("ge", "gt", "le", "lt")
-HALF_PAIR = re.compile("[\ud800-\udfff]")  # JSON can have one, and so can a file's name
 _PARTS = {str: "characters", list: "items", tuple: "items"}
 _TRUTHS = {"true": True, "false": False}  # in a text
 _IN_WORDS: dict[Any, str] = {
@@ -106,7 +105,7 @@ def check(value, name: str, kind, *, told=None):
     >>> check(5.0, "top_k", Annotated[Whole, Field(ge=0, le=100)])
     5
     """
-    if isinstance(value, str) and HALF_PAIR.search(value):  # nobody can tokenize, write or send it
+    if isinstance(value, str) and not is_text(value):  # from JSON, or a file's name
         raise UserError(f"{name} is {shown(value)}; it holds half a surrogate pair, no character. Leave that out.")
     try:
         return _adapter(kind).validate_python(value)

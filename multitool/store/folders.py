@@ -18,6 +18,7 @@ HOOKS = (
 )
 
 UNFINISHED = "unfinished-"
+_STATE_OF = (".json", ".safetensors", ".bin", ".npz", ".pt", ".model", ".jinja", ".txt")
 # Whoever makes something writes to it time and again; after so many seconds without, its process has ended.
 _ABANDONED_AFTER = 3600
 
@@ -142,14 +143,13 @@ def folder_sae(folder: Path, *, release: str = "local", model: str | None = None
     )
 
 
-def folder_stamp(folder: Path) -> tuple:
-    """What changes when a file does that tells of the SAE in a folder."""
-    files = [*sorted(folder.glob("*.*")), folder.resolve().parent / "config.json"] if folder.is_dir() else []
-    stats = []
-    for path in files[:64]:
-        try:
-            stat = path.stat()
-        except OSError:  # gone meanwhile
-            continue
-        stats.append((path.name, stat.st_mtime_ns, stat.st_size))
-    return tuple(stats)
+def folder_state(folder: Path, *others: Path) -> tuple:
+    """What changes when the model or the SAE in a folder does: name, size and time of each of its files, and of others
+    that tell of it."""
+    state = []
+    for path in (*sorted(folder.glob("*")), *others):
+        if path.suffix in _STATE_OF:
+            with suppress(OSError):  # gone meanwhile
+                stat = path.stat()
+                state.append((path.name, stat.st_size, stat.st_mtime_ns))
+    return tuple(state)

@@ -22,10 +22,10 @@ from multitool.recipes.recipe import Device, Dtype
 from multitool.store.devices import Gpu, gpu_here, placement
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry, hub_id
-from multitool.store.folders import is_folder
+from multitool.store.folders import folder_state, is_folder
 from multitool.store.hub import DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX
-from multitool.store.models import folder_state, load_model, load_subject
+from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae

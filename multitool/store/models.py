@@ -4,7 +4,7 @@ No file that can run code is read: weights come from safetensors, and a model br
 """
 
 import re
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from os.path import commonprefix
 from pathlib import Path
 
@@ -66,18 +66,6 @@ def _model_folder(name: str, download: DownloadOptions) -> Path:
 
 
 _MOST_LAYERS = 10_000
-_STATE_OF = (".json", ".safetensors", ".bin", ".npz", ".pt", ".model", ".jinja", ".txt")
-
-
-def folder_state(folder: Path) -> tuple:
-    """What changes when the model or the SAE in a folder does: name, size and time of each of its files."""
-    state = []
-    for path in sorted(folder.glob("*")):
-        if path.suffix in _STATE_OF:
-            with suppress(OSError):  # gone meanwhile
-                stat = path.stat()
-                state.append((path.name, stat.st_size, stat.st_mtime_ns))
-    return tuple(state)
 
 
 def _whose(name: str, folder: Path) -> str:

@@ -18,7 +18,7 @@ from multitool.errors import UserError, shown
 from multitool.recipes.fields import check
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
-from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_stamp, is_file, is_folder, is_path
+from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_state, is_file, is_folder, is_path
 from multitool.store.hub import UNLIMITED, DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX, hub_and_hook, hub_sae, is_hub_place
 from multitool.store.registry_file import registry_saes
@@ -179,7 +179,7 @@ def operator_saes() -> tuple[SaeEntry, ...]:
 
 
 def _operator_sae(folder: Path, hook: str | None) -> SaeEntry:
-    return _operator_sae_as_of(folder, hook, folder_stamp(folder))
+    return _operator_sae_as_of(folder, hook, folder_state(folder, folder.parent / "config.json"))
 
 
 @lru_cache(maxsize=1024)
