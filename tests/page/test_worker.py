@@ -114,8 +114,9 @@ def test_a_scan_lets_those_who_wait_come_first_now_and_then(clock, tmp_path):
 
 
 def service(clock, work, **settings) -> Service:
-    library = SimpleNamespace(find=lambda name: SimpleNamespace(name="x/y", model="m"), progress=lambda entry: "",
-                              state=lambda name: None)
+    library = SimpleNamespace(
+        find=lambda name: SimpleNamespace(name="x/y", model="m"), progress=lambda entry: "", state=lambda name: 0
+    )
     return Service(library, ServerSettings(**settings), work, poll_seconds=0)
 
 
