@@ -453,7 +453,8 @@ VECTOR_OPTIONS = {
     ("command", "own"),
     [
         ("tree", {"--prompt", "--chat", "--answer", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop",
-                  "--steer-strength", "--clamp", "--steer-at", "--inject-layer", "--inject-mode", "--inject-scale",
+                  "--steer-strength", "--clamp", "--steer-at", "--steer-sinks", "--inject-layer", "--inject-mode",
+                  "--inject-scale",
                   "--evidence", "--json", "--image", "--drawn", "--dpi", "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--negative", "--words", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
@@ -501,7 +502,7 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
         (["tree", "--sae", "demo/nothing", "--feature", "1"], "There is no SAE 'demo/nothing'"),
         (["tree", "--sae", "", "--feature", "1"], "sae is ''"),
         (["tree", "--sae", "/gone/folder", "--feature", "1"], "/gone/folder"),
-        (["tree", "--sae", "x" * 5_000, "--feature", "1"], "There is no SAE 'xxx"),
+        (["tree", "--sae", "x" * 5_000, "--feature", "1"], "name one as RELEASE/SAE_ID"),
         (["tree", "--sae", "gpt2-small-mlp-out-v5-32k/blocks.0.hook_mlp_out", "--feature", "1"], "output of an MLP"),
         ([*TREE[:3], "--feature", "-1"], "feature is -1"),
         ([*TREE[:3], "--feature", "1.5"], "1.5"),

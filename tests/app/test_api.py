@@ -231,7 +231,7 @@ def test_a_tree_from_elsewhere_is_grown_on_only_where_its_recipe_may_be_grown(cl
         ({"prompt": "A definition would be"}, ["exactly once"]),
         ({"answer": "It is"}, ["answer is 'It is'", "chat is off"]),
         ({"prompt": "{ghost} is {ghost}"}, ["2 times", "exactly once"]),
-        ({"prompt": "word " * 9000 + '"{ghost}" is "'}, ["8192", "Shorten"]),
+        ({"prompt": "word " * 9000 + '"{ghost}" is "'}, ["45,014", "at most 2,000 characters"]),
         ({"max_nodes": 10**9}, ["1000000000", "from 1 to"]),
         ({"stop": "yes"}, ["'yes'", "true or false"]),
     ],
