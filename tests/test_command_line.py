@@ -444,8 +444,8 @@ def test_all_saes_are_listed_and_the_demos_first(capsys):
 
 
 VECTOR_OPTIONS = {
-    "--sae", "--feature", "--model", "--weights", "--encoder-share", "--tokens", "--no-centroid", "--scale", "--pca",
-    "--dtype", "--device",
+    "--sae", "--hook", "--feature", "--model", "--weights", "--encoder-share", "--tokens", "--no-centroid", "--scale",
+    "--pca", "--dtype", "--device",
 }  # fmt: skip
 
 
