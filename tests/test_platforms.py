@@ -53,6 +53,8 @@ def without_encoding(source: str) -> list[int]:
         given = {keyword.arg for keyword in node.keywords}
         modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         binary = name == "open" and any("b" in mode and len(mode) <= 3 for mode in modes)
+        of = getattr(getattr(node.func, "value", None), "id", "")
+        binary |= of in ("os", "archive")  # a file's number; a member of an archive
         if name in ("open", "read_text", "write_text") and "encoding" not in given and not binary:
             found.append(node.lineno)
     return found
@@ -62,7 +64,7 @@ def test_the_rules_see_what_they_are_to_see():
     assert unix_only("import fcntl, os\nos.fork()") == {"fcntl", "fork"}
     assert unix_only("from pwd import getpwuid") == {"pwd"}
     assert unix_only("import os\nif hasattr(os, 'fork'):\n    os.fork()") == set()
-    opened = "path.read_text()\nopen(path)\npath.open('rb')\npath.write_text(text, encoding='utf-8')"
+    opened = "path.read_text()\nopen(path)\npath.open('rb')\npath.write_text(text, encoding='utf-8')\nos.open(path, 0)"
     assert without_encoding(opened) == [1, 2]
 
 

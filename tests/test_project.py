@@ -1,6 +1,8 @@
 """The project as pip sees it: what an installation holds, and what it asks for."""
 
+import json
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -22,11 +24,25 @@ def distribution(monkeypatch):
     return found
 
 
-def test_an_installation_holds_every_file_of_the_package(distribution):
-    build = distribution.get_command_obj("build_py")
-    build.ensure_finalized()
-    modules = {Path(path) for _, _, path in build.find_all_modules()}
-    data = {Path(folder) / name for _, folder, _, names in build.data_files for name in names}
+# In a process of its own: Python has a distutils too, which whatever imports it first takes for setuptools' one.
+BUILD = """
+import json
+from setuptools import Distribution
+distribution = Distribution({"script_name": "setup.py"})
+distribution.parse_config_files(["pyproject.toml"])
+build = distribution.get_command_obj("build_py")
+build.ensure_finalized()
+modules = [path for _, _, path in build.find_all_modules()]
+data = [[folder, name] for _, folder, _, names in build.data_files for name in names]
+print(json.dumps([modules, data]))
+"""
+
+
+@pytest.mark.slow
+def test_an_installation_holds_every_file_of_the_package():
+    told = subprocess.check_output([sys.executable, "-W", "ignore", "-c", BUILD], cwd=ROOT, text=True)
+    paths, names = json.loads(told)
+    modules, data = {Path(path) for path in paths}, {Path(folder, name) for folder, name in names}
     listed = subprocess.check_output(["git", "ls-files", "-z", "multitool"], cwd=ROOT, text=True).split("\0")
     there = {Path(name) for name in listed if name and (ROOT / name).is_file()}
     assert {path for path in there if path.suffix == ".py"} <= modules

@@ -34,7 +34,7 @@ def _transformer_lens_names() -> dict[str, str]:
     Kept as a file: importing TransformerLens takes seconds.
     """
     path = Path(__file__).with_name("transformer_lens_models.json")
-    return {short: name for name, others in json.loads(path.read_text("utf-8")).items() for short in others}
+    return {short: name for name, others in json.loads(path.read_text(encoding="utf-8")).items() for short in others}
 
 
 def unreadable_model(model: str) -> str | None:

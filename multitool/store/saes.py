@@ -58,8 +58,8 @@ class Sae:
         for name, row in rows.items():
             if not torch.isfinite(row).all():
                 raise UserError(
-                    f"{name} of SAE {self.entry.name} has NaN or infinity at feature {index}, which so has no "
-                    "direction. Choose another feature, or get the SAE's files from where they came."
+                    f"{name} of SAE {self.entry.name} has NaN or infinity at feature {index}. Choose another "
+                    "feature, or get the SAE's files from where they came."
                 )
         return FeatureWeights(encoder=rows["W_enc"], decoder=rows["W_dec"])
 

@@ -253,7 +253,7 @@ def test_several_features_that_cannot_be_mixed(layers, tmp_path):
     refused(f"1 + {other}:9", "feature is 9; local/layer-2 has 6 features")
     refused("1 + no/such:2", "no SAE")
     foreign = random_sae(tmp_path / "foreign", d_model=D, model="gpt2")
-    refused(f"1 + {foreign}:2", "term of local/foreign, which belongs to gpt2, and local/layer-0")
+    refused(f"1 + {foreign}:2", "term of local/foreign, which belongs to openai-community/gpt2, and local/layer-0")
 
 
 @pytest.mark.parametrize("architecture", ["llama"], scope="session")
