@@ -161,6 +161,18 @@ STORING_SCAN: Cases = ((OSError,
     "The scan of {model}'s vocabulary cannot be stored in {folder}: {reason}. Make room or permissions there (about "
     "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)
 
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises UserError if a file only points to what Git LFS keeps: what ``git clone`` leaves where LFS is missing."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs.github.com/spec/"):
+            raise UserError(
+                f"{path} is only a pointer to a file that Git LFS keeps, which was not fetched. Run `git lfs pull` in "
+                "that folder, or fetch the repository with `hf download`."
+            )
+
+
 FETCH_AGAIN = "A file may be damaged; delete {kept} to have it fetched again."
 
 # A damaged folder makes transformers raise nearly anything; so does much else.

@@ -131,7 +131,9 @@ def _other_kind(config: Config) -> str | None:
         return "crosscoder"
     flagged = any(config.get(name, kind=bool) for name in ("is_transcoder", "transcode", "skip_connection"))
     beyond = config.get("metadata.hook_name_out", "hook_name_out", "out_hook_point", "hf_hook_point_out")
-    elsewhere = beyond not in (None, config.get(*_HOOK_FIELDS))
+    read = config.get(*_HOOK_FIELDS)
+    elsewhere = beyond not in (None, read) and not (
+        read and parse_hook(beyond) == parse_hook(read) and parse_hook(read)[0] != "unknown")
     if "transcoder" in names or flagged or elsewhere or config.get("buffer.io") == "in_and_out":
         return "transcoder"
     return None
@@ -163,10 +165,15 @@ def fitting(weights: Weights, enc: str, dec: str, *, enc_rows: bool = False, dec
     return W_enc.T if enc_rows else W_enc, W_dec.T if dec_columns else W_dec
 
 
-def not_read(folder: Path, reason: str) -> UserError:
-    """What is said of an SAE whose directions are read, and its activations not."""
+def not_read(sae: Path | str, reason: str) -> UserError:
+    """What is said of an SAE whose directions are read, and its activations not.
+
+    Args:
+        sae: its folder, or its name.
+    """
+    named = f"the SAE in {sae}" if isinstance(sae, Path) else f"SAE {sae}"
     return UserError(
-        f"The activations of the SAE in {folder} are not read: {reason}. Its directions are: take the weights encoder, "
+        f"The activations of {named} are not read: {reason}. Its directions are: take the weights encoder, "
         "decoder or mix, and no evidence."
     )
 

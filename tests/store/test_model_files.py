@@ -303,6 +303,13 @@ def test_tensors_that_are_no_layers_are_left_alone(folder):
     assert_is_whole(folder)
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_told_as_one(folder, file):
+    (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 302000000\n")
+    with pytest.raises(UserError, match=rf"{file} is only a pointer .*git lfs pull"):
+        load_subject(str(folder))
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_file_that_is_cut_short_is_said_to_be_damaged(folder, file):
     path = folder / file
