@@ -121,8 +121,12 @@ _SUBMODULE = re.compile(r"(resid_pre|resid_mid|resid_post|mlp_out|attn_out)_laye
 
 
 def _dictionary_place(folder: Path, config: Config) -> tuple[str, str]:
-    """The submodule that an SAE was trained on. The number of its layer alone does not tell the place in it."""
+    """The submodule that an SAE was trained on, by its configuration or by a folder that is named after it, as in
+    ``resid_post_layer_3/trainer_10``. The number of its layer alone does not tell the place in it.
+    """
     name, by = config.find(("trainer.submodule_name", "submodule_name"))
+    if name is None:
+        name = next((part for part in reversed(folder.resolve().parts) if _SUBMODULE.fullmatch(part)), None)
     if match := _SUBMODULE.fullmatch(name or ""):
         name = f"blocks.{match[2]}.hook_{match[1]}"
     elif config.get("buffer.io") == "in" and parse_hook(name or "")[0] == "resid_post":

@@ -100,8 +100,9 @@ class SaeFormat:
             hook=hook,
             told_by=by,
             looked_in=_looked_in(self, folder),
-            # Gemma Scope 2 names its models in a way of its own.
-            model=re.sub("^gemma-v3-", "google/gemma-3-", _name(config, *_MODEL_FIELDS) or self.model(folder, config)),
+            # Gemma Scope 2 names its models in a way of its own; on the hub the smallest has no -pt.
+            model=re.sub("^gemma-v3-", "google/gemma-3-", _name(config, *_MODEL_FIELDS) or self.model(folder, config))
+            .replace("google/gemma-3-270m-pt", "google/gemma-3-270m"),
             d_sae=width if type(width) is int and 0 < width < 1 << 40 else None,
             neuronpedia_id=_name(config, "metadata.neuronpedia_id", "neuronpedia_id"),
         )

@@ -496,6 +496,25 @@ def test_dictionary_learnings_submodules(tmp_path, trainer, hook):
     assert find_sae(str(folder), allow_folder=True).hook == hook
 
 
+def test_dictionary_learnings_submodule_may_be_told_by_a_folders_name(tmp_path):
+    build = dictionary("AutoEncoder", LINEAR | {"bias": B_DEC}, submodule_name=None)
+    for name, hook in (("resid_post_layer_1", HOOK), ("resid_pre_layer_1", OLD_HOOK)):
+        folder = build(tmp_path / name / "trainer_10")
+        assert find_sae(str(folder), allow_folder=True).hook == hook
+    mlp = build(tmp_path / "mlp_out_layer_1" / "trainer_0")
+    assert "output of an MLP" in said(find_sae, str(mlp), allow_folder=True)
+
+
+@pytest.mark.parametrize(("told", "model"), [
+    ("gemma-v3-270m-pt", "google/gemma-3-270m"), ("gemma-v3-270m-it", "google/gemma-3-270m-it"),
+    ("gemma-v3-4b-pt", "google/gemma-3-4b-pt"), ("gemma-v3-12b-it", "google/gemma-3-12b-it"),
+])
+def test_the_models_of_gemma_scope_2_by_their_names_on_the_hub(tmp_path, told, model):
+    folder = scope_2(tmp_path / "mine")
+    cfg(folder, {"hf_hook_point_in": "model.layers.1.output", "model_name": told}, "config.json")
+    assert folder_sae(folder).model == model
+
+
 @pytest.mark.parametrize(("trainer", "reason"), [
     ({"submodule_name": "mlp_out_layer_1"}, "output of an MLP"),
     ({"submodule_name": "model.layers.1.mlp"}, "inside an MLP"),
