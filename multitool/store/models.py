@@ -77,7 +77,7 @@ def _whose(name: str, folder: Path) -> str:
 def _check_numbers(config, whose: str) -> None:
     """Raises UserError if a configuration asks for what no model is, and what would take for ever to find out."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > _MOST_LAYERS:
+    if isinstance(layers, int) and not 1 <= layers <= _MOST_LAYERS:
         raise UserError(f"{whose} is no model: num_hidden_layers is {shown(layers)} in its config.json. Correct it.")
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     if isinstance(longest, int) and longest < 1:

@@ -175,11 +175,15 @@ def refuse_pointer(path: Path) -> None:
 
 FETCH_AGAIN = "A file may be damaged; delete {kept} to have it fetched again."
 
+_OWN_CODE = (lambda error: "trust_remote_code" in str(error),
+    "The model {model} takes code that it brings itself, and no such code is run here. Use a model that transformers "
+    "has the code of.")
 # A damaged folder makes transformers raise nearly anything; so does much else.
-_LOCAL_MODEL: Cases = ((Exception,
+_LOCAL_MODEL: Cases = (_OWN_CODE, (Exception,
     "The model in folder {folder} cannot be loaded: {text} A model folder holds config.json, the tokenizer's files and "
     "*.safetensors, as save_pretrained() writes them."),)
-_FETCHED_MODEL: Cases = ((Exception, "The model {model} was fetched, and transformers cannot load it: {words}"),)
+_FETCHED_MODEL: Cases = (
+    _OWN_CODE, (Exception, "The model {model} was fetched, and transformers cannot load it: {words}"))
 _DAMAGED = "cannot be loaded: its {file} is damaged or cut short ({why}); "
 _DAMAGED_LOCALLY = "The model in folder {folder} " + _DAMAGED + "copy or write it again."
 _DAMAGED_FETCHED = "The model {model} " + _DAMAGED + "delete {kept} to have it fetched again."
