@@ -270,8 +270,8 @@ def loading_quantised(whose: str, method: str | None) -> Iterator[None]:
 _LOCAL_BY_SAE_LENS: Cases = (
     (out_of_memory, None),
     (Exception,
-     "sae-lens cannot read the SAE in {folder}: {words} Its cfg.json and its weights may not fit together. Without "
-     "sae-lens its activations are not read; its directions may be."),
+     "sae-lens cannot read the SAE in {folder}: {words} Its configuration and its weights may not fit together. "
+     "Without sae-lens its activations are not read; its directions may be."),
 )
 
 

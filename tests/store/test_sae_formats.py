@@ -538,6 +538,16 @@ def test_sparsify_on_an_mlp_and_on_the_embedding(tmp_path):
     assert folder_sae(sparsify(hookpoint="embed_tokens")(tmp_path)).hook == "hook_embed"
 
 
+@pytest.mark.parametrize(("place", "name"), [
+    ("jbloom/GPT2-Small-SAEs-Reformatted/blocks.8.hook_resid_pre", "gpt2-small-res-jb/blocks.8.hook_resid_pre"),
+    ("google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71",
+     "gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"),
+])
+def test_what_the_registry_has_is_read_as_it_says_by_its_place_on_the_hub_too(place, name):
+    """Else GPT-2's would be read on residuals with their mean. Nothing is fetched to find it."""
+    assert find_sae(f"hf://{place}", allow_folder=True) == find_sae(name)
+
+
 # Files that are not as they should be
 
 
@@ -659,6 +669,8 @@ def test_a_feature_whose_weights_are_no_numbers_is_refused_and_the_others_stay(t
 
 def test_weights_of_another_width_than_the_configuration_says_are_refused(tmp_path):
     assert "says 5 features" in said(lambda: load_sae(folder_sae(lens({"d_sae": 5})(tmp_path / "mine"))))
+    turned = lens(weights=LENS | {"W_enc": W_ENC.T, "W_dec": W_DEC.T})(tmp_path / "turned")
+    assert "have 2 (or these are the wrong way round)" in said(load_sae, folder_sae(turned))
 
 
 @pytest.mark.parametrize("content", [
