@@ -230,6 +230,8 @@ def _tree(options) -> None:
 
     library = _library(options)
     prepared = _done(prepare_trees(library, vector, recipes, model=options.model), library)
+    if options.evidence:
+        library.encoder(library.find(vector.sae))  # what cannot be read is refused before the trees grow
     trees = (_done(grown(tree), library) for tree in prepared)
     for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
         if options.evidence:

@@ -311,6 +311,13 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path / "cache"))
 
 
+def test_evidence_that_cannot_be_had_is_refused_before_a_tree_grows(folders, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("multitool.jobs.tree.grown", lambda *anything: pytest.fail("a tree grew"))
+    sae = random_sae(tmp_path / "topk", 32, architecture="topk", model=str(Path(folders[1]).with_name("model")))
+    assert main(["tree", *folders, "--sae", str(sae), "--feature", "2", "--evidence"]) == 2
+    assert "has no k" in capsys.readouterr().err
+
+
 def test_a_tree_is_checked_on_request(folders, cache, tmp_path, capsys):
     file = tmp_path / "tree.json"
     options = ["tree", *folders, "--feature", "2", "--cutoff", "0.05", "--max-depth", "4", "--evidence"]

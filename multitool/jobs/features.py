@@ -117,8 +117,8 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
         always: one is needed whatever the recipe's direction, to know what fires its one feature.
 
     Raises:
-        UserError: the scans of all layers are too large together, or one cannot be done; it is ``always`` needed, and
-            the recipe has several features.
+        UserError: the scans of all layers are too large together, or one cannot be done; an SAE's activations cannot
+            be read; a scan is ``always`` needed, and the recipe has several features.
     """
     while task := (yield Prepare(partial(missing_scan, target, always=always))):
         yield ScanVocabulary(task)
@@ -155,7 +155,11 @@ def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX
             f"The features of this vector need vocabulary scans of {len(entries)} layers, {size_shown(n_bytes)} in "
             f"all; {size_shown(max_bytes)} are kept. Use features of fewer layers, or encoder or decoder weights."
         )
-    return next((task for task, entry in entries.items() if not library.scan(entry, target.subject)), None)
+    task = next((task for task, entry in entries.items() if not library.scan(entry, target.subject)), None)
+    if task:  # which can take an hour: an SAE that cannot read what it gives is refused before
+        for entry in entries.values():
+            library.encoder(entry)
+    return task
 
 
 def countable_tokens(subject: Subject, scan: Scan) -> Tensor:

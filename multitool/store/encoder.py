@@ -17,7 +17,7 @@ from multitool.errors import UserError
 from multitool.store.entries import SaeEntry
 from multitool.store.hub import UNLIMITED, DownloadOptions
 from multitool.store.problems import HOLDING, reading_by_sae_lens, said
-from multitool.store.sae_format import Parts
+from multitool.store.sae_format import Parts, not_read
 from multitool.store.sae_formats import recognised
 from multitool.store.saelens_format import lens_parts
 from multitool.store.saes import fetch_sae, read_fetched, sae_lens_sae
@@ -26,8 +26,8 @@ from multitool.store.saes import fetch_sae, read_fetched, sae_lens_sae
 _ALONE = ("standard", "gated", "jumprelu")
 # The classes that read a text's positions together; here each one stands alone.
 _OF_TEXTS = ("temporal",)
-# Normalisations by numbers that were found in training. An SAE that still asks for one has lost them.
-_BY_NUMBERS = ("expected_average_only_in", "covariance_whitening")
+# A normalisation by a number that was found in training. An SAE that still asks for it has lost that number.
+_BY_A_NUMBER = "expected_average_only_in"
 _KWARGS = "model_from_pretrained_kwargs"  # how sae-lens calls what TransformerLens did to the model
 CHUNK_BYTES = 1 << 28
 _TENSORS = 6  # about so many of them, as large as the result or the input, are there at once
@@ -39,7 +39,6 @@ class Encoder:
 
     entry: SaeEntry
     centred: bool  # whether it reads residuals without their mean (see ``load_encoder``)
-    unscaled: bool  # whether it was trained on inputs times a factor that is not known: it reads them as they are
     _sae: Any  # sae-lens' own
     chunk_bytes: int = CHUNK_BYTES  # memory that the intermediate results of one chunk of residuals may take
 
@@ -179,12 +178,17 @@ def _encoder(entry: SaeEntry, folder: Path, read: Callable) -> Encoder:
         sae = _like(sae)
         # What does not fit together shows now.
         tried = _encode(sae, torch.linspace(1, 2, sae.cfg.d_in)[None], centred)
+    if sae.cfg.normalize_activations == _BY_A_NUMBER:
+        raise not_read(entry.folder or entry.name, (
+            f"it was trained on inputs times a factor (normalize_activations is {_BY_A_NUMBER}), and no file of it "
+            "(activation_scaler.json) nor sae-lens' registry tells that; where the weights have it in them already, "
+            "normalize_activations must be none"))
     if sae.cfg.architecture() not in _ALONE and not torch.isfinite(tried).all():
         raise UserError(
             f"The weights of SAE {entry.name} have NaN or infinity, and its features compete, so that none of its "
             "activations can be told. Get its files from where they came."
         )
-    return Encoder(entry, centred, sae.cfg.normalize_activations in _BY_NUMBERS, sae)
+    return Encoder(entry, centred, sae)
 
 
 def _of_parts(parts: Parts):
@@ -202,7 +206,7 @@ def _from_fetched(entry: SaeEntry, folder: Path):
     from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
 
     sae = _of_parts(lens_parts(folder, _corrections(entry)))
-    if sae.cfg.normalize_activations == "expected_average_only_in":
+    if sae.cfg.normalize_activations == _BY_A_NUMBER:
         factor = get_norm_scaling_factor(entry.release, entry.sae_id)
         if factor is not None:
             sae.fold_activation_norm_scaling_factor(factor)

@@ -91,6 +91,8 @@ def fetch_folder(
 ) -> Path:
     """A folder of a repository in the cache, with the files in it (not below it) that an SAE may have.
 
+    And with the ``config.json`` above it, where sparsify tells the model.
+
     Args:
         path: of the folder in the repository; empty for its top. Anything but ``fnmatch``'s patterns.
         revision: a branch, a tag or a commit; None for the main branch.
@@ -100,8 +102,10 @@ def fetch_folder(
         UserError: they cannot be had, there are none, or more than an SAE has.
     """
     place = f"{glob.escape(path)}/" if path else ""
+    above = [str(PurePosixPath(glob.escape(path)).parent / "config.json")] if path else []
 
     def check(wanted: list) -> None:
+        wanted = [file for file in wanted if str(PurePosixPath(file.filename).parent) == (path or ".")]
         names = {PurePosixPath(file.filename).name for file in wanted}
         size = sum(file.file_size or 0 for file in wanted)
         if not names:
@@ -115,7 +119,7 @@ def fetch_folder(
                 "name the folder on this machine."
             )
 
-    files, below = [place + file for file in FOLDER_FILES], [place + "*/*"]
+    files, below = [place + file for file in FOLDER_FILES] + above, [place + "*/*"]
     return _fetch(repo_id, files, below, replace(download, max_bytes=None), "", revision, check) / path
 
 

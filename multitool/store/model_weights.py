@@ -18,8 +18,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from multitool.errors import UserError, shown
+from multitool.store.problems import refuse_pointer
 
 _ADAPTER = "adapter_config.json"
+_LARGEST_POINTER = 1024  # bytes
 _PART = re.compile(r"(.*-)(\d{1,5})-of-(\d{1,5})(\.\w+)")
 _IN_A_COMMAND = re.compile(r"[\w./:~+-]+")  # what needs no quotes and does nothing there
 _MERGE = (
@@ -150,6 +152,13 @@ def _plain_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise UserError(f"{path} holds no weights by name, as save_pretrained() writes them.")
     return weights
+
+
+def refuse_pointers(folder: Path) -> None:
+    """Raises UserError if a file of a model is only a pointer of Git LFS."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.stat().st_size < _LARGEST_POINTER:
+            refuse_pointer(path)
 
 
 def refuse_adapter(folder: Path, whose: str) -> None:

@@ -17,7 +17,7 @@ from multitool.store.demo_model import DEMO_MODEL, demo_model_folder
 from multitool.store.entries import unreadable_model
 from multitool.store.folders import is_folder
 from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_model
-from multitool.store.model_weights import model_weights, refuse_adapter
+from multitool.store.model_weights import model_weights, refuse_adapter, refuse_pointers
 from multitool.store.problems import loading_model, loading_quantised
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
@@ -36,6 +36,7 @@ def load_subject(name: str, download: DownloadOptions = UNLIMITED) -> Subject:
 
     folder = _model_folder(name, download)
     whose = _whose(name, folder)
+    refuse_pointers(folder)
     refuse_adapter(folder, whose)
     options = {"local_files_only": True, "trust_remote_code": False}
     with _quiet_transformers(), loading_model(name, folder):
@@ -76,7 +77,7 @@ def _whose(name: str, folder: Path) -> str:
 def _check_numbers(config, whose: str) -> None:
     """Raises UserError if a configuration asks for what no model is, and what would take for ever to find out."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > _MOST_LAYERS:
+    if isinstance(layers, int) and not 1 <= layers <= _MOST_LAYERS:
         raise UserError(f"{whose} is no model: num_hidden_layers is {shown(layers)} in its config.json. Correct it.")
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     if isinstance(longest, int) and longest < 1:

@@ -121,8 +121,12 @@ _SUBMODULE = re.compile(r"(resid_pre|resid_mid|resid_post|mlp_out|attn_out)_laye
 
 
 def _dictionary_place(folder: Path, config: Config) -> tuple[str, str]:
-    """The submodule that an SAE was trained on. The number of its layer alone does not tell the place in it."""
+    """The submodule that an SAE was trained on, by its configuration or by a folder that is named after it, as in
+    ``resid_post_layer_3/trainer_10``. The number of its layer alone does not tell the place in it.
+    """
     name, by = config.find(("trainer.submodule_name", "submodule_name"))
+    if name is None:
+        name = next((part for part in reversed(folder.resolve().parts) if _SUBMODULE.fullmatch(part)), None)
     if match := _SUBMODULE.fullmatch(name or ""):
         name = f"blocks.{match[2]}.hook_{match[1]}"
     elif config.get("buffer.io") == "in" and parse_hook(name or "")[0] == "resid_post":
@@ -161,8 +165,9 @@ def _scope_parts(folder: Path, kind: str) -> Parts:
     return plain_cfg("jumprelu", W_dec, subtracts=False), state | {"W_enc": W_enc, "W_dec": W_dec}
 
 
-_SCOPE_PARTS = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
-_SCOPE_REPOSITORY = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att)")
+# Transcoders read what the norm before the MLP makes of the stream.
+_SCOPE_PARTS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "hook_z", "transcoders": "ln2.hook_normalized"}
+_SCOPE_REPOSITORY = re.compile(rf"gemma-scope-(2b|9b|27b)-(pt|it)-({'|'.join(_SCOPE_PARTS)})")
 
 
 def _scope_place(folder: Path, config: Config) -> tuple[str, str]:
@@ -174,7 +179,7 @@ def _scope_place(folder: Path, config: Config) -> tuple[str, str]:
         return "hook_embed", ""
     if not layer or not repository:
         return "", ""
-    return f"blocks.{layer[1]}.hook_{_SCOPE_PARTS[repository[3]]}", ""
+    return f"blocks.{layer[1]}.{_SCOPE_PARTS[repository[3]]}", ""
 
 
 def _scope_model(folder: Path, config: Config) -> str:
@@ -207,7 +212,8 @@ def matrix_files(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.safetensors") if path.name != "sparsity.safetensors"]
 
 
-def _plain_directions(folder: Path) -> Matrices:
+def plain_pair(folder: Path) -> tuple[Weights, tuple[str, str]]:
+    """The one safetensors file in a folder, and what its two matrices are called. Raises UserError if it has none."""
     weights = safetensors_file(matrix_files(folder)[0])
     pair = next((pair for pair in _PAIRS if all(name in weights for name in pair)), None)
     if pair is None:
@@ -215,6 +221,11 @@ def _plain_directions(folder: Path) -> Matrices:
             f"{weights.path} holds {weights.names()}. Two matrices are read from such a file, named "
             f"{', '.join(' and '.join(pair) for pair in _PAIRS)}."
         )
+    return weights, pair
+
+
+def _plain_directions(folder: Path) -> Matrices:
+    weights, pair = plain_pair(folder)
     shapes = [weights.matrix(name) for name in pair]
     d_model = PLAIN.config(folder).get("d_in", "d_model", "activation_dim", kind=int) or min(shapes[0])
     sizes = set(shapes[0])

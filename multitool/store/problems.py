@@ -161,13 +161,29 @@ STORING_SCAN: Cases = ((OSError,
     "The scan of {model}'s vocabulary cannot be stored in {folder}: {reason}. Make room or permissions there (about "
     "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)
 
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises UserError if a file only points to what Git LFS keeps: what ``git clone`` leaves where LFS is missing."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs.github.com/spec/"):
+            raise UserError(
+                f"{path} is only a pointer to a file that Git LFS keeps, which was not fetched. Run `git lfs pull` in "
+                "that folder, or fetch the repository with `hf download`."
+            )
+
+
 FETCH_AGAIN = "A file may be damaged; delete {kept} to have it fetched again."
 
+_OWN_CODE = (lambda error: "trust_remote_code" in str(error),
+    "The model {model} takes code that it brings itself, and no such code is run here. Use a model that transformers "
+    "has the code of.")
 # A damaged folder makes transformers raise nearly anything; so does much else.
-_LOCAL_MODEL: Cases = ((Exception,
+_LOCAL_MODEL: Cases = (_OWN_CODE, (Exception,
     "The model in folder {folder} cannot be loaded: {text} A model folder holds config.json, the tokenizer's files and "
     "*.safetensors, as save_pretrained() writes them."),)
-_FETCHED_MODEL: Cases = ((Exception, "The model {model} was fetched, and transformers cannot load it: {words}"),)
+_FETCHED_MODEL: Cases = (
+    _OWN_CODE, (Exception, "The model {model} was fetched, and transformers cannot load it: {words}"))
 _DAMAGED = "cannot be loaded: its {file} is damaged or cut short ({why}); "
 _DAMAGED_LOCALLY = "The model in folder {folder} " + _DAMAGED + "copy or write it again."
 _DAMAGED_FETCHED = "The model {model} " + _DAMAGED + "delete {kept} to have it fetched again."
@@ -254,8 +270,8 @@ def loading_quantised(whose: str, method: str | None) -> Iterator[None]:
 _LOCAL_BY_SAE_LENS: Cases = (
     (out_of_memory, None),
     (Exception,
-     "sae-lens cannot read the SAE in {folder}: {words} Its cfg.json and its weights may not fit together. Without "
-     "sae-lens its activations are not read; its directions may be."),
+     "sae-lens cannot read the SAE in {folder}: {words} Its configuration and its weights may not fit together. "
+     "Without sae-lens its activations are not read; its directions may be."),
 )
 
 

@@ -122,7 +122,9 @@ def find_sae(
         if not allow_folder:
             raise UserError(_NO_REPOSITORY.format(name=shown(name)))
         place, told = hub_and_hook(name)
-        return _served(hub_sae(place, download, hook or told), patterns)
+        # The registry corrects what some files say, and knows the formats of others.
+        known = None if hook or told else _of_repository(place.removeprefix(HUB_PREFIX))
+        return _served(known or hub_sae(place, download, hook or told), patterns)
     near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
     folder, told = folder_and_hook(name) if allow_folder else (name, None)
     named, _, apart = name.rpartition("@")
@@ -197,8 +199,8 @@ def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
         near = difflib.get_close_matches(sae_id[:_LONGEST_COMPARED], ids.values(), n=5, cutoff=0)
         near = near or list(ids.values())[:5]
         hint = f"Release {release} has {', '.join(near)}" + (" and others" if len(ids) > len(near) else "")
-    elif in_registry := [entry.name for entry in registry_saes().values() if f"{entry.repo_id}/{entry.path}" == name]:
-        hint = f"The SAE in that repository is {in_registry[0]}"
+    elif in_registry := _of_repository(name):
+        hint = f"The SAE in that repository is {in_registry.name}"
     else:
         releases = sorted({other.partition("/")[0] for other in everything})
         near = difflib.get_close_matches(release[:_LONGEST_COMPARED], releases, n=5, cutoff=_NEAR)
@@ -208,6 +210,11 @@ def _unknown(name: str, allow_folder: bool, patterns: tuple[str, ...]) -> str:
     folder = f", an SAE's folder, or {HUB_PREFIX}OWNER/REPO/PATH" if allow_folder else ""
     hint += "; " if hint else ""
     return f"There is no SAE {shown(name)}. Name one as RELEASE/SAE_ID{folder}. {hint}`saes` lists them all."
+
+
+def _of_repository(name: str) -> SaeEntry | None:
+    """The registry's SAE in a folder of a repository on the hub, ``OWNER/REPO/PATH``, if there is one."""
+    return next((entry for entry in registry_saes().values() if f"{entry.repo_id}/{entry.path}" == name), None)
 
 
 def _served(entry: SaeEntry, patterns: tuple[str, ...]) -> SaeEntry:

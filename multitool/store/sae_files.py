@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import safe_open
 
 from multitool.errors import UserError, shown, size_shown
-from multitool.store.problems import READING_CFG, READING_NPZ, READING_PICKLE, READING_WEIGHTS, said
+from multitool.store.problems import READING_CFG, READING_NPZ, READING_PICKLE, READING_WEIGHTS, refuse_pointer, said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict:
             raise UserError(f"{path} is {size_shown(size)}; at most {size_shown(max_bytes)} of such a file are read.")
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is no file.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a mark at its beginning
     if not isinstance(content, dict):
         raise UserError(f"{path} is not an SAE configuration: it holds no JSON object.")
     if deeper_than(content, MAX_JSON_DEPTH):
@@ -113,6 +113,7 @@ def safetensors_file(path: Path) -> Weights:
             return file.get_tensor(name)
 
     headers = {}
+    refuse_pointer(path)
     with said(READING_WEIGHTS, file=path), safe_open(path, framework="np") as file:
         names = list(file.keys())
         _check_count(path, len(names))
@@ -132,6 +133,7 @@ def npz_file(path: Path) -> Weights:
         with said(READING_NPZ, file=path), np.load(path, allow_pickle=False) as arrays:
             return torch.from_numpy(arrays[name])
 
+    refuse_pointer(path)
     with said(READING_NPZ, file=path), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         _check_count(path, len(members))
@@ -161,6 +163,7 @@ def pickle_file(path: Path) -> Weights:
     import torch
 
     refuse_unpickling(str(path))
+    refuse_pointer(path)
     with said(READING_PICKLE, file=path):
         # Files from before PyTorch 1.6 are no archives, and cannot be mapped.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

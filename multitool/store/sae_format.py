@@ -100,8 +100,9 @@ class SaeFormat:
             hook=hook,
             told_by=by,
             looked_in=_looked_in(self, folder),
-            # Gemma Scope 2 names its models in a way of its own.
-            model=re.sub("^gemma-v3-", "google/gemma-3-", _name(config, *_MODEL_FIELDS) or self.model(folder, config)),
+            # Gemma Scope 2 names its models in a way of its own; on the hub the smallest has no -pt.
+            model=re.sub("^gemma-v3-", "google/gemma-3-", _name(config, *_MODEL_FIELDS) or self.model(folder, config))
+            .replace("google/gemma-3-270m-pt", "google/gemma-3-270m"),
             d_sae=width if type(width) is int and 0 < width < 1 << 40 else None,
             neuronpedia_id=_name(config, "metadata.neuronpedia_id", "neuronpedia_id"),
         )
@@ -131,7 +132,9 @@ def _other_kind(config: Config) -> str | None:
         return "crosscoder"
     flagged = any(config.get(name, kind=bool) for name in ("is_transcoder", "transcode", "skip_connection"))
     beyond = config.get("metadata.hook_name_out", "hook_name_out", "out_hook_point", "hf_hook_point_out")
-    elsewhere = beyond not in (None, config.get(*_HOOK_FIELDS))
+    read = config.get(*_HOOK_FIELDS)
+    elsewhere = beyond not in (None, read) and not (
+        read and parse_hook(beyond) == parse_hook(read) and parse_hook(read)[0] != "unknown")
     if "transcoder" in names or flagged or elsewhere or config.get("buffer.io") == "in_and_out":
         return "transcoder"
     return None
@@ -163,10 +166,15 @@ def fitting(weights: Weights, enc: str, dec: str, *, enc_rows: bool = False, dec
     return W_enc.T if enc_rows else W_enc, W_dec.T if dec_columns else W_dec
 
 
-def not_read(folder: Path, reason: str) -> UserError:
-    """What is said of an SAE whose directions are read, and its activations not."""
+def not_read(sae: Path | str, reason: str) -> UserError:
+    """What is said of an SAE whose directions are read, and its activations not.
+
+    Args:
+        sae: its folder, or its name.
+    """
+    named = f"the SAE in {sae}" if isinstance(sae, Path) else f"SAE {sae}"
     return UserError(
-        f"The activations of the SAE in {folder} are not read: {reason}. Its directions are: take the weights encoder, "
+        f"The activations of {named} are not read: {reason}. Its directions are: take the weights encoder, "
         "decoder or mix, and no evidence."
     )
 

@@ -7,7 +7,7 @@ classes need to compute activations.
 from pathlib import Path
 
 from multitool.errors import UserError, shown
-from multitool.store.other_formats import DICTIONARY, PLAIN, SCOPE, SCOPE_2, SPARSIFY, matrix_files
+from multitool.store.other_formats import DICTIONARY, PLAIN, SCOPE, SCOPE_2, SPARSIFY, matrix_files, plain_pair
 from multitool.store.problems import Cases, said
 from multitool.store.sae_files import folders_below
 from multitool.store.sae_format import Matrices, SaeFormat
@@ -30,7 +30,8 @@ def recognised(folder: Path) -> SaeFormat:
         for one in FORMATS[:-1]:
             if (folder / one.weights).exists():
                 return one
-        if len(matrix_files(folder)) == 1:
+        if len(matrix_files(folder)) == 1 and not (folder / "tokenizer_config.json").exists():
+            plain_pair(folder)
             return PLAIN
         if (folder / "cfg.json").exists():
             return SAE_LENS  # which says what is missing
@@ -56,6 +57,8 @@ def _unknown(folder: Path) -> str:
     found = ", ".join(shown(name) for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     many = len([name for name in names if name.endswith(".safetensors")]) > 1
     several = " Of several *.safetensors files it cannot be told which one is meant." if many else ""
+    if "config.json" in names and "tokenizer_config.json" in names:
+        return f"{folder} holds a language model with its tokenizer, and no SAE. Name a model with --model."
     return (
         f"{folder} holds no SAE in a format that is read: no {folder / 'cfg.json'}, for instance. It holds "
         f"{found or 'nothing'}.{several} {_formats_told()}"

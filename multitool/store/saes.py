@@ -86,9 +86,10 @@ def load_sae(entry: SaeEntry, download: DownloadOptions = UNLIMITED) -> Sae:
     with said(HOLDING, sae=entry.folder or entry.name):
         W_enc, W_dec = directions(entry.folder) if entry.folder else _read_hub(entry, download)
     if entry.folder and entry.d_sae not in (None, len(W_dec)):
+        turned = " (or these are the wrong way round)" if entry.d_sae == W_dec.shape[1] else ""
         raise UserError(
             f"The configuration of the SAE in {entry.folder} says {entry.d_sae} features, and its weights have "
-            f"{len(W_dec)}: one of the two belongs to another SAE."
+            f"{len(W_dec)}{turned}. Correct the one that is wrong."
         )
     if W_enc.ndim != 2 or W_enc.shape != W_dec.shape[::-1]:
         raise UserError(

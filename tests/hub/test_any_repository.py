@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from hub_clients import GPT2, READER, fetched
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from standin_repos import D_MODEL
 from tiny import random_sae
 
@@ -28,6 +28,13 @@ def repo(tmp_path_factory):
     (one / "deeper").mkdir()
     (one / "deeper" / "more.json").write_text("{}")
     (folder / "README.md").write_text("# SAEs\n")
+    # As sparsify writes them, the model's name above.
+    lens = load_file(one / "sae_weights.safetensors")
+    sae = {"W_dec": lens["W_dec"], "b_dec": lens["b_dec"], "encoder.weight": lens["W_dec"].clone()}
+    (folder / "run" / "h.1").mkdir(parents=True)
+    save_file(sae | {"encoder.bias": lens["b_enc"]}, folder / "run" / "h.1" / "sae.safetensors")
+    (folder / "run" / "h.1" / "cfg.json").write_text(json.dumps({"d_in": D_MODEL, "num_latents": 6, "k": 2}))
+    (folder / "run" / "config.json").write_text(json.dumps({"model": "openai-community/gpt2"}))
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
 
 
@@ -56,6 +63,20 @@ def test_its_lists_and_trees_come_and_only_its_own_plain_files_are_fetched(with_
     assert (settings["sae"], settings["model"]) == (PLACE, GPT2)
     files = [file for file in fetched(hub) if file.startswith(PLACE.removeprefix("hf://"))]
     assert files == of_sae  # once
+
+
+def test_the_model_of_sparsifys_saes_is_told_above_their_folder(with_repo, hub):
+    place = f"hf://{REPO}/run/h.1"
+    entry = with_repo.python(f"""
+    from multitool.store.registry import find_sae
+    entry = find_sae({place!r}, allow_folder=True)
+    answer = [entry.name, entry.model, entry.hook]
+    """)
+    assert entry == [place, GPT2, "blocks.1.hook_resid_post"]
+    names = ["config.json", "h.1/cfg.json", "h.1/sae.safetensors"]
+    assert sorted(fetched(hub)) == [f"{REPO}/run/{name}" for name in names]
+    # It makes no SAE of a folder that has none.
+    assert_says(with_repo(*TOKENS, f"hf://{REPO}/run/h.2").refusal, "no folder", "run/h.1")
 
 
 def test_it_is_what_the_folder_on_this_machine_is(with_repo, repo):

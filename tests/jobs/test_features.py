@@ -221,6 +221,18 @@ def test_a_feature_that_is_not_there_is_refused_before_any_scan(world):
         world.resolved("hook_embed", 4, weights="vocabulary")
 
 
+def test_an_sae_whose_activations_are_not_read_is_refused_before_any_scan(world, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path / "cache"))
+    entry = world.library.find(world.saes["hook_embed"])
+    tensors = load_file(entry.folder / "sae_weights.safetensors")
+    folder = write_sae(tmp_path / "sae", W_enc=tensors["W_enc"], W_dec=tensors["W_dec"], hook="hook_embed",
+                       model=entry.model, architecture="topk")
+    target = resolve(world.library, VectorRecipe(sae=str(folder), feature=ONE, weights="vocabulary"))
+    with pytest.raises(UserError, match="has no k"):
+        missing_scan(target)
+    assert missing_scan(target.by(target.recipe.by("encoder"))) is None
+
+
 def test_a_recipe_without_weights_gets_those_that_suit_its_sae(world):
     assert with_weights(world.library, world.recipe("hook_embed", ONE)).weights == "encoder"
     assert with_weights(

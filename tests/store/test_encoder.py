@@ -24,7 +24,7 @@ CLASSES = {
     "topk rescaled": {"k": 3, "rescale_acts_by_decoder_norm": True},
     "abstopk": {"k": 3},
 }
-NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale", "expected_average_only_in")
+NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")
 X = torch.randn(40, D_MODEL, generator=torch.Generator().manual_seed(1)) * 3 + 1
 
 
@@ -70,7 +70,7 @@ def test_two_features_in_two_dimensions_in_the_head(tmp_path):
     folder = write_sae(tmp_path / "sae", W_enc=torch.tensor([[1.0, 0.0], [0.0, 2.0]]), W_dec=torch.eye(2))
     x = torch.tensor([[3.0, 4.0], [-1.0, 0.5]])
     encoder = loaded(folder)
-    assert (encoder.d_model, encoder.d_sae, encoder.centred, encoder.unscaled) == (2, 2, False, False)
+    assert (encoder.d_model, encoder.d_sae, encoder.centred) == (2, 2, False)
     assert encoder.encode(x).tolist() == [[3, 8], [0, 1]]
     assert encoder.encode_feature(x, 1).tolist() == [8, 1]
     assert encoder.encode_feature(x, [1, 0, 1]).tolist() == [[8, 3, 8], [1, 0, 1]]
@@ -103,7 +103,6 @@ def test_every_class_reads_as_in_sae_lens_whole_and_by_feature(tmp_path, kind, n
     encoder = replace(encoder, chunk_bytes=4 * 6 * D_SAE * 7)
     torch.testing.assert_close(encoder.encode(X), expected)
     torch.testing.assert_close(encoder.encode_feature(X, 4), expected[:, 4])
-    assert encoder.unscaled == (normalisation == "expected_average_only_in")
 
 
 def test_setting_a_feature_in_the_head(tmp_path):
@@ -146,7 +145,7 @@ def test_an_sae_that_reads_texts_reads_every_residual_as_a_text_of_its_own():
 
     torch.manual_seed(0)
     sae = TemporalSAE(TemporalSAEConfig(d_in=8, d_sae=16, n_heads=2, n_attn_layers=1, bottleneck_factor=1))
-    encoder = Encoder(demo_saes()[0], False, False, sae)
+    encoder = Encoder(demo_saes()[0], False, sae)
     expected = torch.stack([sae.encode(row[None, None])[0, 0] for row in X]).detach()
     torch.testing.assert_close(encoder.encode(X), expected)
     torch.testing.assert_close(encoder.encode_feature(X, 3), expected[:, 3])
@@ -156,7 +155,7 @@ def test_an_sae_that_reads_texts_reads_every_residual_as_a_text_of_its_own():
 def test_the_demos_saes(entry):
     encoder = load_encoder(entry)
     sae = of_sae_lens(entry.folder)
-    assert (encoder.centred, encoder.unscaled) == (False, False)
+    assert not encoder.centred
     # Inputs as the SAE knows them: a few of its features together, and its own mean.
     generator = torch.Generator().manual_seed(3)
     mix = (torch.rand(60, encoder.d_sae, generator=generator) - 0.99).relu() * 500
@@ -222,7 +221,6 @@ def test_a_factor_of_the_registry_is_folded_into_the_weights(tmp_path, monkeypat
     factor = get_norm_scaling_factor(entry.release, entry.sae_id)
     folder = write(tmp_path / "sae", "standard", normalize_activations="expected_average_only_in")
     found = from_the_hub(entry.name, folder, monkeypatch)
-    assert not found.unscaled
     # As the SAE was trained: inputs times the factor.
     torch.testing.assert_close(found.encode(X), of_sae_lens(folder).encode(X * factor).detach())
 

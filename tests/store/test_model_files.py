@@ -303,6 +303,29 @@ def test_tensors_that_are_no_layers_are_left_alone(folder):
     assert_is_whole(folder)
 
 
+def test_a_model_that_brings_its_own_code_is_told_so_and_nothing_is_run(folder, tmp_path):
+    code = f"open({str(tmp_path / 'it was run')!r}, 'w')"
+    (folder / "own.py").write_text(code)
+    configured(folder, model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
+    with pytest.raises(UserError, match="code that it brings itself"):
+        load_subject(str(folder))
+    assert not (tmp_path / "it was run").exists()
+
+
+@pytest.mark.parametrize("n_layers", [0, -1, 10**9])
+def test_a_model_without_layers_or_with_more_than_any_is_none(folder, n_layers):
+    configured(folder, num_hidden_layers=n_layers)
+    with pytest.raises(UserError, match=f"num_hidden_layers is {n_layers} in its config.json"):
+        load_subject(str(folder))
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_told_as_one(folder, file):
+    (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 302000000\n")
+    with pytest.raises(UserError, match=rf"{file} is only a pointer .*git lfs pull"):
+        load_subject(str(folder))
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_file_that_is_cut_short_is_said_to_be_damaged(folder, file):
     path = folder / file

@@ -119,6 +119,7 @@ class Brought:
 TRAINED = {"topk_threshold": torch.tensor(5.0, dtype=torch.float64)} | LENS
 CHECKPOINT = {"k": 1.0, "rescale_acts_by_decoder_norm": False}
 OLD_HOOK = BEFORE_6["hook_point"]
+AVERAGE = "expected_average_only_in"
 CASES = {
     "sae-lens 6 and later": Brought(lens(), RELU),
     "sae-lens before 6 (`hook_point`, `dtype: \"torch.float32\"`)": Brought(lens(old=True), RELU, OLD_HOOK),
@@ -147,6 +148,15 @@ CASES = {
         lens({"architecture": "matching_pursuit", "max_iterations": 1, "apply_b_dec_to_input": False, "d_sae": 2},
              weights={"W_dec": torch.eye(2), "b_dec": torch.zeros(2)}), [[0, 4], [0, 0.5]],
         W_enc=torch.eye(2), W_dec=torch.eye(2)),
+    "sae-lens, `expected_average_only_in` with its `activation_scaler.json`, as in checkpoints": Brought(
+        # 2 X; minus the bias that is [2, 0] / 2, which the factor has made of [2, 0]
+        lambda folder: cfg(folder, {"scaling_factor": 2.0}, "activation_scaler.json") or lens(
+            {"normalize_activations": AVERAGE}, weights=LENS | {"b_dec": 2 * B_DEC})(folder),
+        [[4, 16, 44], [0, 2, 0]]),
+    "sae-lens, `expected_average_only_in` without it": Brought(
+        lens({"normalize_activations": AVERAGE}), "times a factor"),
+    "sae-lens, `covariance_whitening`": Brought(
+        lens({"normalize_activations": "covariance_whitening"}), refused="trained on whitened activations"),
     "sparsify, TopK": Brought(sparsify(), TOP_1),
     "sparsify, signed TopK": Brought(sparsify({"signed": True}), "signed"),
     "sparsify, groupmax": Brought(sparsify({"activation": "groupmax"}), "'groupmax'"),
@@ -255,6 +265,49 @@ def test_a_checkpoint_reads_as_the_inference_form_that_sae_lens_saves(tmp_path, 
     assert torch.equal(load_sae(entry).W_dec, trained.W_dec)
 
 
+@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "topk", "batchtopk"])
+def test_a_checkpoint_on_scaled_inputs_reads_as_what_sae_lens_saves_in_the_end(tmp_path, architecture):
+    import sae_lens
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    name = {"jumprelu": "JumpReLU", "topk": "TopK", "batchtopk": "BatchTopK"}.get(architecture, "Standard")
+    more = {"k": 3} if "topk" in architecture else {}
+    config = getattr(sae_lens, f"{name}TrainingSAEConfig")(d_in=8, d_sae=12, normalize_activations=AVERAGE, **more)
+    torch.manual_seed(0)
+    trained = getattr(sae_lens, f"{name}TrainingSAE")(config)
+    with torch.no_grad():
+        trained.b_dec += torch.randn(8)
+        trained.b_enc += torch.randn(12)
+    if architecture == "batchtopk":
+        trained.topk_threshold = torch.tensor(0.2, dtype=torch.double)
+    trained.cfg.metadata.hook_name = HOOK
+    trained.save_model(tmp_path / "checkpoint")
+    ActivationScaler(0.25).save(str(tmp_path / "checkpoint" / "activation_scaler.json"))
+    trained.fold_activation_norm_scaling_factor(0.25)
+    trained.save_inference_model(tmp_path / "inference")
+    x = 4 * torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
+    expected = sae_lens.SAE.load_from_disk(str(tmp_path / "inference")).encode(x).detach()
+    assert 0 < (expected > 0).float().mean() < 1
+    torch.testing.assert_close(load_encoder(folder_sae(tmp_path / "checkpoint")).encode(x), expected)
+
+
+@pytest.mark.parametrize("factor", [None, "2", -1, True])
+def test_a_factor_that_is_none_is_not_taken(tmp_path, factor):
+    folder = lens({"normalize_activations": AVERAGE})(tmp_path / "mine")
+    cfg(folder, {"scaling_factor": factor}, "activation_scaler.json")
+    assert "times a factor" in said(load_encoder, folder_sae(folder))
+
+
+@pytest.mark.parametrize(("told", "factor", "reason"), [
+    (True, torch.ones(2) * 2, "is (2,); it must be a number for each of 3 features"),
+    ("true", torch.ones(3) * 2, "does not say"),
+])
+def test_a_scaling_factor_that_cannot_count_is_told_for_what_it_is(tmp_path, told, factor, reason):
+    weights = LENS | {"scaling_factor": factor}
+    folder = lens({"finetuning_scaling_factor": told}, old=True, weights=weights)(tmp_path / "mine")
+    assert reason in said(load_encoder, folder_sae(folder))
+
+
 @pytest.mark.parametrize("old", [{}, {"hook_point": "blocks.{layer}.hook_resid_pre"}, {"normalize_activations": None},
                                  {"activation_fn_str": "relu", "activation_fn_kwargs": None}], ids=str)
 def test_an_old_folder_reads_as_sae_lens_reads_it(tmp_path, old):
@@ -310,7 +363,7 @@ def test_a_plain_file_is_turned_by_its_shapes_or_by_what_stands_beside_it(tmp_pa
     cfg(folder, {"hook_name": HOOK, "d_in": 7})
     assert "says 7 dimensions" in said(load_sae, folder_sae(folder))
     other = plain({"a": W_ENC, "b": W_DEC})(tmp_path / "other")
-    assert "'a', 'b'" in said(load_sae, folder_sae(other))
+    assert "'a', 'b'" in said(folder_sae, other)
 
 
 # Hooks
@@ -443,6 +496,25 @@ def test_dictionary_learnings_submodules(tmp_path, trainer, hook):
     assert find_sae(str(folder), allow_folder=True).hook == hook
 
 
+def test_dictionary_learnings_submodule_may_be_told_by_a_folders_name(tmp_path):
+    build = dictionary("AutoEncoder", LINEAR | {"bias": B_DEC}, submodule_name=None)
+    for name, hook in (("resid_post_layer_1", HOOK), ("resid_pre_layer_1", OLD_HOOK)):
+        folder = build(tmp_path / name / "trainer_10")
+        assert find_sae(str(folder), allow_folder=True).hook == hook
+    mlp = build(tmp_path / "mlp_out_layer_1" / "trainer_0")
+    assert "output of an MLP" in said(find_sae, str(mlp), allow_folder=True)
+
+
+@pytest.mark.parametrize(("told", "model"), [
+    ("gemma-v3-270m-pt", "google/gemma-3-270m"), ("gemma-v3-270m-it", "google/gemma-3-270m-it"),
+    ("gemma-v3-4b-pt", "google/gemma-3-4b-pt"), ("gemma-v3-12b-it", "google/gemma-3-12b-it"),
+])
+def test_the_models_of_gemma_scope_2_by_their_names_on_the_hub(tmp_path, told, model):
+    folder = scope_2(tmp_path / "mine")
+    cfg(folder, {"hf_hook_point_in": "model.layers.1.output", "model_name": told}, "config.json")
+    assert folder_sae(folder).model == model
+
+
 @pytest.mark.parametrize(("trainer", "reason"), [
     ({"submodule_name": "mlp_out_layer_1"}, "output of an MLP"),
     ({"submodule_name": "model.layers.1.mlp"}, "inside an MLP"),
@@ -464,6 +536,16 @@ def test_sparsifys_transcoders(tmp_path, more):
 def test_sparsify_on_an_mlp_and_on_the_embedding(tmp_path):
     assert "inside an MLP" in said(find_sae, str(sparsify(hookpoint="layers.1.mlp")(tmp_path)), allow_folder=True)
     assert folder_sae(sparsify(hookpoint="embed_tokens")(tmp_path)).hook == "hook_embed"
+
+
+@pytest.mark.parametrize(("place", "name"), [
+    ("jbloom/GPT2-Small-SAEs-Reformatted/blocks.8.hook_resid_pre", "gpt2-small-res-jb/blocks.8.hook_resid_pre"),
+    ("google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71",
+     "gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"),
+])
+def test_what_the_registry_has_is_read_as_it_says_by_its_place_on_the_hub_too(place, name):
+    """Else GPT-2's would be read on residuals with their mean. Nothing is fetched to find it."""
+    assert find_sae(f"hf://{place}", allow_folder=True) == find_sae(name)
 
 
 # Files that are not as they should be
@@ -587,6 +669,8 @@ def test_a_feature_whose_weights_are_no_numbers_is_refused_and_the_others_stay(t
 
 def test_weights_of_another_width_than_the_configuration_says_are_refused(tmp_path):
     assert "says 5 features" in said(lambda: load_sae(folder_sae(lens({"d_sae": 5})(tmp_path / "mine"))))
+    turned = lens(weights=LENS | {"W_enc": W_ENC.T, "W_dec": W_DEC.T})(tmp_path / "turned")
+    assert "have 2 (or these are the wrong way round)" in said(load_sae, folder_sae(turned))
 
 
 @pytest.mark.parametrize("content", [
@@ -597,3 +681,47 @@ def test_contexts_that_are_not_as_they_should_be_count_as_none(tmp_path, content
     folder = lens()(tmp_path / "mine")
     (folder / "contexts.json").write_bytes(content.encode(errors="surrogatepass"))
     assert strongest_contexts(folder_sae(folder), 0) == []
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d7a" * 16 + "\nsize 302000000\n"
+
+
+@pytest.mark.parametrize(("build", "name"), [
+    (lens(), "sae_weights.safetensors"), (scope, "params.npz"), (dictionary("AutoEncoder", LINEAR), "ae.pt"),
+    (plain(LENS), "mine.safetensors"),
+], ids=range(4))
+def test_a_pointer_of_git_lfs_is_told_as_one(tmp_path, build, name):
+    folder = build(tmp_path / "mine")
+    (folder / name).write_text(POINTER)
+    message = said(lambda: load_sae(folder_sae(folder)))
+    assert f"{folder / name} is only a pointer" in message
+    assert "git lfs pull" in message
+
+
+def test_a_configuration_may_begin_with_the_mark_that_windows_editors_write(tmp_path):
+    folder = lens()(tmp_path / "mine")
+    changed("cfg.json", lambda raw: b"\xef\xbb\xbf" + raw)(folder)
+    assert folder_sae(folder).hook == HOOK
+
+
+def test_an_output_at_the_same_place_by_another_name_makes_no_transcoder(tmp_path):
+    told = {"hook_name": HOOK, "hook_name_out": "model.layers.1"}
+    assert folder_sae(lens({"metadata": told})(tmp_path / "mine")).hook == HOOK
+    told = {"hook_name": "somewhere", "hook_name_out": "elsewhere"}  # neither is known
+    assert folder_sae(lens({"metadata": told})(tmp_path / "other")).kind == "transcoder"
+
+
+def test_gemma_scopes_transcoders_are_none_of_the_residual_stream_whatever_hook_is_given(tmp_path):
+    folder = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_1" / "width_16k" / "average_l0_71"
+    folder.mkdir(parents=True)
+    np.savez(folder / "params.npz", **{name: value.numpy() for name, value in SCOPE.items()})
+    for hook in (None, HOOK):
+        assert "a place inside a layer" in said(find_sae, str(folder), hook=hook, allow_folder=True)
+
+
+def test_a_models_folder_is_no_saes(tmp_path):
+    tensors(tmp_path / "model", "model.safetensors", {"model.embed_tokens.weight": W_DEC})
+    cfg(tmp_path / "model", {"model_type": "llama"}, "config.json")
+    assert "holds 'model.embed_tokens.weight'" in said(find_sae, str(tmp_path / "model"), allow_folder=True)
+    cfg(tmp_path / "model", {}, "tokenizer_config.json")
+    assert "holds a language model" in said(find_sae, str(tmp_path / "model"), hook=HOOK, allow_folder=True)
