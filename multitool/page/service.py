@@ -5,6 +5,7 @@ where the GPU is, each vocabulary scan by one visitor while others wait, and ans
 """
 
 import hashlib
+import os
 import pickle
 import time
 from collections import defaultdict
@@ -40,7 +41,8 @@ from multitool.trees.document import DefinitionTree
 from multitool.vectors.vector import FeatureVector
 
 LIGHT_CALLS, MOST_LIGHT_CALLS = 16, 96  # of one caller, and of all, at a time, where that is limited
-_LOADING, _COMPUTING = 256, 16  # threads, of work that mostly waits and of work that does not
+_LOADING = 256  # threads, of work that mostly waits,
+_COMPUTING = max(4, os.cpu_count() or 1)  # and of work that does not: each takes memory, some hundreds of megabytes
 _TREES_KEPT = 100
 _HEADINGS_KEPT = 200  # of a large model 20 kB each
 _ANSWERS_KEPT = 8  # of other features; of a large model up to 20 MB each
@@ -49,6 +51,7 @@ MOST_PROMPTS = 8  # in one go
 
 # What is said during a step, by its purpose; of many ghosts with how many have answered.
 _WORDS = {
+    "vectors": "Preparing …",
     "list": "Listing the tokens …",
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
@@ -249,7 +252,7 @@ class Service:
         counts as that visitor's until it ends.
         """
         leave = self._workers.enter(this_caller())
-        pool = self._computing if step.purpose in _WORDS else self._loading
+        pool = self._loading if step.purpose == "load" else self._computing
         future = pool.submit(step.work)
         future.add_done_callback(lambda _: leave())
         try:
