@@ -163,7 +163,7 @@ def test_a_feature_whose_encoder_is_none_is_not_read_as_one_that_never_fires(bro
         "activity": lambda: WHATEVER["activity"](library, vector),
         "list": lambda: whole_list(library, replace(vector, weights="decoder"), ListRecipe(), True),
     }
-    assert "encoder weights of feature 2" in refused(asked[job])
+    assert "W_enc of SAE local/sae has NaN or infinity at feature 2" in refused(asked[job])
 
 
 @pytest.mark.parametrize("command", ["tree", "tokens"])
