@@ -163,11 +163,19 @@ def slow(monkeypatch):
     )
 
     def list_job(library, vector, recipe, **_):
-        yield Prepare(lambda: recipe.top == AT_ONCE or arrived.wait(20))
+        def work():
+            begun.append(recipe.top)
+            return recipe.top == AT_ONCE or arrived.wait(20)
+
+        yield Prepare(work, "list" if recipe.measure == "dot" else "load")
         return "the table"
 
+    begun: list[int] = []
     monkeypatch.setattr("multitool.page.service.list_job", list_job)
-    yield Service(library, ServerSettings(calls=1), None, poll_seconds=0.01), arrived
+    monkeypatch.setattr("multitool.page.service._COMPUTING", 1)
+    service = Service(library, ServerSettings(calls=1), None, poll_seconds=0.01)
+    service.begun = begun
+    yield service, arrived
     arrived.set()
 
 
@@ -197,6 +205,17 @@ def test_a_list_does_not_wait_behind_what_others_have_loaded(slow):
     with caller("another"):
         *_, last = service.table(RAIN, ListRecipe(top=AT_ONCE))
     assert last == "the table"
+
+
+def test_what_would_be_computed_for_one_who_has_left_is_not_begun(slow):
+    service, arrived = slow
+    first, second = (service.table(RAIN, ListRecipe(top=top, measure="dot")) for top in (5, 6))
+    next(first), next(second)
+    second.close()
+    arrived.set()
+    assert [*first][-1] == "the table"
+    assert [*service.table(RAIN, ListRecipe(top=7, measure="dot"))][-1] == "the table"
+    assert service.begun == [5, 7]
 
 
 def test_what_a_caller_has_left_behind_counts_as_theirs_until_it_ends(slow):
