@@ -519,7 +519,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _replace(target: Path, content: bytes) -> None:
-    unfinished = target.with_name(f".unfinished-{os.getpid()}-{target.name}"[:100])
+    unfinished = target.with_name(f".unfinished-{os.getpid()}-{target.name[:50]}")  # a name has 255 bytes at most
     try:
         unfinished.write_bytes(content)
         if target.exists():

@@ -7,13 +7,14 @@ from html import escape
 
 END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 _BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def is_text(text: str) -> bool:
     """Whether it can be written: half a surrogate pair cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return not _HALF_PAIR.search(text)
 
 
 def bytes_to_text(raw: bytes) -> str:

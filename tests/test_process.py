@@ -141,3 +141,9 @@ def test_a_user_without_a_home_is_told_what_to_set(instead):
 def test_the_hubs_files_of_a_user_without_a_home_are_not_the_networks_fault():
     with pytest.raises(UserError, match="this user has no home folder. Name a folder in HF_HOME"), asking_hub("a/b"):
         raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_result_is_written_under_as_long_a_name_as_the_disk_takes(tmp_path, capsys):
+    path = tmp_path / ("字" * 80 + ".json")  # 245 bytes of 255
+    cli._write(path, b"{}")
+    assert path.read_bytes() == b"{}" and [*tmp_path.iterdir()] == [path]

@@ -71,7 +71,7 @@ def check_job(library: Library, document: DefinitionTree, *, model: str | None =
     vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
     yield from scans(compared(target), always=scan_for_clamp(target, tree_recipe))
-    prepared = yield Prepare(partial(prepare_check, target, document))
+    prepared = yield Prepare(partial(prepare_check, target, document), "vectors")
     asked = yield from ask_ghosts((prepared.ask,), "controls")
     checked, = yield Ask((prepared.check,), "check")
     return (yield Prepare(partial(prepared.evidence, checked, asked), "judge_tree"))

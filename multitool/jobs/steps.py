@@ -22,11 +22,11 @@ Purpose = Literal["controls", "candidates", "check", "lens", "text"]  # what the
 class Prepare:
     """Work that does not need the running model: fetching and reading files, building vectors, judging answers.
 
-    The answer is what ``work`` returns.
+    The answer is what ``work`` returns. What is not a "load" finds all files here, and computes.
     """
 
     work: Callable[[], Any]
-    purpose: Literal["load", "list", "judge_tree", "judge_settings"] = "load"
+    purpose: Literal["load", "vectors", "list", "judge_tree", "judge_settings"] = "load"
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def prepare_study(
     target = yield from resolve_scanned(library, vector_recipe, model)
     if candidates is None:
         candidates = candidates_for(target.sae.entry, target.subject)
-    controls, task = yield Prepare(partial(control_task, target, tree_recipe))
+    controls, task = yield Prepare(partial(control_task, target, tree_recipe), "vectors")
     asked = yield from ask_ghosts((task,), "controls")
     judge = yield Prepare(partial(Judge, target, controls, asked), "judge_settings")
     return PreparedStudy(target, candidates, tree_recipe, judge)
@@ -66,10 +66,10 @@ def part_job(study: PreparedStudy, features: Sequence[int]) -> Job[list[Trial]]:
     Raises:
         UserError: there is no such feature.
     """
-    tried = yield Prepare(partial(with_candidates, study.target, features, study.candidates))
+    tried = yield Prepare(partial(with_candidates, study.target, features, study.candidates), "vectors")
     if not tried.vectors:
         return []
-    tasks = yield Prepare(partial(candidate_tasks, study.target, tried, study.tree_recipe))
+    tasks = yield Prepare(partial(candidate_tasks, study.target, tried, study.tree_recipe), "vectors")
     asked = yield from ask_ghosts(tasks, "candidates")
     return (yield Prepare(partial(study.judge.trials, tried, asked), "judge_settings"))
 

@@ -38,14 +38,14 @@ def suggest_job(
     target = yield from resolve_scanned(library, vector_recipe, model)
     if candidates is None:
         candidates = candidates_for(target.sae.entry, target.subject)
-    tried = yield Prepare(partial(with_candidates, target, [target.index], candidates))
+    tried = yield Prepare(partial(with_candidates, target, [target.index], candidates), "vectors")
     if not tried.vectors:
         raise UserError(
             f"Feature {target.index} of {target.recipe.sae} has no direction by any setting (a dead feature?). Use "
             "another one."
         )
-    tasks = yield Prepare(partial(candidate_tasks, target, tried, tree_recipe))
-    controls, task = yield Prepare(partial(control_task, target, tree_recipe))
+    tasks = yield Prepare(partial(candidate_tasks, target, tried, tree_recipe), "vectors")
+    controls, task = yield Prepare(partial(control_task, target, tree_recipe), "vectors")
     asked = yield from ask_ghosts(tasks, "candidates")
     control_answers = yield from ask_ghosts((task,), "controls")
     trials = yield Prepare(lambda: Judge(target, controls, control_answers).trials(tried, asked), "judge_settings")

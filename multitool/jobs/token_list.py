@@ -46,7 +46,7 @@ def list_job(
         vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
     yield from scans(target, always=by_scan)
-    prepared = yield Prepare(partial(prepare_list, target, list_recipe, by_scan=by_scan))
+    prepared = yield Prepare(partial(prepare_list, target, list_recipe, by_scan=by_scan), "vectors")
     logits = None
     if prepared.task is not None:
         logits, = yield Ask((prepared.task,), "lens")

@@ -76,8 +76,8 @@ def prepare_trees(
         vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
     yield from scans(target, always=any(scan_for_clamp(target, recipe) for recipe in tree_recipes))
-    vector = yield Prepare(partial(recipe_vector, target))
-    return (yield Prepare(lambda: [prepare_tree(target, vector, recipe) for recipe in tree_recipes]))
+    vector = yield Prepare(partial(recipe_vector, target), "vectors")
+    return (yield Prepare(lambda: [prepare_tree(target, vector, recipe) for recipe in tree_recipes], "vectors"))
 
 
 def continuation_job(library: Library, document: DefinitionTree) -> Job[DefinitionTree]:
@@ -93,8 +93,8 @@ def continuation_job(library: Library, document: DefinitionTree) -> Job[Definiti
     yield from scans(target, always=scan_for_clamp(target, tree_recipe))
     untrimmed = document.effective_cutoff <= tree_recipe.cutoff or len(document.tree) >= tree_recipe.max_nodes
     begun = document if untrimmed and document.least_lift is None and len(document.tree) else None
-    vector = yield Prepare(partial(recipe_vector, target))
-    prepared = yield Prepare(partial(prepare_tree, target, vector, tree_recipe, begun))
+    vector = yield Prepare(partial(recipe_vector, target), "vectors")
+    prepared = yield Prepare(partial(prepare_tree, target, vector, tree_recipe, begun), "vectors")
     return (yield from grown(prepared))
 
 

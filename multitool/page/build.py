@@ -9,7 +9,7 @@ from multitool.page.gradio_workarounds import Page
 from multitool.page.list_tab import list_tab
 from multitool.page.opening import Opening
 from multitool.page.prompts_tab import prompts_tab
-from multitool.page.service import Service
+from multitool.page.service import MOST_LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
 from multitool.page.suggest_tab import suggest_tab
 from multitool.page.text_tab import text_tab
@@ -20,7 +20,7 @@ from multitool.pictures.explorer import FOLDER as EXPLORER
 from multitool.store.library import Library
 
 TITLE = "SAE feature multitool"
-_THREADS = 40  # as Gradio has them
+_THREADS = MOST_LIGHT_CALLS + 8  # a few for what is done at once, and counts as nobody's
 _NEVER_FULL = 10**6
 
 

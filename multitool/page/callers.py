@@ -40,6 +40,14 @@ class Callers:
     @contextmanager
     def served(self, caller: str) -> Iterator[None]:
         """Take a request in until the context ends. Raises UserError if there are too many."""
+        leave = self.enter(caller)
+        try:
+            yield
+        finally:
+            leave()
+
+    def enter(self, caller: str) -> Callable[[], None]:
+        """Take a request in; returns what ends it, to be called once. Raises UserError if there are too many."""
         with self._lock:
             if self._of_one is not None and self._served[caller] >= self._of_one:
                 raise UserError(
@@ -52,13 +60,13 @@ class Callers:
                     "again in a minute."
                 )
             self._served[caller] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._served[caller] -= 1
-                if not self._served[caller]:
-                    del self._served[caller]
+        return partial(self._leave, caller)
+
+    def _leave(self, caller: str) -> None:
+        with self._lock:
+            self._served[caller] -= 1
+            if not self._served[caller]:
+                del self._served[caller]
 
     def counting(self, handler: Callable) -> Callable:
         """The handler of an event, or a generator, that counts as served while it runs. It raises UserError as
@@ -91,6 +99,11 @@ class Callers:
         counted.__signature__ = signature.replace(parameters=[first, *signature.parameters.values()])
         counted.__annotations__ = {name: gr.Request} | getattr(handler, "__annotations__", {})
         return counted
+
+
+def this_caller() -> str:
+    """Whose request is being served here."""
+    return _CALLER.get()
 
 
 def caller_of(request: gr.Request | None) -> str:
@@ -146,7 +159,7 @@ class Line:
 
     def wait(self, poll_seconds: float) -> Generator[Waiting, None, Callable[[], None]]:
         """Until one may have the model; returns what gives it back. Closed before, one has left the line."""
-        me = _Waiter(_CALLER.get())
+        me = _Waiter(this_caller())
         with self._changed:
             self._waiting.append(me)
         try:

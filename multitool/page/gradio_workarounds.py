@@ -4,7 +4,10 @@
 changes its behaviour.
 """
 
+import contextlib
 import hashlib
+import os
+import threading
 from collections.abc import Sequence
 
 import gradio as gr
@@ -76,5 +79,16 @@ def write_served(data: bytes, name: str) -> str:
     """
     folder = served_folder() / hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(data)
-    return str((folder / name).resolve())
+    file = folder / name
+    # The same file may be there, and just be read by somebody: it is not written anew, and never half.
+    with contextlib.suppress(OSError):
+        if file.stat().st_size == len(data):
+            os.utime(file)  # the oldest go first
+            return str(file.resolve())
+    unfinished = folder / f"unfinished-{os.getpid()}-{threading.get_ident()}"
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return str(file.resolve())

@@ -139,10 +139,10 @@ def _steering_controls() -> dict[str, Component]:
             [(what, at) for at, what in POSITIONS.items()], value=TreeRecipe.steer_at, label="Steer and clamp",
             elem_id="steer-at", min_width=300,
         )
-        sinks = gr.Checkbox(
-            TreeRecipe.steer_sinks, label="Also at the prompt's first and special tokens", elem_id="steer-sinks",
-            min_width=220, info="Models park attention there, and residuals are many times as long",
-        )
+    sinks = gr.Checkbox(
+        TreeRecipe.steer_sinks, label="Steer and clamp at the prompt's first and special tokens too",
+        elem_id="steer-sinks", info="Models park attention there, and residuals are many times as long",
+    )
     with gr.Row():
         layer = gr.Number(
             TreeRecipe.inject_layer, label="Inject behind layer", precision=0, minimum=-1, elem_id="inject-layer",

@@ -12,11 +12,11 @@ from threading import Lock
 from cachetools import LRUCache
 
 from multitool.errors import UserError, shown
+from multitool.page.values import MOST_JSON
 from multitool.trees.document import SCHEMA, DefinitionTree, read_tree
 
 _MOST_NAMES = 10_000
 _MOST_BYTES = 64_000_000  # a tree of 5,000 nodes takes a hundred thousand
-MOST_JSON = 20_000_000  # characters of a tree that is sent as text
 _TREE, _CALL = "tree-", "call-"
 _VALID = "give the id that came with a tree, or the tree's whole JSON, which detail full gives, as an object or as text"
 

@@ -5,6 +5,7 @@ where the GPU is, each vocabulary scan by one visitor while others wait, and ans
 """
 
 import hashlib
+import os
 import pickle
 import time
 from collections import defaultdict
@@ -28,7 +29,7 @@ from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import continuation_job, grown, prepare_trees, tree_job
 from multitool.model.tasks import AskTask, Task
-from multitool.page.callers import Callers, Waiting
+from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
 from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
@@ -39,7 +40,9 @@ from multitool.store.scans import ScanTask
 from multitool.trees.document import DefinitionTree
 from multitool.vectors.vector import FeatureVector
 
-_LIGHT_CALLS = 16  # of one caller at a time, where that is limited
+LIGHT_CALLS, MOST_LIGHT_CALLS = 16, 96  # of one caller, and of all, at a time, where that is limited
+_LOADING = 256  # threads, of work that mostly waits,
+_COMPUTING = max(4, os.cpu_count() or 1)  # and of work that does not: each takes memory, some hundreds of megabytes
 _TREES_KEPT = 100
 _HEADINGS_KEPT = 200  # of a large model 20 kB each
 _ANSWERS_KEPT = 8  # of other features; of a large model up to 20 MB each
@@ -48,6 +51,7 @@ MOST_PROMPTS = 8  # in one go
 
 # What is said during a step, by its purpose; of many ghosts with how many have answered.
 _WORDS = {
+    "vectors": "Preparing …",
     "list": "Listing the tokens …",
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
@@ -75,11 +79,16 @@ class Service:
         self.library = library
         self.settings = settings
         self.callers = Callers(settings.calls, settings.queue + settings.concurrency)
-        self.light_callers = Callers(None if settings.calls is None else _LIGHT_CALLS)  # of what takes no model
+        limited = settings.calls is not None
+        self.light_callers = Callers(*(LIGHT_CALLS, MOST_LIGHT_CALLS) if limited else ())  # of what takes no model
+        # Of the work of requests, also of those that have left it behind.
+        self._workers = Callers(settings.calls + LIGHT_CALLS if limited else None)
         self.shelf = Shelf(settings.trees_mb * 1e6)  # of what pages show
         self._work = work
         self._poll_seconds = poll_seconds
-        self._loading = ThreadPoolExecutor(max_workers=16, thread_name_prefix="loading")
+        # Apart, so that nobody's list waits behind another one's downloads; nobody's download, for those of others.
+        self._loading = ThreadPoolExecutor(_LOADING, thread_name_prefix="loading")
+        self._computing = ThreadPoolExecutor(_COMPUTING, thread_name_prefix="computing")
         self._lock = Lock()  # of the caches, and of the scans
         self._trees: LRUCache = LRUCache(trees_kept)  # whole ones, by their recipes
         self._answers: LRUCache = LRUCache(_ANSWERS_KEPT)  # by the tasks
@@ -239,13 +248,20 @@ class Service:
     def _prepared(self, entry: SaeEntry, step: Prepare) -> Generator[str, None, Any]:
         """What the step's work gives, in a thread of its own.
 
-        A visitor who leaves does not cancel the work: others may be waiting for the same download.
+        A visitor who leaves does not cancel the work that has begun: others may be waiting for the same download. It
+        counts as that visitor's until it ends.
         """
-        future = self._loading.submit(step.work)
-        while not wait([future], timeout=self._poll_seconds).done:
-            loading = f"Loading {entry.name} and {entry.model} …"
-            yield self.library.progress(entry) or _WORDS.get(step.purpose, loading)
-        return future.result()
+        leave = self._workers.enter(this_caller())
+        pool = self._loading if step.purpose == "load" else self._computing
+        future = pool.submit(step.work)
+        future.add_done_callback(lambda _: leave())
+        try:
+            while not wait([future], timeout=self._poll_seconds).done:
+                loading = f"Loading {entry.name} and {entry.model} …"
+                yield self.library.progress(entry) or _WORDS.get(step.purpose, loading)
+            return future.result()
+        finally:
+            future.cancel()
 
     def _scanned(self, entry: SaeEntry, task: ScanTask) -> Generator[str, None, None]:
         """A vocabulary scan. One visitor's request does it and the others wait; broken off, the next goes on."""

@@ -96,13 +96,13 @@ def gpu_worker(
     def turn(task: Task) -> Generator:
         """What one loan of a GPU gives."""
         leave: Callable[[], None] | None = yield from line.wait(poll_seconds)
-        seconds = min((limit for limit in (task.seconds, settings.seconds) if limit is not None), default=None)
-        if isinstance(task, ScanTask) and seconds:
-            seconds = min(seconds, _SCAN_TURN)
-        if settings.zero_gpu and settings.seconds:
-            seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
-        answers, began = work_on_gpu(replace(task, seconds=seconds)), time.monotonic()
         try:
+            seconds = min((limit for limit in (task.seconds, settings.seconds) if limit is not None), default=None)
+            if isinstance(task, ScanTask) and seconds:
+                seconds = min(seconds, _SCAN_TURN)
+            if settings.zero_gpu and settings.seconds:
+                seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
+            answers, began = work_on_gpu(replace(task, seconds=seconds)), time.monotonic()
             problem = None
             for answer in answers:
                 if isinstance(answer, str):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from multitool.page import served_files
+from multitool.page.gradio_workarounds import write_served
 from multitool.page.served_files import clear_empty, keep_served, keep_within
 
 
@@ -78,3 +79,15 @@ def test_on_ones_own_machine_other_programs_files_are_left_alone(folder, monkeyp
     file = upload(folder, "somebody's", at=1000)
     keep_served(None, since=1500)
     assert file.exists()
+
+
+def test_a_file_that_is_there_is_not_written_again_while_others_read_it(folder):
+    """Nor is it ever there by half."""
+    path = Path(write_served(b"tree", "tree.json"))
+    os.utime(path, (1000, 1000))
+    inode = path.stat().st_ino
+    assert write_served(b"tree", "tree.json") == str(path)
+    assert path.stat().st_ino == inode and path.stat().st_mtime > 1000, "and it is a new one to who clears old ones"
+    path.write_bytes(b"tr")  # a process that was ended
+    write_served(b"tree", "tree.json")
+    assert path.read_bytes() == b"tree" and [*path.parent.iterdir()] == [path]

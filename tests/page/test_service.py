@@ -2,6 +2,8 @@
 
 import pickle
 import threading
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +17,8 @@ from multitool.jobs.features import recipe_vector, resolve
 from multitool.jobs.local import token_table
 from multitool.jobs.steps import Prepare
 from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask
-from multitool.page.service import Service
+from multitool.page import callers
+from multitool.page.service import LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
 from multitool.recipes.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
@@ -36,6 +39,14 @@ def grown(demo_library):
         yield from demo_library.do(task)
 
     return tasks, Service(demo_library, ServerSettings(), work)
+
+
+@contextmanager
+def caller(name: str):
+    """Requests here are this caller's."""
+    before = callers._CALLER.set(name)
+    yield
+    callers._CALLER.reset(before)
 
 
 def documents(answers) -> list[DefinitionTree]:
@@ -138,6 +149,9 @@ def test_a_limit_is_checked_before_anything_is_loaded(tree, limit):
         next(service.trees(RAIN, tree))
 
 
+AT_ONCE = 3  # tokens of a list whose weights need not arrive
+
+
 @pytest.fixture
 def slow(monkeypatch):
     """A service whose weights arrive when the test says so."""
@@ -148,12 +162,21 @@ def slow(monkeypatch):
         progress=lambda entry: next(progress, ""),
     )
 
-    def list_job(*_, **__):
-        yield Prepare(lambda: arrived.wait(20))
+    def list_job(library, vector, recipe, **_):
+        def work():
+            begun.append(recipe.top)
+            return recipe.top == AT_ONCE or arrived.wait(20)
+
+        yield Prepare(work, "list" if recipe.measure == "dot" else "load")
         return "the table"
 
+    begun: list[int] = []
     monkeypatch.setattr("multitool.page.service.list_job", list_job)
-    return Service(library, ServerSettings(), None, poll_seconds=0.01), arrived
+    monkeypatch.setattr("multitool.page.service._COMPUTING", 1)
+    service = Service(library, ServerSettings(calls=1), None, poll_seconds=0.01)
+    service.begun = begun
+    yield service, arrived
+    arrived.set()
 
 
 def test_who_waits_is_told_how_far_it_is(slow):
@@ -172,7 +195,46 @@ def test_who_leaves_does_not_wait_for_the_download(slow):
     next(answers)
     answers.close()
     assert not arrived.is_set()
+
+
+def test_a_list_does_not_wait_behind_what_others_have_loaded(slow):
+    service, _ = slow
+    others = [service.table(RAIN, ListRecipe()) for _ in range(LIGHT_CALLS + 1)]
+    for answers in others:
+        next(answers)
+    with caller("another"):
+        *_, last = service.table(RAIN, ListRecipe(top=AT_ONCE))
+    assert last == "the table"
+
+
+def test_what_would_be_computed_for_one_who_has_left_is_not_begun(slow):
+    service, arrived = slow
+    first, second = (service.table(RAIN, ListRecipe(top=top, measure="dot")) for top in (5, 6))
+    next(first), next(second)
+    second.close()
     arrived.set()
+    assert [*first][-1] == "the table"
+    assert [*service.table(RAIN, ListRecipe(top=7, measure="dot"))][-1] == "the table"
+    assert service.begun == [5, 7]
+
+
+def test_what_a_caller_has_left_behind_counts_as_theirs_until_it_ends(slow):
+    service, arrived = slow
+    for _ in range(LIGHT_CALLS + 1):
+        answers = service.table(RAIN, ListRecipe())
+        next(answers)
+        answers.close()
+    with pytest.raises(UserError, match=f"may have {LIGHT_CALLS + 1} requests"):
+        next(service.table(RAIN, ListRecipe()))
+    with caller("another"):
+        assert next(service.table(RAIN, ListRecipe()))
+    arrived.set()
+    for _ in range(1000):
+        with suppress(UserError):
+            next(service.table(RAIN, ListRecipe()))
+            return
+        time.sleep(0.01)
+    pytest.fail("it never ended")
 
 
 def test_of_all_lists_only_the_logit_lens_reaches_the_model(grown):

@@ -1,6 +1,7 @@
 """The model's work for visitors: in turn, within its time, and left where its listener has gone. No model is needed."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,6 +93,15 @@ def test_an_error_frees_the_model():
     for _ in range(3):
         with pytest.raises(UserError, match="no memory"):
             list(work(TASK))
+
+
+def test_work_whose_time_cannot_be_told_leaves_the_line(tmp_path):
+    """Its model's files have gone while it waited: what would ask for a GPU raises."""
+    gone = SimpleNamespace(glob=lambda pattern: [tmp_path / "model.safetensors"])
+    work = gpu_worker(SimpleNamespace(), ServerSettings(zero_gpu=True, seconds=9), "another", poll_seconds=0)
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            list(work(replace(TASK, folder=gone)))
 
 
 def test_a_scan_lets_those_who_wait_come_first_now_and_then(clock, tmp_path):
