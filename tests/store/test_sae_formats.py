@@ -721,7 +721,8 @@ def test_gemma_scopes_transcoders_are_none_of_the_residual_stream_whatever_hook_
 
 @pytest.mark.parametrize(("part", "told"), [
     ("resid_post", HOOK), ("resid_post_all", HOOK), ("mlp_out", "output of an MLP"),
-    ("attn_out_all", "output of an attention layer"), ("transcoder_all", "inside an MLP layer"), ("clt", "do not say at which place"),
+    ("attn_out_all", "output of an attention layer"),
+    ("transcoder_all", "inside an MLP layer"), ("clt", "do not say at which place"),
 ])
 def test_gemma_scope_2_without_a_configuration_is_told_by_its_folders(tmp_path, part, told):
     folder = scope_2(tmp_path / "gemma-scope-2-270m-it" / part / "layer_1_width_16k_l0_small")
