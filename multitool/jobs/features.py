@@ -121,6 +121,8 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
             be read; a scan is ``always`` needed, and the recipe has several features.
     """
     while task := (yield Prepare(partial(missing_scan, target, always=always))):
+        # It can take an hour: an SAE that cannot read what it gives is refused before.
+        yield Prepare(lambda: [target.library.encoder(term.sae.entry) for term in target.terms])
         yield ScanVocabulary(task)
 
 
@@ -155,11 +157,7 @@ def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX
             f"The features of this vector need vocabulary scans of {len(entries)} layers, {size_shown(n_bytes)} in "
             f"all; {size_shown(max_bytes)} are kept. Use features of fewer layers, or encoder or decoder weights."
         )
-    task = next((task for task, entry in entries.items() if not library.scan(entry, target.subject)), None)
-    if task:  # which can take an hour: an SAE that cannot read what it gives is refused before
-        for entry in entries.values():
-            library.encoder(entry)
-    return task
+    return next((task for task, entry in entries.items() if not library.scan(entry, target.subject)), None)
 
 
 def countable_tokens(subject: Subject, scan: Scan) -> Tensor:

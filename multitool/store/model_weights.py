@@ -5,7 +5,6 @@ safetensors files without an index, and ``pytorch_model*.bin``, which are pickle
 """
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from multitool.errors import UserError, shown
 from multitool.store.problems import refuse_pointer
+from multitool.store.sae_files import refuse_unpickling
 
 _ADAPTER = "adapter_config.json"
 _LARGEST_POINTER = 1024  # bytes
@@ -137,11 +137,7 @@ def _listed(index: Path, whose: str) -> dict[str, Path]:
 
 
 def _plain_weights(path: Path) -> dict[str, Tensor]:
-    if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true"):
-        raise UserError(
-            f"{path} is a pickle, which is read as plain weights only; TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD would run what "
-            "is in it. Unset that variable."
-        )
+    refuse_unpickling(str(path))
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -170,10 +170,13 @@ _SCOPE_PARTS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "hook_z"
 _SCOPE_REPOSITORY = re.compile(rf"gemma-scope-(2b|9b|27b)-(pt|it)-({'|'.join(_SCOPE_PARTS)})")
 
 
+_SCOPE_LAYER = re.compile(r"(?:^|[/\\])layer_([0-9]{1,4})(?=[/\\_]|$)")
+
+
 def _scope_place(folder: Path, config: Config) -> tuple[str, str]:
     """The folders' names tell it: the repository's which part of a layer, and those in it which layer."""
     path = str(folder.resolve())
-    layer = re.search(r"(?:^|[/\\])layer_([0-9]{1,4})(?=[/\\_]|$)", path)
+    layer = _SCOPE_LAYER.search(path)
     repository = _SCOPE_REPOSITORY.search(path)
     if "embedding" in folder.resolve().parts:
         return "hook_embed", ""
@@ -196,8 +199,26 @@ SCOPE = SaeFormat(
     "Gemma Scope", "params.npz", "params.npz", _scope_directions, _scope_parts,
     place=_scope_place, model=_scope_model, width=_scope_width,
 )
+_SCOPE_2_REPOSITORY = re.compile(r"gemma-scope-2-(270m|1b|4b|12b|27b)-(pt|it)")
+_SCOPE_2_PART = re.compile(r"(?:^|[/\\])(resid_post|mlp_out|attn_out|transcoder)(?:_all)?[/\\]")
+
+
+def _scope_2_place(folder: Path, config: Config) -> tuple[str, str]:
+    """As ``_scope_place``: some folders have no config.json."""
+    path = str(folder.resolve())
+    part, layer = _SCOPE_2_PART.search(path), _SCOPE_LAYER.search(path)
+    if not part or not layer or not _SCOPE_2_REPOSITORY.search(path):
+        return "", ""
+    return f"blocks.{layer[1]}." + ("hook_mlp_in" if part[1] == "transcoder" else f"hook_{part[1]}"), ""
+
+
+def _scope_2_model(folder: Path, config: Config) -> str:
+    repository = _SCOPE_2_REPOSITORY.search(str(folder.resolve()))
+    return f"google/gemma-3-{repository[1]}-{repository[2]}" if repository else ""
+
+
 SCOPE_2 = replace(SCOPE, name="Gemma Scope 2", made_of="config.json and params.safetensors",
-                  weights="params.safetensors")
+                  weights="params.safetensors", place=_scope_2_place, model=_scope_2_model)
 
 
 # A file of two matrices

@@ -229,8 +229,8 @@ def test_an_sae_whose_activations_are_not_read_is_refused_before_any_scan(world,
                        model=entry.model, architecture="topk")
     target = resolve(world.library, VectorRecipe(sae=str(folder), feature=ONE, weights="vocabulary"))
     with pytest.raises(UserError, match="has no k"):
-        missing_scan(target)
-    assert missing_scan(target.by(target.recipe.by("encoder"))) is None
+        scan_if_missing(world.library, target.recipe)
+    assert not list(tmp_path.glob("cache/scans/*"))
 
 
 def test_a_recipe_without_weights_gets_those_that_suit_its_sae(world):

@@ -289,6 +289,7 @@ def test_a_vector_follows_the_controls_where_everything_is_in_memory(grown, monk
 
 
 def test_no_vector_is_loaded_or_scanned_for(demo_library, fresh_cache):
+    demo_library.load(demo_library.find(RAIN.sae))
     service = Service(demo_library, ServerSettings(), None)
     assert service.vector(VectorRecipe(sae="gemma-2b-res-jb/blocks.6.hook_resid_post", feature=1)) is None
     assert service.vector(replace(RAIN, feature="1 + gpt2-small-res-jb/blocks.0.hook_resid_pre:1")) is None

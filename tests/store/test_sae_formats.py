@@ -719,6 +719,21 @@ def test_gemma_scopes_transcoders_are_none_of_the_residual_stream_whatever_hook_
         assert "a place inside a layer" in said(find_sae, str(folder), hook=hook, allow_folder=True)
 
 
+@pytest.mark.parametrize(("part", "told"), [
+    ("resid_post", HOOK), ("resid_post_all", HOOK), ("mlp_out", "output of an MLP"),
+    ("attn_out_all", "output of an attention layer"),
+    ("transcoder_all", "inside an MLP layer"), ("clt", "do not say at which place"),
+])
+def test_gemma_scope_2_without_a_configuration_is_told_by_its_folders(tmp_path, part, told):
+    folder = scope_2(tmp_path / "gemma-scope-2-270m-it" / part / "layer_1_width_16k_l0_small")
+    (folder / "config.json").unlink()
+    if told == HOOK:
+        entry = find_sae(str(folder), allow_folder=True)
+        assert (entry.hook, entry.model) == (HOOK, "google/gemma-3-270m-it")
+    else:
+        assert told in said(find_sae, str(folder), allow_folder=True)
+
+
 def test_a_models_folder_is_no_saes(tmp_path):
     tensors(tmp_path / "model", "model.safetensors", {"model.embed_tokens.weight": W_DEC})
     cfg(tmp_path / "model", {"model_type": "llama"}, "config.json")
