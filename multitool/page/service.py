@@ -292,11 +292,14 @@ class Service:
         answers = []
         for task in step.tasks:
             for some in self._on_model(task, budget):
-                if some is not None and not isinstance(some, Waiting):
+                if isinstance(some, Waiting):
+                    yield str(some)
+                    continue
+                if some is not None:
                     answers.append(some)
-                    if n_ghosts:
-                        said = f"{words}: {sum(map(len, answers))} of {n_ghosts}"
-                yield str(some) if isinstance(some, Waiting) else said
+                if n_ghosts:
+                    said = f"{words}: {sum(map(len, answers))} of {n_ghosts}"
+                yield said
         if step.shared:
             self._keep(self._answers, key, answers)
         return answers
