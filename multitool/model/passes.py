@@ -113,6 +113,13 @@ class Passes:
     @torch.inference_mode()
     def start(self, read: Read, paths: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         """After the prompt with each of the ghosts; or after the prompt and each of ``paths``, (n, k) token ids."""
+        steps = None if paths is None else _shared_steps(paths)
+        if steps:
+            *before, last = steps
+            self.start(_nothing)
+            for step in before:
+                self.advance(_nothing, *step)
+            return self.advance(read, *last)
         v = self._v if paths is None else self._v.expand(len(paths), -1)
         paths = np.empty((len(v), 0), dtype=np.int64) if paths is None else paths
         # The first row alone, to see how much memory one takes.
@@ -242,6 +249,26 @@ class Continuations:
         beyond[left] = (probs[left] * wanted[left]).sum(dim=-1).double() - top.values[left].sum(dim=-1).double()
         found = (row + rows.start, top.indices[row, rank], top.values[row, rank], beyond)
         return tuple(part.cpu().numpy() for part in found)
+
+
+def _nothing(logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
+    return ()
+
+
+def _shared_steps(paths: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """The way to all paths at once, token after token, as ``Passes.advance`` takes it: what they share is read once.
+
+    None where the paths of one beginning do not stand together, as in somebody's own file.
+    """
+    before = np.zeros(len(paths), dtype=np.int64)  # where the beginning of each path stands in the last answer
+    steps = []
+    for n in range(1, paths.shape[1]):
+        _, first, which = np.unique(paths[:, :n], axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        steps.append((before[first[order]], paths[first[order], n - 1]))
+        before = np.argsort(order)[which.ravel()]
+    steps.append((before, paths[:, -1]))
+    return steps if all((np.diff(rows) >= 0).all() for rows, _ in steps) else None
 
 
 def _joined(answers: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:

@@ -120,6 +120,7 @@ def caller_of(request: gr.Request | None) -> str:
             address = ip_address(text.strip())
         except ValueError:
             continue
+        address = getattr(address, "ipv4_mapped", None) or address  # ::ffff:1.2.3.4, as some proxies write it
         if address.is_global:
             return _subscriber(address)
     return request.request.client.host if request.request.client else ""

@@ -82,7 +82,7 @@ class Service:
         limited = settings.calls is not None
         self.light_callers = Callers(*(LIGHT_CALLS, MOST_LIGHT_CALLS) if limited else ())  # of what takes no model
         # Of the work of requests, also of those that have left it behind.
-        self._workers = Callers(settings.calls + LIGHT_CALLS if limited else None)
+        self._workers = Callers(None if settings.calls is None else settings.calls + LIGHT_CALLS)
         self.shelf = Shelf(settings.trees_mb * 1e6)  # of what pages show
         self._work = work
         self._poll_seconds = poll_seconds
@@ -292,11 +292,14 @@ class Service:
         answers = []
         for task in step.tasks:
             for some in self._on_model(task, budget):
-                if some is not None and not isinstance(some, Waiting):
+                if isinstance(some, Waiting):
+                    yield str(some)
+                    continue
+                if some is not None:
                     answers.append(some)
-                    if n_ghosts:
-                        said = f"{words}: {sum(map(len, answers))} of {n_ghosts}"
-                yield str(some) if isinstance(some, Waiting) else said
+                if n_ghosts:
+                    said = f"{words}: {sum(map(len, answers))} of {n_ghosts}"
+                yield said
         if step.shared:
             self._keep(self._answers, key, answers)
         return answers

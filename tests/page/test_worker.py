@@ -9,7 +9,7 @@ import pytest
 
 from multitool.errors import UserError
 from multitool.jobs.steps import Ask, Grow
-from multitool.model.tasks import Place, ReadTask
+from multitool.model.tasks import AskTask, Place, ReadTask
 from multitool.page import zero_gpu
 from multitool.page.callers import Waiting
 from multitool.page.service import Service
@@ -160,6 +160,18 @@ def test_the_tasks_of_one_request_share_its_time_and_waiting_takes_none_of_it(cl
     given.clear()
     list(service(clock, work, seconds=10, zero_gpu=True)._run("x/y", asking(5)))
     assert given == [None] * 5, "each loan of a GPU has a time of its own"
+
+
+def test_of_many_ghosts_it_is_told_how_many_have_answered_from_the_first_moment_on(clock):
+    def work(task):
+        yield from (Waiting(1), None, ["a"], None, ["b", "c"])
+
+    growth = SimpleNamespace(v=[1, 2, 3])
+    ask = Ask((AskTask(model="m", folder=Path("m"), place=TASK.place, growth=growth, n_definitions=1),), "candidates")
+    said = [*service(clock, work)._asked(ask, service(clock, None)._budget())]
+    assert said == ["Starting …", "Waiting for the model: 1 before you …", *(
+        f"Settings tried: {n} of 3" for n in (0, 1, 1, 3)
+    )]
 
 
 def test_several_trees_have_equal_parts_of_the_time_and_come_back_as_far_as_they_got(clock, monkeypatch):

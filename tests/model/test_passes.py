@@ -1,0 +1,35 @@
+"""A tree that goes on from another: what its open paths share is read once, whatever their order."""
+
+import numpy as np
+import pytest
+from test_architectures import DEPTH, ghost_vector
+from tiny import PROMPT, tiny_subject
+
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.passes import Batches, _shared_steps
+
+TOGETHER = np.array([[9, 2, 3], [9, 2, 4], [9, 5, 3], [6, 2, 3]])
+APART = TOGETHER[[0, 3, 1, 2]]  # one of another beginning stands between them
+
+
+def test_the_way_to_many_paths_reads_every_beginning_once():
+    steps = [(rows.tolist(), ids.tolist()) for rows, ids in _shared_steps(TOGETHER)]
+    assert steps == [([0, 0], [9, 6]), ([0, 0, 1], [2, 5, 2]), ([0, 0, 1, 2], [3, 4, 3, 3])]
+    (only,) = _shared_steps(TOGETHER[:, :1])
+    assert (only[0].tolist(), only[1].tolist()) == ([0, 0, 0, 0], [9, 9, 9, 6])
+    assert _shared_steps(APART) is None
+
+
+@pytest.mark.parametrize("max_paths", [256, 2])
+def test_paths_in_another_order_have_the_same_answers(tokenizer, max_paths):
+    subject = tiny_subject("llama", tokenizer)
+
+    def answers(paths) -> dict:
+        source = subject.next_tokens(
+            ghost_prompt(subject, PROMPT, DEPTH), ghost_vector(subject), 5, DEPTH, Batches(max_paths=max_paths)
+        )
+        found = source.start(paths)
+        return {(*paths[row], token): prob for row, token, prob in
+                zip(found.row, found.token_id.tolist(), found.prob.tolist(), strict=True)}
+
+    assert answers(TOGETHER) == pytest.approx(answers(APART), abs=1e-6)
