@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -806,16 +807,23 @@ def test_a_refusal_is_told_on_the_page_and_lists_go_on(page, service):
 # ── The source ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_spaces_is_imported_before_all_other_packages():
-    imported = []
-    for node in ast.walk(ast.parse((ROOT / "app.py").read_text(encoding="utf-8"))):
+def test_before_spaces_nothing_is_imported_that_may_touch_cuda():
+    before = []
+    for node in ast.parse((ROOT / "app.py").read_text(encoding="utf-8")).body:
         match node:
-            case ast.Import():
-                imported += [alias.name.partition(".")[0] for alias in node.names]
-            case ast.ImportFrom():
-                imported.append(node.module.partition(".")[0])
-    packages = [name for name in imported if name not in sys.stdlib_module_names]
-    assert packages[0] == "spaces"
+            case ast.Import(names=[ast.alias(name="spaces")]):
+                break
+            case ast.Import(names=names):
+                before += [alias.name for alias in names]
+            case ast.ImportFrom(module=module):
+                before.append(module)
+    else:
+        raise AssertionError("app.py does not import spaces")
+    told = subprocess.check_output(
+        [sys.executable, "-c", f"import sys, {', '.join(before)}; print(*sys.modules)"], cwd=ROOT, text=True
+    )
+    assert set(before) <= set(told.split())
+    assert not {"torch", "gradio", "spaces", "numpy", "transformers"} & set(told.split())
 
 
 def test_one_function_runs_on_the_gpu_and_it_can_be_stopped():
