@@ -116,7 +116,9 @@ def _next(document: DefinitionTree, tree_id: str) -> str:
         return f'The tree is incomplete: continue_tree(tree="{tree_id}") grows the rest.'
     if document.evidence is None:
         return f'check_tree(tree="{tree_id}") tells whether what fires the feature agrees with the tree.'
-    return f'trim_tree(tree="{tree_id}", lift=1) leaves what the feature makes more probable.'
+    if document.least_lift is None:
+        return f'trim_tree(tree="{tree_id}", lift=1) leaves what the feature makes more probable.'
+    return "definition_tree with another prompt, and check_list, tell more of the feature."
 
 
 def _told(tree: Tree, lift: np.ndarray | None, found: Definition) -> dict:

@@ -190,6 +190,7 @@ def test_a_tree_is_named_by_its_id_or_given_whole_as_object_or_text(ask):
     assert len(ask.service.asked) == 2, "the same tree, however it is given, is checked once"
     trimmed = ask("trim_tree", tree=judged["id"], cutoff=1e-3, lift="0.5")
     assert trimmed["result"]["nodes"] == 800 and trimmed["evidence"]["verdict"] == "agrees"
+    assert f'trim_tree(tree="{judged["id"]}", lift=1)' in judged["next"] and "trim_tree" not in trimmed["next"]
 
 
 @pytest.mark.parametrize(
