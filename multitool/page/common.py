@@ -19,6 +19,8 @@ from multitool.page.shelf import Shelf, taken
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for events that only serve the page
 QUIETLY: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those that are done at once
+# For those whose last word counts: of what is chosen while one is under way the last is done afterwards, not left out.
+LATEST: dict[str, Any] = {"trigger_mode": "always_last", **QUIETLY}
 
 
 def counted(callers: Callers) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import gradio as gr
 from gradio.components import Component
 
-from multitool.page.common import QUIETLY, as_number, event
+from multitool.page.common import LATEST, QUIETLY, as_number, event
 from multitool.page.opening import Opening, usual_growth
 from multitool.page.service import Service
 from multitool.recipes.fields import recipe_fields
@@ -80,8 +80,8 @@ def _prompt_controls(service: Service) -> dict[str, Component]:
         visible=False,
     )
     controls = {"prompt": prompt, "chat": chat, "answer": answer}
-    menu.input(**event(_of_menu, {"name": menu}, controls, **QUIETLY))
-    naming = event(_in_menu, controls, menu, trigger_mode="always_last", **QUIETLY)
+    menu.input(**event(_of_menu, {"name": menu}, controls, **LATEST))
+    naming = event(_in_menu, controls, menu, **LATEST)
     gr.on([control.change for control in controls.values()], **naming)
     chat.change(lambda on: gr.update(visible=on), chat, answer, **QUIETLY)
     return controls

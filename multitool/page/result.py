@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from multitool.errors import UserError
-from multitool.page.common import QUIETLY, event
+from multitool.page.common import LATEST, event
 from multitool.text import visible
 
 _LONGEST_TITLE = 200
@@ -50,7 +50,7 @@ class Result:
         self.gives = {"made": gr.State(made), "title": title}  # what ``making`` answers besides
         self.takes = {"made": self.gives["made"], **controls}  # what it is called with
         self._read, self._nothing = read, nothing
-        self._telling = event(self._told, self.takes, title, trigger_mode="always_last", **QUIETLY)
+        self._telling = event(self._told, self.takes, title, **LATEST)
         gr.on([control.change for control in controls.values()], **self._telling)
 
     def making(self, make: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:

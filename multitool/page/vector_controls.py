@@ -10,7 +10,7 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.features import with_weights
-from multitool.page.common import QUIETLY, event, pick, quiet
+from multitool.page.common import LATEST, QUIETLY, event, pick, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
 from multitool.page.feature_choice import FeatureChoice, entry_shown, feature_choice, known_of_feature, sae_names
 from multitool.page.opening import Opening
@@ -53,12 +53,12 @@ def vector_controls(service: Service, opening: Opening) -> VectorControls:
     components, telling_components = component_controls(service, choice.sae)
     fields = {"sae": choice.sae, "feature": choice.feature, **direction, **place, **components}
     telling_distance = event(
-        partial(_distance_shown, service), fields, distance, trigger_mode="always_last", **QUIETLY
+        partial(_distance_shown, service), fields, distance, **LATEST
     )
     gr.on([control.change for control in fields.values()], **telling_distance)
     of_feature = pick(fields, ("sae", "feature", "weights"))
     telling_known = event(
-        partial(known_of_feature, service.library), of_feature, choice.known, trigger_mode="always_last", **QUIETLY
+        partial(known_of_feature, service.library), of_feature, choice.known, **LATEST
     )
     gr.on([control.change for control in of_feature.values()], **telling_known)
     return VectorControls(choice.model, fields, (telling_known, telling_distance, telling_components))
@@ -91,8 +91,8 @@ def _direction_controls(library: Library, choice: FeatureChoice, opening: Openin
     gr.on([weights.change, choice.sae.change], **helping)
     # Only at a visitor's choice: an example brings weights of its own. A menu that is left as it was says so too.
     following = {"model": choice.model, "sae": choice.sae}
-    choice.model.input(**event(partial(_of_model, library), following, {**following, "weights": weights}, **QUIETLY))
-    suiting = event(partial(_suitable, library), {"sae": choice.sae, "before": chosen}, weights, **QUIETLY)
+    choice.model.input(**event(partial(_of_model, library), following, {**following, "weights": weights}, **LATEST))
+    suiting = event(partial(_suitable, library), {"sae": choice.sae, "before": chosen}, weights, **LATEST)
     choice.sae.input(**suiting)
     choice.sae.change(lambda name: name, choice.sae, chosen, **QUIETLY)
     return {"weights": weights, **optional}
@@ -134,7 +134,7 @@ def _place_controls(service: Service, sae: gr.Dropdown, opening: Opening) -> tup
     def own_scale(usual: bool, name: str | None, scale: float):
         return gr.update(visible=not usual, value=_mean_distance(service, entry_shown(service.library, name), scale))
 
-    usual_scale.input(own_scale, [usual_scale, sae, scale], scale, **QUIETLY)
+    usual_scale.input(own_scale, [usual_scale, sae, scale], scale, **LATEST)
     return {"usual_scale": usual_scale, "scale": scale, "centroid": centroid}, distance
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -385,7 +386,8 @@ def test_work_goes_on_for_a_client_that_has_left_and_waits_for_it(served):
             go_on.set()
             return await session.call_tool("twice", {"number": 4}, progress_callback=progress)
 
-    result = asyncio.run(talk())
+    with ThreadPoolExecutor(1) as thread:  # where no browser of other tests has its loop
+        result = thread.submit(asyncio.run, talk()).result()
     assert [content.text for content in result.content] == ['{"is": 8}']
     assert asked == [4], "the second call was answered with what the first had begun"
     assert any("Thinking" in (message or "") for message in told)
