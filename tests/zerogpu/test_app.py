@@ -137,6 +137,14 @@ def plainly(library, sae=DEMO, feature=927, **recipe) -> dict[tuple, float]:
     return paths(tree.to_dict())
 
 
+def assert_alike(found: dict[tuple, float], expected: dict[tuple, float], cutoff: float) -> None:
+    """The same tree in bfloat16, whose last digits depend on what else the processor does: nodes at the cutoff may be
+    in one of the two only."""
+    for path in found.keys() | expected.keys():
+        if max(found.get(path, 0), expected.get(path, 0)) > 1.05 * cutoff:
+            assert found[path] == pytest.approx(expected[path], rel=0.05)
+
+
 # ── Without a GPU ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -197,7 +205,7 @@ def test_a_tree_streams_and_is_the_one_that_grows_in_one_process(client, library
     assert whole["result"]["complete"] and not any(part["result"]["complete"] for part in parts)
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
     assert whole["settings"]["dtype"] == "bfloat16"
-    assert paths(whole) == pytest.approx(plainly(library, cutoff=8e-3), rel=0.05)
+    assert_alike(paths(whole), plainly(library, cutoff=8e-3), 8e-3)
 
 
 def test_a_steered_clamped_and_injected_tree_is_that_of_one_process(client, service, library):
@@ -390,8 +398,8 @@ def test_visitors_at_once_have_a_worker_each_and_get_their_own_trees(app, servic
         visit = lambda feature: trees(Client(app.url, verbose=False), feature=feature, cutoff=1e-2)[-1]  # noqa: E731
         found = list(visitors.map(visit, [152, 513]))
     assert len(service.workers - workers) == 2
-    assert paths(found[0]) == pytest.approx(plainly(library, feature=152, cutoff=1e-2), rel=0.05)
-    assert paths(found[1]) == pytest.approx(plainly(library, feature=513, cutoff=1e-2), rel=0.05)
+    assert_alike(paths(found[0]), plainly(library, feature=152, cutoff=1e-2), 1e-2)
+    assert_alike(paths(found[1]), plainly(library, feature=513, cutoff=1e-2), 1e-2)
 
 
 def test_visitors_who_wait_in_line_are_not_turned_away(client, service):
