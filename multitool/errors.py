@@ -1,6 +1,7 @@
 """What can go wrong for a user, said so that the user can put it right."""
 
 import math
+from collections.abc import Iterable
 from typing import TypeGuard
 
 _LONGEST = 200  # characters of a value in a message
@@ -34,6 +35,12 @@ def shown(value) -> str:
     except (ValueError, RecursionError):  # thousands of digits, or of levels
         return f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def some(names: Iterable[str], most: int) -> str:
+    """The first names of many as a message lists them, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def is_number(value) -> TypeGuard[float]:

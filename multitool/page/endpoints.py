@@ -12,13 +12,21 @@ from multitool.jobs.components import MOST_AT_END
 from multitool.page.api import Endpoint, Parameter, add_endpoint, recipe_of, recipe_parameters
 from multitool.page.common import file_data, save
 from multitool.page.gradio_workarounds import shrinks
-from multitool.page.service import Service, check_prompts
+from multitool.page.requested import (
+    activity_json,
+    recipes_of_prompts,
+    table_answers,
+    table_json,
+    tree_recipes,
+    trees_json,
+    trimmed,
+)
+from multitool.page.service import Service
 from multitool.page.tools import tools
 from multitool.page.values import TREE, checking
 from multitool.pictures.figure import render
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import Valid, Whole, recipe_fields
-from multitool.recipes.prompts import PLAIN_PROMPTS
 from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree, read_tree
@@ -75,7 +83,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             [*vector, *tree], picture_and_tree,
             returns="The picture (PNG file) and the tree as JSON (schema sae-multitool/definition-tree/1).",
             returns_json="The tree as JSON (schema sae-multitool/definition-tree/1).",
-            run=lambda given: streamed(service.trees(recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given))),
+            run=lambda given: streamed(service.trees(*tree_recipes(given))),
             streams=True, on_model=True,
         ),
         Endpoint(
@@ -103,7 +111,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             {"trees": list[dict]},
             returns="The trees as JSON (schema sae-multitool/definition-tree/1), in the order of the prompts.",
             returns_json="JSON: a list of trees (schema sae-multitool/definition-tree/1), in the order of the prompts.",
-            run=lambda given: _trees(service, given), waits=True, on_model=True,
+            run=lambda given: _result(service.trees_of_prompts(*recipes_of_prompts(given)), trees_json), waits=True,
+            on_model=True,
         ),
         Endpoint(
             "trim_tree",
@@ -151,7 +160,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             returns="A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid; cosine, dot "
             "or logit_lens where that is the measure; activation where the vocabulary was scanned for it.",
             returns_json="JSON: headers and data, one list per token.",
-            run=lambda given: _table(service, given),
+            run=lambda given: table_json(_last(table_answers(service, given, evidence=given["evidence"]))),
         ),
         Endpoint(
             "check_list",
@@ -162,10 +171,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "figures, a verdict (agrees, partly, no or unknown; not_applicable by logit_lens, which tells what the "
             "direction makes the model say) and a sentence.",
             returns_json='JSON: the tokens with their activations, and "evidence" with figures, a verdict, a sentence.',
-            run=lambda given: _result(
-                service.table(recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), evidence=True), _as_dict
-            ),
-            waits=True, on_model=True,
+            run=lambda given: _result(table_answers(service, given, evidence=True), _as_dict), waits=True,
+            on_model=True,
         ),
         Endpoint(
             "suggest",
@@ -187,7 +194,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             {"tokens": list[dict]},
             returns="One object per token of the text: token, activation (0 where it does not fire).",
             returns_json="JSON: one object per token with token, activation.",
-            run=lambda given: _result(service.activity(recipe_of(VectorRecipe, given), given["text"]), _told_by_token),
+            run=lambda given: _result(service.activity(recipe_of(VectorRecipe, given), given["text"]), activity_json),
             waits=True, on_model=True,
         ),
         Endpoint(
@@ -220,30 +227,12 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
     return [replace(endpoint, run=checking(endpoint.parameters, endpoint.run)) for endpoint in found]
 
 
-def _trees(service: Service, given: dict) -> Iterator[list[dict] | None]:
-    vector, recipe, prompts = recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given), given["prompts"]
-    check_prompts(PLAIN_PROMPTS if prompts is None else prompts)
-    asked = [replace(recipe, prompt=prompt) for prompt in (PLAIN_PROMPTS if prompts is None else prompts)]
-    return _result(service.trees_of_prompts(vector, asked), lambda trees: [tree.to_dict() for tree in trees])
-
-
 def _trimmed(given: dict) -> tuple[File, dict]:
-    document = read_tree(given["tree"]).trimmed(given["cutoff"])
-    return _shown(document if given["lift"] is None else document.lifted(given["lift"]))
-
-
-def _table(service: Service, given: dict) -> Table:
-    vector, recipe, evidence = recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), given["evidence"]
-    table = _last(service.table(vector, recipe, evidence=evidence))
-    return {"headers": list(table.columns), "data": table.rows, "metadata": None}
+    return _shown(trimmed(read_tree(given["tree"]), given["cutoff"], given["lift"]))
 
 
 def _as_dict(result) -> dict:
     return result.to_dict()
-
-
-def _told_by_token(activity) -> list[dict]:
-    return [{"token": token, "activation": activation} for token, activation in activity]
 
 
 def _result(answers: Iterable, told: Callable) -> Iterator:

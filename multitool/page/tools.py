@@ -1,7 +1,6 @@
 """The tools of the MCP server: what each does, tells and answers in its own way; the rest is its endpoint's."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from multitool.page.agents import Tool, twin
@@ -16,9 +15,17 @@ from multitool.page.brief import (
     brief_trees,
 )
 from multitool.page.kept import Kept
-from multitool.page.service import Service, check_prompts
-from multitool.recipes.prompts import PLAIN_PROMPTS
-from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.page.requested import (
+    activity_json,
+    recipes_of_prompts,
+    table_answers,
+    table_json,
+    tree_recipes,
+    trees_json,
+    trimmed,
+)
+from multitool.page.service import Service
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree
 
@@ -45,7 +52,7 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             "Grow a definition tree: what the model says a token with this feature's vector means.\n\n"
             "suggest finds settings that suit the feature; check_tree judges the tree, continue_tree grows the rest of "
             "an incomplete one. " + _LONG,
-            lambda given: service.trees(*_recipes(given)),
+            lambda given: service.trees(*tree_recipes(given)),
         ),
         "continue_tree": of_tree(
             'Grow the rest of a definition tree that came back with "complete": false: its time was up. ' + _LONG,
@@ -54,13 +61,13 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
         "definition_trees": Tool(
             "Ask several prompts in one go: a definition tree of the same feature for each. " + _LONG,
             "JSON: for each prompt a summary as definition_tree gives it.", "definitions of each tree", 10,
-            lambda given: service.trees_of_prompts(*_recipes_of_prompts(given)),
-            data=lambda trees: [document.to_dict() for document in trees], brief=partial(brief_trees, kept),
+            lambda given: service.trees_of_prompts(*recipes_of_prompts(given)),
+            data=trees_json, brief=partial(brief_trees, kept),
         ),
         "trim_tree": of_tree(
             "Leave out the less probable nodes of a definition tree, or of a checked one those of little lift; at "
             "once, without the model.",
-            lambda given: [_trimmed(**given)],
+            lambda given: [trimmed(**given)],
         ),
         "check_tree": of_tree(
             "Find the evidence for a definition tree: does what fires the feature agree with it? Do this before "
@@ -71,15 +78,16 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
         "token_list": Tool(
             "List the tokens nearest to a feature's vector, discounting those near to everything; or by another "
             "measure. check_list also judges the list.",
-            "JSON: headers, and data, one list per token.", "tokens", 50, _table(service),
-            data=lambda table: {"headers": list(table.columns), "data": table.rows, "metadata": None},
-            brief=brief_table,
+            "JSON: headers, and data, one list per token.", "tokens", 50,
+            work=lambda given: table_answers(service, given, evidence=given["evidence"]),
+            data=table_json, brief=brief_table,
         ),
         "check_list": Tool(
             "List the tokens as token_list does, and find the evidence for the list: do they fire the feature?\n\n"
             "The first time for a model and a layer every token is read alone. " + _LONG,
             "JSON: the evidence (verdict, sentence, figures), and the tokens with their activations.", "tokens", 50,
-            _table(service, evidence=True), data=lambda table: table.to_dict(), brief=brief_list,
+            work=lambda given: table_answers(service, given, evidence=True),
+            data=lambda table: table.to_dict(), brief=brief_list,
         ),
         "suggest": Tool(
             "Try some thirty settings on a feature, and judge each by its evidence: which suit it best?\n\n"
@@ -92,7 +100,7 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             "Tell where a feature fires in a text: a check of what a tree or a list says it means.",
             "JSON: on how many tokens it fires, the strongest, and the text's tokens with their activations.", "tokens",
             200, work=lambda given: service.activity(recipe_of(VectorRecipe, given), given["text"]),
-            data=lambda found: [{"token": token, "activation": activation} for token, activation in found],
+            data=activity_json,
             brief=brief_activity,
         ),
         "components": Tool(
@@ -109,27 +117,3 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             data=lambda found: found, brief=partial(brief_items, "saes"),
         ),
     }
-
-
-def _recipes(given: dict) -> tuple[VectorRecipe, TreeRecipe]:
-    return recipe_of(VectorRecipe, given), recipe_of(TreeRecipe, given)
-
-
-def _recipes_of_prompts(given: dict) -> tuple[VectorRecipe, list[TreeRecipe]]:
-    vector, recipe = _recipes(given)
-    prompts = PLAIN_PROMPTS if given["prompts"] is None else given["prompts"]
-    check_prompts(prompts)
-    return vector, [replace(recipe, prompt=prompt) for prompt in prompts]
-
-
-def _trimmed(tree: DefinitionTree, cutoff: float, lift: float | None) -> DefinitionTree:
-    trimmed = tree.trimmed(cutoff)
-    return trimmed if lift is None else trimmed.lifted(lift)
-
-
-def _table(service: Service, evidence: bool | None = None) -> Callable[[dict], Iterable]:
-    def work(given: dict):
-        wanted = given["evidence"] if evidence is None else evidence
-        return service.table(recipe_of(VectorRecipe, given), recipe_of(ListRecipe, given), evidence=wanted)
-
-    return work

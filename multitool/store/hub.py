@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from multitool.errors import UserError, shown, size_shown
+from multitool.errors import UserError, shown, size_shown, some
 from multitool.store.problems import asking_hub
 
 Report = Callable[[int, int], None]  # bytes there, bytes in all
@@ -152,9 +152,7 @@ def _of_an_sae(file: str) -> bool:
 
 
 def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    shorter = [name if len(name) <= 100 else name[:100] + "…" for name in names[:5]]
-    return ", ".join(shorter) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return some((name if len(name) <= 100 else name[:100] + "…" for name in names), 5)
 
 
 def may_read(hub_id: str) -> bool:

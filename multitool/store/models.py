@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from multitool.errors import UserError, shown
+from multitool.errors import UserError, shown, some
 from multitool.model.subject import Subject
 from multitool.store.demo_model import DEMO_MODEL, demo_model_folder
 from multitool.store.entries import unreadable_model
@@ -173,7 +173,8 @@ def _check_loaded(model, report: dict, whose: str) -> None:
     """Raises UserError if a model has other tensors than its configuration asks for. transformers makes some up."""
     told = "Bring weights and config.json from the same model."
     if missing := sorted(report["missing_keys"]):
-        raise UserError(f"{whose} is not whole: its weights lack {_some(missing)}, for which config.json asks. {told}")
+        lacking = some(missing, 1)
+        raise UserError(f"{whose} is not whole: its weights lack {lacking}, for which config.json asks. {told}")
     for name, there, wanted in sorted(map(tuple, report["mismatched_keys"])):
         raise UserError(
             f"{whose} does not fit its config.json: {name} is {tuple(there)}, and config.json asks for "
@@ -186,15 +187,12 @@ def _check_loaded(model, report: dict, whose: str) -> None:
     )
     if further:
         raise UserError(
-            f"{whose} has more layers than its config.json asks for: {_some(further)}. Correct num_hidden_layers there."
+            f"{whose} has more layers than its config.json asks for: {some(further, 1)}. Correct num_hidden_layers "
+            "there."
         )
 
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
-
-
-def _some(names: list[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _quantisation(config):

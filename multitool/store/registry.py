@@ -6,7 +6,6 @@ Nothing of these is downloaded here. Where folders may be named, so may any repo
 
 import difflib
 import os
-from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from multitool.errors import UserError, shown
+from multitool.errors import UserError, shown, some
 from multitool.recipes.fields import check
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
@@ -234,7 +233,7 @@ def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
     if entry.hook_told and entry.kind not in ("transcoder", "crosscoder"):
         reason += f" ({shown(entry.hook_told)})"
     same_model = sorted({other.release for other in saes(patterns=patterns) if other.model == entry.model})
-    instead = f" Residual releases for {entry.model}: {_some(same_model)}." if same_model else ""
+    instead = f" Residual releases for {entry.model}: {some(same_model, 8)}." if same_model else ""
     return (
         f"SAE {entry.name} was trained on {reason}, not on the residual stream of {entry.model or 'a model'}, so its "
         f"features' directions say nothing about token embeddings.{instead}"
@@ -243,11 +242,6 @@ def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
 
 def _not_allowed(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
     return (
-        f"SAE {entry.name} is not served here: besides the demo, this server serves only {_some(patterns)}. A copy of "
-        "this tool on your own machine serves them all."
+        f"SAE {entry.name} is not served here: besides the demo, this server serves only {some(patterns, 8)}. A copy "
+        "of this tool on your own machine serves them all."
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    names = tuple(names)
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

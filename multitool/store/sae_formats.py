@@ -6,7 +6,7 @@ classes need to compute activations.
 
 from pathlib import Path
 
-from multitool.errors import UserError, shown
+from multitool.errors import UserError, shown, some
 from multitool.store.other_formats import DICTIONARY, PLAIN, SCOPE, SCOPE_2, SPARSIFY, matrix_files, plain_pair
 from multitool.store.problems import Cases, said
 from multitool.store.sae_files import folders_below
@@ -50,18 +50,15 @@ def directions(folder: Path) -> Matrices:
 def _unknown(folder: Path) -> str:
     saes = [place for place, files in folders_below(folder) if any(one.weights in files for one in FORMATS[:-1])]
     if saes:
-        named = ", ".join(str(place) for place in saes[:6])
-        more = f" and {len(saes) - 6} more" if len(saes) > 6 else ""
-        return f"{folder} is not an SAE's folder, but holds such folders: {named}{more}. Name one of them."
+        return f"{folder} is not an SAE's folder, but holds such folders: {some(map(str, saes), 6)}. Name one of them."
     names = sorted(path.name for path in folder.iterdir())
-    found = ", ".join(shown(name) for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     many = len([name for name in names if name.endswith(".safetensors")]) > 1
     several = " Of several *.safetensors files it cannot be told which one is meant." if many else ""
     if "config.json" in names and "tokenizer_config.json" in names:
         return f"{folder} holds a language model with its tokenizer, and no SAE. Name a model with --model."
     return (
         f"{folder} holds no SAE in a format that is read: no {folder / 'cfg.json'}, for instance. It holds "
-        f"{found or 'nothing'}.{several} {_formats_told()}"
+        f"{some(map(shown, names), 8) or 'nothing'}.{several} {_formats_told()}"
     )
 
 
