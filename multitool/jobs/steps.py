@@ -15,7 +15,7 @@ from multitool.trees.document import DefinitionTree
 from multitool.trees.growth import Growth
 
 Result = TypeVar("Result")
-Purpose = Literal["controls", "candidates", "check", "lens", "text"]  # what the model is asked for
+Purpose = Literal["controls", "candidates", "check", "lens", "writing", "text"]  # what the model is asked for
 
 
 @dataclass(frozen=True)

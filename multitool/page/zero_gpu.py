@@ -19,7 +19,7 @@ import httpx
 import spaces
 
 from multitool.errors import UserError
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
+from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
 from multitool.page.callers import Line
 from multitool.page.settings import PREFIX, ServerSettings
 from multitool.store.library import Library
@@ -39,6 +39,7 @@ _SECONDS_PER_LEVEL = 0.1
 _SECONDS_PER_NODE = 0.005
 _SECONDS_PER_KNOWN_NODE = 0.001  # of a tree that is there, under one ghost of many that go through it together
 _SECONDS_PER_SCANNED = 1e-4
+_SECONDS_PER_PUSH = 0.2  # of all prompts in one pass
 _LEAST_SECONDS = 12
 POLL_SECONDS = 0.3
 _SCAN_TURN = 30  # seconds, where others share the machine; then those who wait have the model first
@@ -46,8 +47,8 @@ _SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, 
 
 _NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
 _WITHOUT_GPU = (
-    "Saved trees and trimming go on working without, and so do Token lists, other than by logit_lens, unless their "
-    "model's vocabulary must be scanned first."
+    "Saved trees and trimming go on working without, and so do Token lists, other than by a lens, unless their model's "
+    "vocabulary must be scanned first."
 )
 _TAKEN_AWAY = "The GPU was taken away before {} was whole: its time was up, or its process ended. {}"
 _TOO_LONG = (
@@ -186,6 +187,8 @@ def _work_seconds(task: Task) -> float:
             return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
         case ScanTask():
             return task.n_tokens * _SECONDS_PER_SCANNED
+        case ChangeTask(directions=directions, strengths=strengths):
+            return (1 + len(directions) * len(strengths)) * _SECONDS_PER_PUSH
         case ReadTask() | LensTask():
             return 0.0  # a few texts, or directions, are read at once
     raise TypeError(f"how long does a {type(task).__name__} take?")
@@ -240,7 +243,7 @@ def zero_gpu_problem(title: str, message: str, task: type = GrowthTask) -> str:
                 )
             if task is ScanTask:
                 return _TAKEN_AWAY.format("the vocabulary scan", "What was scanned by then is kept; try again.")
-            if task is LensTask:
+            if task in (LensTask, ChangeTask):
                 return _TAKEN_AWAY.format("the list", "Try again, or order it by another measure.")
             return _TAKEN_AWAY.format("the answer", f"Try again, or {_SMALLER}")
         case "ZeroGPU worker error":

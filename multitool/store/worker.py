@@ -11,7 +11,8 @@ from multitool.model.interventions import AppliedInterventions
 from multitool.model.logit_lens import read_directions
 from multitool.model.passes import Continuations
 from multitool.model.questions import ask, check, read
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
+from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
+from multitool.model.token_change import change_tokens
 from multitool.store.encoder import Encoder
 from multitool.store.entries import SaeEntry
 from multitool.store.scans import ScanTask, scan_vocabulary
@@ -49,6 +50,8 @@ def _answers(model, task: Task, encoders: Encoders) -> Iterator:
             return scan_vocabulary(model, task)
         case LensTask():
             return read_directions(model, task)
+        case ChangeTask():
+            return change_tokens(model, task)
     raise TypeError(f"no model can do a {type(task).__name__}")
 
 
