@@ -2,8 +2,7 @@
 that any word may follow. Fixed, as figures depend on them; written for this.
 """
 
-# Of everyday kinds: a story, news, science, instructions, a letter, a conversation, history, cooking, sport, law, travel,
-# a review. Some 110 to 130 tokens each.
+# Of everyday kinds: a story, news, science, instructions, a letter, a conversation. Some 110 to 130 tokens each.
 PASSAGES = (
     "The old house stood at the end of a narrow street, and its windows looked out over the river. In the morning the "
     "children went to school, while their father read the newspaper and drank a cup of tea. It had rained for three "
@@ -35,36 +34,6 @@ PASSAGES = (
     "after another, then went into the hall and emptied the pockets of her coat. \"We are going to miss the train,\" he "
     "called after her, \"and the next one does not leave until six.\" There was a silence, and then she laughed. \"I had "
     "them in my hand all the time,\" she said. \"Come on, get your hat, or we really will be late.\"",
-    "In the spring of 1848 there was unrest in nearly every capital of Europe. Crowds demanded a free press, elected "
-    "parliaments and an end to the privileges of the nobility. In Paris the king gave up his throne and fled to "
-    "England; in Vienna the chancellor, who had governed for almost forty years, resigned within a few days. Yet by the "
-    "end of the following year most of the old rulers were back in power, supported by their armies and by citizens who "
-    "feared disorder more than they hated the state. Historians still argue about whether anything had been won.",
-    "To make bread you need flour, water, salt and a little yeast. Mix them in a large bowl and work the dough for ten "
-    "minutes, until it is smooth and no longer sticks to your hands. Cover it with a cloth and leave it in a warm place "
-    "for an hour; it should grow to twice its size. Shape it into a loaf, let it rest for another half hour, and heat "
-    "the oven as hot as it will go. Bake the bread for forty minutes. It is done when it sounds hollow if you knock on "
-    "the bottom. Let it cool before you cut it, however good it smells.",
-    "The home team scored twice in the first half and seemed certain to win, but everything changed after the break. A "
-    "player who had only come on in the fiftieth minute ran past three defenders and put the ball into the corner of "
-    "the net. Ten minutes later the visitors were level, and with the last kick of the game their captain scored from "
-    "more than twenty yards. The coach said afterwards that he had never seen anything like it. His side is now third "
-    "in the league, four points behind the leaders, with five matches to play before the end of the season.",
-    "The seller shall deliver the goods within thirty days of the date on which the order was received. If delivery is "
-    "delayed for reasons that lie outside the control of the seller, the buyer must be informed without delay and may "
-    "withdraw from the contract. Any payment that has already been made shall be returned in full. The goods remain the "
-    "property of the seller until the whole price has been paid. Claims on account of defects must be made in writing "
-    "within two weeks, and a claim made later is valid only if the defect could not have been found before.",
-    "From the harbour a road leads up through vineyards to the village, which is famous for its white church and its "
-    "honey. Most visitors come in August, when the beaches are crowded and a room costs three times as much as in May. "
-    "There are two small hotels, and several families rent out rooms with a view of the sea. The bus to the capital "
-    "leaves every morning at seven and takes about four hours. If you have a day to spare, walk along the cliffs to the "
-    "lighthouse: the path is steep in places, but on a clear day you can see the mountains of the mainland.",
-    "Her third novel is shorter than the others and, to my mind, the best of them. It tells the story of two brothers who "
-    "inherit a failing company and cannot agree what to do with it. One wants to sell; the other remembers the workers "
-    "by name. Nothing much happens for the first hundred pages, and yet it is hard to put the book down, because every "
-    "conversation hides another one beneath it. The ending is perhaps a little too neat. But few writers understand so "
-    "well how money changes the way in which people speak to each other, or fail to.",
 )
 
 # For what a push along a direction changes (evidence for lists by lens): each ends where a word of almost any kind can
