@@ -22,7 +22,7 @@ from multitool.evidence.statistics import mean_with_interval
 from multitool.evidence.verdicts import RANDOM_LISTS, WrittenEvidence
 from multitool.jobs.features import resolve
 from multitool.jobs.judging import judge_lens, random_directions
-from multitool.jobs.lenses import carried, fitted
+from multitool.jobs.lenses import fitted
 from multitool.jobs.local import finish
 from multitool.jobs.steering import STRENGTHS, change_task, decoder
 from multitool.model.tasks import LensTask
@@ -56,14 +56,14 @@ def measured(library: Library, sae: str, n_features: int, strengths: tuple[float
     """The figures of one SAE."""
     started = time.monotonic()
     target = resolve(library, VectorRecipe(sae=sae, feature=0, weights="decoder"))
-    finish(fitted(target), library)
+    jacobian = finish(fitted(target), library)
     features = np.random.default_rng(1).permutation(target.sae.d_sae)[CHOOSING : CHOOSING + n_features].tolist()
     subject = target.subject
     chance = random_directions(RANDOM_LISTS, subject.space.d_model)
 
     def read(directions: torch.Tensor, lens: str) -> np.ndarray:
         if lens == "jacobian_lens":
-            directions = carried(target, directions)
+            directions = jacobian.carry(directions)
         logits, = library.do(LensTask(model=subject.name, folder=subject.folder, directions=directions.numpy()))
         return logits
 

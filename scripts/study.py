@@ -215,8 +215,7 @@ def trees_judged(target: Resolved, candidate: Candidate, features: list[int], sa
     verdicts: Counter[str] = Counter()
     entropy_centroid = 0.0
     for first in range(0, len(features), AT_ONCE):
-        sources = feature_sources(library, sae, subject, features[first : first + AT_ONCE],
-                                  scan=needs_scan(recipe.kind))
+        sources = feature_sources(target, sae, features[first : first + AT_ONCE], scan=needs_scan(recipe.kind))
         vectors = vectors_of(sources, subject, recipe)
         vs = torch.stack([vector.v if wanted is None else vector.direction for _, vector in vectors])
         asked = answers(vs, wanted)

@@ -12,20 +12,21 @@ from multitool.evidence.verdicts import RANDOM_LISTS, ListEvidence, WrittenEvide
 from multitool.jobs.features import (
     Resolved,
     ScannedSource,
+    ready,
     recipe_vector,
     resolve,
     scanned_sources,
-    scans,
     vector_of,
 )
 from multitool.jobs.judging import judge_lens, judge_list, random_directions
-from multitool.jobs.lenses import carried, fitted
+from multitool.jobs.lenses import fitted
 from multitool.jobs.steering import change_task, decoder
 from multitool.jobs.steps import Ask, Job, Prepare
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.jobs.tree import resolved_settings
 from multitool.model.tasks import ChangeTask, LensTask
 from multitool.recipes.recipe import ListRecipe, VectorRecipe
+from multitool.store.lenses import FittedLens
 from multitool.store.library import Library
 from multitool.vectors.ranking import token_list
 from multitool.vectors.vector import FeatureVector
@@ -50,10 +51,9 @@ def list_job(
     if evidence or by_scan:
         vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
-    yield from scans(target, always=by_scan)
-    if list_recipe.measure == "jacobian_lens":
-        yield from fitted(target)
-    prepared = yield Prepare(partial(prepare_list, target, list_recipe, evidence=evidence), "vectors")
+    target = yield from ready(target, always=by_scan)
+    lens = (yield from fitted(target)) if list_recipe.measure == "jacobian_lens" else None
+    prepared = yield Prepare(partial(prepare_list, target, list_recipe, lens, evidence=evidence), "vectors")
     logits = changes = None
     if prepared.lens is not None:
         logits, = yield Ask((prepared.lens,), "lens")
@@ -71,6 +71,7 @@ class PreparedList:
     source: ScannedSource | None  # where the scan tells what fires
     vector: FeatureVector
     evidence: bool
+    jacobian: FittedLens | None  # by what the direction is carried before it is read
     lens: LensTask | None  # what a list by lens needs of the model: its direction first, then random ones to judge it
     pushes: ChangeTask | None  # and its evidence
 
@@ -118,18 +119,24 @@ class PreparedList:
         """The recipe with every default resolved, as results carry it."""
         dtype = self.target.library.dtype if self.lens else str(self.target.subject.space.E.dtype).split(".")[-1]
         found = resolved_settings(self.target, self.vector) | asdict(self.recipe)
-        return found | {"dtype": dtype, "version": __version__}
+        lens = {"lens": self.jacobian.source} if self.jacobian else {}
+        return found | lens | {"dtype": dtype, "version": __version__}
 
 
-def prepare_list(target: Resolved, recipe: ListRecipe, *, evidence: bool) -> PreparedList:
-    """Build the vector, and what the model is to be asked. A scan and a lens that are needed must be there.
+def prepare_list(
+    target: Resolved, recipe: ListRecipe, jacobian: FittedLens | None = None, *, evidence: bool
+) -> PreparedList:
+    """Build the vector, and what the model is to be asked. A vocabulary scan that is needed must be there.
+
+    Args:
+        jacobian: the lens of a list by jacobian_lens.
 
     Raises:
         UserError: the recipe cannot be followed.
     """
     source = None
     if recipe.needs_activations(evidence=evidence):
-        source, = scanned_sources(target.library, target.sae, target.subject, [target.index])
+        source, = scanned_sources(target, target.sae, [target.index])
     vector = vector_of(source, target.subject, target.recipe) if source else recipe_vector(target)
     lens, pushes = None, None
     if recipe.by_lens:
@@ -145,8 +152,8 @@ def prepare_list(target: Resolved, recipe: ListRecipe, *, evidence: bool) -> Pre
             pushes = change_task(target.sae, target.subject, along[None])
             chance = random_directions(RANDOM_LISTS, directions.shape[1])
             directions = torch.cat([directions, directions.norm() * chance])
-        if recipe.measure == "jacobian_lens":
-            directions = carried(target, directions)
+        if jacobian:
+            directions = jacobian.carry(directions)
         subject = target.subject
         lens = LensTask(model=subject.name, folder=subject.folder, directions=directions.numpy())
-    return PreparedList(target, recipe, source, vector, evidence, lens, pushes)
+    return PreparedList(target, recipe, source, vector, evidence, jacobian, lens, pushes)

@@ -15,6 +15,7 @@ from multitool.model.finite import finite
 from multitool.model.residual_stream import final_norm
 from multitool.model.tasks import LensTask
 
+
 def read_directions(model, task: LensTask) -> Iterator[np.ndarray]:
     """One answer: the logits of every direction, (n, V) float32. Raises as ``lens_logits``, and NotFiniteError."""
     yield finite(lens_logits(model, torch.from_numpy(task.directions))).cpu().numpy()

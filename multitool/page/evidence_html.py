@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from html import escape
 
 from multitool.errors import is_number
-from multitool.evidence.verdicts import AGREES, DEFINITIONS_JUDGED, FIRST, NO, PARTLY, UNKNOWN, ListEvidence, WrittenEvidence
+from multitool.evidence.verdicts import (
+    AGREES,
+    DEFINITIONS_JUDGED,
+    FIRST,
+    NO,
+    PARTLY,
+    UNKNOWN,
+    ListEvidence,
+    WrittenEvidence,
+)
 from multitool.jobs.token_table import TokenTable
 from multitool.recipes.captions import fires_told
 from multitool.text import visible

@@ -33,6 +33,10 @@ class FittedLens:
     J: Tensor  # (d_model, d_model), float32: a direction d at the hook becomes J @ d
     source: str  # where it is from, in words
 
+    def carry(self, directions: Tensor) -> Tensor:
+        """Directions at the hook, (n, d_model), as they are behind the last layer."""
+        return directions @ self.J.T
+
 
 def is_fitted(model: str, hook: str) -> bool:
     """Whether ``fitted_lens`` has a lens for a hook of a model."""
