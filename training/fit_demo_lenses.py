@@ -3,9 +3,9 @@
     python -m training.fit_demo_lenses --prepare texts.npy       contexts of the SAEs' held-out text, with a network
     python -m training.fit_demo_lenses --texts texts.npy [--device cuda --contexts 256]
 
-The second command needs no network where the demo's model is there. The lenses of all hooks come out of the same backward
-passes. How far they are still noise is told by two halves of the contexts: the cosine of what they make of random
-directions.
+The second command needs no network where the demo's model is there. The lenses of all hooks come out of the same
+backward passes. How far they are still noise is told by two halves of the contexts: the cosine of what they make of
+random directions.
 """
 
 import argparse

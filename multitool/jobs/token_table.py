@@ -22,7 +22,7 @@ class TokenTable:
     "rank","token","token_id","score","distance_to_vector","distance_to_centroid"
     """
 
-    columns: tuple[str, ...]  # TOKEN_COLUMNS; cosine, dot or a lens of a list by it; activation after a scan, change by a lens
+    columns: tuple[str, ...]  # TOKEN_COLUMNS; that of a measure; activation after a scan, change after a push
     rows: list[list]  # one list per token, in the order of ``columns``
     settings: dict
     vector: dict

@@ -54,7 +54,9 @@ class JacobianLens:
         longest = len(texts[-1])
         together = int(max(1, min(len(texts), tokens // longest)))
         self._groups = [texts[first : first + together] for first in range(0, len(texts), together)]
-        self._copies = int(max(1, min(weight.shape[1], tokens // (longest * together)))) if together == len(texts) else 1
+        self._copies = 1
+        if len(self._groups) == 1:
+            self._copies = int(max(1, min(weight.shape[1], tokens // (longest * together))))
         self.at_once = self._copies if len(self._groups) == 1 else max(self._copies, _ROWS_AT_LEAST)
         self._n_positions = sum(len(text) - SKIPPED_FIRST - SKIPPED_LAST for text in texts)
         self._graph = self._forward(self._groups[0])  # it is kept if it is the only one

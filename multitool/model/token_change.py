@@ -1,7 +1,7 @@
 """What a feature writes: how a push along a direction changes the probability of every token.
 
-Source: TokenChange, of Gur-Arieh et al., "Enhancing Automated Interpretability with Output-Centric Feature Descriptions"
-(2025, arXiv:2501.08319); the push is that of ``model.interventions.Push``.
+Source: TokenChange, of Gur-Arieh et al., "Enhancing Automated Interpretability with Output-Centric Feature
+Descriptions" (2025, arXiv:2501.08319); the push is that of ``model.interventions.Push``.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,9 @@ def change_tokens(model, task: ChangeTask) -> Iterator[np.ndarray | None]:
     """One answer: of each direction the change of every token's log-probability in nats, the mean over prompts and
     strengths, (n, V) float32; before it None, where it can be left.
 
-    With ``m`` the mean residual norm at the hook on the task's prose, ``x + strength · m · direction`` at every position
-    of a prompt but its first, and the tokens' log-probabilities behind its last one; less the same without a push.
+    With ``m`` the mean residual norm at the hook on the task's prose, ``x + strength · m · direction`` at every
+    position of a prompt but its first, and the tokens' log-probabilities behind its last one; less the same without a
+    push.
 
     Raises:
         UserError: the model has no such place, or no logit lens.

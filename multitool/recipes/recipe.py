@@ -31,8 +31,7 @@ MEASURES = {
     "cosine": "nearness to the vector alone, the cosine of the angle between them",
     "dot": "the dot product with the vector, which favours tokens with long embeddings",
     "logit_lens": "how much the direction, read by the model's final norm and unembedding, makes it say the token",
-    "jacobian_lens": "the same of the direction carried from the SAE's hook through the layers behind it, as far as they "
-    "act alike on all texts",
+    "jacobian_lens": "the same when the layers behind the SAE have carried the direction on, as they do on average",
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }
 

@@ -45,7 +45,8 @@ def lens_rows_task(
     """
     before = () if place.bos_id is None else (place.bos_id,)
     read = tuple((*before, *text)[:LONGEST_TEXT] for text in texts)
-    path = rows_path(LensRowsTask.where, model, folder, place.hook, dtype, [LensRowsTask.format, place.hook, read, dtype])
+    identity = [LensRowsTask.format, place.hook, read, dtype]
+    path = rows_path(LensRowsTask.where, model, folder, place.hook, dtype, identity)
     return LensRowsTask(
         model=model, folder=folder, hook=place.hook, d_model=d_model, dtype=dtype, path=path, texts=read
     )

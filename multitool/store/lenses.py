@@ -1,9 +1,9 @@
 """Jacobian lenses that are fitted already: the demo's, and those that Neuronpedia has put on the hub.
 
-A lens is a matrix for a model and a hook (``model.jacobian_lens``). Those on the hub were fitted with the lens' reference
-implementation (https://github.com/anthropics/jacobian-lens), whose file format this reads: a dictionary that
-``torch.save`` wrote, with the matrices in ``J`` by the number of the layer at whose output they begin, as float16, to be
-multiplied with a direction from the left.
+A lens is a matrix for a model and a hook (``model.jacobian_lens``). Those on the hub were fitted with the lens'
+reference implementation (https://github.com/anthropics/jacobian-lens), whose file format this reads: a dictionary that
+``torch.save`` wrote, with the matrices in ``J`` by the number of the layer at whose output they begin, in half
+precision, to be multiplied with a direction from the left.
 """
 
 import re
@@ -60,8 +60,8 @@ def fitted_lens(model: str, hook: str, d_model: int, download: DownloadOptions =
         J, source = _layer_of(path, layer), f"{repo_id} on the hub"
     if tuple(J.shape) != (d_model, d_model) or not J.is_floating_point():
         raise UserError(
-            f"The Jacobian lens in {path} is a matrix {tuple(J.shape)} of {J.dtype}, and the residual stream of {model} "
-            f"has {d_model} entries. Name the model's folder with --model, so that a lens is fitted here."
+            f"The Jacobian lens in {path} is a matrix {tuple(J.shape)} of {J.dtype}, and the residual stream of "
+            f"{model} has {d_model} entries. Name the model's folder with --model, so that a lens is fitted here."
         )
     return FittedLens(J.float(), source)
 

@@ -1,5 +1,7 @@
 """The Jacobian lens: on every architecture against finite differences, and against its formula by hand."""
 
+from functools import partial
+
 import pytest
 import torch
 from test_architectures import hooks_of
@@ -24,6 +26,10 @@ def fitted(model, hook: str, texts=TEXTS, rows=range(32), **options) -> torch.Te
     return torch.cat([lens.rows(rows[first : first + lens.at_once]) for first in parts])
 
 
+def _moved(stream: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    return stream + by.to(stream.dtype)
+
+
 def by_differences(model, hook: str, direction: torch.Tensor, step: float) -> torch.Tensor:
     """J @ d: what comes of moving the stream by a little of the direction at all counted positions at once."""
     total, n = torch.zeros(32, dtype=torch.float64), 0
@@ -33,9 +39,8 @@ def by_differences(model, hook: str, direction: torch.Tensor, step: float) -> to
         ends = []
         for sign in (1, -1):
             with torch.no_grad():
-                last = last_residuals(
-                    model, hook, lambda x: x + sign * (moved * direction).to(x.dtype), input_ids=torch.tensor([text])
-                )
+                by = sign * moved * direction
+                last = last_residuals(model, hook, partial(_moved, by=by), input_ids=torch.tensor([text]))
             ends.append(last[0, COUNTED].double().sum(dim=0))
         total += (ends[0] - ends[1]) / (2 * step)
         n += max(0, len(text) - 17)
