@@ -44,7 +44,7 @@ def list_job(
     by_scan = list_recipe.needs_activations(evidence=evidence)
     if by_scan:
         vector_recipe.single_feature()
-    target = yield Prepare(partial(resolve, library, vector_recipe, model))
+    target = yield Prepare(partial(resolve, library, vector_recipe, model, for_list=True))
     target = yield from ready(target, always=by_scan)
     prepared = yield Prepare(partial(prepare_list, target, list_recipe, by_scan=by_scan), "vectors")
     logits = None

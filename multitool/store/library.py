@@ -28,7 +28,7 @@ from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.kept_rows import KeptRows, RowsTask, open_rows
 from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
-from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task
+from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task, read_shipped, shipped_pullback
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
 from multitool.store.scans import ScanTask, scan_task
@@ -181,8 +181,11 @@ class Library:
         Raises:
             UserError: it cannot be read.
         """
-        kept = open_rows(self.pullback_task(entry, subject))
-        return None if kept is None else self._maps.get(kept.task, lambda: kept.part(0, kept.task.n_rows))
+        task = self.pullback_task(entry, subject)
+        if shipped := shipped_pullback(entry, task):
+            return self._maps.get(shipped, partial(read_shipped, shipped))
+        kept = open_rows(task)
+        return None if kept is None else self._maps.get(task, lambda: kept.part(0, task.n_rows))
 
     def embedding_map(self, scan: KeptRows, subject: Subject) -> Tensor:
         """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""

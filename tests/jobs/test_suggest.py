@@ -61,7 +61,7 @@ ENCODER, DECODER = PUBLISHED
 
 def test_the_grid_holds_the_published_settings_and_nothing_twice():
     assert set(PUBLISHED) < set(GRID)
-    assert len(set(GRID)) == len(GRID) == 4 * 4 * 2
+    assert len(set(GRID)) == len(GRID) == 5 * 4 * 2
     assert RANDOM not in GRID
 
 
