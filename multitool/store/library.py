@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -248,6 +249,8 @@ class Library:
                         yield answer
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error):
+                    # Who is told of the error may hold it for long, and with it all that its frames held.
+                    traceback.clear_frames(error.__traceback__)
                     _give_memory_back()
                 raise
 
