@@ -127,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_vector_options(tokens)
     _add_fields(tokens, ListRecipe)
     add = tokens.add_argument
-    add("--evidence", action="store_true", help="check the list: do its tokens fire the feature?")
+    add("--evidence", action="store_true",
+        help="check the list: do its tokens fire the feature? By a lens: does the feature write them?")
     add("--csv", type=Path, metavar="FILE", help="write the list as a table")
     add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
     tokens.set_defaults(run=_tokens)

@@ -53,6 +53,7 @@ MOST_PROMPTS = 8  # in one go
 _WORDS = {
     "vectors": "Preparing …",
     "list": "Listing the tokens …",
+    "writing": "Pushing the model along the feature's decoder, to see what it then says …",
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
     "judge_settings": "Judging the settings …",
