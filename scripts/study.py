@@ -263,12 +263,12 @@ class Bench:
         rows: list[tuple[str, int, dict | None]] = [(name, source.index, None) for name in vs if name not in there]
         in_texts = tokens_in_texts(self.target.sae, self.subject, source.index)
         if there:
-            judged = self._judge("definition").lists(source, torch.stack(list(there.values())), in_texts)
+            halves = (0, 1) if part.startswith("choose") else (1,)  # on features that choose both halves of the tokens do
+            judged = self._judge("definition").lists(source, torch.stack(list(there.values())), in_texts, halves)
             for name, listed in zip(there, judged, strict=True):
-                # On features that choose both halves of the tokens do.
-                used = listed.halves if part.startswith("choose") else listed.halves[1:]
                 precision, area = (
-                    float(np.mean(known)) if (known := [half[n] for half in used if half[n] is not None]) else None
+                    float(np.mean(known)) if (known := [half[n] for half in listed.halves if half[n] is not None])
+                    else None
                     for n in (0, 1)
                 )
                 in_text = None if listed.text_rank is None else float(listed.text_rank <= 10)
@@ -309,12 +309,15 @@ class Bench:
                                   if one.setting == name])
 
     def prompts(self, features: Sequence[int]) -> None:
-        """The best direction for trees in every prompt of the menu."""
-        for prompt in PROMPTS:
-            if prompt != "definition":  # that one is there
-                tried = self._tried("prompts", [self.best_tree], features, named=prompt)
-                answers = self._answers(tried, TreeRecipe(prompt=prompt))
-                self._judged("prompts", [replace(one, setting=prompt) for one in tried], answers, prompt)
+        """The best direction for trees, and a real token, in every other prompt of the menu than the default."""
+        can_chat = bool(self.subject.tokenizer.chat_template)
+        for prompt in [name for name, asked in PROMPTS.items() if name != "definition" and (can_chat or not asked.chat)]:
+            own = self._tried("prompts", [self.best_tree], features, named=prompt)
+            real = self._tried("prompts of a token", [ONE_TOKEN], features, named=prompt)
+            answers = self._answers([*own, *real], TreeRecipe(prompt=prompt))
+            for part, tried, answered in (("prompts", own, answers[: len(own)]),
+                                          ("prompts of a token", real, answers[len(own) :])):
+                self._judged(part, [replace(one, setting=prompt) for one in tried], answered, prompt)
 
     def _tried(
         self, part: str, settings: Sequence[str], features: Sequence[int], *, named: str = "",

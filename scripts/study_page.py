@@ -102,6 +102,12 @@ def _prompts(found: Found) -> str:
                 setting = chosen(records, "trees") if name == names[0] else name
                 gain = records.difference(part, setting, chosen(records, "trees"), measure, "trees")
                 rows[-1].append(_marked(records.mean(part, setting, measure), gain if name != names[0] else None))
+    for name in names:
+        rows.append(["hit rate of a real token" if name == names[0] else "", name, *(
+            _interval(records.mean("trees", ONE_TOKEN, "hit rate") if name == names[0]
+                      else records.mean("prompts of a token", name, "hit rate"))
+            for records in found.values()
+        )])
     sections.append(_table(["measure", "prompt", *map(_short, found)], rows))
     sections.append(
         "Of larger trees (150 nodes) by the default prompt, the 10 definitions that are first by probability, as now, by "

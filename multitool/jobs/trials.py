@@ -205,24 +205,25 @@ class Judge:
             trials.append(Trial(source.index, candidate, choosing, judged, listed.text_rank, similar))
         return trials
 
-    def lists(self, source: ScannedSource, vs: torch.Tensor, in_texts: Sequence[int] = ()) -> list["ListFigures"]:
+    def lists(
+        self, source: ScannedSource, vs: torch.Tensor, in_texts: Sequence[int] = (), halves: Sequence[int] = (0, 1)
+    ) -> list["ListFigures"]:
         """The lists of some vectors of a feature, (n, d_model).
 
         Args:
             in_texts: ids of tokens on which the feature fires most in real texts.
+            halves: of the tokens, those that are asked: 0 chooses, 1 judges.
         """
         fires = source.activations.numpy() > 0
         countable = source.countable.numpy() & ~self.used(source)
-        found = []
-        for score in token_scores(self._subject.space, vs):
-            halves = []
-            for half in self._token_halves:
-                tokens = half & countable
-                fit, positive = -score[tokens], fires[tokens]
-                halves.append((average_precision(fit, positive), auroc(fit, positive)))
-            text_rank = min((list_rank(score, token_id) for token_id in in_texts), default=None)
-            found.append(ListFigures((halves[0], halves[1]), text_rank))
-        return found
+        tokens = [np.flatnonzero(self._token_halves[half] & countable) for half in halves]
+        return [
+            ListFigures(
+                tuple((average_precision(-score[ids], fires[ids]), auroc(-score[ids], fires[ids])) for ids in tokens),
+                min((list_rank(score, token_id) for token_id in in_texts), default=None),
+            )
+            for score in token_scores(self._subject.space, vs)
+        ]
 
     def used(self, source: ScannedSource) -> np.ndarray:
         """The tokens that count for no setting: those that the vocabulary direction is made from, (V,) bool."""
@@ -247,7 +248,7 @@ class Judge:
 class ListFigures:
     """A vector's token list, judged."""
 
-    halves: tuple[tuple[float | None, float | None], ...]  # of each half of the tokens: average precision, AUROC
+    halves: tuple[tuple[float | None, float | None], ...]  # of each half that was asked: average precision, AUROC
     text_rank: int | None  # as ``Trial`` has it
 
 
