@@ -3,58 +3,63 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import isnan
+from textwrap import fill
 
-from multitool.jobs.candidates import COMPONENTS, GRID, INJECTED, SCALES, WEIGHTS
+from multitool.jobs.candidates import INJECTED, SCALES, WEIGHTS
 from multitool.recipes.prompts import PROMPTS
-from scripts.study_records import ONE_TOKEN, Interval, Records, bound, chosen
+from scripts.study_records import LIST_SCALES, ONE_TOKEN, Interval, Records, bound, chosen
 
 Found = dict[str, Records]  # by SAE
 LISTS = ("list AP", "list AUROC", "text tokens@10")
 TREES = ("hit rate", "AUROC", "MRR", "recall@10")
 JUDGED_BY = ("hit rate", "recall@10", "MRR")  # prompts and read-outs
-_RANDOM = "random, 1 × the usual scale"
 
 _HEAD = """# Which settings work? A study of the demo
 
-Written by `python -m scripts.study` from what it measures; nothing here is typed in. It tells what holds for the demo:
-SmolLM2-135M-Instruct in 4 bits, float32 arithmetic, and its four SAEs ([their page](../multitool/store/demo/README.md)).
-What is known of other models is published and was not measured here: on Gemma-2B the method, encoder or decoder weights
-at the usual scale, was reported to work as deep as layers 6 to 17. Whether it does elsewhere has to be measured for each
-model and layer; that a model multiplies its embeddings by √d_model, as Gemma does, does not decide it. On Gemma 3 270M,
-which does so too, the cosine of a token's centred residual with its centred embedding is 0.32 on average after layer 0,
-0.11 after layer 1, and 0.01 to 0.16 deeper. For another SAE: `python -m multitool suggest --sae NAME --features 0:500`.
+Written by `python -m scripts.study`; but for the next paragraph every number is what it measured.
 
-**How.** Lists and trees are chosen apart. {choosing} features of each SAE, drawn at random, choose a setting for lists, by
-*list AP*, and one for trees, by *place*; {held_out} others judge them. Tried are {weights}; {scales} times the usual scale,
-for lists also 0.1 and 0.2; without and with a fifth of the first principal component; and for trees, where the SAE reads
-behind a layer, {injected} settings that inject the vector behind an early layer. *Published* are encoder weights at the
-usual scale, *default* is what the tool takes if nothing is said, *random* a random direction for every feature: chance.
-Brackets hold 95 % bootstrap intervals over features. A difference is taken feature by feature, and is *clear* if its
-interval leaves out 0.
+It tells what holds for the demo: SmolLM2-135M-Instruct in 4 bits, float32 arithmetic, and its four SAEs ([their
+page](../multitool/store/demo/README.md)). For Gemma-2B it is published that encoder and decoder weights at the usual
+scale give lists and definitions that make sense, on its residual stream too; that was not measured here. Whether they
+do for another model or layer has to be measured: a model that multiplies its embeddings by √d_model, as Gemma does,
+need not be such a one. Gemma 3 270M does so too, and there the cosine of a token's centred residual with its centred
+embedding is 0.32 on average after layer 0, 0.11 after layer 1, and 0.01 to 0.16 deeper. For an SAE of your own:
+`python -m multitool suggest --sae NAME --features 0:500`.
 
-**What is measured** (the rules: [evidence.md](evidence.md)). The 20 tokens that fire a feature most never count, for any
-setting: vocabulary directions are made from them.
+{how}
 
-- *list AP*, *list AUROC*: the token list's score against the feature's activation on each token alone, over tokens that
-  neither made the direction nor chose the setting. *text tokens@10*: share of features for which one of the list's first
-  10 tokens is one on which the feature fires most in running text.
-- Trees have at most 40 nodes and 12 tokens; of their 20 most probable definitions, read as plain text, every other one
-  judges. *hit rate*: share of definitions on which the feature fires; *AUROC*: its activation on them against that on
-  other features' definitions; *MRR*, *recall@10*: the place at which the feature comes back when all are asked;
-  *place*: `1 − ln rank / ln d_sae`.
+**What is measured** (the rules: [evidence.md](evidence.md)). The 20 tokens that fire a feature most never count, for
+any setting: vocabulary directions are made from them.
+
+- *list AP*, *list AUROC*: the token list's score against the feature's activation on each token alone, over tokens
+  that neither made the direction nor chose the setting. *text tokens@10*: share of features for which one of the
+  list's first 10 tokens is one on which the feature fires most in running text.
+- Trees have at most 40 nodes and 12 tokens; of their 20 most probable definitions, read as plain text, every other
+  one judges. *hit rate*: share of definitions on which the feature fires; *AUROC*: its activation on them against
+  that on other features' definitions; *MRR*, *recall@10*: the place at which the feature comes back when all are
+  asked; *place*: `1 − ln rank / ln d_sae`.
 """
+_HOW = (
+    "**How.** Lists and trees are chosen apart. {choosing} features of each SAE, drawn at random, choose a setting for "
+    "lists, by *list AP*, and one for trees, by *place*; {held_out} others judge them. Tried are {weights}; for lists "
+    "at {list_scales} times the usual scale, for trees at {scales}; without and with a fifth of the first principal "
+    "component; and for trees, where the SAE reads behind a layer, {injected} settings that inject the vector behind "
+    "an early layer. *Published* are encoder weights at the usual scale, *default* is what the tool takes if nothing "
+    "is said, *random* a random direction for every feature: chance. Brackets hold 95 % bootstrap intervals over "
+    "features. Differences are taken feature by feature, and are *clear* if their interval leaves out 0."
+)
 
 
 def page(found: Found) -> str:
-    """The document."""
+    """The document. Of every SAE there are held-out features, if not all of them."""
     head = next(iter(found.values())).head
-    many = len(WEIGHTS) * len(SCALES) * len(COMPONENTS)
-    assert many == len(GRID), "the text tells the grid"
+    how = _HOW.format(
+        choosing=head["choosing"], held_out=head["held_out"], injected=len(INJECTED),
+        weights=f"{', '.join(WEIGHTS[:-1])} and {WEIGHTS[-1]} weights",
+        list_scales=_numbers(LIST_SCALES), scales=_numbers(SCALES),
+    )
     return "\n".join(filter(None, [
-        _HEAD.format(
-            choosing=head["choosing"], held_out=head["held_out"], injected=len(INJECTED),
-            weights=f"{', '.join(WEIGHTS[:-1])} and {WEIGHTS[-1]} weights", scales=", ".join(f"{s:g}" for s in SCALES),
-        ),
+        _HEAD.format(how=_prose(how)),
         _answers(found),
         _prompts(found),
         _bounds(found),
@@ -66,7 +71,7 @@ def page(found: Found) -> str:
 
 
 def _answers(found: Found) -> str:
-    rows, random = [], []
+    rows = []
     for sae, records in found.items():
         default, published = records.head["default"], records.head["published"][0]
         for what, measure in (("lists", "list AP"), ("trees", "hit rate"), ("trees", "recall@10")):
@@ -79,16 +84,20 @@ def _answers(found: Found) -> str:
             ])
     table = _table(["SAE", "best direction", "measure", "best", "default", "published", "best − default"], rows)
     defaults = ", ".join(f"`{_short(sae)}` {_setting(records.head['default'])}" for sae, records in found.items())
-    return f"## The best direction for lists and for trees\n\nOn the held-out features. Defaults: {defaults}.\n\n{table}"
+    said = _prose(f"On the held-out features. Defaults: {defaults}.")
+    return f"## The best direction for lists and for trees\n\n{said}\n\n{table}"
 
 
 def _prompts(found: Found) -> str:
     """Prompts, and what is read off a tree."""
     sections = [
         "## Which prompt, and which of a tree's definitions?\n",
-        "By the best direction for trees. **Bold** is clearly better than the default, *italic* clearly worse. A prompt or a "
-        "way of reading *wins* on an SAE if one of the three figures is clearly better than the default's and none clearly "
-        "worse; what wins on all four is the better default.\n",
+        _prose(
+            "By the best direction for trees; the last rows by the embedding of the token that fires the feature most. "
+            "**Bold** is clearly better than the default, *italic* clearly worse. A prompt or a way of reading *wins* "
+            "on an SAE if one of the three figures is clearly better than the default's and none clearly worse; what "
+            "wins on all four is the better default."
+        ) + "\n",
     ]
     names = list(PROMPTS)
     read_outs = _in_order(name for records in found.values() for name in records.settings("read-outs"))
@@ -97,7 +106,7 @@ def _prompts(found: Found) -> str:
     for measure in JUDGED_BY:
         for name in names:
             rows.append([measure if name == names[0] else "", name])
-            for sae, records in found.items():
+            for records in found.values():
                 part = "trees" if name == names[0] else "prompts"
                 setting = chosen(records, "trees") if name == names[0] else name
                 gain = records.difference(part, setting, chosen(records, "trees"), measure, "trees")
@@ -110,8 +119,10 @@ def _prompts(found: Found) -> str:
         )])
     sections.append(_table(["measure", "prompt", *map(_short, found)], rows))
     sections.append(
-        "Of larger trees (150 nodes) by the default prompt, the 10 definitions that are first by probability, as now, by "
-        "lift over the centroid and random ghosts, or by lift per token:\n"
+        _prose(
+            "Of larger trees (150 nodes) by the default prompt, the 10 definitions that are first by probability, as "
+            "now, by lift over the centroid and random ghosts, or by lift per token:"
+        ) + "\n"
     )
     rows = []
     for measure in JUDGED_BY:
@@ -126,7 +137,8 @@ def _prompts(found: Found) -> str:
         wins[name] = [sae for sae, records in found.items()
                       if _wins(records, "prompts", name, "trees", chosen(records, "trees"))]
     for name in read_outs[1:]:
-        wins[name] = [sae for sae, records in found.items() if _wins(records, "read-outs", name, "read-outs", read_outs[0])]
+        wins[name] = [sae for sae, records in found.items()
+                      if _wins(records, "read-outs", name, "read-outs", read_outs[0])]
     everywhere = [name for name, saes in wins.items() if len(saes) == len(found)]
     said = "; ".join(f"*{name}* on {len(saes)}" for name, saes in wins.items() if saes)
     sections.append(
@@ -143,37 +155,48 @@ def _wins(records: Records, part: str, name: str, other_part: str, other: str) -
 
 def _bounds(found: Found) -> str:
     """What a perfect direction would reach."""
+    def kind(name: str) -> Callable[[Records], str]:
+        return lambda records: _share(records, lambda fact: fact["kind"] == name)
+
+    def rate(part: str, measure: str) -> Callable[[Records], str]:
+        return lambda records: _interval(records.mean(part, ONE_TOKEN, measure), ".2f")
+
+    def listed(measure: str) -> Callable[[Records], str]:
+        return lambda records: _interval(records.mean("lists", bound(records), measure), ".2f")
+
+    def of_words(setting: Callable[[Records], str]) -> Callable[[Records], str]:
+        return lambda records: _interval(records.mean("trees", setting(records), "hit rate", _words(records)), ".2f")
+
+    def best(records: Records) -> str:
+        return chosen(records, "trees")
+
     rows: list[tuple[str, Callable[[Records], str]]] = [
-        ("features that no single token fires", lambda records: _share(records, lambda fact: not fact["firing tokens"])),
-        ("… that fewer than 25 fire: no or hardly a list to judge",
-         lambda records: _share(records, lambda fact: fact["firing tokens"] < 25)),
-        ("strongest token is a function word", lambda records: _share(records, lambda fact: fact["kind"] == "function word")),
-        ("… a fragment, a sign or a number",
-         lambda records: _share(records, lambda fact: fact["kind"] == "fragment or sign")),
-        ("fires on its strongest token in the prompt, in the ghost's place",
-         lambda records: _share(records, lambda fact: fact["fires in the prompt"])),
-        ("hit rate of the real token as ghost", lambda records: _of(records, ONE_TOKEN, "hit rate")),
-        ("… the same, where only that token does not count",
-         lambda records: _interval(records.mean("verdicts", ONE_TOKEN, "hit rate"), ".2f")),
-        ("… the same, where all count", lambda records: _interval(records.mean("verdicts", ONE_TOKEN, "fires at all"), ".2f")),
-        ("… on features of words alone", lambda records: _of(records, ONE_TOKEN, "hit rate", _words(records))),
-        ("hit rate of the best direction", lambda records: _of(records, chosen(records, "trees"), "hit rate")),
-        ("… on features of words alone",
-         lambda records: _of(records, chosen(records, "trees"), "hit rate", _words(records))),
-        ("recall@10 of the real token as ghost", lambda records: _of(records, ONE_TOKEN, "recall@10")),
-        ("list AP of the judged tokens' own direction",
-         lambda records: _interval(records.mean("lists", bound(records), "list AP"), ".2f")),
-        ("list AUROC of it", lambda records: _interval(records.mean("lists", bound(records), "list AUROC"), ".2f")),
+        ("features that no single token fires", lambda found: _share(found, lambda fact: not fact["firing tokens"])),
+        ("… that fewer than 25 fire: hardly a list to judge",
+         lambda found: _share(found, lambda fact: fact["firing tokens"] < 25)),
+        ("… whose strongest token is a function word", kind("function word")),
+        ("… is a fragment, a sign or a number", kind("fragment or sign")),
+        ("… that fire on it in the prompt too, where the ghost stands",
+         lambda found: _share(found, lambda fact: fact["fires in the prompt"])),
+        ("hit rate of the real token as ghost", rate("trees", "hit rate")),
+        ("… where that token alone does not count", rate("verdicts", "hit rate")),
+        ("… where all tokens count", rate("verdicts", "fires at all")),
+        ("… of features of words alone", of_words(lambda _: ONE_TOKEN)),
+        ("… and of the best direction for trees, of these features", of_words(best)),
+        ("recall@10 of the real token as ghost", rate("trees", "recall@10")),
+        ("list AP of the judged tokens' own direction", listed("list AP")),
+        ("list AUROC of it", listed("list AUROC")),
     ]
     table = _table(["held-out features", *map(_short, found)],
                    [[name, *(cell(records) for records in found.values())] for name, cell in rows])
-    return (
-        "## What bounds these figures\n\n"
-        "A perfect direction of one word would be the embedding of the token that fires the feature most. It is put in the "
-        "ghost's place here and judged as the directions are: what is missing from 1 the model's own words about a real word "
-        "lack. For lists, a direction is made from the very tokens that judge it (Fisher's discriminant among the "
-        "embeddings, at its best scale): no direction can do much better.\n\n" + table
+    said = _prose(
+        "A perfect direction of one word would be the embedding of the token that fires the feature most. It is put in "
+        "the ghost's place here and judged as the directions are: what is missing from 1 is what the model does not "
+        "say of a real word, or says without a word that fires. For lists, a direction is made from the very tokens "
+        "that judge it (Fisher's discriminant among the embeddings, at its best scale): what lists by nearness to one "
+        "vector can reach."
     )
+    return f"## What bounds these figures\n\n{said}\n\n{table}"
 
 
 def _share(records: Records, test: Callable[[dict], bool | None]) -> str:
@@ -184,10 +207,6 @@ def _share(records: Records, test: Callable[[dict], bool | None]) -> str:
 def _words(records: Records) -> set[int]:
     """Features whose strongest token is a word that is no function word."""
     return {feature for feature, fact in records.figures("features", "all").items() if fact["kind"] == "word"}
-
-
-def _of(records: Records, setting: str, measure: str, among: Iterable[int] | None = None) -> str:
-    return _interval(records.mean("trees", setting, measure, among), ".2f")
 
 
 def _of_sae(sae: str, records: Records) -> str:
@@ -203,8 +222,11 @@ def _of_sae(sae: str, records: Records) -> str:
     )
     return "\n".join([
         f"## `{sae}`\n",
-        f"{len(facts)} held-out features; of each kind of weights the setting that the other features chose. Encoder and "
-        f"decoder have a cosine of {cosine}, their lists of 100 tokens share {shared}. {_component(records)}\n",
+        _prose(
+            f"{len(facts)} held-out features; of each kind of weights the setting that the other features chose. "
+            f"Encoder and decoder have a cosine of {cosine}, their lists of 100 tokens share {shared}. "
+            f"{_component(records)}"
+        ) + "\n",
         *tables,
     ])
 
@@ -216,12 +238,16 @@ def _component(records: Records) -> str:
         part = f"choose {what}"
         pairs = [(name, name.partition(", components")[0]) for name in records.settings(part) if ", components" in name]
         ones = [records.difference(part, with_it, without, measure)[0] for with_it, without in pairs]
-        gains.append(f"{sum(ones) / len(ones):+.3f} to {'list AP' if what == 'lists' else 'place'}")
+        if ones:
+            gains.append(f"{sum(ones) / len(ones):+.3f} to {'list AP' if what == 'lists' else 'place'}")
+    if not gains:
+        return ""
     return f"A fifth of the first principal component adds {' and '.join(gains)} on average over settings."
 
 
 def _mark(setting: str, what: str, records: Records) -> str:
-    marks = {"best": [chosen(records, what)], "default": [records.head["default"]], "published": records.head["published"]}
+    head = records.head
+    marks = {"best": [chosen(records, what)], "default": [head["default"]], "published": head["published"]}
     told = [name for name, settings in marks.items() if setting in settings]
     return f" *({', '.join(told)})*" if told else ""
 
@@ -237,13 +263,13 @@ def _verdicts(found: Found) -> str:
                 *(_interval(records.mean("verdicts", setting, name), ".2f")
                   for name in ("entropy", "lift, centroid", "lift, random")),
             ])
-    return (
-        "## The trees as a whole\n\n"
-        "With the verdict that the page gives: the 10 most probable definitions that say different things, of which 3 must "
-        "fire the feature for a tree that agrees; only tokens that made the direction do not count. Entropy of the first "
-        "token and lift of the definitions in nats.\n\n"
-        + _table(["SAE", "trees by", "agrees", "partly", "no", "unknown", "entropy", "lift, centroid", "lift, random"], rows)
+    columns = ["SAE", "trees by", "agrees", "partly", "no", "unknown", "entropy", "lift, centroid", "lift, random"]
+    said = _prose(
+        "With the verdict that the tool gives: the 10 most probable definitions that say different things, of which 3 "
+        "must fire the feature for a tree that agrees; only tokens that made the direction do not count. Entropy of "
+        "the first token and lift of the definitions in nats."
     )
+    return f"## The trees as a whole\n\n{said}\n\n" + _table(columns, rows)
 
 
 def _examples(found: Found) -> str:
@@ -253,8 +279,8 @@ def _examples(found: Found) -> str:
     lines = [
         f"## {_WRITTEN.get(n, str(n))} features picked at random",
         "",
-        "The first held-out features of every SAE, as they came, with the default settings. Read where they fire and judge "
-        "for yourself whether list and definitions are about the same thing.",
+        _prose("The first held-out features of every SAE, as they came, with the default settings. Read where they "
+               "fire and judge for yourself whether list and definitions are about the same thing."),
         "",
     ]
     for sae, records in found.items():
@@ -282,18 +308,20 @@ def _quoted(text: str) -> str:
 
 def _limits(found: Found) -> str:
     seconds = sum(one["seconds"] for records in found.values() for one in records.figures("seconds", "all").values())
-    return (
-        "## What this cannot say\n\n"
-        "- Lone tokens are not what SAEs were trained on. A feature that needs context fires on few or none of them, "
-        "and a list judged by them is judged on little.\n"
-        "- Forms of a word are tokens of their own (`French`, ` French`): leaving out the tokens that made a direction "
-        "leaves their near relatives in.\n"
-        "- A definition may be right and not fire the feature: “a country in Europe” says what France is without the "
-        "word that fires. Hit rates are low for that reason too.\n"
-        "- The map's ridge and the outlier rule were set once by text tokens@10 on 250 features of the layers, drawn "
-        "at random without regard to the split used here.\n"
-        + (f"\nMeasured in {seconds / 60:.0f} minutes, all SAEs one after another.\n" if seconds else "")
+    said = (
+        "Lone tokens are not what SAEs were trained on. A feature that needs context fires on few or none of them, and "
+        "a list judged by them is judged on little.",
+        "Forms of a word are tokens of their own (`French`, ` French`): leaving out the tokens that made a direction "
+        "leaves their near relatives in.",
+        "A definition may be right and not fire the feature: “a country in Europe” says what France is without the "
+        "word that fires. Hit rates are low for that reason too.",
+        "The map's ridge and the outlier rule were set once by text tokens@10 on 250 features of the layers, drawn at "
+        "random without regard to the split used here.",
     )
+    lines = [f"- {_prose(text, '  ')}" for text in said]
+    if seconds:
+        lines += ["", f"Measured in {seconds / 60:.0f} minutes, the times of all SAEs together."]
+    return "\n".join(["## What this cannot say", "", *lines, ""])
 
 
 def _short(sae: str) -> str:
@@ -320,6 +348,16 @@ def _marked(mean: Interval, gain: Interval | None) -> str:
     if gain is None:
         return told
     return f"**{told}**" if gain[1] > 0 else f"*{told}*" if gain[2] < 0 else told
+
+
+def _prose(text: str, indent: str = "") -> str:
+    """In lines as long as those of the rest."""
+    return fill(text, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    *first, last = (f"{value:g}" for value in values)
+    return f"{', '.join(first)} and {last}"
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
