@@ -11,9 +11,9 @@ from torch import Tensor
 
 from multitool.errors import UserError
 from multitool.evidence.verdicts import DEFINITIONS_JUDGED, DefinitionScores, definition_scores, tree_verdict
-from multitool.jobs.candidates import COMPONENTS, PUBLISHED, RANDOM, WEIGHTS, Candidate, candidates_for
+from multitool.jobs.candidates import COMPONENTS, PUBLISHED, RANDOM, SCALES, WEIGHTS, Candidate, candidates_for
 from multitool.jobs.check import RANDOM_GHOSTS
-from multitool.jobs.features import ScannedSource, resolve, scanned_sources, vector_of
+from multitool.jobs.features import ScannedSource, heading_of, resolve, scanned_sources, vector_of
 from multitool.jobs.judging import (
     ReadText,
     activations_on,
@@ -41,7 +41,7 @@ from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.trees.tree import NO_TREE, ROOT, Tree, definitions
 from multitool.vectors.ranking import token_scores
-from multitool.vectors.vector import FeatureVector, Heading, placed
+from multitool.vectors.vector import FeatureVector, Heading, combined, placed
 from scripts.study_records import CHOSEN_BY, LIST_SCALES, ONE_TOKEN, Records, chosen, separated, settings_chosen_from
 
 # Features that are measured together before anything is written, and ghosts that answer together; bound the memory.
@@ -51,6 +51,8 @@ SMALL = small_recipe(TreeRecipe())
 # A tree with more definitions than are judged, for what is read off it to make a difference.
 READ_OUT_TREE = TreeRecipe(cutoff=1e-3, max_depth=12, max_nodes=150)
 READ_OUTS = ("probability", "lift", "lift per token")
+# Directions halfway between two kinds, which the tool does not offer: whether they would be worth it.
+MIXES = {f"pullback and {other}": ("pullback", other) for other in ("vocabulary", "decoder")}
 _RIDGE = 0.1  # of the direction that separates the judged tokens, in units of the embeddings' mean variance
 
 
@@ -72,9 +74,11 @@ class Bench:
         self.subject, self.entry = self.target.subject, self.target.sae.entry
         self.encoder = library.encoder(self.entry)
         self.at_once = FEATURES_AT_ONCE[library.device]
+        controls = [source.index for source, _ in control_sources(self.target.by(self.target.recipe.by("encoder")))]
         # Once for all: the whole scan is read for it.
-        self.sources = {source.index: source
-                        for source in scanned_sources(library, self.target.sae, self.subject, features)}
+        sources = scanned_sources(library, self.target.sae, self.subject, [*features, *controls])
+        self.sources = {source.index: source for source in sources}
+        self.controls = [self.sources[feature] for feature in controls]
         self._judge: Callable[[str], Judge] = cache(self._new_judge)
         self._controls: Callable[[str], list[ReadText]] = cache(self._new_controls)
 
@@ -84,15 +88,26 @@ class Bench:
     def candidates(self) -> dict[str, Candidate]:
         """All that may be tried, by their names."""
         lists = [Candidate(weights, scale, pca)
-                 for weights in WEIGHTS for scale in LIST_SCALES for pca in COMPONENTS]
-        return {str(one): one for one in (*lists, *candidates_for(self.entry, self.subject), RANDOM)}
+                 for weights in self._kinds for scale in LIST_SCALES for pca in COMPONENTS]
+        mixed = [Candidate(mix, scale) for mix in self._mixes for scale in sorted({*LIST_SCALES, *SCALES})]
+        return {str(one): one for one in (*lists, *mixed, *candidates_for(self.entry, self.subject), RANDOM)}
+
+    @cached_property
+    def _kinds(self) -> list[str]:
+        there = {candidate.weights for candidate in candidates_for(self.entry, self.subject)}
+        return [kind for kind in WEIGHTS if kind in there]
+
+    @cached_property
+    def _mixes(self) -> list[str]:
+        return [mix for mix, (one, _) in MIXES.items() if one in self._kinds]
 
     def list_settings(self) -> list[str]:
         return [name for name, one in self.candidates.items()
-                if one.inject_layer < 0 and (one.relative_scale in LIST_SCALES)]
+                if one.inject_layer < 0 and one.relative_scale in LIST_SCALES]
 
     def tree_settings(self) -> list[str]:
-        return [*map(str, candidates_for(self.entry, self.subject)), str(RANDOM)]
+        mixed = [Candidate(mix, scale) for mix in self._mixes for scale in SCALES]
+        return [*map(str, (*candidates_for(self.entry, self.subject), *mixed, RANDOM))]
 
     @property
     def best_tree(self) -> str:
@@ -121,10 +136,14 @@ class Bench:
                 return None
             row = space.E[source.strongest_ids[0]].float() - space.centroid
             return placed(Heading(unit(row), float(row.norm())), space)
+        made = self.candidates[setting]
         try:
-            return vector_of(source, self.subject, self.candidates[setting].of(self.target.recipe, self.subject))
+            if made.weights not in MIXES:
+                return vector_of(source, self.subject, made.of(self.target.recipe, self.subject))
+            parts = [heading_of(source, self.subject, self.target.recipe.by(kind)) for kind in MIXES[made.weights]]
         except UserError:  # no token fires it
             return None
+        return placed(combined(parts, [0.5, 0.5]), space, scale=made.relative_scale * space.mean_distance)
 
     # Lists
 
@@ -292,10 +311,13 @@ class Bench:
         self.records.add("verdicts", rows)
 
     def _made_from(self, setting: str, source: ScannedSource) -> np.ndarray:
-        if setting != ONE_TOKEN:
-            return source.used_in_texts(self._candidate(setting).of(self.target.recipe, self.subject), self.subject)
         made_from = np.zeros(self.subject.space.n_tokens, dtype=bool)
-        made_from[source.strongest_ids[0]] = True
+        if setting == ONE_TOKEN:
+            made_from[source.strongest_ids[0]] = True
+            return made_from
+        weights = self._candidate(setting).weights
+        for kind in MIXES.get(weights, (weights,)):
+            made_from |= source.used_in_texts(self.target.recipe.by(kind), self.subject)
         return made_from
 
     def _entropies(self, vectors: Sequence[FeatureVector], wanted: Interventions | None) -> list[float]:
@@ -328,9 +350,7 @@ class Bench:
 
     @cached_property
     def _control_read_outs(self) -> dict[int, dict[str, list[ReadText]]]:
-        setting = self._candidate(self.best_tree).of(self.target.recipe, self.subject)
-        controls = [source.index for source, _ in control_sources(self.target.by(setting))]
-        return self._read_out(scanned_sources(self.library, self.target.sae, self.subject, controls))
+        return self._read_out(self.controls)
 
     def _read_out(self, sources: Sequence[ScannedSource]) -> dict[int, dict[str, list[ReadText]]]:
         """The first definitions of each feature, and what fires on them, by how they are ordered."""
@@ -437,10 +457,11 @@ class Bench:
 
     def _new_controls(self, setting: str) -> list[ReadText]:
         """Other features' definitions by a setting, those that are judged."""
-        made = self._candidate(self.records.head["default"] if setting == ONE_TOKEN else setting)
-        controls = control_sources(self.target.by(made.of(self.target.recipe, self.subject)))
-        asked = self._ask(torch.stack([vector.v for _, vector in controls]), TreeRecipe())
-        return read_judged(self.encoder, [source.index for source, _ in controls], asked, self.subject.token_texts)
+        made = self.records.head["default"] if setting == ONE_TOKEN else setting
+        vectors = [(source.index, self.vector(made, source)) for source in self.controls]
+        there = {feature: vector.v for feature, vector in vectors if vector}
+        asked = self._ask(torch.stack(list(there.values())), TreeRecipe())
+        return read_judged(self.encoder, list(there), asked, self.subject.token_texts)
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:
