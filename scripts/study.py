@@ -22,6 +22,7 @@ from multitool.errors import UserError
 from multitool.jobs.candidates import PUBLISHED, Candidate
 from multitool.jobs.features import resolve
 from multitool.jobs.local import check_tree, definition_tree, scan_if_missing, token_table
+from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.store.saes import strongest_contexts
@@ -95,7 +96,8 @@ def measure(library: Library, sae: str, path: Path, n_choosing: int, n_held_out:
     features = np.random.default_rng(1).permutation(d_sae).tolist()[: n_choosing + n_held_out]
     choosing, held_out = features[:n_choosing], features[n_choosing:]
     entry = library.find(sae)
-    default = str(Candidate(entry.default_weights))
+    weights = entry.default_weights
+    default = str(Candidate(weights, DIRECTIONS[weights].relative_scale))
     published = [str(one) for one in PUBLISHED[: 2 if entry.kind == "embed" else 1]]  # in the layers both are at chance
     head = {"sae": sae, "default": default, "published": published, "choosing": n_choosing, "held_out": n_held_out,
             "d_sae": d_sae}

@@ -17,7 +17,7 @@ from multitool.jobs.features import ScannedSource, heading_of, resolve, scanned_
 from multitool.jobs.judging import (
     ReadText,
     activations_on,
-    control_sources,
+    control_features,
     cosine,
     judged_texts,
     lifts_of,
@@ -29,8 +29,9 @@ from multitool.jobs.judging import (
     small_recipe,
     tokens_in_texts,
 )
+from multitool.jobs.local import finish
 from multitool.jobs.steering import interventions
-from multitool.jobs.trials import Judge, ask_task, control_task, place_score
+from multitool.jobs.trials import Judge, ask_task, control_task, place_score, prepare_features
 from multitool.model.ghost_prompt import ghost_prompt
 from multitool.model.interventions import Interventions
 from multitool.model.questions import text_of
@@ -49,8 +50,9 @@ FEATURES_AT_ONCE = {"cpu": 16, "cuda": 100}
 GHOSTS_AT_ONCE = {"cpu": 64, "cuda": 512}
 SMALL = small_recipe(TreeRecipe())
 # A tree with more definitions than are judged, for what is read off it to make a difference.
-READ_OUT_TREE = TreeRecipe(cutoff=1e-3, max_depth=12, max_nodes=150)
+READ_OUT_TREE: dict[str, Any] = {"cutoff": 1e-3, "max_depth": 12, "max_nodes": 150}
 READ_OUTS = ("probability", "lift", "lift per token")
+READ_OUT_PROMPTS = ("definition", "meaning", "synonym", "chat-meaning")  # those with the best definitions in trials
 # Directions halfway between two kinds, which the tool does not offer: whether they would be worth it.
 MIXES = {f"pullback and {other}": ("pullback", other) for other in ("vocabulary", "decoder")}
 _RIDGE = 0.1  # of the direction that separates the judged tokens, in units of the embeddings' mean variance
@@ -70,17 +72,20 @@ class Bench:
 
     def __init__(self, library: Library, sae: str, features: Sequence[int], records: Records):
         self.library, self.records = library, records
-        self.target = resolve(library, VectorRecipe(sae=sae, feature=0))
-        self.subject, self.entry = self.target.subject, self.target.sae.entry
+        target = resolve(library, VectorRecipe(sae=sae, feature=0))
+        self.subject, self.entry = target.subject, target.sae.entry
+        # Once for all: the whole scan is read for it.
+        controls = control_features(target.sae)
+        every = [*features, *controls]
+        self.target = finish(prepare_features(target, every, candidates_for(self.entry, self.subject)), library)
+        self.sources = {source.index: source for source in scanned_sources(self.target, self.target.sae, every)}
+        self.controls = [self.sources[feature] for feature in controls]
         self.encoder = library.encoder(self.entry)
         self.at_once = FEATURES_AT_ONCE[library.device]
-        controls = [source.index for source, _ in control_sources(self.target.by(self.target.recipe.by("encoder")))]
-        # Once for all: the whole scan is read for it.
-        sources = scanned_sources(library, self.target.sae, self.subject, [*features, *controls])
-        self.sources = {source.index: source for source in sources}
-        self.controls = [self.sources[feature] for feature in controls]
         self._judge: Callable[[str], Judge] = cache(self._new_judge)
         self._controls: Callable[[str], list[ReadText]] = cache(self._new_controls)
+        self._control_read_outs = cache(lambda prompt: self._read_out(self.controls, prompt))
+        self._can_chat = bool(self.subject.tokenizer.chat_template)
 
     # What is tried
 
@@ -212,9 +217,8 @@ class Bench:
 
     def prompts(self, features: Sequence[int]) -> None:
         """The best direction for trees, and a real token, in every other prompt of the menu than the default."""
-        can_chat = bool(self.subject.tokenizer.chat_template)
         for prompt, asked in PROMPTS.items():
-            if prompt == "definition" or asked.chat and not can_chat:
+            if prompt == "definition" or asked.chat and not self._can_chat:
                 continue
             own = self._tried("prompts", [self.best_tree], features, named=prompt)
             real = self._tried("prompts of a token", [ONE_TOKEN], features, named=prompt)
@@ -334,36 +338,37 @@ class Bench:
 
     def read_outs(self, features: Sequence[int]) -> None:
         """Of a larger tree by the best direction, the definitions that are first by probability, and by lift."""
-        missing = [feature for feature in features
-                   if not all(self.records.has("read-outs", name, feature) for name in READ_OUTS)]
-        own = self._read_out(self._sources(missing))
-        rows: list[tuple[str, int, dict | None]] = [
-            (name, feature, None) for name in READ_OUTS for feature in missing if feature not in own
-        ]
-        for feature, by_read_out in own.items():
-            used = self._judge("definition").used(self.sources[feature])
-            for name, said in by_read_out.items():
-                controls = [text for read in self._control_read_outs.values() for text in read[name]]
-                scores = scores_of(feature, said, controls, used)
-                rows.append((name, feature, definition_figures([scores] if scores else [], self.encoder.d_sae)))
-        self.records.add("read-outs", rows)
+        for prompt in READ_OUT_PROMPTS:
+            if PROMPTS[prompt].chat and not self._can_chat:
+                continue
+            names = {by: f"{prompt}, by {by}" for by in READ_OUTS}
+            missing = [feature for feature in features
+                       if not all(self.records.has("read-outs", name, feature) for name in names.values())]
+            own = self._read_out(self._sources(missing), prompt)
+            rows: list[tuple[str, int, dict | None]] = [
+                (name, feature, None) for name in names.values() for feature in missing if feature not in own
+            ]
+            for feature, listed in own.items():
+                used = self._judge("definition").used(self.sources[feature])
+                for by, said in listed.items():
+                    controls = [text for read in self._control_read_outs(prompt).values() for text in read[by]]
+                    scores = scores_of(feature, said, controls, used)
+                    figures = definition_figures([scores] if scores else [], self.encoder.d_sae)
+                    rows.append((names[by], feature, figures))
+            self.records.add("read-outs", rows)
 
-    @cached_property
-    def _control_read_outs(self) -> dict[int, dict[str, list[ReadText]]]:
-        return self._read_out(self.controls)
-
-    def _read_out(self, sources: Sequence[ScannedSource]) -> dict[int, dict[str, list[ReadText]]]:
+    def _read_out(self, sources: Sequence[ScannedSource], prompt: str) -> dict[int, dict[str, list[ReadText]]]:
         """The first definitions of each feature, and what fires on them, by how they are ordered."""
         vectors = [(source, self.vector(self.best_tree, source)) for source in sources]
         tried = [Tried(self.best_tree, source, vector) for source, vector in vectors if vector]
         if not tried:
             return {}
-        wanted, subject = self._interventions(self.best_tree), self.subject
+        wanted, subject, recipe = self._interventions(self.best_tree), self.subject, TreeRecipe(prompt=prompt)
         vs = torch.stack([one.vector.direction if wanted else one.vector.v for one in tried])
-        trees = [answer.tree for answer in self._ask(vs, TreeRecipe(), wanted, READ_OUT_TREE)]
+        trees = [answer.tree for answer in self._ask(vs, recipe, wanted, grown=True)]
         all_nodes, places = joined(trees)
         randoms = random_ghosts(subject, tried[0].vector.distance_from_centroid, RANDOM_GHOSTS)
-        others = self._held_against(subject.space.centroid, randoms, all_nodes)
+        others = self._held_against(subject.space.centroid, randoms, all_nodes, recipe=recipe)
         texts_of: dict[int, dict[str, list[Text]]] = {}
         for one, tree, nodes in zip(tried, trees, places, strict=True):
             tree = replace(tree, lifts=lifts_of(np.log(tree.cumulative_prob), others.log_probs[:, nodes]))
@@ -435,25 +440,26 @@ class Bench:
         return list(self.library.do(task))
 
     def _ask(
-        self, vs: Tensor, recipe: TreeRecipe, wanted: Interventions | None = None, grown: TreeRecipe | None = None
+        self, vs: Tensor, recipe: TreeRecipe, wanted: Interventions | None = None, *, grown: bool = False
     ) -> list[Asked]:
-        """What the model says of ghosts, on small trees, or on those of ``grown``."""
+        """What the model says of ghosts, on small trees; or larger trees, whose definitions are not read."""
         task = replace(ask_task(self.target, vs, recipe, wanted), at_once=GHOSTS_AT_ONCE[self.library.device])
         if grown:
-            growth = growth_task(self.subject, vs, grown, interventions=wanted)
+            growth = growth_task(self.subject, vs, replace(recipe, **READ_OUT_TREE), interventions=wanted)
             task = replace(task, growth=growth, n_definitions=0)
         return [answer for part in self._do(task) for answer in part]
 
     def _held_against(
-        self, first: Tensor, others: Tensor, tree: Tree, wanted: Interventions | None = None
+        self, first: Tensor, others: Tensor, tree: Tree, wanted: Interventions | None = None,
+        recipe: TreeRecipe = SMALL,
     ) -> Checked:
-        growth = growth_task(self.subject, first, SMALL, interventions=wanted)
+        growth = growth_task(self.subject, first, replace(recipe, max_depth=SMALL.max_depth), interventions=wanted)
         checked, = self._do(CheckTask(**self._given, growth=growth, tree=tree, controls=others.numpy(), texts=[]))
         return checked
 
     def _new_judge(self, prompt: str) -> Judge:
-        control_features, task = control_task(self.target, TreeRecipe(prompt=prompt))
-        return Judge(self.target, control_features, [answer for part in self._do(task) for answer in part])
+        controls, task = finish(control_task(self.target, TreeRecipe(prompt=prompt)), self.library)
+        return Judge(self.target, controls, [answer for part in self._do(task) for answer in part])
 
     def _new_controls(self, setting: str) -> list[ReadText]:
         """Other features' definitions by a setting, those that are judged."""

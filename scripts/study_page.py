@@ -41,12 +41,12 @@ any setting: vocabulary directions are made from them.
 """
 _HOW = (
     "**How.** Lists and trees are chosen apart. {choosing} features of each SAE, drawn at random, choose a setting for "
-    "lists, by *list AP*, and one for trees, by *place*; {held_out} others judge them. Tried are {weights}; for lists "
-    "at {list_scales} times the usual scale, for trees at {scales}; without and with a fifth of the first principal "
-    "component; and for trees, where the SAE reads behind a layer, {injected} settings that inject the vector behind "
-    "an early layer. *Published* are encoder weights at the usual scale, *default* is what the tool takes if nothing "
-    "is said, *random* a random direction for every feature: chance. Brackets hold 95 % bootstrap intervals over "
-    "features. Differences are taken feature by feature, and are *clear* if their interval leaves out 0."
+    "lists, by *list AP*, and one for trees, by *place*; {held_out} others judge them. Tried are {weights}, and "
+    "halfway between pullback and vocabulary or decoder; for lists at {list_scales} times the usual scale, for trees "
+    "at {scales}; without and with a fifth of the first principal component; and for trees, where the SAE reads behind "
+    "a layer, {injected} settings that inject the vector behind an early layer. *Published* are encoder weights at the "
+    "usual scale, *default* is what the tool takes if nothing is said, *random* a random direction for every feature: "
+    "chance. Brackets hold 95 % bootstrap intervals over features. Differences are taken feature by feature, and are *clear* if their interval leaves out 0."
 )
 
 
@@ -132,7 +132,7 @@ def _prompts(found: Found) -> str:
                 gain = records.difference("read-outs", name, read_outs[0], measure)
                 rows[-1].append(_marked(records.mean("read-outs", name, measure),
                                         gain if name != read_outs[0] else None))
-    sections.append(_table(["measure", "first by", *map(_short, found)], rows))
+    sections.append(_table(["measure", "prompt, first", *map(_short, found)], rows))
     for name in names[1:]:
         wins[name] = [sae for sae, records in found.items()
                       if _wins(records, "prompts", name, "trees", chosen(records, "trees"))]

@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, replace
 
 from multitool.model.subject import Subject
+from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.entries import SaeEntry
 
-WEIGHTS = ("encoder", "decoder", "vocabulary", "mapped")
+WEIGHTS = ("encoder", "decoder", "vocabulary", "mapped", "pullback")
 SCALES = (0.4, 0.7, 1.0, 1.5)  # times the model's mean token distance
 COMPONENTS = ((), (0.2,))
 INJECTION = ("inject_layer", "inject_mode", "inject_scale")
@@ -33,7 +34,8 @@ class Candidate:
     def of(self, recipe: VectorRecipe, subject: Subject) -> VectorRecipe:
         """The recipe with these settings in it."""
         # The usual scale stays unsaid, so that the recipe is the plain one.
-        scale = None if self.relative_scale == 1 else self.relative_scale * subject.space.mean_distance
+        usual = self.relative_scale == DIRECTIONS[self.weights].relative_scale
+        scale = None if usual else self.relative_scale * subject.space.mean_distance
         return recipe.by(self.weights, scale=scale, pca=self.pca)
 
     def growth(self, recipe: TreeRecipe) -> TreeRecipe:
@@ -69,7 +71,7 @@ INJECTED = (
 def candidates_for(entry: SaeEntry, subject: Subject) -> tuple[Candidate, ...]:
     """What is tried on an SAE: an injection only where it reads behind a layer, and a layer is left to read it."""
     if entry.kind == "embed":
-        return GRID
+        return tuple(candidate for candidate in GRID if candidate.weights != "pullback")  # the encoder there
     last = math.inf if subject.n_layers is None else subject.n_layers - 2
     return (*GRID, *(candidate for candidate in INJECTED if candidate.inject_layer <= last))
 

@@ -24,11 +24,13 @@ from multitool.jobs.features import (
     scans,
     vector_of,
     vectors_of,
+    with_pullbacks,
 )
 from multitool.jobs.judging import (
     DEFINITIONS_ASKED,
     ReadText,
     activations_on,
+    control_features,
     control_sources,
     cosine,
     judged_texts,
@@ -71,6 +73,9 @@ def check_job(library: Library, document: DefinitionTree, *, model: str | None =
     vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
     yield from scans(compared(target), always=scan_for_clamp(target, tree_recipe))
+    target = yield from with_pullbacks(target)
+    others = yield from with_pullbacks(compared(target), control_features(target.sae), shared=True)
+    target = replace(target, pulled=others.pulled)
     prepared = yield Prepare(partial(prepare_check, target, document), "vectors")
     asked = yield from ask_ghosts((prepared.ask,), "controls")
     checked, = yield Ask((prepared.check,), "check")

@@ -3,8 +3,8 @@
 ``resolve`` finds and loads everything that a vector recipe names, once; what it gives is handed on from there.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from multitool.errors import UserError, size_shown
-from multitool.jobs.steps import Job, Prepare, ScanVocabulary
+from multitool.jobs.steps import Ask, Job, Keep, Prepare
 from multitool.model.subject import Subject, tokens_meant
-from multitool.recipes.directions import DIRECTIONS, needs_scan
+from multitool.model.tasks import PullbackTask
+from multitool.recipes.directions import DIRECTIONS, needs_layers, needs_scan
 from multitool.recipes.recipe import VectorRecipe
+from multitool.store.entries import SaeEntry
+from multitool.store.kept_rows import MAX_BYTES, KeptRows
 from multitool.store.library import Library
 from multitool.store.saes import Sae
-from multitool.store.scans import MAX_BYTES, Scan, ScanTask
+from multitool.store.scans import ScanTask
 from multitool.vectors.scan_directions import mapped_half, usual_tokens, vocabulary_direction
 from multitool.vectors.vector import (
     FeatureVector,
@@ -41,6 +44,9 @@ class LoadedTerm:
     weight: float
 
 
+Pulled = Mapping[tuple[SaeEntry, int], Tensor]  # a feature's W_enc[:, i] carried back, (d_model,)
+
+
 @dataclass(frozen=True)
 class Resolved:
     """A vector recipe together with the loaded SAEs and the model that it names. The model does not run."""
@@ -49,6 +55,7 @@ class Resolved:
     recipe: VectorRecipe  # its weights are told
     subject: Subject
     terms: tuple[LoadedTerm, ...]  # its features; those of a single one are ``sae`` and ``index``
+    pulled: Pulled = field(default_factory=dict)  # of the features for which ``with_pullbacks`` was asked
 
     @property
     def sae(self) -> Sae:
@@ -123,7 +130,13 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
     while task := (yield Prepare(partial(missing_scan, target, always=always))):
         # It can take an hour: an SAE that cannot read what it gives is refused before.
         yield Prepare(lambda: [target.library.encoder(term.sae.entry) for term in target.terms])
-        yield ScanVocabulary(task)
+        yield Keep(task)
+
+
+def ready(target: Resolved, *, always: bool = False) -> Job[Resolved]:
+    """The same with all that its vector is made from. Arguments and errors as for ``scans`` and ``with_pullbacks``."""
+    yield from scans(target, always=always)
+    return (yield from with_pullbacks(target))
 
 
 def resolve_scanned(library: Library, recipe: VectorRecipe, model: str | None = None) -> Job[Resolved]:
@@ -160,9 +173,63 @@ def missing_scan(target: Resolved, *, always: bool = False, max_bytes: int = MAX
     return next((task for task, entry in entries.items() if not library.scan(entry, target.subject)), None)
 
 
-def countable_tokens(subject: Subject, scan: Scan) -> Tensor:
+def countable_tokens(subject: Subject, scan: KeptRows) -> Tensor:
     """Tokens of texts whose residual is not out of the ordinary: (V,) bool."""
     return torch.from_numpy(subject.in_texts) & usual_tokens(torch.from_numpy(scan.norms))
+
+
+# Directions carried back through the layers
+
+_MANY = 64  # from so many features of a hook on, the whole matrix is worth its time
+
+
+def with_pullbacks(
+    target: Resolved, features: Sequence[int] = (), *, always: bool = False, shared: bool = False
+) -> Job[Resolved]:
+    """The same with the encoders of its features carried back through the layers, if its direction is made from that.
+
+    Where the matrix of the hook is kept already, or many features are meant, they are products with it; else each takes
+    a backward pass. On the embedding the encoder is there already.
+
+    Args:
+        features: others of its one SAE instead.
+        always: whatever the recipe's direction.
+        shared: many requests ask the same.
+
+    Raises:
+        UserError: an SAE's hook is none of the model's, or a matrix cannot be kept.
+    """
+    if not (always or needs_layers(target.recipe.kind)):
+        return target
+    wanted: dict[str, list[tuple[Sae, int]]] = {}
+    for sae, index in [(target.sae, index) for index in features] or [(term.sae, term.index) for term in target.terms]:
+        wanted.setdefault(sae.entry.hook, []).append((sae, index))
+    pulled = dict(target.pulled)
+    for of_hook in wanted.values():
+        encoders = torch.stack([sae.feature(index).encoder.float() for sae, index in of_hook])
+        rows = yield from _pulled_back(target, of_hook[0][0].entry, encoders, shared=shared)
+        pulled |= {(sae.entry, index): row for (sae, index), row in zip(of_hook, rows, strict=True)}
+    return replace(target, pulled=pulled)
+
+
+def _pulled_back(target: Resolved, entry: SaeEntry, encoders: Tensor, *, shared: bool) -> Job[Tensor]:
+    """Directions at an SAE's hook, carried back: (n, d_model)."""
+    library, subject = target.library, target.subject
+    if entry.kind == "embed":
+        return encoders
+    matrix = yield Prepare(partial(library.pullback, entry, subject))
+    task = library.pullback_task(entry, subject)
+    if matrix is None and len(encoders) >= min(_MANY, subject.space.d_model):
+        yield Keep(task)
+        matrix = yield Prepare(partial(library.pullback, entry, subject))
+    if matrix is not None:
+        return encoders @ matrix
+    # A row that is none would spoil the others' batch; where it is used, it is refused by name.
+    good = encoders.isfinite().all(dim=1)
+    directions = encoders.where(good[:, None], 0.0).numpy()
+    asked = PullbackTask(model=subject.name, folder=subject.folder, base=task.base, directions=directions)
+    found, = yield Ask((asked,), "pullback", shared=shared)
+    return torch.from_numpy(found).where(good[:, None], torch.nan)
 
 
 # What a direction is made from
@@ -208,10 +275,8 @@ class ScannedSource(FeatureSource):
         return used
 
 
-def feature_sources(
-    library: Library, sae: Sae, subject: Subject, features: Sequence[int], *, scan: bool
-) -> Sequence[FeatureSource]:
-    """Features of an SAE.
+def feature_sources(target: Resolved, sae: Sae, features: Sequence[int], *, scan: bool) -> Sequence[FeatureSource]:
+    """Features of one of the recipe's SAEs.
 
     Args:
         scan: as ``scanned_sources``.
@@ -220,17 +285,22 @@ def feature_sources(
         UserError: there is no such feature.
     """
     if scan:
-        return scanned_sources(library, sae, subject, features)
-    return [FeatureSource(feature, sae.feature(feature)) for feature in features]
+        return scanned_sources(target, sae, features)
+    return [FeatureSource(feature, _weights(target, sae, feature)) for feature in features]
 
 
-def scanned_sources(library: Library, sae: Sae, subject: Subject, features: Sequence[int]) -> list[ScannedSource]:
-    """Features of an SAE with what the vocabulary scan, which must be there, tells of them.
+def _weights(target: Resolved, sae: Sae, feature: int) -> FeatureWeights:
+    return replace(sae.feature(feature), pullback=target.pulled.get((sae.entry, feature)))
+
+
+def scanned_sources(target: Resolved, sae: Sae, features: Sequence[int]) -> list[ScannedSource]:
+    """Features of one of the recipe's SAEs with what the vocabulary scan, which must be there, tells of them.
 
     Raises:
         UserError: there is no such feature.
     """
-    rows = [sae.feature(feature) for feature in features]
+    library, subject = target.library, target.subject
+    rows = [_weights(target, sae, feature) for feature in features]
     scanned = library.scan(sae.entry, subject)
     if scanned is None:
         raise ValueError("the vocabulary must be scanned first: see scans")
@@ -252,7 +322,7 @@ def feature_source(target: Resolved, *, scan: bool = False) -> FeatureSource:
         scan: with what the vocabulary scan tells, even if the recipe's direction does not need it.
     """
     scan = scan or needs_scan(target.recipe.kind)
-    source, = feature_sources(target.library, target.sae, target.subject, [target.index], scan=scan)
+    source, = feature_sources(target, target.sae, [target.index], scan=scan)
     return source
 
 
@@ -269,7 +339,10 @@ def ingredient(name: str, source: FeatureSource, subject: Subject, recipe: Vecto
             return random_row(source.index, space.d_model)
         case "zero":
             return torch.zeros(space.d_model)
-    return getattr(source.weights, name)
+    row = getattr(source.weights, name)
+    if row is None:
+        raise ValueError(f"{name} must be prepared first: see scans and with_pullbacks")
+    return row
 
 
 def heading_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> Heading:
@@ -279,7 +352,9 @@ def heading_of(source: FeatureSource, subject: Subject, recipe: VectorRecipe) ->
 
 
 def recipe_heading(target: Resolved) -> Heading:
-    """The direction of a recipe, of one feature or of several, ``u(sum w_j f_j)``; a scan that it needs must be there.
+    """The direction of a recipe, of one feature or of several, ``u(sum w_j f_j)``.
+
+    A scan or pullbacks that it needs must be there.
 
     Raises:
         UserError: there is none.
@@ -288,9 +363,7 @@ def recipe_heading(target: Resolved) -> Heading:
     headings = [
         heading_of(source, subject, recipe)
         for term in target.terms
-        for source in feature_sources(
-            target.library, term.sae, subject, [term.index], scan=needs_scan(recipe.kind)
-        )
+        for source in feature_sources(target, term.sae, [term.index], scan=needs_scan(recipe.kind))
     ]
     if isinstance(recipe.feature, int):
         return headings[0]

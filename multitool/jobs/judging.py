@@ -183,14 +183,19 @@ def activations_on(encoder: Encoder, residuals: Sequence[np.ndarray]) -> list[np
 
 
 def control_sources(target: Resolved) -> list[tuple[FeatureSource, FeatureVector]]:
-    """Features to compare with, and their vectors by the recipe: always the same features of an SAE.
+    """Features to compare with, always the same ones of an SAE, and their vectors by the recipe.
 
-    One more than are needed, should one of them be the feature itself.
+    Scans and pullbacks that these need must be there.
     """
-    sae, subject, scan = target.sae, target.subject, needs_scan(target.recipe.kind)
-    features = np.random.default_rng(0).permutation(sae.d_sae)[: CONTROL_FEATURES + 1].tolist()
-    sources = feature_sources(target.library, sae, subject, features, scan=scan)
-    return vectors_of(sources, subject, target.recipe)
+    sources = feature_sources(
+        target, target.sae, control_features(target.sae), scan=needs_scan(target.recipe.kind)
+    )
+    return vectors_of(sources, target.subject, target.recipe)
+
+
+def control_features(sae: Sae) -> list[int]:
+    """One more than are needed, should one of them be the feature itself."""
+    return np.random.default_rng(0).permutation(sae.d_sae)[: CONTROL_FEATURES + 1].tolist()
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

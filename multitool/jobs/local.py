@@ -6,7 +6,7 @@ from multitool.jobs.candidates import Candidate
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.features import resolve, scans
-from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, ScanVocabulary
+from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.study import part_job, prepare_study
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.token_list import list_job
@@ -18,7 +18,7 @@ from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree
 
-Report = Callable[[int, int], None]  # of a vocabulary scan: tokens done, tokens in all
+Report = Callable[[int, int], None]  # of what is kept on disk, as a vocabulary scan: rows done, rows in all
 
 
 def no_report(done: int, total: int) -> None:
@@ -36,10 +36,10 @@ def stream(job: Job[Result], library: Library, report: Report = no_report) -> Ge
         match step:
             case Prepare():
                 answer = step.work()
-            case ScanVocabulary():
+            case Keep():
                 answer = None
                 for done in library.do(step.task):
-                    report(done, step.task.n_tokens)
+                    report(done, step.task.n_rows)
             case Ask():
                 answer = [part for task in step.tasks for part in library.do(task)]
             case Grow():

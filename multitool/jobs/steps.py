@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from multitool.model.tasks import Asked, AskTask, GrowthTask, Task
-from multitool.store.scans import ScanTask
+from multitool.store.kept_rows import RowsTask
 from multitool.trees.document import DefinitionTree
 from multitool.trees.growth import Growth
 
 Result = TypeVar("Result")
-Purpose = Literal["controls", "candidates", "check", "lens", "text"]  # what the model is asked for
+Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "text"]  # what the model is asked for
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Prepare:
 
 
 @dataclass(frozen=True)
-class ScanVocabulary:
-    """A vocabulary scan that must be there. No answer."""
+class Keep:
+    """Something that must be there on disk: a vocabulary scan, or the layers' Jacobian. No answer."""
 
-    task: ScanTask
+    task: RowsTask
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Grow:
     begun: DefinitionTree  # what there is before anything grows
 
 
-Step = Prepare | ScanVocabulary | Ask | Grow
+Step = Prepare | Keep | Ask | Grow
 Job = Generator[Step, Any, Result]
 
 

@@ -15,6 +15,7 @@ from multitool.jobs.trials import (
     candidate_tasks,
     control_task,
     figure_rounded,
+    prepare_features,
     trial_facts,
     with_candidates,
 )
@@ -54,7 +55,7 @@ def prepare_study(
     target = yield from resolve_scanned(library, vector_recipe, model)
     if candidates is None:
         candidates = candidates_for(target.sae.entry, target.subject)
-    controls, task = yield Prepare(partial(control_task, target, tree_recipe), "vectors")
+    controls, task = yield from control_task(target, tree_recipe)
     asked = yield from ask_ghosts((task,), "controls")
     judge = yield Prepare(partial(Judge, target, controls, asked), "judge_settings")
     return PreparedStudy(target, candidates, tree_recipe, judge)
@@ -66,10 +67,11 @@ def part_job(study: PreparedStudy, features: Sequence[int]) -> Job[list[Trial]]:
     Raises:
         UserError: there is no such feature.
     """
-    tried = yield Prepare(partial(with_candidates, study.target, features, study.candidates), "vectors")
+    target = yield from prepare_features(study.target, features, study.candidates)
+    tried = yield Prepare(partial(with_candidates, target, features, study.candidates), "vectors")
     if not tried.vectors:
         return []
-    tasks = yield Prepare(partial(candidate_tasks, study.target, tried, study.tree_recipe), "vectors")
+    tasks = yield Prepare(partial(candidate_tasks, target, tried, study.tree_recipe), "vectors")
     asked = yield from ask_ghosts(tasks, "candidates")
     return (yield Prepare(partial(study.judge.trials, tried, asked), "judge_settings"))
 

@@ -14,6 +14,7 @@ from multitool.jobs.trials import (
     candidate_tasks,
     control_task,
     figure_rounded,
+    prepare_features,
     trial_facts,
     with_candidates,
 )
@@ -38,6 +39,7 @@ def suggest_job(
     target = yield from resolve_scanned(library, vector_recipe, model)
     if candidates is None:
         candidates = candidates_for(target.sae.entry, target.subject)
+    target = yield from prepare_features(target, [target.index], candidates)
     tried = yield Prepare(partial(with_candidates, target, [target.index], candidates), "vectors")
     if not tried.vectors:
         raise UserError(
@@ -45,7 +47,7 @@ def suggest_job(
             "another one."
         )
     tasks = yield Prepare(partial(candidate_tasks, target, tried, tree_recipe), "vectors")
-    controls, task = yield Prepare(partial(control_task, target, tree_recipe), "vectors")
+    controls, task = yield from control_task(target, tree_recipe)
     asked = yield from ask_ghosts(tasks, "candidates")
     control_answers = yield from ask_ghosts((task,), "controls")
     trials = yield Prepare(lambda: Judge(target, controls, control_answers).trials(tried, asked), "judge_settings")

@@ -11,10 +11,10 @@ from multitool.errors import UserError
 from multitool.jobs.features import (
     Resolved,
     ScannedSource,
+    ready,
     recipe_vector,
     resolve,
     scanned_sources,
-    scans,
     vector_of,
 )
 from multitool.jobs.judging import judge_list
@@ -45,7 +45,7 @@ def list_job(
     if by_scan:
         vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
-    yield from scans(target, always=by_scan)
+    target = yield from ready(target, always=by_scan)
     prepared = yield Prepare(partial(prepare_list, target, list_recipe, by_scan=by_scan), "vectors")
     logits = None
     if prepared.task is not None:
@@ -115,7 +115,7 @@ def prepare_list(target: Resolved, recipe: ListRecipe, *, by_scan: bool) -> Prep
     """
     source = None
     if by_scan:
-        source, = scanned_sources(target.library, target.sae, target.subject, [target.index])
+        source, = scanned_sources(target, target.sae, [target.index])
     vector = vector_of(source, target.subject, target.recipe) if source else recipe_vector(target)
     task = None
     if recipe.measure == "logit_lens":

@@ -6,7 +6,7 @@ from functools import partial
 
 from multitool._version import __version__
 from multitool.errors import UserError, shown
-from multitool.jobs.features import Resolved, recipe_vector, resolve, scans
+from multitool.jobs.features import Resolved, ready, recipe_vector, resolve
 from multitool.jobs.steering import interventions, scan_for_clamp
 from multitool.jobs.steps import Grow, Job, Prepare
 from multitool.model.subject import Subject, check_tokens
@@ -75,7 +75,7 @@ def prepare_trees(
     if any(recipe.clamp is not None for recipe in tree_recipes):
         vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
-    yield from scans(target, always=any(scan_for_clamp(target, recipe) for recipe in tree_recipes))
+    target = yield from ready(target, always=any(scan_for_clamp(target, recipe) for recipe in tree_recipes))
     vector = yield Prepare(partial(recipe_vector, target), "vectors")
     return (yield Prepare(lambda: [prepare_tree(target, vector, recipe) for recipe in tree_recipes], "vectors"))
 
@@ -90,7 +90,7 @@ def continuation_job(library: Library, document: DefinitionTree) -> Job[Definiti
     """
     vector_recipe, tree_recipe = recipes(document.settings)
     target = yield Prepare(partial(_grown_on, library, vector_recipe, document))
-    yield from scans(target, always=scan_for_clamp(target, tree_recipe))
+    target = yield from ready(target, always=scan_for_clamp(target, tree_recipe))
     untrimmed = document.effective_cutoff <= tree_recipe.cutoff or len(document.tree) >= tree_recipe.max_nodes
     begun = document if untrimmed and document.least_lift is None and len(document.tree) else None
     vector = yield Prepare(partial(recipe_vector, target), "vectors")

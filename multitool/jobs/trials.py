@@ -7,6 +7,7 @@ are shown. Tokens that a direction was made from count in neither.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -16,9 +17,10 @@ from multitool.errors import UserError
 from multitool.evidence.statistics import auroc, average_precision
 from multitool.evidence.verdicts import definition_scores, list_rank, strongest
 from multitool.jobs.candidates import Candidate
-from multitool.jobs.features import Resolved, ScannedSource, scanned_sources, vectors_of
+from multitool.jobs.features import Resolved, ScannedSource, scanned_sources, vectors_of, with_pullbacks
 from multitool.jobs.judging import (
     ReadText,
+    control_features,
     control_sources,
     cosine,
     read_definitions,
@@ -26,8 +28,10 @@ from multitool.jobs.judging import (
     tokens_in_texts,
 )
 from multitool.jobs.steering import interventions
+from multitool.jobs.steps import Job, Prepare
 from multitool.model.interventions import Interventions
 from multitool.model.tasks import Asked, AskTask, Place, growth_task
+from multitool.recipes.directions import needs_layers
 from multitool.recipes.recipe import TreeRecipe
 from multitool.vectors.ranking import token_scores
 from multitool.vectors.scan_directions import mapped_half
@@ -91,8 +95,18 @@ class Tried:
         return list(found.values())
 
 
+def prepare_features(
+    target: Resolved, features: Sequence[int], candidates: Sequence[Candidate]
+) -> Job[Resolved]:
+    """The same with what the candidates need of the features, but for the scan. Errors as for ``with_pullbacks``."""
+    always = any(needs_layers(candidate.weights) for candidate in candidates)
+    return (yield from with_pullbacks(target, features, always=always))
+
+
 def with_candidates(target: Resolved, features: Sequence[int], candidates: Sequence[Candidate]) -> Tried:
-    """Features of an SAE with the candidates that give them a vector. The vocabulary scan must be there.
+    """Features of an SAE with the candidates that give them a vector.
+
+    The vocabulary scan and ``prepare_features`` must have been done.
 
     Raises:
         UserError: there is no such feature.
@@ -100,7 +114,7 @@ def with_candidates(target: Resolved, features: Sequence[int], candidates: Seque
     subject = target.subject
     found = [
         (source, candidate, vector)
-        for source in scanned_sources(target.library, target.sae, subject, features)
+        for source in scanned_sources(target, target.sae, features)
         for candidate in candidates
         for _, vector in vectors_of([source], subject, candidate.of(target.recipe, subject))
     ]
@@ -134,7 +148,7 @@ def ask_task(
     )
 
 
-def control_task(target: Resolved, tree_recipe: TreeRecipe) -> tuple[list[int], AskTask]:
+def control_task(target: Resolved, tree_recipe: TreeRecipe) -> Job[tuple[list[int], AskTask]]:
     """Other features, and their definitions by the weights that suit the SAE; the same for every feature of it. A scan
     that these need must be there.
 
@@ -142,7 +156,12 @@ def control_task(target: Resolved, tree_recipe: TreeRecipe) -> tuple[list[int], 
         UserError: they have no directions.
     """
     plain = Candidate(target.sae.entry.default_weights).of(target.recipe, target.subject)
-    found = control_sources(target.by(plain))
+    ready = yield from with_pullbacks(target.by(plain), control_features(target.sae), shared=True)
+    return (yield Prepare(partial(_control_task, ready, tree_recipe), "vectors"))
+
+
+def _control_task(target: Resolved, tree_recipe: TreeRecipe) -> tuple[list[int], AskTask]:
+    found = control_sources(target)
     if not found:
         raise UserError(
             f"Nothing can be judged on {target.recipe.sae}: the features to compare with have no directions."

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from multitool.model.ghost_prompt import GhostPrompt
-from multitool.model.residual_stream import changed, residuals
+from multitool.model.residual_stream import EMBEDDING, changed, residuals
 from multitool.vectors.scan_directions import usual_tokens
-
-EMBEDDING = "hook_embed"
 
 
 @dataclass(frozen=True)

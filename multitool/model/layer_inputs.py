@@ -1,12 +1,22 @@
-"""What a model is given where a prompt's embeddings are not those of its tokens.
+"""What a model is given where embeddings are not those of its tokens.
 
 Some models' layers look every token up once more for themselves (per-layer embeddings: Gemma 3n, Gemma 4 E2B and E4B).
 Given embeddings alone, transformers leaves those out or guesses the tokens from them; so they are looked up here.
 """
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from multitool.errors import UserError
+
+
+def scaled_rows(module: nn.Module, rows: Tensor) -> Tensor:
+    """Rows of the raw embedding matrix as the embedding module gives them: some models (Gemma) multiply them in there.
+
+    In the weights' own precision, so that a real token's row becomes exactly that token's.
+    """
+    factor = getattr(module, "embed_scale", None)
+    return rows if factor is None else rows * torch.as_tensor(factor).to(rows)
 
 
 def given(model, embeddings: Tensor, token_ids: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from multitool.model.finite import NotFiniteError
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions, Interventions
 from multitool.model.kv_cache import PathCache, cache_bytes
-from multitool.model.layer_inputs import given
+from multitool.model.layer_inputs import given, scaled_rows
 from multitool.trees.growth import Next
 
 # Of a processor and of a GPU:
@@ -39,8 +39,7 @@ WHAT_FITS = Batches()
 def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
     """The input embeddings of ``prompt`` with ``v`` in the ghost's place.
 
-    Some models (Gemma) multiply the rows inside their embedding module; the ghost's row gets the same factor, in
-    the weights' own precision, so that a real token's row as ghost gives exactly that token.
+    A real token's row as ghost gives exactly that token.
 
     Args:
         v: (d_model,), or (n, d_model) for as many ghosts.
@@ -50,10 +49,7 @@ def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
     """
     module = model.get_input_embeddings()
     E = module.weight
-    rows = torch.atleast_2d(v).to(E)
-    factor = getattr(module, "embed_scale", None)
-    if factor is not None:
-        rows = rows * torch.as_tensor(factor).to(E)
+    rows = scaled_rows(module, torch.atleast_2d(v).to(E))
     embeddings = _plain_embeddings(model, prompt, len(rows))
     embeddings[:, prompt.position] = rows
     return embeddings

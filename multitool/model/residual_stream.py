@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from multitool.errors import UserError, shown
 from multitool.model.layer_inputs import given
 
+EMBEDDING = "hook_embed"
 _HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_(pre|mid|post)")
 # The norm before the MLP, whose input is the stream behind the attention; the first name that a layer has. (Gemma 2's
 # and 3's layers have a post_attention_layernorm too, which belongs to the attention's output.)
@@ -29,7 +30,12 @@ class _SeenError(Exception):
 
 
 @torch.no_grad()
-def residuals(
+def residuals(model, hook: str, **read) -> Tensor:
+    """The residual stream at ``hook``, without gradients. Arguments and errors as for ``stream``."""
+    return stream(model, hook, **read)
+
+
+def stream(
     model,
     hook: str,
     *,
@@ -56,7 +62,7 @@ def residuals(
     embedding = model.get_input_embeddings()
     device = embedding.weight.device
     input_ids = input_ids.to(device)
-    if hook == "hook_embed":
+    if hook == EMBEDDING:
         return embedding(input_ids) if inputs_embeds is None else inputs_embeds
     module, is_input = _place(model, hook)
     read = {"input_ids": input_ids} if inputs_embeds is None else given(model, inputs_embeds.to(device), input_ids)

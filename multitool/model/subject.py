@@ -18,6 +18,7 @@ from multitool.recipes.weighted_sums import TokenTerm, token_terms
 from multitool.text import bytes_to_text
 from multitool.vectors.embedding import EmbeddingSpace
 
+BASE_TOKENS = 64  # at which the layers' Jacobian is taken
 # End-of-text tokens that a configuration does not always list.
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<eos>", "</s>", "<end_of_turn>")
 
@@ -94,6 +95,13 @@ class Subject:
         plain[: len(self.tokenizer)] = True
         plain[[token_id for token_id in self.tokenizer.all_special_ids if token_id < len(plain)]] = False
         return plain
+
+    @cached_property
+    def base_ids(self) -> tuple[int, ...]:
+        """Tokens at which the layers' Jacobian is taken: ``BASE_TOKENS`` of those of texts, always the same ones."""
+        pool = np.flatnonzero(self.in_texts)
+        chosen = np.random.default_rng(0).choice(pool, min(BASE_TOKENS, len(pool)), replace=False)
+        return tuple(sorted(chosen.tolist()))
 
     @cached_property
     def words(self) -> np.ndarray:

@@ -141,6 +141,22 @@ class ReadTask(_AtPlace):
     texts: list[Text]
 
 
+@dataclass(frozen=True)
+class Base:
+    """Tokens at which the layers' Jacobian is taken, and the place up to which."""
+
+    place: Place
+    token_ids: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullbackTask(Task):
+    """Directions to be carried back from a place to the embeddings."""
+
+    base: Base
+    directions: np.ndarray  # (n, d_model) float32
+
+
 @dataclass(frozen=True, kw_only=True)
 class LensTask(Task):
     """Directions to be read by the model's final norm and unembedding."""

@@ -22,7 +22,7 @@ from multitool.errors import UserError
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.features import missing_scan, recipe_heading, resolve, vector_to, with_weights
-from multitool.jobs.steps import Ask, Grow, Job, Prepare, Result, ScanVocabulary
+from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
 from multitool.jobs.token_list import list_job
@@ -33,9 +33,12 @@ from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
 from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
+from multitool.recipes.directions import needs_layers
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
+from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
+from multitool.store.pullbacks import PullbackRowsTask
 from multitool.store.scans import ScanTask
 from multitool.trees.document import DefinitionTree
 from multitool.vectors.vector import FeatureVector
@@ -58,6 +61,12 @@ _WORDS = {
     "judge_settings": "Judging the settings …",
     "controls": "Other features' definitions, to compare with",
     "candidates": "Settings tried",
+    "pullback": "Carrying the encoder back through the layers …",
+}
+# Of what is kept on disk: what is being done, and what is counted.
+_ROWS_WORDS = {
+    ScanTask: ("Scanning the vocabulary", "tokens"),
+    PullbackRowsTask: ("Carrying all directions back through the layers", "directions"),
 }
 
 
@@ -89,11 +98,11 @@ class Service:
         # Apart, so that nobody's list waits behind another one's downloads; nobody's download, for those of others.
         self._loading = ThreadPoolExecutor(_LOADING, thread_name_prefix="loading")
         self._computing = ThreadPoolExecutor(_COMPUTING, thread_name_prefix="computing")
-        self._lock = Lock()  # of the caches, and of the scans
+        self._lock = Lock()  # of the caches, and of what is computed for the disk
         self._trees: LRUCache = LRUCache(trees_kept)  # whole ones, by their recipes
         self._answers: LRUCache = LRUCache(_ANSWERS_KEPT)  # by the tasks
         self._headings: LRUCache = LRUCache(_HEADINGS_KEPT)  # by their recipes without scale and components
-        self._scans: dict[object, _RunningScan] = defaultdict(_RunningScan)  # by the scan's folder
+        self._rows: dict[object, _RunningRows] = defaultdict(_RunningRows)  # by the folder that they are kept in
 
     def trees(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | DefinitionTree]:
         """The tree as it grows; before that, in words, what it waits for. The same request again costs nothing.
@@ -213,7 +222,7 @@ class Service:
         heading = self._kept(self._headings, key)
         if heading is None:
             target = resolve(self.library, recipe)
-            if missing_scan(target):
+            if missing_scan(target) or needs_layers(target.recipe.kind):
                 return None
             heading = recipe_heading(target)
             self._keep(self._headings, key, heading)
@@ -237,9 +246,9 @@ class Service:
             match step:
                 case Prepare():
                     answer = yield from self._prepared(entry, step)
-                case ScanVocabulary():
+                case Keep():
                     answer = None
-                    yield from self._scanned(entry, step.task)
+                    yield from self._kept_on_disk(entry, step.task)
                 case Ask():
                     answer = yield from self._asked(step, budget)
                 case Grow():
@@ -263,22 +272,22 @@ class Service:
         finally:
             future.cancel()
 
-    def _scanned(self, entry: SaeEntry, task: ScanTask) -> Generator[str, None, None]:
-        """A vocabulary scan. One visitor's request does it and the others wait; broken off, the next goes on."""
+    def _kept_on_disk(self, entry: SaeEntry, task: RowsTask) -> Generator[str, None, None]:
+        """A vocabulary scan, say. One visitor's request does it and the others wait; broken off, the next goes on."""
         with self._lock:
-            scan = self._scans[task.path]
-        while not scan.turn.acquire(timeout=self._poll_seconds):
-            yield scan.words(task.n_tokens)
+            running = self._rows[task.path]
+        while not running.turn.acquire(timeout=self._poll_seconds):
+            yield running.words(task)
         try:
-            there = yield from self._prepared(entry, Prepare(partial(self.library.has_scan, task)))
+            there = yield from self._prepared(entry, Prepare(partial(self.library.keeps, task)))
             if not there:  # nobody has done it meanwhile
                 yield self._first_words()
                 for answer in self._work(task):
                     if isinstance(answer, int):
-                        scan.done = answer
-                    yield str(answer) if isinstance(answer, Waiting) else scan.words(task.n_tokens)
+                        running.done = answer
+                    yield str(answer) if isinstance(answer, Waiting) else running.words(task)
         finally:
-            scan.turn.release()
+            running.turn.release()
 
     def _asked(self, step: Ask, budget: "_Budget") -> Generator[str, None, list]:
         """The answers to a step's tasks; those that many requests share are kept."""
@@ -391,11 +400,12 @@ class _Budget:
 
 
 @dataclass
-class _RunningScan:
-    """A vocabulary scan that visitors wait for."""
+class _RunningRows:
+    """What is kept on disk once it is there, and visitors wait for: a vocabulary scan, or the layers' Jacobian."""
 
     turn: Lock = field(default_factory=Lock)  # held by the one who does it
     done: int = 0
 
-    def words(self, n_tokens: int) -> str:
-        return f"Scanning the vocabulary (once for this model and layer): {self.done:,} of {n_tokens:,} tokens"
+    def words(self, task: RowsTask) -> str:
+        doing, rows = _ROWS_WORDS[type(task)]
+        return f"{doing} (once for this model and layer): {self.done:,} of {task.n_rows:,} {rows}"

@@ -19,10 +19,12 @@ import httpx
 import spaces
 
 from multitool.errors import UserError
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
+from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, PullbackTask, ReadTask, Task
 from multitool.page.callers import Line
 from multitool.page.settings import PREFIX, ServerSettings
+from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
+from multitool.store.pullbacks import PullbackRowsTask
 from multitool.store.scans import ScanTask
 
 _LOG = logging.getLogger(__name__)
@@ -39,9 +41,10 @@ _SECONDS_PER_LEVEL = 0.1
 _SECONDS_PER_NODE = 0.005
 _SECONDS_PER_KNOWN_NODE = 0.001  # of a tree that is there, under one ghost of many that go through it together
 _SECONDS_PER_SCANNED = 1e-4
+_SECONDS_PER_BACKWARD_PASS = 0.03  # of one direction; many share a pass
 _LEAST_SECONDS = 12
 POLL_SECONDS = 0.3
-_SCAN_TURN = 30  # seconds, where others share the machine; then those who wait have the model first
+_ROWS_TURN = 30  # seconds, where others share the machine; then those who wait have the model first
 _SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, before the process is ended
 
 _NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
@@ -98,8 +101,8 @@ def gpu_worker(
         leave: Callable[[], None] | None = yield from line.wait(poll_seconds)
         try:
             seconds = min((limit for limit in (task.seconds, settings.seconds) if limit is not None), default=None)
-            if isinstance(task, ScanTask) and seconds:
-                seconds = min(seconds, _SCAN_TURN)
+            if isinstance(task, RowsTask) and seconds:
+                seconds = min(seconds, _ROWS_TURN)
             if settings.zero_gpu and settings.seconds:
                 seconds = seconds_to_ask_for(task, settings.seconds, loaded=task.model == resident)
             answers, began = work_on_gpu(replace(task, seconds=seconds)), time.monotonic()
@@ -131,7 +134,7 @@ def gpu_worker(
                 leave()
 
     def work(task: Task) -> Generator:
-        yield from _whole_scan(turn, task) if isinstance(task, ScanTask) else turn(task)
+        yield from _all_rows(turn, task) if isinstance(task, RowsTask) else turn(task)
 
     return work
 
@@ -149,10 +152,10 @@ def too_long(settings: ServerSettings) -> UserError:
     return UserError(_TOO_LONG.format(settings.seconds or 0, f"{PREFIX}SECONDS"))
 
 
-def _whole_scan(turn: Worker, task: ScanTask) -> Iterator:
-    """Turn after turn, until all tokens are there."""
+def _all_rows(turn: Worker, task: RowsTask) -> Iterator:
+    """Turn after turn, until all rows are there."""
     done = -1
-    while done < task.n_tokens:
+    while done < task.n_rows:
         before = done
         with closing(turn(task)) as counts:
             for answer in counts:
@@ -160,7 +163,7 @@ def _whole_scan(turn: Worker, task: ScanTask) -> Iterator:
                     done = answer
                 yield answer
         if done <= before:
-            raise UserError(f"The scan of {task.model}'s vocabulary does not get on. Try again in a minute.")
+            raise UserError(f"The {task.what} does not get on. Try again in a minute.")
 
 
 def seconds_to_ask_for(task: Task, most: int, *, loaded: bool) -> int:
@@ -186,6 +189,10 @@ def _work_seconds(task: Task) -> float:
             return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
         case ScanTask():
             return task.n_tokens * _SECONDS_PER_SCANNED
+        case PullbackTask(directions=directions):
+            return len(directions) * _SECONDS_PER_BACKWARD_PASS
+        case PullbackRowsTask():
+            return task.n_rows * _SECONDS_PER_BACKWARD_PASS
         case ReadTask() | LensTask():
             return 0.0  # a few texts, or directions, are read at once
     raise TypeError(f"how long does a {type(task).__name__} take?")
@@ -238,8 +245,9 @@ def zero_gpu_problem(title: str, message: str, task: type = GrowthTask) -> str:
                 return _TAKEN_AWAY.format(
                     "the tree", f"What had grown by then is kept; go on from there, or {_SMALLER}"
                 )
-            if task is ScanTask:
-                return _TAKEN_AWAY.format("the vocabulary scan", "What was scanned by then is kept; try again.")
+            if issubclass(task, RowsTask):
+                what = "the vocabulary scan" if task is ScanTask else "the layers' Jacobian"
+                return _TAKEN_AWAY.format(what, "What was there by then is kept; try again.")
             if task is LensTask:
                 return _TAKEN_AWAY.format("the list", "Try again, or order it by another measure.")
             return _TAKEN_AWAY.format("the answer", f"Try again, or {_SMALLER}")

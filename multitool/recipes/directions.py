@@ -31,6 +31,8 @@ class Direction:
     of_feature: bool = True  # False: a control, which no feature of the SAE has a part in
     own_length: bool = False  # the default scale is the length of what it is made from
     from_scan: bool = False  # it needs a vocabulary scan
+    from_layers: bool = False  # it is carried through the model's layers, which must run for it
+    relative_scale: float = 1.0  # the default scale, in mean token distances
     takes: tuple[str, ...] = ()  # fields of VectorRecipe that count with it and else do not: encoder_share, tokens
 
 
@@ -49,6 +51,10 @@ DIRECTIONS: dict[str, Direction] = {
     "mapped": Direction(
         ("mapped",), lambda mapped, share: unit(mapped), "the decoder, carried over to the embeddings by a linear map",
         from_scan=True,
+    ),
+    "pullback": Direction(
+        ("pullback",), lambda pullback, share: unit(pullback), "the encoder, carried back through the layers to the "
+        "embeddings", from_layers=True, relative_scale=0.45,
     ),
     "tokens": Direction(
         ("tokens",), lambda tokens, share: unit(tokens), "real tokens instead of the feature, such as king - man + "
@@ -75,6 +81,7 @@ NOWHERE = {
     "vocabulary": "No token fires this feature when it stands alone, so the vocabulary gives it no direction. Use "
     "decoder or mapped weights, or another feature.",
     "mapped": _DEAD.format("decoder"),
+    "pullback": _DEAD.format("encoder"),
     "tokens": "These tokens cancel, so their sum points nowhere. Use other tokens or weights.",
 }
 
@@ -82,6 +89,11 @@ NOWHERE = {
 def takes(kind: object, field: str) -> bool:
     """Whether a field of a recipe counts with a kind of direction; with what is no kind it does not."""
     return isinstance(kind, str) and kind in DIRECTIONS and field in DIRECTIONS[kind].takes
+
+
+def needs_layers(kind: str) -> bool:
+    """Whether a kind of direction is carried through the model's layers."""
+    return DIRECTIONS[kind].from_layers
 
 
 def needs_scan(kind: str) -> bool:

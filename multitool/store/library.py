@@ -16,7 +16,7 @@ from torch import Tensor
 
 from multitool.errors import UserError
 from multitool.model.subject import Subject
-from multitool.model.tasks import Task
+from multitool.model.tasks import Base, Place, Task
 from multitool.recipes.fields import check
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.devices import Gpu, gpu_here, placement
@@ -25,11 +25,13 @@ from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.folders import folder_state, is_folder
 from multitool.store.hub import DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX
+from multitool.store.kept_rows import KeptRows, RowsTask, open_rows
 from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
+from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
-from multitool.store.scans import Scan, ScanTask, open_scan, scan_task
+from multitool.store.scans import ScanTask, scan_task
 from multitool.store.worker import work_on
 from multitool.vectors.scan_directions import embedding_map
 
@@ -158,19 +160,35 @@ class Library:
             bos_id=subject.bos_id, dtype=self.dtype,
         )
 
-    def scan(self, entry: SaeEntry, subject: Subject) -> Scan | None:
+    def scan(self, entry: SaeEntry, subject: Subject) -> KeptRows | None:
         """The vocabulary scan that an SAE needs, if it is there. Raises UserError if it cannot be read."""
-        return open_scan(self.scan_task(entry, subject))
+        return open_rows(self.scan_task(entry, subject))
 
-    def has_scan(self, task: ScanTask) -> bool:
-        """Whether a vocabulary scan is there. Raises UserError if it cannot be read."""
-        return open_scan(task) is not None
+    def keeps(self, task: RowsTask) -> bool:
+        """Whether a scan, or another task's rows, are there. Raises UserError if they cannot be read."""
+        return open_rows(task) is not None
 
-    def embedding_map(self, scan: Scan, subject: Subject) -> Tensor:
+    def pullback_task(self, entry: SaeEntry, subject: Subject) -> PullbackRowsTask:
+        """The matrix that carries directions at an SAE's hook back to the embeddings, for ``do``; see ``pullback``."""
+        base = Base(Place(entry.hook, subject.bos_id), subject.base_ids)
+        return pullback_rows_task(
+            subject.name, subject.folder, base, d_model=subject.space.d_model, dtype=self.dtype
+        )
+
+    def pullback(self, entry: SaeEntry, subject: Subject) -> Tensor | None:
+        """That matrix, (d_model, d_model): ``w @ M`` for a direction w; None where it is not kept.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        kept = open_rows(self.pullback_task(entry, subject))
+        return None if kept is None else self._maps.get(kept.task, lambda: kept.part(0, kept.task.n_rows))
+
+    def embedding_map(self, scan: KeptRows, subject: Subject) -> Tensor:
         """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""
         return self._maps.get(scan.task, lambda: embedding_map(scan.chunks(_ROWS_AT_ONCE), subject.space))
 
-    def activations(self, entry: SaeEntry, scan: Scan, features: Sequence[int]) -> Tensor:
+    def activations(self, entry: SaeEntry, scan: KeptRows, features: Sequence[int]) -> Tensor:
         """How strongly each token alone fires the features: (V, k) in float32."""
         encoder = self.encoder(entry)
         return torch.cat([encoder.encode_feature(rows, features) for _, rows in scan.chunks(_ROWS_AT_ONCE)])

@@ -157,8 +157,8 @@ STORING_DEMO_MODEL: Cases = (
      "The demo model cannot be stored in {folder}: {reason}. It takes a folder that you may write to; name another "
      "one in SAE_MULTITOOL_CACHE."),
 )
-STORING_SCAN: Cases = ((OSError,
-    "The scan of {model}'s vocabulary cannot be stored in {folder}: {reason}. Make room or permissions there (about "
+STORING_ROWS: Cases = ((OSError,
+    "The {what} cannot be stored in {folder}: {reason}. Make room or permissions there (about "
     "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)
 
 

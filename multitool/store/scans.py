@@ -1,61 +1,49 @@
 """The vocabulary scan: every token read alone by the model, and the residual at its place kept on disk.
 
-A scan is a folder of its own in the cache. It belongs to a model, a hook and a precision, and serves every SAE there.
-One that was interrupted goes on where it stopped.
+A scan belongs to a model, a hook and a precision, and serves every SAE there. How it is kept: ``kept_rows``.
 """
 
-import hashlib
-import json
-import os
-import re
-import shutil
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from cachetools import LRUCache
 from torch import Tensor
 
-from multitool.errors import UserError, size_shown
 from multitool.model.finite import finite
 from multitool.model.kv_cache import cache_bytes, repeated
 from multitool.model.residual_stream import residuals
-from multitool.model.tasks import Task
-from multitool.store.folders import cache_folder, unfinished
-from multitool.store.problems import STORING_SCAN, said
+from multitool.store.kept_rows import MAX_BYTES, RowsTask, compute_rows, rows_path
 
-MAX_BYTES = 10 * 10**9  # of all scans together
-
-_FORMAT = 1  # to be raised when the same task would give other numbers
-# Each row divided by its norm, so that float16 holds any of them; the norms apart, NaN where a row is not there yet.
-_ROWS, _NORMS, _TASK = "residuals.float16", "norms.float32", "task.json"
 _BATCH = {"cpu": 512, "cuda": 4096}  # tokens in one forward pass
 BATCH_BYTES = 1 << 30
-_CHECKED_AT_ONCE = 1024  # rows; a few megabytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanTask(Task):
-    """A vocabulary to scan. What its time does not suffice for can be scanned another time."""
+class ScanTask(RowsTask):
+    """A vocabulary to scan."""
 
-    hook: str
+    where = "scans"
+    file = "residuals.float16"
+
     n_tokens: int  # V
-    d_model: int
     bos_id: int | None  # the token before each one; None: nothing stands before it
-    dtype: str  # the precision that the model runs in
-    path: Path  # the scan's own folder
     batch: int | None = None  # tokens in one forward pass; None: what suits the device
     batch_bytes: int = BATCH_BYTES  # memory that the keys and values of a batch may take
 
     @property
-    def n_bytes(self) -> int:
-        """What the scan takes on disk."""
-        return self.n_tokens * (self.d_model * 2 + 4)
+    def n_rows(self) -> int:
+        return self.n_tokens
+
+    @property
+    def what(self) -> str:
+        return f"scan of {self.model}'s vocabulary"
+
+    @property
+    def facts(self) -> dict:
+        names = ("model", "hook", "n_tokens", "d_model", "bos_id", "dtype")
+        return {name: getattr(self, name) for name in names}
 
 
 def scan_task(
@@ -69,51 +57,26 @@ def scan_task(
 
 
 def scan_path(model: str, folder: Path, hook: str, *, bos_id: int | None, dtype: str) -> Path:
-    """Where a scan lies: a name to recognise it by, and a hash of all that its numbers depend on."""
-    held = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]  # as model_weights finds them
-    files = sorted([*held, *folder.glob("config.json")])
-    weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    identity = json.dumps([_FORMAT, model, str(folder.resolve()), weights, hook, bos_id, dtype])
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{model[-60:]} {hook[-40:]} {dtype[-10:]}").strip("-")
-    return cache_folder() / "scans" / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    """Where a scan lies."""
+    return rows_path(ScanTask.where, model, folder, hook, dtype, [ScanTask.format, hook, bos_id, dtype])
 
 
 def scan_vocabulary(model, task: ScanTask, max_bytes: float = MAX_BYTES) -> Iterator[int]:
-    """Scan what is missing. Yields how many tokens are there, first those from before, then after every batch.
-
-    Any number of threads and processes may scan the same task at once: they write the same rows to the same places.
+    """Scan what is missing. Yields how many tokens are there, as ``compute_rows``.
 
     Args:
         model: the running model that the task names.
-        max_bytes: of all scans together; those used longest ago make room.
 
     Raises:
-        UserError: the disk is full, or the cache cannot be written; or the hook does not exist.
+        UserError: as ``compute_rows``; or the hook does not exist.
         NotFiniteError: the model does not compute finite numbers.
     """
-    started = time.perf_counter()
-    with _disk(task):
-        _make_place(task, max_bytes)
-        done = _n_done(task)
-    yield done
-    if done == task.n_tokens:
-        return
-    prefix = _prefix(model, task)
-    batch = _batch_size(model, task, prefix)
-    for first in range(0, task.n_tokens, batch):
-        ids = torch.arange(first, min(first + batch, task.n_tokens))
-        with _disk(task):  # asked anew: another process may have been here
-            missing = np.isnan(_norms(task)[first : first + batch]).any()
-        if missing:
-            vectors = _read_tokens(model, task, prefix, ids)
-            with _disk(task):
-                _write(task, first, vectors)
-                done = _n_done(task)
-            yield done
-            if task.seconds is not None and time.perf_counter() - started > task.seconds:
-                return
-    if done < task.n_tokens:  # others did the last ones meanwhile
-        yield task.n_tokens
+
+    def prepare():
+        prefix = _prefix(model, task)
+        return _batch_size(model, task, prefix), partial(_read_tokens, model, task, prefix)
+
+    return compute_rows(task, prepare, max_bytes)
 
 
 def _prefix(model, task: ScanTask):
@@ -133,208 +96,10 @@ def _batch_size(model, task: ScanTask, prefix) -> int:
     return int(min(limit, max(1, task.batch_bytes // max(1, cache_bytes(prefix)))))
 
 
-def _read_tokens(model, task: ScanTask, prefix, ids: Tensor) -> Tensor:
+def _read_tokens(model, task: ScanTask, prefix, first: int, last: int) -> Tensor:
     """Their residuals, (n, d_model) in float32 on the CPU."""
-    cache = None if prefix is None else repeated(prefix, len(ids))
-    vectors = residuals(model, task.hook, input_ids=ids[:, None], cache=cache)[:, -1].float().cpu()
+    cache = None if prefix is None else repeated(prefix, last - first)
+    ids = torch.arange(first, last)[:, None]
+    vectors = residuals(model, task.hook, input_ids=ids, cache=cache)[:, -1].float().cpu()
     finite(vectors.norm(dim=1))
     return vectors
-
-
-# On disk
-
-
-def _make_place(task: ScanTask, max_bytes: float) -> None:
-    """The scan's folder, with the rows of before or with none yet, and room for what is missing."""
-    scans = task.path.parent
-    scans.mkdir(parents=True, exist_ok=True)
-    there = _n_done(task) if _is_place(task) else 0
-    needed = (task.n_tokens - there) * task.d_model * 2
-    _keep_within_limit(task, max_bytes)
-    free = shutil.disk_usage(scans).free
-    if needed > free:
-        raise UserError(
-            f"The scan of {task.model}'s vocabulary takes {size_shown(needed)} on disk, and {scans} has "
-            f"{size_shown(free)} left. Make room there, or name a folder on a larger disk in SAE_MULTITOOL_CACHE."
-        )
-    if _is_place(task):
-        (task.path / _TASK).touch()
-        return
-    with unfinished(scans) as work:
-        fresh = work / "scan"
-        fresh.mkdir()
-        with (fresh / _ROWS).open("wb") as file:
-            file.truncate(task.n_tokens * task.d_model * 2)
-        np.full(task.n_tokens, np.nan, np.float32).tofile(fresh / _NORMS)
-        (fresh / _TASK).write_text(json.dumps(_facts(task), indent=1), encoding="utf-8")
-        # A rename is atomic: of two who begin at once, the second finds the first one's folder.
-        try:
-            fresh.rename(task.path)
-        except OSError:
-            if not _is_place(task):  # but a damaged one
-                shutil.rmtree(task.path)
-                fresh.rename(task.path)
-
-
-def _write(task: ScanTask, first: int, vectors: Tensor) -> None:
-    # Through the file and not through a memory map, where a full disk would end the process.
-    norms = vectors.norm(dim=1)
-    rows = vectors / norms.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    _write_at(task.path / _ROWS, first * task.d_model * 2, rows.to(torch.float16))
-    # Only when the rows are safe do the norms say so.
-    _write_at(task.path / _NORMS, first * 4, norms)
-
-
-def _write_at(path: Path, position: int, values: Tensor) -> None:
-    with path.open("r+b") as file:
-        file.seek(position)
-        file.write(values.numpy().tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _norms(task: ScanTask) -> np.ndarray:
-    return np.fromfile(task.path / _NORMS, np.float32)
-
-
-def _n_done(task: ScanTask) -> int:
-    return task.n_tokens - int(np.isnan(_norms(task)).sum())
-
-
-def _is_place(task: ScanTask) -> bool:
-    """Whether the task's folder is there and is its own, however much of the scan is done."""
-    sizes = {_ROWS: task.n_tokens * task.d_model * 2, _NORMS: task.n_tokens * 4}
-    try:
-        right = all((task.path / name).stat().st_size == size for name, size in sizes.items())
-        return right and json.loads((task.path / _TASK).read_text(encoding="utf-8")) == _facts(task)
-    except (OSError, ValueError):
-        return False
-
-
-def _facts(task: ScanTask) -> dict:
-    """What tells the scan from others."""
-    names = ("model", "hook", "n_tokens", "d_model", "bos_id", "dtype")
-    return {name: getattr(task, name) for name in names} | {"format": _FORMAT, "folder": str(task.folder)}
-
-
-def _keep_within_limit(task: ScanTask, max_bytes: float) -> None:
-    """Delete scans, those used longest ago first, until this one fits among the others."""
-    others = [(_last_used(folder), folder) for folder in task.path.parent.iterdir() if folder != task.path]
-    sizes = {folder: _bytes(folder) for _, folder in others}
-    total = task.n_bytes + sum(sizes.values())
-    for _, folder in sorted(others):
-        if total <= max_bytes:
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        total -= sizes[folder]
-
-
-def _last_used(folder: Path) -> int:
-    """When a scan was opened or grew last."""
-    return max((stat.st_mtime_ns for stat in _stats(folder)), default=0)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(stat.st_size for stat in _stats(folder))
-
-
-def _stats(folder: Path) -> list[os.stat_result]:
-    stats = []
-    with suppress(OSError):  # deleted by another process meanwhile
-        for file in folder.rglob("*"):
-            stats.append(file.stat())
-    return stats
-
-
-def _disk(task: ScanTask) -> AbstractContextManager[None]:
-    size = size_shown(task.n_tokens * task.d_model * 2)
-    return said(STORING_SCAN, model=task.model, folder=task.path.parent, size=size)
-
-
-# Reading
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A complete scan: the residual of every token. It stays on disk and is read in parts."""
-
-    task: ScanTask
-    rows: np.memmap  # (V, d_model) float16, of norm 1
-    norms: np.ndarray  # (V,) float32
-
-    def residuals(self, first: int, last: int) -> Tensor:
-        """The tokens' from ``first`` up to before ``last``: (n, d_model) in float32, exact to float16's 11 bits."""
-        rows = torch.from_numpy(self.rows[first:last].astype(np.float32))
-        return rows.mul_(torch.from_numpy(self.norms[first:last])[:, None])
-
-    def chunks(self, rows_at_once: int) -> Iterator[tuple[slice, Tensor]]:
-        """All of them, at most ``rows_at_once`` in memory at a time, each part with its place."""
-        for first in range(0, self.task.n_tokens, rows_at_once):
-            last = min(first + rows_at_once, self.task.n_tokens)
-            yield slice(first, last), self.residuals(first, last)
-
-
-def open_scan(task: ScanTask) -> Scan | None:
-    """The scan, if all of it is there. It counts as used now.
-
-    Rows that are none (a disk gives back zeros where it lost what was written) are found when a file is opened for the
-    first time, and are missing from then on: the scan goes on with them.
-
-    Raises:
-        UserError: it is there and cannot be read, or is damaged where nobody may write, or once more.
-    """
-    if not _is_place(task):
-        return None
-    with _disk(task):
-        norms = _norms(task)
-        if np.isnan(norms).any():
-            return None
-        with suppress(PermissionError):  # a cache that somebody else filled
-            (task.path / _TASK).touch()
-        rows = np.memmap(task.path / _ROWS, np.float16, "r", shape=(task.n_tokens, task.d_model))
-        scan = Scan(task, rows, norms)
-        return scan if _is_whole(scan) else None
-
-
-_checked: LRUCache[tuple, bool] = LRUCache(256)  # files that were found to be whole, by what changes when they do
-_made_anew: LRUCache[Path, tuple] = LRUCache(256)  # scans with rows that are none, as their file was then
-_lock = threading.Lock()  # of the two; held for moments only, as a forked process may inherit it
-
-
-def _is_whole(scan: Scan) -> bool:
-    """Whether all rows are what was written, as their lengths tell. Those that are not are missing from now on."""
-    path = scan.task.path
-    rows, norms = ((stat.st_ino, stat.st_mtime_ns) for stat in ((path / name).stat() for name in (_ROWS, _NORMS)))
-    key = (path, rows, norms)
-    with _lock:
-        if key in _checked:
-            return True
-    damaged = np.flatnonzero(_is_no_row(scan))
-    with _lock:
-        if not len(damaged):
-            _checked[key] = True
-            return True
-        again = _made_anew.setdefault(path, rows) != rows  # another thread may have found the same
-    if not again:
-        with suppress(OSError), (path / _NORMS).open("r+b") as file:
-            for token in damaged:
-                file.seek(int(token) * 4)
-                file.write(np.float32(np.nan).tobytes())
-            return False
-    raise UserError(
-        f"The scan of {scan.task.model}'s vocabulary in {path} is damaged: {len(damaged)} of its rows are not what was "
-        "written. Delete that folder to have it made anew, or name another folder in SAE_MULTITOOL_CACHE."
-    )
-
-
-def _is_no_row(scan: Scan) -> np.ndarray:
-    """(V,) bool: rows that cannot be what was written: of norm 1 but for what half precision rounds, or of zeros."""
-    lengths = torch.empty(scan.task.n_tokens)
-    for part in range(0, scan.task.n_tokens, _CHECKED_AT_ONCE):
-        place = slice(part, part + _CHECKED_AT_ONCE)
-        rows = torch.from_numpy(scan.rows[place].astype(np.float32))
-        lengths[place] = torch.linalg.vector_norm(rows, dim=1)
-    found, norms = lengths.numpy(), scan.norms
-    least = np.finfo(np.float32).tiny
-    right = np.where(norms < least, (found < 1.01) & ((norms > 0) | (found == 0)), np.abs(found - 1) < 0.01)
-    return ~right | ~np.isfinite(norms) | (norms < 0)

@@ -10,10 +10,12 @@ from multitool.model.finite import NotFiniteError
 from multitool.model.interventions import AppliedInterventions
 from multitool.model.logit_lens import read_directions
 from multitool.model.passes import Continuations
+from multitool.model.pullback import pull_back
 from multitool.model.questions import ask, check, read
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, ReadTask, Task
+from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, PullbackTask, ReadTask, Task
 from multitool.store.encoder import Encoder
 from multitool.store.entries import SaeEntry
+from multitool.store.pullbacks import PullbackRowsTask, pull_back_all
 from multitool.store.scans import ScanTask, scan_vocabulary
 from multitool.trees.growth import Growth, grow
 
@@ -47,6 +49,10 @@ def _answers(model, task: Task, encoders: Encoders) -> Iterator:
             return read(model, task)
         case ScanTask():
             return scan_vocabulary(model, task)
+        case PullbackTask():
+            return pull_back(model, task)
+        case PullbackRowsTask():
+            return pull_back_all(model, task)
         case LensTask():
             return read_directions(model, task)
     raise TypeError(f"no model can do a {type(task).__name__}")

@@ -22,6 +22,7 @@ class FeatureWeights:
     decoder: Tensor  # W_dec[i]
     vocabulary: Tensor | None = None  # of the tokens that fire it, by scan_directions.vocabulary_direction
     mapped: Tensor | None = None  # W_dec[i] @ M with the M of scan_directions.embedding_map
+    pullback: Tensor | None = None  # W_enc[:, i] carried back through the layers, as model.pullback tells
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def feature_heading(
         if name in NOWHERE and not (torch.isfinite(row).all() and row.norm() > 0):
             raise UserError(NOWHERE[name])
     f = made.make(*rows, share=encoder_share)
-    return Heading(f, float(rows[0].norm()) if made.own_length else space.mean_distance)
+    return Heading(f, float(rows[0].norm()) if made.own_length else made.relative_scale * space.mean_distance)
 
 
 def mix_components(f: Tensor, components: Tensor, pca: Sequence[float]) -> Tensor:

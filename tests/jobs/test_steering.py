@@ -128,7 +128,7 @@ def test_the_typical_maximum_is_that_of_kept_contexts_or_of_the_scan(world, demo
     scan = world.library.scan(sae.entry, subject)
     norms = torch.from_numpy(scan.norms)
     usual = (norms <= 2 * norms.median()) & torch.from_numpy(subject.in_texts)
-    fires = (scan.residuals(0, len(norms)) @ sae.W_enc[:, 2]).clamp(min=0)
+    fires = (scan.part(0, len(norms)) @ sae.W_enc[:, 2]).clamp(min=0)
     assert wanted.typical_maximum == pytest.approx(float(fires[usual].max()))
     assert wanted.activation == pytest.approx(2 * wanted.typical_maximum)
     assert world.tree(clamped).vector["typical_maximum"] == wanted.typical_maximum

@@ -15,9 +15,10 @@ from tiny import N_ROWS, tiny_model, write_model
 
 from multitool.errors import UserError
 from multitool.model.residual_stream import residuals
-from multitool.store import scans as scan
+from multitool.store import kept_rows, scans
 from multitool.store.demo_model import DEMO_MODEL
-from multitool.store.scans import open_scan, scan_path, scan_task, scan_vocabulary
+from multitool.store.kept_rows import open_rows
+from multitool.store.scans import scan_path, scan_task, scan_vocabulary
 from multitool.store.worker import work_on
 
 HOOK = "blocks.1.hook_resid_post"
@@ -49,7 +50,7 @@ def task(folder: Path, hook: str = HOOK, *, model: str = "tiny/llama", bos_id: i
 def scanned(model, a_task, **limit):
     *_, last = scan_vocabulary(model, a_task, **limit)
     assert last == N_ROWS
-    return open_scan(a_task)
+    return open_rows(a_task)
 
 
 def close(one, other, tolerance=1e-3):
@@ -77,19 +78,19 @@ def test_every_token_is_read_behind_the_token_that_begins_a_text(subject, archit
         a_task = task(folder, model=f"tiny/{architecture}", bos_id=bos_id)
         done = list(scan_vocabulary(subject.model, a_task))
         assert done == [0, 100, 200, 300, N_ROWS]
-        found = open_scan(a_task).residuals(0, N_ROWS)
+        found = open_rows(a_task).part(0, N_ROWS)
         assert found.dtype == torch.float32
         assert close(found, by_hand(subject.model, HOOK, bos_id))
 
 
 def test_the_embeddings_too(llama, folder):
-    assert close(scanned(llama, task(folder, "hook_embed")).residuals(0, N_ROWS), llama.get_input_embeddings().weight)
+    assert close(scanned(llama, task(folder, "hook_embed")).part(0, N_ROWS), llama.get_input_embeddings().weight)
 
 
 def test_a_row_that_is_too_large_for_half_precision_or_nothing_at_all(llama, folder):
     E = llama.get_input_embeddings().weight
     E[3], E[4] = 0, 1e10
-    found = scanned(llama, task(folder, "hook_embed")).residuals(0, N_ROWS)
+    found = scanned(llama, task(folder, "hook_embed")).part(0, N_ROWS)
     assert torch.equal(found[3], torch.zeros(32))
     assert torch.allclose(found[4], E[4], rtol=1e-3)
 
@@ -109,12 +110,12 @@ def test_what_lies_on_disk_is_each_row_of_norm_one_and_the_norms(llama, folder):
 
 def test_parts_are_those_of_the_whole(llama, folder):
     found = scanned(llama, task(folder))
-    whole = found.residuals(0, N_ROWS)
+    whole = found.part(0, N_ROWS)
     places, parts = zip(*found.chunks(90), strict=True)
     assert [len(part) for part in parts] == [90, 90, 90, 34]
     assert torch.equal(torch.cat(parts), whole)
     assert all(torch.equal(whole[place], part) for place, part in zip(places, parts, strict=True))
-    assert torch.equal(found.residuals(17, 19), whole[17:19])
+    assert torch.equal(found.part(17, 19), whole[17:19])
 
 
 def test_a_task_goes_to_another_process_and_comes_back_the_same(folder):
@@ -138,32 +139,32 @@ def counted(model, monkeypatch) -> list[int]:
 
 def test_an_unfinished_scan_is_none_and_goes_on_where_it_stopped(llama, folder, monkeypatch):
     a_task = task(folder)
-    assert open_scan(a_task) is None
+    assert open_rows(a_task) is None
     steps = scan_vocabulary(llama, a_task)
     assert [next(steps), next(steps), next(steps)] == [0, 100, 200]
     steps.close()
-    assert open_scan(a_task) is None
+    assert open_rows(a_task) is None
     given = counted(llama, monkeypatch)
     assert list(scan_vocabulary(llama, a_task)) == [200, 300, N_ROWS]
     assert given == [1, 100, 4]  # the beginning, then the tokens
-    assert close(open_scan(a_task).residuals(0, N_ROWS), by_hand(tiny_model("llama"), HOOK, 0))
+    assert close(open_rows(a_task).part(0, N_ROWS), by_hand(tiny_model("llama"), HOOK, 0))
     given.clear()
     assert list(scan_vocabulary(llama, a_task)) == [N_ROWS]
     assert given == []
 
 
 def test_rows_that_were_cut_off_before_their_norms_are_computed_again(llama, folder, monkeypatch):
-    a_task, write_at = task(folder), scan._write_at
+    a_task, write_at = task(folder), kept_rows._write_at
 
     def dies_before_the_norms(path, position, values):
         if path.name == "norms.float32" and position:
             raise KeyboardInterrupt
         write_at(path, position, values)
 
-    monkeypatch.setattr(scan, "_write_at", dies_before_the_norms)
+    monkeypatch.setattr(kept_rows, "_write_at", dies_before_the_norms)
     with pytest.raises(KeyboardInterrupt):
         list(scan_vocabulary(llama, a_task))
-    monkeypatch.setattr(scan, "_write_at", write_at)
+    monkeypatch.setattr(kept_rows, "_write_at", write_at)
     assert list(scan_vocabulary(llama, a_task)) == [100, 200, 300, N_ROWS]
 
 
@@ -180,9 +181,9 @@ def test_a_damaged_scan_is_none_and_made_again(llama, folder, damage):
             (a_task.path / "task.json").write_text("{}")
         case "garbage":
             (a_task.path / "task.json").write_bytes(b"\xff{")
-    assert open_scan(a_task) is None
+    assert open_rows(a_task) is None
     assert list(scan_vocabulary(llama, a_task))[0] == 0
-    assert close(open_scan(a_task).residuals(0, N_ROWS), by_hand(llama, HOOK, 0))
+    assert close(open_rows(a_task).part(0, N_ROWS), by_hand(llama, HOOK, 0))
 
 
 def overwritten(path: Path, position: int, content: bytes) -> None:
@@ -205,23 +206,23 @@ DAMAGES = {  # in the rows of tokens 150 and 151, as a disk, a full one or a cop
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_rows_that_are_none_are_found_at_the_next_opening_and_made_anew(llama, folder, damage, monkeypatch):
     a_task = task(folder)
-    before = scanned(llama, a_task).residuals(0, N_ROWS)
+    before = scanned(llama, a_task).part(0, N_ROWS)
     overwritten(a_task.path / damage[0], *damage[1:])
-    assert open_scan(a_task) is None
+    assert open_rows(a_task) is None
     given = counted(llama, monkeypatch)
     assert list(scan_vocabulary(llama, a_task)) == [N_ROWS - 2, N_ROWS]
     assert given == [1, 100]  # the beginning, then the one batch that they are in
-    assert torch.equal(open_scan(a_task).residuals(0, N_ROWS), before)
+    assert torch.equal(open_rows(a_task).part(0, N_ROWS), before)
 
 
 def test_a_scan_that_is_damaged_once_more_or_where_nobody_may_write_is_told(llama, folder, monkeypatch):
     a_task, name = task(folder), "residuals.float16"
     scanned(llama, a_task)
     overwritten(a_task.path / name, *DAMAGES["zeros"][1:])
-    assert open_scan(a_task) is None
+    assert open_rows(a_task) is None
     scanned(llama, a_task)
     overwritten(a_task.path / name, *DAMAGES["zeros"][1:])
-    assert all(part in refusal(open_scan, a_task) for part in ("2 of its rows", str(a_task.path), "Delete"))
+    assert all(part in refusal(open_rows, a_task) for part in ("2 of its rows", str(a_task.path), "Delete"))
     other = task(folder, "hook_embed")
     scanned(llama, other)
     overwritten(other.path / name, *DAMAGES["zeros"][1:])
@@ -233,14 +234,14 @@ def test_a_scan_that_is_damaged_once_more_or_where_nobody_may_write_is_told(llam
         return opened(path, mode, *more, **options)
 
     monkeypatch.setattr(Path, "open", read_only)
-    assert str(other.path) in refusal(open_scan, other)
+    assert str(other.path) in refusal(open_rows, other)
 
 
 def test_a_file_is_looked_through_once(llama, folder, monkeypatch):
     a_task = task(folder)
     scanned(llama, a_task)
-    monkeypatch.setattr(scan, "_is_no_row", None)
-    assert open_scan(a_task) is not None
+    monkeypatch.setattr(kept_rows, "_is_no_row", None)
+    assert open_rows(a_task) is not None
 
 
 def test_several_who_scan_the_same_at_once_do_not_harm_it(llama, folder):
@@ -259,7 +260,7 @@ def test_several_who_scan_the_same_at_once_do_not_harm_it(llama, folder):
     for thread in threads:
         thread.join()
     assert not failures
-    assert close(open_scan(a_task).residuals(0, N_ROWS), by_hand(llama, HOOK, 0))
+    assert close(open_rows(a_task).part(0, N_ROWS), by_hand(llama, HOOK, 0))
     assert list(a_task.path.parent.iterdir()) == [a_task.path]
 
 
@@ -272,7 +273,7 @@ def test_a_second_process_in_the_middle_of_a_scan_takes_over_what_is_there(llama
     given.clear()
     assert list(first) == [N_ROWS]  # the other one has done the rest
     assert given == []
-    assert close(open_scan(a_task).residuals(0, N_ROWS), by_hand(tiny_model("llama"), HOOK, 0))
+    assert close(open_rows(a_task).part(0, N_ROWS), by_hand(tiny_model("llama"), HOOK, 0))
 
 
 # Names
@@ -310,25 +311,25 @@ def test_a_disk_with_too_little_room_is_told_before_the_model_runs(llama, folder
 
 
 def test_a_disk_that_becomes_full_is_told_and_the_scan_goes_on_later(llama, folder, monkeypatch):
-    a_task, write_at = task(folder), scan._write_at
+    a_task, write_at = task(folder), kept_rows._write_at
 
     def full(path, position, values):
         if position > 8000:
             raise OSError(28, "No space left on device")
         write_at(path, position, values)
 
-    monkeypatch.setattr(scan, "_write_at", full)
+    monkeypatch.setattr(kept_rows, "_write_at", full)
     message = refusal(scan_vocabulary, llama, a_task)
     assert "No space left on device" in message
     assert "SAE_MULTITOOL_CACHE" in message
-    monkeypatch.setattr(scan, "_write_at", write_at)
+    monkeypatch.setattr(kept_rows, "_write_at", write_at)
     assert list(scan_vocabulary(llama, a_task))[0] == 200
 
 
 def test_a_cache_that_is_no_folder_is_told(llama, folder, cache):
     cache.write_text("a file")
     assert str(cache) in refusal(scan_vocabulary, llama, task(folder))
-    assert open_scan(task(folder)) is None
+    assert open_rows(task(folder)) is None
 
 
 def test_a_file_in_the_scans_place_is_told(llama, folder):
@@ -345,9 +346,9 @@ def test_the_scans_used_longest_ago_make_room(llama, folder):
         scanned(llama, a_task, max_bytes=limit)
         for file in a_task.path.iterdir():
             os.utime(file, (file.stat().st_atime, file.stat().st_mtime - age))
-    open_scan(tasks[1])  # used: now the first is the oldest
+    open_rows(tasks[1])  # used: now the first is the oldest
     scanned(llama, tasks[3], max_bytes=limit)
-    assert [open_scan(a_task) is not None for a_task in tasks] == [False, True, True, True]
+    assert [open_rows(a_task) is not None for a_task in tasks] == [False, True, True, True]
 
 
 def test_a_scan_that_is_larger_than_the_limit_is_made_all_the_same_and_never_deletes_itself(llama, folder):
@@ -359,9 +360,9 @@ def test_a_scan_that_is_larger_than_the_limit_is_made_all_the_same_and_never_del
 def test_a_scan_that_is_deleted_while_it_is_read_stays_readable(llama, folder):
     a_task = task(folder)
     found = scanned(llama, a_task)
-    before = found.residuals(0, N_ROWS)
+    before = found.part(0, N_ROWS)
     shutil.rmtree(a_task.path)
-    assert torch.equal(found.residuals(0, N_ROWS), before)
+    assert torch.equal(found.part(0, N_ROWS), before)
 
 
 # Models
@@ -392,7 +393,7 @@ def test_a_model_folder_and_the_demo_give_a_task(demo_library, tokenizer, tmp_pa
     a_task = scan_task(name, subject.folder, HOOK, n_tokens=subject.space.n_tokens, d_model=subject.space.d_model,
                        bos_id=subject.bos_id, dtype=demo_library.dtype)
     assert a_task.bos_id == tokenizer.eos_token_id  # as GPT-2's: one token begins and ends a text
-    assert close(scanned(demo_library.run(name, subject.folder), a_task).residuals(0, N_ROWS),
+    assert close(scanned(demo_library.run(name, subject.folder), a_task).part(0, N_ROWS),
                  by_hand(tiny_model("llama"), HOOK, a_task.bos_id))
 
 
@@ -405,13 +406,13 @@ def test_on_the_demo_model_the_cached_beginning_changes_nothing(demo_library, ca
     hook, first, n = "blocks.12.hook_resid_post", 5000, 100
     a_task = scan_task(DEMO_MODEL, subject.folder, hook, n_tokens=subject.space.n_tokens,
                        d_model=subject.space.d_model, bos_id=subject.bos_id, dtype="float32")
-    prefix = scan._prefix(model, a_task)
+    prefix = scans._prefix(model, a_task)
     ids = torch.arange(first, first + n)
-    found = scan._read_tokens(model, a_task, prefix, ids)
+    found = scans._read_tokens(model, a_task, prefix, first, first + n)
     plain = residuals(model, hook, input_ids=torch.stack([torch.full_like(ids, subject.bos_id), ids], dim=1))[:, 1]
     assert close(found, plain, 1e-4)
     # And half precision on disk costs no more than it must.
     small = replace(a_task, n_tokens=n)
-    scan._make_place(small, scan.MAX_BYTES)
-    scan._write(small, 0, found)
-    assert close(open_scan(small).residuals(0, n), found, 5e-4)
+    kept_rows._make_place(small, kept_rows.MAX_BYTES)
+    kept_rows._write(small, 0, found)
+    assert close(open_rows(small).part(0, n), found, 5e-4)

@@ -517,7 +517,7 @@ def copy_demo_model(cache: Path) -> None:
 
 def test_a_scan_that_is_taken_away_says_what_is_kept():
     taken = ("ZeroGPU worker error", "GPU task aborted")
-    assert "What was scanned by then is kept" in zero_gpu_problem(*taken, ScanTask)
+    assert "What was there by then is kept" in zero_gpu_problem(*taken, ScanTask)
     assert "go on from there" in zero_gpu_problem(*taken)
     assert "go on from there" not in zero_gpu_problem(*taken, CheckTask)
     assert "order it by another measure" in zero_gpu_problem(*taken, LensTask)

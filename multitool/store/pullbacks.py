@@ -1,0 +1,73 @@
+"""Every direction of a place carried back to the embeddings: a matrix for a model and a hook, kept on disk.
+
+With it the pullback of any feature is a product, where ``model.pullback`` would take a backward pass for each.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from multitool.model.pullback import Pullback
+from multitool.model.tasks import Base
+from multitool.store.kept_rows import MAX_BYTES, RowsTask, compute_rows, rows_path
+
+_AT_LEAST = 16  # rows between two writes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullbackRowsTask(RowsTask):
+    """The pullbacks of all unit directions of a place, the transpose of the layers' average Jacobian."""
+
+    where = "pullbacks"
+    file = "rows.float16"
+
+    base: Base
+
+    @property
+    def n_rows(self) -> int:
+        return self.d_model
+
+    @property
+    def what(self) -> str:
+        return f"Jacobian of {self.model} up to {self.hook}"
+
+    @property
+    def facts(self) -> dict:
+        base = asdict(self.base)["place"] | {"token_ids": list(self.base.token_ids)}
+        return {name: getattr(self, name) for name in ("model", "d_model", "dtype")} | base
+
+
+def pullback_rows_task(model: str, folder: Path, base: Base, *, d_model: int, dtype: str) -> PullbackRowsTask:
+    """The whole matrix; see ``PullbackRowsTask``."""
+    hook = base.place.hook
+    identity = [PullbackRowsTask.format, hook, base.place.bos_id, base.token_ids, dtype]
+    path = rows_path(PullbackRowsTask.where, model, folder, hook, dtype, identity)
+    return PullbackRowsTask(
+        model=model, folder=folder, hook=hook, d_model=d_model, dtype=dtype, path=path, base=base
+    )
+
+
+def pull_back_all(model, task: PullbackRowsTask, max_bytes: float = MAX_BYTES) -> Iterator[int]:
+    """Compute the rows that are missing. Yields how many are there, as ``compute_rows``.
+
+    Args:
+        model: the running model that the task names.
+
+    Raises:
+        UserError: as ``compute_rows``; or the hook does not exist.
+        NotFiniteError: the model does not compute finite numbers.
+    """
+
+    def prepare():
+        pullback = Pullback(model, task.base)
+
+        def rows_of(first: int, last: int) -> Tensor:
+            unit_directions = torch.eye(task.d_model)[first:last]
+            return torch.cat([pullback.of(part) for part in unit_directions.split(pullback.at_once)])
+
+        return max(_AT_LEAST, pullback.at_once), rows_of
+
+    return compute_rows(task, prepare, max_bytes)
