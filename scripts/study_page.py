@@ -1,178 +1,303 @@
 """docs/study.md from the figures that study.py measured. Every number in it comes from them."""
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan
+from textwrap import fill
 
-from multitool.jobs.candidates import GRID, INJECTED
+from multitool.jobs.candidates import INJECTED, SCALES, WEIGHTS
+from multitool.recipes.prompts import PROMPTS
+from scripts.study_records import LIST_SCALES, ONE_TOKEN, Interval, Records, bound, chosen
 
-MEASURES = ("hit rate", "AUROC", "MRR", "recall@10", "list AP", "list AUROC", "text tokens@10", "self-similarity")
+Found = dict[str, Records]  # by SAE
+LISTS = ("list AP", "list AUROC", "text tokens@10")
+TREES = ("hit rate", "AUROC", "MRR", "recall@10")
+JUDGED_BY = ("hit rate", "recall@10", "MRR")  # prompts and read-outs
 
 _HEAD = """# Which settings work? A study of the demo
 
-Written by `python -m scripts.study` from what it measures; nothing here is typed in. Model and SAEs are the demo's
-(SmolLM2-135M-Instruct in 4 bits, float32 arithmetic; [its page](../multitool/store/demo/README.md)). It answers for
-this model. On Gemma, whose embeddings are scaled up, the published settings are at home; the same study runs there:
+Written by `python -m scripts.study`; but for the next paragraph every number is what it measured.
+
+It tells what holds for the demo: SmolLM2-135M-Instruct in 4 bits, float32 arithmetic, and its four SAEs ([their
+page](../multitool/store/demo/README.md)). For Gemma-2B it is published that encoder and decoder weights at the usual
+scale give lists and definitions that make sense, on its residual stream too; that was not measured here. Whether they
+do for another model or layer has to be measured: a model that multiplies its embeddings by √d_model, as Gemma does,
+need not be such a one. Gemma 3 270M does so too, and there the cosine of a token's centred residual with its centred
+embedding is 0.32 on average after layer 0, 0.11 after layer 1, and 0.01 to 0.16 deeper. For an SAE of your own:
 `python -m multitool suggest --sae NAME --features 0:500`.
 
-**How.** For each SAE {choosing} features chosen at random choose a setting: {grid} settings are tried on them (encoder,
-decoder, vocabulary and mapped weights; 0.4, 0.7, 1 and 1.5 times the usual scale; without and with a fifth of the first
-principal component), and where the SAE reads behind a layer {injected} more, with the vector injected behind an early
-layer. The one with the best score on average is *suggested*. {held_out} other features, chosen at random too, judge it
-against the published setting (encoder weights at the usual scale). Brackets hold 95 % bootstrap intervals over
-features.
+{how}
 
-**What is measured** (the rules are in [evidence.md](evidence.md)). Trees of at most 40 nodes and 12 tokens; their 20
-most probable definitions are read by the model as plain text, and every feature is asked how strongly it fires on
-them. Every other definition chooses, the rest judge.
+**What is measured** (the rules: [evidence.md](evidence.md)). The 20 tokens that fire a feature most never count, for
+any setting: vocabulary directions are made from them.
 
-- *hit rate*: share of definitions on which the feature fires; *AUROC*: its activation on its own definitions against
-  that on other features' definitions; *MRR*, *recall@10*: the place at which the feature comes back when all are asked.
-- *list AP*, *list AUROC*: the token list's score against the feature's activation on each token alone, over tokens that
-  neither made the direction nor chose the setting.
-- *text tokens@10*: share of features for which one of the list's first 10 tokens is a token on which the feature fires
-  most in running text (`contexts.json`). This owes nothing to the vocabulary scan.
-- *self-similarity*: cosine of the decoder and the residual at the end of the prompt.
-- *score*: the mean of `1 − ln rank / ln d_sae` and list AP; settings are chosen by it.
-
-The {made_from} tokens that fire a feature most never count, for any setting: vocabulary directions are made from them.
-*random* is a random direction for every feature: what it reaches is chance.
+- *list AP*, *list AUROC*: the token list's score against the feature's activation on each token alone, over tokens
+  that neither made the direction nor chose the setting. *text tokens@10*: share of features for which one of the
+  list's first 10 tokens is one on which the feature fires most in running text.
+- Trees have at most 40 nodes and 12 tokens; of their 20 most probable definitions, read as plain text, every other
+  one judges. *hit rate*: share of definitions on which the feature fires; *AUROC*: its activation on them against
+  that on other features' definitions; *MRR*, *recall@10*: the place at which the feature comes back when all are
+  asked; *place*: `1 − ln rank / ln d_sae`.
 """
+_HOW = (
+    "**How.** Lists and trees are chosen apart. {choosing} features of each SAE, drawn at random, choose a setting for "
+    "lists, by *list AP*, and one for trees, by *place*; {held_out} others judge them. Tried are {weights}, and "
+    "halfway between pullback and vocabulary or decoder; for lists at {list_scales} times the usual scale, for trees "
+    "at {scales}; without and with a fifth of the first principal component; and for trees, where the SAE reads behind "
+    "a layer, {injected} settings that inject the vector behind an early layer. *Published* are encoder weights at the "
+    "usual scale, *default* is what the tool takes if nothing is said, *random* a random direction for every feature: "
+    "chance. Brackets hold 95 % bootstrap intervals over features. Differences are taken feature by feature, and are *clear* if their interval leaves out 0."
+)
 
 
-def page(found: dict[str, dict]) -> str:
-    """The document.
-
-    Args:
-        found: by SAE, what ``study.measured`` gives.
-    """
-    first = next(iter(found.values()))
-    parts = [
-        _HEAD.format(
-            choosing=first["choosing"]["features"], grid=len(GRID), injected=len(INJECTED),
-            held_out=first["held_out"][0]["features"], made_from=20,
-        ),
+def page(found: Found) -> str:
+    """The document. Of every SAE there are held-out features, if not all of them."""
+    head = next(iter(found.values())).head
+    how = _HOW.format(
+        choosing=head["choosing"], held_out=head["held_out"], injected=len(INJECTED),
+        weights=f"{', '.join(WEIGHTS[:-1])} and {WEIGHTS[-1]} weights",
+        list_scales=_numbers(LIST_SCALES), scales=_numbers(SCALES),
+    )
+    return "\n".join(filter(None, [
+        _HEAD.format(how=_prose(how)),
         _answers(found),
-        _questions(found),
-        *(_of_sae(sae, figures) for sae, figures in found.items()),
+        _prompts(found),
+        _bounds(found),
+        *(_of_sae(sae, records) for sae, records in found.items()),
+        _verdicts(found),
         _examples(found),
         _limits(found),
-    ]
-    return "\n".join(parts)
+    ]))
 
 
-def _answers(found: dict[str, dict]) -> str:
-    rows = [
-        [f"`{sae}`", figures["suggested"], _interval(figures["gain"]["score"]), _interval(figures["gain"]["recall@10"]),
-         _interval(figures["gain"]["list AP"]), _interval(figures["gain"]["text tokens@10"]), _verdict(figures)]
-        for sae, figures in found.items()
-    ]
-    columns = ["SAE", "suggested setting", "score", "recall@10", "list AP", "text tokens@10", "suggested is better"]
-    table = _table(columns, rows)
-    return (
-        "## Suggested against published settings\n\n"
-        "Differences on the held-out features, feature by feature: suggested minus published.\n\n" + table
-    )
-
-
-def _questions(found: dict[str, dict]) -> str:
-    """What the settings tried on the choosing features say of weights and scale."""
+def _answers(found: Found) -> str:
     rows = []
-    for sae, figures in found.items():
-        tried = figures["choosing"]["rows"]
-        components, injected, score = (
-            figures["choosing"]["columns"].index(name) for name in ("components", "injected", "score")
-        )
-        put_in = next((f"{row[score]:.3f}: {row[0]}, {row[injected]}" for row in tried if row[injected]), None)
-        # Of each kind of weights the best without a component, among the embeddings.
-        best = {row[0]: row for row in reversed(tried) if not row[components] and not row[injected]}
-        random = best["random"][score]
-        rows.append([
-            f"`{sae}`",
-            *(f"{best[weights][score]:.3f} at {best[weights][1]:g} ×" for weights in ("encoder", "decoder",
-                                                                                      "vocabulary", "mapped")),
-            put_in, f"{random:.3f}",
-            ", ".join(f"{weights} {_interval(value, '+.3f')}" for weights, value in figures["components"].items()),
-        ])
-    table = _table(
-        ["SAE", "encoder", "decoder", "vocabulary", "mapped", "the best injected", "random",
-         "a fifth of the first component adds"], rows,
-    )
-    return (
-        "## Encoder or decoder? Which scale? A component?\n\n"
-        "Mean score on the features that chose, by their judging halves, at the best scale for each kind of weights; "
-        "what the component adds, as a mean over scales. A kind that is no better than random does not work on that "
-        "layer.\n\n"
-        + table
-    )
+    for sae, records in found.items():
+        default, published = records.head["default"], records.head["published"][0]
+        for what, measure in (("lists", "list AP"), ("trees", "hit rate"), ("trees", "recall@10")):
+            best = chosen(records, what)
+            gain = records.difference(what, best, default, measure)
+            rows.append([
+                _short(sae), f"{what}: {_setting(best)}", measure,
+                *(_interval(records.mean(what, setting, measure)) for setting in (best, default, published)),
+                f"{_interval(gain, '+.3f')}: {_clear(gain)}",
+            ])
+    table = _table(["SAE", "best direction", "measure", "best", "default", "published", "best − default"], rows)
+    defaults = ", ".join(f"`{_short(sae)}` {_setting(records.head['default'])}" for sae, records in found.items())
+    said = _prose(f"On the held-out features. Defaults: {defaults}.")
+    return f"## The best direction for lists and for trees\n\n{said}\n\n{table}"
 
 
-def _verdict(figures: dict) -> str:
-    """By the score's interval, on held-out features."""
-    _, low, high = figures["gain"]["score"]
-    if low > 0:
-        return "yes"
-    return "no, it is worse" if high < 0 else "not shown" if low != high else "they are the same"
-
-
-def _of_sae(sae: str, figures: dict) -> str:
-    held_out = [
-        [row["setting"] + _mark(row["setting"], figures), row["features"], *(_interval(row[name]) for name in MEASURES)]
-        for row in figures["held_out"]
+def _prompts(found: Found) -> str:
+    """Prompts, and what is read off a tree."""
+    sections = [
+        "## Which prompt, and which of a tree's definitions?\n",
+        _prose(
+            "By the best direction for trees; the last rows by the embedding of the token that fires the feature most. "
+            "**Bold** is clearly better than the default, *italic* clearly worse. A prompt or a way of reading *wins* "
+            "on an SAE if one of the three figures is clearly better than the default's and none clearly worse; what "
+            "wins on all four is the better default."
+        ) + "\n",
     ]
-    columns = figures["choosing"]["columns"]
-    features = columns.index("features")  # the same for all
-    best = [[row[0], f"{row[1]:g} ×", *row[2:features], *row[features + 1 :]]
-            for row in figures["choosing"]["rows"][:8]]
-    each = figures["each"]
-    checked = [
-        [setting, tree["trees"], *(tree["verdicts"].get(name, 0) for name in ("agrees", "partly", "no", "unknown")),
-         _interval(tree["entropy"], ".2f"), f"{tree['entropy_centroid']:.2f}",
-         *(_interval(tree[name], ".2f") for name in ("lift_centroid", "lift_random"))]
-        for setting, tree in figures["checked"].items()
+    names = list(PROMPTS)
+    read_outs = _in_order(name for records in found.values() for name in records.settings("read-outs"))
+    wins: dict[str, list[str]] = {}
+    rows = []
+    for measure in JUDGED_BY:
+        for name in names:
+            rows.append([measure if name == names[0] else "", name])
+            for records in found.values():
+                part = "trees" if name == names[0] else "prompts"
+                setting = chosen(records, "trees") if name == names[0] else name
+                gain = records.difference(part, setting, chosen(records, "trees"), measure, "trees")
+                rows[-1].append(_marked(records.mean(part, setting, measure), gain if name != names[0] else None))
+    for name in names:
+        rows.append(["hit rate of a real token" if name == names[0] else "", name, *(
+            _interval(records.mean("trees", ONE_TOKEN, "hit rate") if name == names[0]
+                      else records.mean("prompts of a token", name, "hit rate"))
+            for records in found.values()
+        )])
+    sections.append(_table(["measure", "prompt", *map(_short, found)], rows))
+    sections.append(
+        _prose(
+            "Of larger trees (150 nodes) by the default prompt, the 10 definitions that are first by probability, as "
+            "now, by lift over the centroid and random ghosts, or by lift per token:"
+        ) + "\n"
+    )
+    rows = []
+    for measure in JUDGED_BY:
+        for name in read_outs:
+            rows.append([measure if name == read_outs[0] else "", name])
+            for records in found.values():
+                gain = records.difference("read-outs", name, read_outs[0], measure)
+                rows[-1].append(_marked(records.mean("read-outs", name, measure),
+                                        gain if name != read_outs[0] else None))
+    sections.append(_table(["measure", "prompt, first", *map(_short, found)], rows))
+    for name in names[1:]:
+        wins[name] = [sae for sae, records in found.items()
+                      if _wins(records, "prompts", name, "trees", chosen(records, "trees"))]
+    for name in read_outs[1:]:
+        wins[name] = [sae for sae, records in found.items()
+                      if _wins(records, "read-outs", name, "read-outs", read_outs[0])]
+    everywhere = [name for name, saes in wins.items() if len(saes) == len(found)]
+    said = "; ".join(f"*{name}* on {len(saes)}" for name, saes in wins.items() if saes)
+    sections.append(
+        f"Of {len(found)} SAEs these win: {said or 'none on any'}. "
+        + (f"On all of them: {', '.join(everywhere)}." if everywhere else "None wins on all of them.") + "\n"
+    )
+    return "\n".join(sections)
+
+
+def _wins(records: Records, part: str, name: str, other_part: str, other: str) -> bool:
+    gains = [records.difference(part, name, other, measure, other_part) for measure in JUDGED_BY]
+    return any(low > 0 for _, low, _ in gains) and not any(high < 0 for _, _, high in gains)
+
+
+def _bounds(found: Found) -> str:
+    """What a perfect direction would reach."""
+    def kind(name: str) -> Callable[[Records], str]:
+        return lambda records: _share(records, lambda fact: fact["kind"] == name)
+
+    def rate(part: str, measure: str) -> Callable[[Records], str]:
+        return lambda records: _interval(records.mean(part, ONE_TOKEN, measure), ".2f")
+
+    def listed(measure: str) -> Callable[[Records], str]:
+        return lambda records: _interval(records.mean("lists", bound(records), measure), ".2f")
+
+    def of_words(setting: Callable[[Records], str]) -> Callable[[Records], str]:
+        return lambda records: _interval(records.mean("trees", setting(records), "hit rate", _words(records)), ".2f")
+
+    def best(records: Records) -> str:
+        return chosen(records, "trees")
+
+    rows: list[tuple[str, Callable[[Records], str]]] = [
+        ("features that no single token fires", lambda found: _share(found, lambda fact: not fact["firing tokens"])),
+        ("… that fewer than 25 fire: hardly a list to judge",
+         lambda found: _share(found, lambda fact: fact["firing tokens"] < 25)),
+        ("… whose strongest token is a function word", kind("function word")),
+        ("… is a fragment, a sign or a number", kind("fragment or sign")),
+        ("… that fire on it in the prompt too, where the ghost stands",
+         lambda found: _share(found, lambda fact: fact["fires in the prompt"])),
+        ("hit rate of the real token as ghost", rate("trees", "hit rate")),
+        ("… where that token alone does not count", rate("verdicts", "hit rate")),
+        ("… where all tokens count", rate("verdicts", "fires at all")),
+        ("… of features of words alone", of_words(lambda _: ONE_TOKEN)),
+        ("… and of the best direction for trees, of these features", of_words(best)),
+        ("recall@10 of the real token as ghost", rate("trees", "recall@10")),
+        ("list AP of the judged tokens' own direction", listed("list AP")),
+        ("list AUROC of it", listed("list AUROC")),
     ]
+    table = _table(["held-out features", *map(_short, found)],
+                   [[name, *(cell(records) for records in found.values())] for name, cell in rows])
+    said = _prose(
+        "A perfect direction of one word would be the embedding of the token that fires the feature most. It is put in "
+        "the ghost's place here and judged as the directions are: what is missing from 1 is what the model does not "
+        "say of a real word, or says without a word that fires. For lists, a direction is made from the very tokens "
+        "that judge it (Fisher's discriminant among the embeddings, at its best scale): what lists by nearness to one "
+        "vector can reach."
+    )
+    return f"## What bounds these figures\n\n{said}\n\n{table}"
+
+
+def _share(records: Records, test: Callable[[dict], bool | None]) -> str:
+    facts = records.figures("features", "all").values()
+    return f"{sum(bool(test(fact)) for fact in facts) / len(facts):.0%}" if facts else "–"
+
+
+def _words(records: Records) -> set[int]:
+    """Features whose strongest token is a word that is no function word."""
+    return {feature for feature, fact in records.figures("features", "all").items() if fact["kind"] == "word"}
+
+
+def _of_sae(sae: str, records: Records) -> str:
+    facts = records.figures("features", "all")
+    tables = []
+    for what, measures in (("lists", LISTS), ("trees", TREES)):
+        settings = [name for name in records.settings(what) if name != ONE_TOKEN and not name.startswith("judged")]
+        rows = [[_setting(name) + _mark(name, what, records), len(records.figures(what, name)),
+                 *(_interval(records.mean(what, name, measure)) for measure in measures)] for name in settings]
+        tables.append(_table([f"{what} by", "features", *measures], rows))
+    cosine, shared = (
+        _interval(records.mean("features", "all", name), form) for name, form in (("cosine", ".2f"), ("shared", ".0f"))
+    )
     return "\n".join([
         f"## `{sae}`\n",
-        f"Held-out features (default here: {figures['default']}):\n",
-        _table(["setting", "features", *MEASURES], held_out),
-        f"Settings on the {figures['choosing']['features']} features that chose, the best 8 (their judging halves):\n",
-        _table([*columns[:features], *columns[features + 1 :]], best),
-        f"- Choosing for each of these features by itself gives a score of {_interval(each['score'])}; the setting "
-        f"that is best on average {_interval(each['suggested'])}, the published one {_interval(each['published'])}.",
-        f"- Encoder and decoder: cosine {_interval(figures['agreement']['cosine'])}; their lists of 100 tokens share "
-        f"{_interval(figures['agreement']['shared'], '.1f')}.\n",
-        "The trees of the held-out features as a whole, with the verdict that the page gives (the 10 most probable "
-        "definitions that say different things, of which 3 must fire the feature for a tree that agrees; only tokens "
-        "that made the direction do not count); entropy of the first token in nats, lift of "
-        "the definitions in nats:\n",
-        _table(["setting", "trees", "agrees", "partly", "no", "unknown", "entropy", "the centroid's", "lift, centroid",
-                "lift, random"], checked),
+        _prose(
+            f"{len(facts)} held-out features; of each kind of weights the setting that the other features chose. "
+            f"Encoder and decoder have a cosine of {cosine}, their lists of 100 tokens share {shared}. "
+            f"{_component(records)}"
+        ) + "\n",
+        *tables,
     ])
 
 
-def _mark(setting: str, figures: dict) -> str:
-    marks = [name for name in ("suggested", "default") if figures[name] == setting]
-    return f" *({', '.join(marks)})*" if marks else ""
+def _component(records: Records) -> str:
+    """What the component adds on the choosing features, over all settings."""
+    gains = []
+    for what, measure in (("lists", "list AP"), ("trees", "found")):
+        part = f"choose {what}"
+        pairs = [(name, name.partition(", components")[0]) for name in records.settings(part) if ", components" in name]
+        ones = [records.difference(part, with_it, without, measure)[0] for with_it, without in pairs]
+        if ones:
+            gains.append(f"{sum(ones) / len(ones):+.3f} to {'list AP' if what == 'lists' else 'place'}")
+    if not gains:
+        return ""
+    return f"A fifth of the first principal component adds {' and '.join(gains)} on average over settings."
 
 
-def _examples(found: dict[str, dict]) -> str:
+def _mark(setting: str, what: str, records: Records) -> str:
+    head = records.head
+    marks = {"best": [chosen(records, what)], "default": [head["default"]], "published": head["published"]}
+    told = [name for name, settings in marks.items() if setting in settings]
+    return f" *({', '.join(told)})*" if told else ""
+
+
+def _verdicts(found: Found) -> str:
+    rows = []
+    for sae, records in found.items():
+        for setting in records.settings("verdicts"):
+            figures = records.figures("verdicts", setting)
+            count = Counter(one["verdict"] for one in figures.values())
+            rows.append([
+                _short(sae), _setting(setting), *(count[name] for name in ("agrees", "partly", "no", "unknown")),
+                *(_interval(records.mean("verdicts", setting, name), ".2f")
+                  for name in ("entropy", "lift, centroid", "lift, random")),
+            ])
+    columns = ["SAE", "trees by", "agrees", "partly", "no", "unknown", "entropy", "lift, centroid", "lift, random"]
+    said = _prose(
+        "With the verdict that the tool gives: the 10 most probable definitions that say different things, of which 3 "
+        "must fire the feature for a tree that agrees; only tokens that made the direction do not count. Entropy of "
+        "the first token and lift of the definitions in nats."
+    )
+    return f"## The trees as a whole\n\n{said}\n\n" + _table(columns, rows)
+
+
+def _examples(found: Found) -> str:
+    n = sum(len(records.figures("examples", "default")) for records in found.values())
+    if not n:
+        return ""
     lines = [
-        "## Twenty features picked at random",
+        f"## {_WRITTEN.get(n, str(n))} features picked at random",
         "",
-        "The first held-out features of every SAE, as they came, with the default settings. Read the contexts and "
-        "judge for yourself whether list and definitions are about the same thing.",
+        _prose("The first held-out features of every SAE, as they came, with the default settings. Read where they "
+               "fire and judge for yourself whether list and definitions are about the same thing."),
         "",
     ]
-    for sae, figures in found.items():
-        for item in figures["examples"]:
-            lines.append(f"**`{sae}` feature {item['feature']}**")
-            lines.append("- fires on: " + (" · ".join(map(_quoted, item["contexts"])) or "nothing in the texts"))
+    for sae, records in found.items():
+        for feature, item in records.figures("examples", "default").items():
+            fires = " · ".join(map(_quoted, item["contexts"])) or "nothing in the texts"
+            lines.append(f"**`{_short(sae)}` {feature}** fires on: {fires}")
             if "problem" in item:
                 lines.append(f"- {item['problem']}")
             else:
                 lines.append(f"- list ({item['list']}): " + ", ".join(map(_quoted, item["tokens"])))
-                lines.append(f"- definitions ({item['tree']}): " + " · ".join(map(_quoted, item["definitions"])))
-                lines.append("- those with the most lift per token: " + " · ".join(map(_quoted, item["lifted"])))
+                lines.append(f"- definitions ({item['tree']}): " + " · ".join(map(_quoted, item["definitions"]))
+                             + "; most lift per token: " + " · ".join(map(_quoted, item["lifted"])))
             lines.append("")
     return "\n".join(lines)
+
+
+_WRITTEN = {20: "Twenty"}
 
 
 def _quoted(text: str) -> str:
@@ -181,30 +306,72 @@ def _quoted(text: str) -> str:
     return text.replace("\n", "⏎").strip() or "␣"
 
 
-def _limits(found: dict[str, dict]) -> str:
-    hours = sum(figures["seconds"] for figures in found.values()) / 3600
-    return (
-        "## What this cannot say\n\n"
-        "- Lone tokens are not what SAEs were trained on. A feature that needs context fires on few or none of them, "
-        "and a list judged by them is judged on little.\n"
-        "- Forms of a word are tokens of their own (`French`, ` French`): leaving out the tokens that made a direction "
-        "leaves their near relatives in.\n"
-        "- A definition may be right and not fire the feature: “a country in Europe” says what France is without the "
-        "word that fires. Hit rates are low for that reason too.\n"
-        "- The map's ridge and the outlier rule were set once by text tokens@10 on 250 features of the layers, drawn "
-        "at random without regard to the split used here.\n"
-        f"\nMeasured in {hours:.1f} processor hours.\n"
+def _limits(found: Found) -> str:
+    seconds = sum(one["seconds"] for records in found.values() for one in records.figures("seconds", "all").values())
+    said = (
+        "Lone tokens are not what SAEs were trained on. A feature that needs context fires on few or none of them, and "
+        "a list judged by them is judged on little.",
+        "Forms of a word are tokens of their own (`French`, ` French`): leaving out the tokens that made a direction "
+        "leaves their near relatives in.",
+        "A definition may be right and not fire the feature: “a country in Europe” says what France is without the "
+        "word that fires. Hit rates are low for that reason too.",
+        "The map's ridge and the outlier rule were set once by text tokens@10 on 250 features of the layers, drawn at "
+        "random without regard to the split used here.",
     )
+    lines = [f"- {_prose(text, '  ')}" for text in said]
+    if seconds:
+        lines += ["", f"Measured in {seconds / 60:.0f} minutes, the times of all SAEs together."]
+    return "\n".join(["## What this cannot say", "", *lines, ""])
 
 
-def _interval(value: list[float], form: str = ".3f") -> str:
+def _short(sae: str) -> str:
+    """As narrow tables have it: embed, layer 6."""
+    name = sae.rpartition("/")[2]
+    return f"layer {name.split('.')[1]}" if name.startswith("blocks.") else name.removeprefix("hook_")
+
+
+def _setting(name: str) -> str:
+    return name.replace(" the usual scale", "").replace(", components 0.2", ", component 0.2")
+
+
+def _clear(gain: Interval) -> str:
+    mean, low, high = gain
+    if isnan(mean):
+        return "not known"
+    if low > 0 or high < 0:
+        return "clearly better" if low > 0 else "clearly worse"
+    return "not clear" if low != high else "the same"
+
+
+def _marked(mean: Interval, gain: Interval | None) -> str:
+    told = _interval(mean)
+    if gain is None:
+        return told
+    return f"**{told}**" if gain[1] > 0 else f"*{told}*" if gain[2] < 0 else told
+
+
+def _prose(text: str, indent: str = "") -> str:
+    """In lines as long as those of the rest."""
+    return fill(text, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    *first, last = (f"{value:g}" for value in values)
+    return f"{', '.join(first)} and {last}"
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _interval(value: Interval, form: str = ".3f") -> str:
     mean, low, high = value
     if isnan(mean):
         return "–"
     return f"{mean:{form}}" if low == high else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _table(header: list, rows: list[list]) -> str:
+def _table(header: Sequence, rows: Sequence[Sequence]) -> str:
     lines = ["| " + " | ".join(map(str, header)) + " |", "|" + "---|" * len(header)]
     for row in rows:
         lines.append("| " + " | ".join("–" if cell is None else str(cell) for cell in row) + " |")

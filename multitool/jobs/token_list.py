@@ -50,7 +50,7 @@ def list_job(
     by_scan = list_recipe.needs_activations(evidence=evidence)
     if evidence or by_scan:
         vector_recipe.single_feature()
-    target = yield Prepare(partial(resolve, library, vector_recipe, model))
+    target = yield Prepare(partial(resolve, library, vector_recipe, model, for_list=True))
     target = yield from ready(target, always=by_scan)
     lens = (yield from fitted(target)) if list_recipe.measure == "jacobian_lens" else None
     prepared = yield Prepare(partial(prepare_list, target, list_recipe, lens, evidence=evidence), "vectors")

@@ -19,6 +19,7 @@ from multitool.evidence.verdicts import definition_scores, list_rank, strongest
 from multitool.jobs.candidates import Candidate
 from multitool.jobs.features import Resolved, ScannedSource, scanned_sources, vectors_of, with_pullbacks
 from multitool.jobs.judging import (
+    ReadText,
     control_features,
     control_sources,
     cosine,
@@ -208,40 +209,82 @@ class Judge:
     def _of_feature(
         self, source: ScannedSource, candidates: Sequence[Candidate], vs: torch.Tensor, asked: Sequence[Asked]
     ) -> list[Trial]:
-        # The same tokens for all candidates: whoever was made from them.
-        used = np.zeros(self._subject.space.n_tokens, dtype=bool)
-        used[source.strongest_ids.numpy()] = True
-        others = np.stack([
-            strongest(found.fires, found.text, used) for found in self._controls if found.feature != source.index
-        ])
-        scores, fires = token_scores(self._subject.space, vs), source.activations.numpy() > 0
-        countable = source.countable.numpy() & ~used
+        others = self.others(source)
         in_texts = tokens_in_texts(self._sae, self._subject, source.index)
         trials = []
-        for candidate, score, answer in zip(candidates, scores, asked, strict=True):
-            said = read_definitions(self._encoder, [source.index], [answer])
-            own = np.array([strongest(found.fires, found.text, used) for found in said])
+        for candidate, listed, answer in zip(candidates, self.lists(source, vs, in_texts), asked, strict=True):
+            own = self.own(source, read_definitions(self._encoder, [source.index], [answer]))
             choosing, judged = (
-                _figures(own[half::2], others, source.index, -score[tokens & countable], fires[tokens & countable])
-                for half, tokens in enumerate(self._token_halves)
+                _figures(own[half::2], others, source.index, listed.halves[half]) for half in (0, 1)
             )
-            text_rank = min((list_rank(score, token_id) for token_id in in_texts), default=None)
             similar = None
             # On the embedding it is the same whatever the ghost.
             if self._sae.entry.kind != "embed" and answer.last_residual is not None:
                 similar = cosine(answer.last_residual, source.weights.decoder.numpy())
-            trials.append(Trial(source.index, candidate, choosing, judged, text_rank, similar))
+            trials.append(Trial(source.index, candidate, choosing, judged, listed.text_rank, similar))
         return trials
 
+    def lists(
+        self, source: ScannedSource, vs: torch.Tensor, in_texts: Sequence[int] = (), halves: Sequence[int] = (0, 1)
+    ) -> list["ListFigures"]:
+        """The lists of some vectors of a feature, (n, d_model).
 
-def _figures(own: np.ndarray, others: np.ndarray, feature: int, fit: np.ndarray, fires: np.ndarray) -> Figures:
-    lists = {"list_average_precision": average_precision(fit, fires), "list_auroc": auroc(fit, fires)}
+        Args:
+            in_texts: ids of tokens on which the feature fires most in real texts.
+            halves: of the tokens, those that are asked: 0 chooses, 1 judges.
+        """
+        fires = source.activations.numpy() > 0
+        countable = source.countable.numpy() & ~self.used(source)
+        tokens = [np.flatnonzero(self._token_halves[half] & countable) for half in halves]
+        return [
+            ListFigures(
+                tuple((average_precision(-score[ids], fires[ids]), auroc(-score[ids], fires[ids])) for ids in tokens),
+                min((list_rank(score, token_id) for token_id in in_texts), default=None),
+            )
+            for score in token_scores(self._subject.space, vs)
+        ]
+
+    def used(self, source: ScannedSource) -> np.ndarray:
+        """The tokens that count for no setting: those that the vocabulary direction is made from, (V,) bool."""
+        used = np.zeros(self._subject.space.n_tokens, dtype=bool)
+        used[source.strongest_ids.numpy()] = True
+        return used
+
+    def own(self, source: ScannedSource, said: Sequence[ReadText]) -> np.ndarray:
+        """Every feature's strongest activation on each of a feature's definitions: (n, d_sae)."""
+        used = self.used(source)
+        return np.array([strongest(found.fires, found.text, used) for found in said])
+
+    def others(self, source: ScannedSource) -> np.ndarray:
+        """The same on other features' definitions: (m, d_sae)."""
+        used = self.used(source)
+        return np.stack([
+            strongest(found.fires, found.text, used) for found in self._controls if found.feature != source.index
+        ])
+
+
+@dataclass(frozen=True)
+class ListFigures:
+    """A vector's token list, judged."""
+
+    halves: tuple[tuple[float | None, float | None], ...]  # of each half that was asked: average precision, AUROC
+    text_rank: int | None  # as ``Trial`` has it
+
+
+def _figures(
+    own: np.ndarray, others: np.ndarray, feature: int, listed: tuple[float | None, float | None]
+) -> Figures:
+    lists = dict(zip(("list_average_precision", "list_auroc"), listed, strict=True))
     n_features = others.shape[1]
     if not len(own):  # nothing was said
         return Figures(hit_rate=0.0, auroc=0.5, rank=(n_features + 1) / 2, found=0.0, **lists)
     scores = definition_scores(own, others, feature)
-    found = 1 - math.log(scores.rank) / math.log(n_features) if n_features > 1 else 1.0
-    return Figures(scores.hit_rate, scores.auroc, scores.rank, found, **lists)
+    return Figures(scores.hit_rate, scores.auroc, scores.rank, place_score(scores.rank, n_features), **lists)
+
+
+def place_score(rank: float, n_features: int) -> float:
+    """``1 - ln rank / ln n``: 1 for a feature that comes first, 0 for the last."""
+    return 1 - math.log(rank) / math.log(n_features) if n_features > 1 else 1.0
 
 
 def figure_rounded(value: float | None) -> float | None:

@@ -19,8 +19,7 @@ from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, GrowthTask
 from multitool.trees.growth import finished, grow_forest
 from multitool.trees.tree import ROOT, Tree
 
-GHOSTS_AT_ONCE = 64  # trees that grow together; bounds the memory that their caches take
-TEXTS_AT_ONCE = 64
+TEXTS_AT_ONCE = {"cpu": 64, "cuda": 512}
 
 
 def likeliest_texts(tree: Tree, n: int) -> list[tuple[Text, float]]:
@@ -42,18 +41,15 @@ def text_of(tree: Tree, leaf: int) -> Text:
 
 
 @torch.inference_mode()
-def ask(
-    model, task: AskTask, changes: AppliedInterventions | None = None, *, ghosts_at_once: int = GHOSTS_AT_ONCE
-) -> Iterator[list[Asked] | None]:
+def ask(model, task: AskTask, changes: AppliedInterventions | None = None) -> Iterator[list[Asked] | None]:
     """The answers in the order of the ghosts, some at a time; and None where it can be left in between.
 
     Args:
         changes: those under which the trees grow. Their definitions are read as plain text all the same.
-        ghosts_at_once: how many answer together.
     """
     growth = task.growth
-    for first in range(0, len(growth.v), ghosts_at_once):
-        vs = torch.from_numpy(growth.v[first : first + ghosts_at_once])
+    for first in range(0, len(growth.v), task.at_once):
+        vs = torch.from_numpy(growth.v[first : first + task.at_once])
         grown = yield from grow_forest(
             Continuations(model, growth.prompt, vs, growth.top_k, growth.max_depth, changes),
             len(vs), cutoff=growth.cutoff, max_depth=growth.max_depth, max_nodes=growth.max_nodes, ends=growth.ends,
@@ -98,16 +94,17 @@ def read(model, task: ReadTask) -> Iterator[list[np.ndarray] | None]:
 
 @torch.inference_mode()
 def read_texts(
-    model, texts: Sequence[Text], place: Place, *, texts_at_once: int = TEXTS_AT_ONCE
+    model, texts: Sequence[Text], place: Place, *, texts_at_once: int | None = None
 ) -> list[np.ndarray]:
     """Each text's residuals at the hook, (tokens, d_model) float32; what stands before it is left out."""
     return finished(_texts_read(model, texts, place, texts_at_once=texts_at_once))
 
 
 def _texts_read(
-    model, texts: Sequence[Text], place: Place, *, texts_at_once: int = TEXTS_AT_ONCE
+    model, texts: Sequence[Text], place: Place, *, texts_at_once: int | None = None
 ) -> Generator[None, None, list[np.ndarray]]:
     """As ``read_texts``; it yields after every batch."""
+    texts_at_once = texts_at_once or _texts_at_once(model)
     before = () if place.bos_id is None else (place.bos_id,)
     answers: dict[int, np.ndarray] = {}
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
@@ -133,9 +130,13 @@ def _at_the_end(model, growth: GrowthTask, vs: torch.Tensor, place: Place) -> np
             model, place.hook, input_ids=prompt_ids(growth.prompt, part),
             inputs_embeds=ghost_embeddings(model, growth.prompt, part),
         )[:, -1]
-        for part in vs.split(TEXTS_AT_ONCE)
+        for part in vs.split(_texts_at_once(model))
     ]
     return finite(torch.cat(found).float().cpu()).numpy()
+
+
+def _texts_at_once(model) -> int:
+    return TEXTS_AT_ONCE[model.get_input_embeddings().weight.device.type]
 
 
 def path_log_probs(

@@ -81,6 +81,7 @@ def growth_task(
 
 
 Text = tuple[int, ...]  # token ids
+GHOSTS_AT_ONCE = 64  # trees that grow together; bounds the memory that their caches take
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class AskTask(_AtPlace):
 
     growth: GrowthTask  # its ``v`` are the rows of all ghosts, (n, d_model), or what is injected of each
     n_definitions: int
+    at_once: int = GHOSTS_AT_ONCE  # so many ghosts answer together
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ class VectorRecipe(Declared):
     - ``encoder``: ``u(W_enc[:, i])``; ``decoder``: ``u(W_dec[i])``;
     - ``mix``: ``u(a·u(W_enc[:, i]) + (1-a)·u(W_dec[i]))`` with ``a`` the encoder's share;
     - ``vocabulary``, ``mapped``: see ``vectors.scan_directions``;
+    - ``pullback``: ``u(mean_b ∂/∂e [u(r(e))·W_enc[:, i]] at e = E_b)``, ``r(e)`` the residual at the SAE's hook for a
+      token with embedding ``e``: see ``model.pullback``;
     - ``tokens``: ``u(o)`` with ``o = sum w_t (E_t - c)``, or ``sum w_t E_t`` without the centroid (Mikolov et al.
       2013); their scale is ``|o|`` if none is given, so that a single token is its own embedding;
     - ``random``: a standard normal vector's, drawn with the feature's number as seed;

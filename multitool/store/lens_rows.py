@@ -18,6 +18,7 @@ class LensRowsTask(RowsTask):
 
     where = "lenses"
     file = "rows.float16"
+    doing, counted = "Fitting the Jacobian lens", "rows"
 
     texts: tuple[Text, ...]  # running text, each with what stands before it
 

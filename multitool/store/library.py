@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -31,7 +32,7 @@ from multitool.store.lens_rows import LensRowsTask, lens_rows_task
 from multitool.store.lenses import FittedLens, fitted_lens, is_fitted
 from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
-from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task
+from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task, read_shipped, shipped_pullback
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
 from multitool.store.scans import ScanTask, scan_task
@@ -184,8 +185,11 @@ class Library:
         Raises:
             UserError: it cannot be read.
         """
-        kept = open_rows(self.pullback_task(entry, subject))
-        return None if kept is None else self._maps.get(kept.task, lambda: kept.part(0, kept.task.n_rows))
+        task = self.pullback_task(entry, subject)
+        if shipped := shipped_pullback(entry, task):
+            return self._maps.get(shipped, partial(read_shipped, shipped))
+        kept = open_rows(task)
+        return None if kept is None else self._maps.get(task, lambda: kept.part(0, task.n_rows))
 
     def lens_task(self, entry: SaeEntry, subject: Subject) -> LensRowsTask:
         """The Jacobian lens from an SAE's hook on, to be fitted by ``do``; see ``lens``."""
@@ -272,6 +276,8 @@ class Library:
                         yield answer
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error):
+                    # Who is told of the error may hold it for long, and with it all that its frames held.
+                    traceback.clear_frames(error.__traceback__)
                     _give_memory_back()
                 raise
 

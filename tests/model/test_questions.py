@@ -1,6 +1,7 @@
 """What evidence asks of the model: definitions as plain text and a known tree under other ghosts."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,7 +165,7 @@ def test_every_ghost_is_answered_as_it_would_be_alone(llama):
 def test_ghosts_in_several_parts_keep_their_order(llama):
     vs = ghosts(llama)
     whole = asked(llama, vs)
-    answers = list(ask(llama.model, ask_task(llama, vs), ghosts_at_once=2))
+    answers = list(ask(llama.model, replace(ask_task(llama, vs), at_once=2)))
     parts = [part for part in answers if part is not None]
     assert None in answers[:-1], "it can be left in between"
     assert [len(part) for part in parts] == [2, 1]
