@@ -292,8 +292,8 @@ def _lenses(told: dict) -> str:
         f"By `python -m scripts.lens_study`, on {told['features']} held-out features of each SAE: the lists of the "
         "decoder's direction by both lenses, judged by the 100 tokens that rise most when the model is pushed along it "
         f"by {_numbers(told['strengths'])} mean residual norms ([how](evidence.md#what-a-feature-writes)). *hits* are "
-        "among the first 10 tokens; *chance* is what lists of random directions have; the verdicts are those that agree, "
-        "agree further down, and are not to be trusted."
+        "among the first 10 tokens; *chance* is what lists of random directions have; the verdicts are those that "
+        "agree, agree further down, and are not to be trusted."
     )
     header = ["SAE", "lens", "hits", "average precision", "AUROC", "verdicts"]
     return f"## What features write\n\n{_prose(text)}\n\n{_table(header, rows)}\n"
