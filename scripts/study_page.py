@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from textwrap import fill
 
+import numpy as np
+
 from multitool.jobs.candidates import INJECTED, SCALES, WEIGHTS
 from multitool.recipes.prompts import PROMPTS
 from scripts.study_records import LIST_SCALES, ONE_TOKEN, Interval, Records, bound, chosen
@@ -94,7 +96,7 @@ def _prompts(found: Found) -> str:
     sections = [
         "## Which prompt, and which of a tree's definitions?\n",
         _prose(
-            "By the best direction for trees; *of a real token*: by the embedding of the token that fires the feature "
+            "By the best direction for trees; *a real token*: by the embedding of the token that fires the feature "
             "most. The three figures are hit rate, with its interval, recall@10 and MRR; **bold** is clearly better "
             "than the default, *italic* clearly worse. A prompt or a way of reading *wins* on an SAE if one of the "
             "three figures is clearly better than the default's and none clearly worse; what wins on all four is the "
@@ -103,15 +105,15 @@ def _prompts(found: Found) -> str:
     ]
     names = list(PROMPTS)
     read_outs = list(dict.fromkeys(name for records in found.values() for name in records.settings("read-outs")))
-    of_token = "… of a real token"
+    of_token = "a real token, "
 
     def measured(records: Records, name: str) -> tuple[str, str, str, str]:
         """Where a row's figures are, and those that they are held against."""
         best = chosen(records, "trees")
         if name in read_outs:
             return "read-outs", name, "read-outs", read_outs[0]
-        if name.endswith(of_token):
-            prompt = name.removesuffix(of_token).strip()
+        if name.startswith(of_token):
+            prompt = name.removeprefix(of_token)
             part = ("trees", ONE_TOKEN) if prompt == names[0] else ("prompts of a token", prompt)
             return *part, "trees", ONE_TOKEN
         return *(("trees", best) if name == names[0] else ("prompts", name)), "trees", best
@@ -129,21 +131,24 @@ def _prompts(found: Found) -> str:
         return _table([of, *map(_short, found)],
                       [[name, *(cell(one, name) for one in found.values())] for name in rows])
 
-    sections.append(table("prompt", [*names, *(f"{name} {of_token}" for name in names)]))
+    sections.append(table("prompt", [*names, *(of_token + name for name in names)]))
     if read_outs:
         sections.append(_prose(
             "Of larger trees (150 nodes), the 10 definitions that are first by probability, as now, by lift over the "
             "centroid and random ghosts, or by lift per token:"
         ) + "\n")
         sections.append(table("prompt, first", read_outs))
-    wins = {name: [sae for sae, records in found.items() if _wins(records, *measured(records, name))]
-            for name in (*names[1:], *read_outs[1:])}
-    everywhere = [name for name, saes in wins.items() if len(saes) == len(found)]
-    said = "; ".join(f"*{name}* on {len(saes)}" for name, saes in wins.items() if saes)
-    sections.append(_prose(
-        f"Of {len(found)} SAEs these win: {said or 'none on any'}. "
-        + (f"On all of them: {', '.join(everywhere)}." if everywhere else "None wins on all of them.")
-    ) + "\n")
+    for of, rows in (("prompts", names[1:]), ("ways of reading", read_outs[1:])):
+        wins = {name: sum(_wins(records, *measured(records, name)) for records in found.values()) for name in rows}
+        everywhere = [name for name, n in wins.items() if n == len(found)]
+
+        def mean_rank(name: str) -> float:
+            return float(np.mean([records.mean(*measured(records, name)[:2], "MRR")[0] for records in found.values()]))
+
+        said = "; ".join(f"*{name}* on {n}" for name, n in wins.items() if n) or "none on any"
+        winner = f"By MRR the best of those that win on all: *{max(everywhere, key=mean_rank)}*." if everywhere else (
+            "None wins on all, so the default stays.")
+        sections.append(_prose(f"Of {len(found)} SAEs these {of} win: {said}. {winner}") + "\n")
     return "\n".join(sections)
 
 
