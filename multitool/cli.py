@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from multitool.jobs.steps import Job, Result
     from multitool.jobs.study import Study
     from multitool.jobs.suggest import Suggestion
+    from multitool.store.kept_rows import RowsTask
     from multitool.store.library import Library
 
 _INSTALLED = "sae-multitool"  # the command that pip makes
@@ -126,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_vector_options(tokens)
     _add_fields(tokens, ListRecipe)
     add = tokens.add_argument
-    add("--evidence", action="store_true", help="check the list: do its tokens fire the feature?")
+    add("--evidence", action="store_true",
+        help="check the list: do its tokens fire the feature? By a lens: does the feature write them?")
     add("--csv", type=Path, metavar="FILE", help="write the list as a table")
     add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
     tokens.set_defaults(run=_tokens)
@@ -325,10 +327,10 @@ def _figures(evidence: dict) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
 
-def _scanning(done: int, total: int) -> None:
-    """The progress of a vocabulary scan, on standard error."""
-    end = "\n" if done == total else ""
-    _say(f"scanning the vocabulary (once): {done:,} of {total:,} tokens{end}", before="\r")
+def _kept(task: "RowsTask", done: int) -> None:
+    """The progress of what is kept on disk, as a vocabulary scan, on standard error."""
+    end = "\n" if done == task.n_rows else ""
+    _say(f"{task.told(done)}{end}", before="\r")
 
 
 def _tokens(options) -> None:
@@ -408,7 +410,7 @@ def _study(
     from multitool.jobs.study import Study
 
     trials = []
-    for tried in try_features(library, vector, features, tree, model=model, report=_scanning):
+    for tried in try_features(library, vector, features, tree, model=model, report=_kept):
         trials += tried
         _say(f"settings tried on features up to {trials[-1].feature} of {features[-1]} ", before="\r")
     sys.stderr.write("\n")
@@ -465,7 +467,7 @@ def _done(job: "Job[Result]", library: "Library") -> "Result":
     """What comes of a job; the progress of scans is told meanwhile."""
     from multitool.jobs.local import finish
 
-    return finish(job, library, _scanning)
+    return finish(job, library, _kept)
 
 
 def _note_other_model(model: str | None, entry: SaeEntry) -> None:

@@ -336,7 +336,7 @@ def test_a_list_is_checked_and_ordered_by_activation_on_request(folders, cache, 
     file = tmp_path / "list.json"
     options = ["tokens", *folders, "--feature", "2", "--top", "30", "--evidence"]
     assert main([*options, "--measure", "activation", "--json", str(file)]) == 0
-    assert "scanning the vocabulary (once): 304 of 304 tokens\n" in capsys.readouterr().err
+    assert "Scanning the vocabulary (once for this model and layer): 304 of 304 tokens\n" in capsys.readouterr().err
     table = json.loads(file.read_text())
     activations = [row["activation"] for row in table["tokens"]]
     assert activations == sorted(activations, reverse=True)
@@ -379,8 +379,8 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     assert main(["suggest", *folders, "--feature", "1"]) == 0
     printed = capsys.readouterr().out
     # The model has three layers, so that all three injections have one that reads them.
-    assert printed.startswith("Of 35 settings the best is ")
-    assert len(printed.splitlines()) == 4 + 1 + 35
+    assert printed.startswith("Of 43 settings the best is ")
+    assert len(printed.splitlines()) == 4 + 1 + 43
     options = re.search("Grow it with: (.*)", printed)[1].split()
     assert main(["tree", *folders, "--feature", "1", "--cutoff", "0.05", *options]) == 0
     assert f"weights {options[1]}" in capsys.readouterr().out
@@ -390,7 +390,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     study = json.loads(file.read_text())
     assert study["schema"] == "sae-multitool/study/1"
     assert {trial["feature"] for trial in study["trials"]} == {0, 1, 2}
-    assert len(study["trials"]) == 3 * 35
+    assert len(study["trials"]) == 3 * 43
 
 
 def test_the_options_of_what_is_suggested_are_those_that_are_not_the_usual_ones():

@@ -16,62 +16,88 @@ LEAST_HITS = 3  # tokens or definitions that must fire a feature before a list o
 SURE, LIKELY = 0.01, 0.05  # among so large a share of all features; as often a random direction comes there
 LEAST_TO_JUDGE = 5  # tokens that must fire a feature before its list is judged
 RANDOM_LISTS = 20
+RISING = 100  # tokens that a push along a feature makes more probable than all others: what it writes
 DEFINITIONS_JUDGED = 10
 CONTROL_FEATURES = 16
 
-AGREES, PARTLY, NO, UNKNOWN, NOT_APPLICABLE = "agrees", "partly", "no", "unknown", "not_applicable"
+AGREES, PARTLY, NO, UNKNOWN = "agrees", "partly", "no", "unknown"
 
 
 @dataclass(frozen=True)
-class ListEvidence:
-    """How a token list agrees with the feature's activation on each token alone.
+class Agreement:
+    """How a list agrees with the tokens that it should begin with, and lists of random directions beside it."""
 
-    A list of what a direction makes the model say (logit_lens) has the activations and nothing else: what fires a
-    feature and what it writes may be different things, so by the one the other cannot be judged.
-    """
-
-    activations: np.ndarray  # (V,) of the feature
-    judged_on: int | None = None  # tokens of texts that the direction was not made from; None: it cannot be judged so
-    left_out: int | None = None  # those that it was made from
-    firing: int | None = None  # tokens among the judged that fire the feature
-    hits: int | None = None  # of the first FIRST judged tokens of the list, how many fire it
-    hits_chance: float | None = None  # of lists of random directions, on average
-    auroc: float | None = None  # of the list's score; None if no token fires
-    auroc_chance: float | None = None
-    average_precision: float | None = None
-    average_precision_chance: float | None = None
-    beaten_by: float | None = None  # share of random directions whose average precision is as high
-    in_texts: tuple[tuple[int, int], ...] = ()  # on these tokens it fires most in texts: id, rank in the whole list
-
-    def to_dict(self) -> dict:
-        """For JSON: the figures, the verdict and the sentence; not the activations, which stand in the list."""
-        figures = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "activations"}
-        return figures | {"verdict": self.verdict, "sentence": self.sentence}
+    judged_on: int  # tokens
+    hits: int  # of the first FIRST judged tokens of the list, how many are among those
+    hits_chance: float  # of lists of random directions, on average
+    auroc: float | None  # of the list's score; None if there are no such tokens, or no others
+    auroc_chance: float | None
+    average_precision: float | None  # None if there are no such tokens
+    average_precision_chance: float | None
+    beaten_by: float | None  # share of random directions whose average precision is as high
 
     @property
     def verdict(self) -> str:
-        """``agrees``, ``partly``, ``no``, ``unknown`` or ``not_applicable``; ``sentence`` says the rule."""
-        if self.firing is None:
-            return NOT_APPLICABLE
-        if self.firing < LEAST_TO_JUDGE:
-            return UNKNOWN
-        assert self.beaten_by is not None and self.hits is not None and self.hits_chance is not None
-        if self.beaten_by > 0:  # always, where all tokens fire and there is no AUROC
+        """``agrees``, ``partly`` or ``no``."""
+        assert self.beaten_by is not None
+        if self.beaten_by > 0:  # always, where all tokens are such and there is no AUROC
             return NO
         assert self.auroc is not None and self.auroc_chance is not None
         if self.auroc <= self.auroc_chance:
             return NO
         return AGREES if self.hits >= max(LEAST_HITS, 2 * self.hits_chance) else PARTLY
 
+    def to_dict(self) -> dict:
+        """For JSON."""
+        return {item.name: getattr(self, item.name) for item in fields(Agreement)}
+
+
+def agreement(scores: np.ndarray, meant: np.ndarray) -> dict:
+    """The figures of an ``Agreement``.
+
+    Args:
+        scores: (1 + r, n), smaller fits better: of the list, and of r random directions, for the n judged tokens.
+        meant: (n,) bool, the tokens that it should begin with.
+    """
+    fits = -scores
+    found = [average_precision(row, meant) for row in fits]
+    areas = [auroc(row, meant) for row in fits]
+    hits = [int(meant[np.argpartition(-row, min(FIRST, len(row)) - 1)[:FIRST]].sum()) for row in fits]
+    return {
+        "judged_on": len(meant),
+        "hits": hits[0],
+        "hits_chance": float(np.mean(hits[1:])),
+        "auroc": areas[0],
+        "auroc_chance": _mean(areas[1:]),
+        "average_precision": found[0],
+        "average_precision_chance": _mean(found[1:]),
+        "beaten_by": share_at_least(found[0], np.array(found[1:])) if found[0] is not None else None,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListEvidence(Agreement):
+    """How a token list agrees with the feature's activation on each token alone."""
+
+    activations: np.ndarray  # (V,) of the feature
+    left_out: int  # tokens that the direction was made from, which it is not judged on
+    firing: int  # tokens among the judged that fire the feature
+    in_texts: tuple[tuple[int, int], ...] = ()  # on these tokens it fires most in texts: id, rank in the whole list
+
+    def to_dict(self) -> dict:
+        """For JSON: the figures, the verdict and the sentence; not the activations, which stand in the list."""
+        found = {"judged_on": self.judged_on, "left_out": self.left_out, "firing": self.firing} | super().to_dict()
+        return found | {"in_texts": self.in_texts, "verdict": self.verdict, "sentence": self.sentence}
+
+    @property
+    def verdict(self) -> str:
+        """``agrees``, ``partly``, ``no`` or ``unknown``; ``sentence`` says the rule."""
+        return UNKNOWN if self.firing < LEAST_TO_JUDGE else super().verdict
+
     @property
     def sentence(self) -> str:
         """What the figures mean, for a reader."""
         match self.verdict:
-            case "not_applicable":
-                return (
-                    "A list by logit lens is not judged by what fires the feature: it tells what the direction makes "
-                    "the model say, not what the feature looks for. The activations are for information only."
-                )
             case "unknown":
                 left = " besides those that the list was made from" if self.left_out else ""
                 return (
@@ -106,23 +132,86 @@ def list_evidence(
         in_texts: ids of tokens on which the feature fires most in real texts.
     """
     rest = judged & ~made_from & np.isfinite(scores[0])
-    fires, fits = activations[rest] > 0, -scores[:, rest]
-    found = [average_precision(row, fires) for row in fits]
-    areas = [auroc(row, fires) for row in fits]
-    hits = [int(fires[np.argpartition(-row, min(FIRST, len(row)) - 1)[:FIRST]].sum()) for row in fits]
+    fires = activations[rest] > 0
     return ListEvidence(
+        **agreement(scores[:, rest], fires),
         activations=activations,
-        judged_on=int(rest.sum()),
         left_out=int((judged & made_from).sum()),
         firing=int(fires.sum()),
-        hits=hits[0],
-        hits_chance=float(np.mean(hits[1:])),
-        auroc=areas[0],
-        auroc_chance=_mean(areas[1:]),
-        average_precision=found[0],
-        average_precision_chance=_mean(found[1:]),
-        beaten_by=share_at_least(found[0], np.array(found[1:])) if found[0] is not None else None,
         in_texts=tuple((token_id, list_rank(scores[0], token_id)) for token_id in in_texts),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenEvidence(Agreement):
+    """How a list of what a direction makes the model say agrees with what the feature writes: the tokens that become
+    more probable than all others when the model is pushed along the feature's decoder."""
+
+    changes: np.ndarray  # (V,) nats: mean change of each token's log-probability
+    rising: int  # the tokens meant: the RISING ones with the largest change above 0
+    other_end: bool  # those that fall instead, for a list of the other end
+    least_change: float | None  # nats: of the last of these
+    largest_change: float | None  # and of the first
+
+    def to_dict(self) -> dict:
+        """For JSON: the figures, the verdict and the sentence; not the changes, which stand in the list."""
+        found = {"judged_on": self.judged_on, "rising": self.rising} | super().to_dict()
+        found |= {"largest_change": self.largest_change, "least_change": self.least_change}
+        return found | {"verdict": self.verdict, "sentence": self.sentence}
+
+    @property
+    def verdict(self) -> str:
+        """``agrees``, ``partly``, ``no`` or ``unknown``; ``sentence`` says the rule."""
+        return UNKNOWN if self.rising < LEAST_TO_JUDGE else super().verdict
+
+    @property
+    def sentence(self) -> str:
+        """What the figures mean, for a reader."""
+        more = "less" if self.other_end else "more"
+        match self.verdict:
+            case "unknown":
+                return (
+                    "This list cannot be judged: pushed along the feature's decoder, the model finds "
+                    f"{self.rising or 'no'} token{'' if self.rising == 1 else 's'} {more} probable."
+                )
+            case "no":
+                return (
+                    f"Do not trust this list: lists of random directions find the tokens that become {more} probable "
+                    "when the model is pushed along the feature's decoder about as well."
+                )
+        found = (
+            f"{self.hits} of its first {FIRST} tokens are among the {self.rising} that become {more} probable than all "
+            f"others when the model is pushed along the feature's decoder, and by chance {self.hits_chance:.1f}"
+        )
+        if self.verdict == AGREES:
+            return f"This list agrees with what the feature writes: {found}."
+        return f"This list agrees with what the feature writes only further down: {found}."
+
+
+def written_evidence(
+    scores: np.ndarray, changes: np.ndarray, judged: np.ndarray, *, other_end: bool = False
+) -> WrittenEvidence:
+    """Judge a list of what a direction makes the model say.
+
+    Args:
+        scores: (1 + r, V), smaller fits better: of the list, and of r random directions.
+        changes: (V,), what a push along the feature's decoder changes of each token's log-probability.
+        judged: (V,) bool, tokens that may be judged on.
+        other_end: whether the list is of the tokens that fit worst.
+    """
+    rest = judged & np.isfinite(scores[0])
+    rise = -changes[rest] if other_end else changes[rest]
+    first = np.argsort(-rise, kind="stable")[:RISING]
+    first = first[rise[first] > 0]
+    meant = np.zeros(len(rise), dtype=bool)
+    meant[first] = True
+    return WrittenEvidence(
+        **agreement(scores[:, rest], meant),
+        changes=changes,
+        rising=len(first),
+        other_end=other_end,
+        least_change=float(changes[rest][first[-1]]) if len(first) else None,
+        largest_change=float(changes[rest][first[0]]) if len(first) else None,
     )
 
 

@@ -10,6 +10,7 @@ from multitool.store.entries import SaeEntry
 
 WEIGHTS = ("encoder", "decoder", "vocabulary", "mapped", "pullback")
 SCALES = (0.4, 0.7, 1.0, 1.5)  # times the model's mean token distance
+PULLBACK_SCALES = (DIRECTIONS["pullback"].relative_scale, *SCALES[1:])
 COMPONENTS = ((), (0.2,))
 INJECTION = ("inject_layer", "inject_mode", "inject_scale")
 
@@ -54,7 +55,8 @@ class Candidate:
 PUBLISHED = (Candidate("encoder"), Candidate("decoder"))  # the first is the default
 RANDOM = Candidate("random")  # a random direction for every feature: what is chance
 GRID = tuple(
-    Candidate(weights, scale, pca) for weights in WEIGHTS for scale in SCALES for pca in COMPONENTS
+    Candidate(weights, scale, pca) for weights in WEIGHTS
+    for scale in (PULLBACK_SCALES if weights == "pullback" else SCALES) for pca in COMPONENTS
 )
 # Tried besides, of SAEs behind a layer. Added so, the decoder's definitions are worth twice as much as among the
 # embeddings (``Figures.found`` 0.24 against 0.12, on 24 features of the demo's layers 6 and 12), and now and then more

@@ -72,11 +72,14 @@ class Resolved:
         return replace(self, recipe=recipe)
 
 
-def resolve(library: Library, recipe: VectorRecipe, model: str | None = None) -> Resolved:
+def resolve(
+    library: Library, recipe: VectorRecipe, model: str | None = None, *, for_list: bool = False
+) -> Resolved:
     """Find and load what a recipe names; where it names no weights, those that suit its SAE.
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
+        for_list: a token list is wanted of it.
 
     Raises:
         UserError: an SAE or its model cannot be had, belongs to another model than the recipe's, or lacks the feature.
@@ -94,12 +97,19 @@ def resolve(library: Library, recipe: VectorRecipe, model: str | None = None) ->
         sae, subject = library.load(entry, model)
         sae.check(term.feature)
         terms.append(LoadedTerm(sae, term.feature, term.weight))
-    return Resolved(library, with_weights(library, recipe), subject, tuple(terms))
+    return Resolved(library, with_weights(library, recipe, for_list=for_list), subject, tuple(terms))
 
 
-def with_weights(library: Library, recipe: VectorRecipe) -> VectorRecipe:
-    """The recipe with the weights that suit its SAE, where it names none. Raises UserError if there is no such SAE."""
-    return recipe if recipe.weights else replace(recipe, weights=library.find(recipe.sae).default_weights)
+def with_weights(library: Library, recipe: VectorRecipe, *, for_list: bool = False) -> VectorRecipe:
+    """The recipe with the weights that suit its SAE, where it names none. Raises UserError if there is no such SAE.
+
+    Args:
+        for_list: a token list is wanted of it.
+    """
+    if recipe.weights:
+        return recipe
+    entry = library.find(recipe.sae)
+    return replace(recipe, weights=entry.list_weights if for_list else entry.default_weights)
 
 
 def compared(target: Resolved) -> Resolved:
@@ -212,6 +222,20 @@ def with_pullbacks(
     return replace(target, pulled=pulled)
 
 
+def pulled_at_once(target: Resolved) -> Resolved | None:
+    """As ``with_pullbacks``, where it takes no running model; else None."""
+    job = with_pullbacks(target)
+    answer = None
+    while True:
+        try:
+            step = job.send(answer)
+        except StopIteration as end:
+            return end.value
+        if not isinstance(step, Prepare):
+            return None
+        answer = step.work()
+
+
 def _pulled_back(target: Resolved, entry: SaeEntry, encoders: Tensor, *, shared: bool) -> Job[Tensor]:
     """Directions at an SAE's hook, carried back: (n, d_model)."""
     library, subject = target.library, target.subject
@@ -224,12 +248,9 @@ def _pulled_back(target: Resolved, entry: SaeEntry, encoders: Tensor, *, shared:
         matrix = yield Prepare(partial(library.pullback, entry, subject))
     if matrix is not None:
         return encoders @ matrix
-    # A row that is none would spoil the others' batch; where it is used, it is refused by name.
-    good = encoders.isfinite().all(dim=1)
-    directions = encoders.where(good[:, None], 0.0).numpy()
-    asked = PullbackTask(model=subject.name, folder=subject.folder, base=task.base, directions=directions)
+    asked = PullbackTask(model=subject.name, folder=subject.folder, base=task.base, directions=encoders.numpy())
     found, = yield Ask((asked,), "pullback", shared=shared)
-    return torch.from_numpy(found).where(good[:, None], torch.nan)
+    return torch.from_numpy(found)
 
 
 # What a direction is made from

@@ -12,9 +12,11 @@ from multitool.evidence.verdicts import (
     RANDOM_LISTS,
     DefinitionScores,
     ListEvidence,
+    WrittenEvidence,
     definition_scores,
     list_evidence,
     strongest,
+    written_evidence,
 )
 from multitool.jobs.features import (
     FeatureSource,
@@ -46,10 +48,8 @@ def judge_list(
     """The evidence for a token list by its own measure, which needs the source's activations.
 
     A list by activation agrees with the activations by itself; of it the score is judged. A list of words is judged on
-    words. A list by logit_lens is not judged.
+    words. (A list by lens: ``judge_lens``.)
     """
-    if list_recipe.measure == "logit_lens":
-        return ListEvidence(source.activations.numpy())
     subject = target.subject
     among = subject.words if list_recipe.words else np.ones(subject.space.n_tokens, dtype=bool)
     vs = torch.cat([vector.v[None], random_ghosts(subject, vector.distance_from_centroid, RANDOM_LISTS)])
@@ -70,11 +70,27 @@ def judge_list(
     )
 
 
+def judge_lens(subject: Subject, list_recipe: ListRecipe, logits: np.ndarray, changes: np.ndarray) -> WrittenEvidence:
+    """The evidence for a list by lens: does the feature write its tokens? A list of words is judged on words.
+
+    Args:
+        logits: (1 + r, V), by the lens: of the list's direction, and of r random ones.
+        changes: (V,), what a push along the feature's decoder changes of each token's log-probability.
+    """
+    judged = subject.words if list_recipe.words else subject.in_texts
+    scores = logits if list_recipe.negative else -logits
+    return written_evidence(scores.astype(np.float64), changes, judged, other_end=list_recipe.negative)
+
+
+def random_directions(n: int, d_model: int, seed: int = 0) -> torch.Tensor:
+    """Random directions, the same for a seed: (n, d_model), of norm 1."""
+    directions = torch.randn(n, d_model, generator=torch.Generator().manual_seed(seed))
+    return directions / directions.norm(dim=1, keepdim=True)
+
+
 def random_ghosts(subject: Subject, distance: float, n: int, seed: int = 0) -> torch.Tensor:
     """Random vectors at that distance from the centroid, the same for a seed: (n, d_model)."""
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(n, subject.space.d_model, generator=generator)
-    return subject.space.centroid + distance * directions / directions.norm(dim=1, keepdim=True)
+    return subject.space.centroid + distance * random_directions(n, subject.space.d_model, seed)
 
 
 def tokens_in_texts(sae: Sae, subject: Subject, feature: int) -> list[int]:

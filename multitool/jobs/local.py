@@ -15,13 +15,14 @@ from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree
 
-Report = Callable[[int, int], None]  # of what is kept on disk, as a vocabulary scan: rows done, rows in all
+Report = Callable[[RowsTask, int], None]  # of what is kept on disk, as a vocabulary scan: rows that are there
 
 
-def no_report(done: int, total: int) -> None:
+def no_report(task: RowsTask, done: int) -> None:
     """Tell nobody."""
 
 
@@ -39,7 +40,7 @@ def stream(job: Job[Result], library: Library, report: Report = no_report) -> Ge
             case Keep():
                 answer = None
                 for done in library.do(step.task):
-                    report(done, step.task.n_rows)
+                    report(step.task, done)
             case Ask():
                 answer = [part for task in step.tasks for part in library.do(task)]
             case Grow():

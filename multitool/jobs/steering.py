@@ -7,7 +7,9 @@ from multitool.errors import UserError
 from multitool.jobs.features import Resolved, countable_tokens
 from multitool.model.interventions import Clamp, Injection, Interventions, Push
 from multitool.model.subject import Subject
+from multitool.model.tasks import ChangeTask, Place
 from multitool.recipes.directions import unit
+from multitool.recipes.plain_texts import NEUTRAL_PROMPTS
 from multitool.recipes.recipe import TreeRecipe
 from multitool.store.saes import Sae, strongest_contexts
 
@@ -17,6 +19,10 @@ _PROSE = (
     "children went to school, while their father read the newspaper and drank a cup of tea. It had rained for three "
     "days, so nobody was surprised when the water came up to the garden gate."
 )
+# Of the pushes by which it is found what a feature writes, in mean residual norms. Larger ones break the text: on plain
+# prose the demo's loss of 3.1 nats a token becomes 3.1 to 3.2 at 0.2, 3.4 to 3.7 at 0.4 and 6.4 to 7.7 at 1; and of the
+# 50 tokens that rise most at 0.25, 23 to 36 are among those at 0.5, but 2 to 15 at 1.
+STRENGTHS = (0.1, 0.2, 0.4)
 
 
 def scan_for_clamp(target: Resolved, tree: TreeRecipe) -> bool:
@@ -43,7 +49,7 @@ def interventions(target: Resolved, recipe: TreeRecipe) -> Interventions | None:
         injection = Injection(recipe.inject_layer, recipe.inject_mode == "replace", recipe.inject_scale)
     if recipe.steer_strength:
         pushes = tuple(
-            Push(term.sae.entry.hook, _decoder(term.sae, term.index), recipe.steer_strength * term.weight)
+            Push(term.sae.entry.hook, decoder(term.sae, term.index), recipe.steer_strength * term.weight)
             for term in target.terms
         )
     if recipe.clamp is not None:
@@ -53,15 +59,36 @@ def interventions(target: Resolved, recipe: TreeRecipe) -> Interventions | None:
     return Interventions(injection, pushes, clamp, recipe.steer_at, prose(target.subject))
 
 
-def _decoder(sae: Sae, feature: int) -> np.ndarray:
-    """``u(W_dec[i])``: (d_model,) float32."""
+def decoder(sae: Sae, feature: int, instead: str = "Use steer_strength 0 or another feature.") -> np.ndarray:
+    """``u(W_dec[i])``: (d_model,) float32.
+
+    Args:
+        instead: what the message advises.
+
+    Raises:
+        UserError: there is no such direction.
+    """
     row = sae.feature(feature).decoder
     if not (torch.isfinite(row).all() and row.norm() > 0):
         raise UserError(
             f"The decoder weights of feature {feature} of {sae.entry.name} are all zero or not finite, so there is no "
-            "direction to steer in (a dead feature?). Use steer_strength 0 or another feature."
+            f"direction to steer in (a dead feature?). {instead}"
         )
     return unit(row).numpy()
+
+
+def change_task(sae: Sae, subject: Subject, directions: np.ndarray) -> ChangeTask:
+    """What pushes along directions at an SAE's hook, (n, d_model) of norm 1, change of what the model says."""
+    tokens = subject.tokenizer(list(NEUTRAL_PROMPTS), add_special_tokens=False)["input_ids"]
+    return ChangeTask(
+        model=subject.name,
+        folder=subject.folder,
+        place=Place(sae.entry.hook, subject.bos_id),
+        directions=directions,
+        strengths=STRENGTHS,
+        prompts=tuple(map(tuple, tokens)),
+        prose=prose(subject),
+    )
 
 
 def typical_maximum(target: Resolved) -> float:

@@ -15,7 +15,8 @@ from multitool.trees.document import DefinitionTree
 from multitool.trees.growth import Growth
 
 Result = TypeVar("Result")
-Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "text"]  # what the model is asked for
+# What the model is asked for.
+Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "writing", "text"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 
 from multitool._version import __version__
 from multitool.errors import UserError
+from multitool.evidence.verdicts import RANDOM_LISTS, ListEvidence, WrittenEvidence
 from multitool.jobs.features import (
     Resolved,
     ScannedSource,
@@ -17,12 +18,15 @@ from multitool.jobs.features import (
     scanned_sources,
     vector_of,
 )
-from multitool.jobs.judging import judge_list
+from multitool.jobs.judging import judge_lens, judge_list, random_directions
+from multitool.jobs.lenses import fitted
+from multitool.jobs.steering import change_task, decoder
 from multitool.jobs.steps import Ask, Job, Prepare
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.jobs.tree import resolved_settings
-from multitool.model.tasks import LensTask
+from multitool.model.tasks import ChangeTask, LensTask
 from multitool.recipes.recipe import ListRecipe, VectorRecipe
+from multitool.store.lenses import FittedLens
 from multitool.store.library import Library
 from multitool.vectors.ranking import token_list
 from multitool.vectors.vector import FeatureVector
@@ -36,21 +40,26 @@ def list_job(
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
-        evidence: add how strongly each token fires the feature, and judge the list by it; needs the scan.
+        evidence: add how strongly each token fires the feature, and judge the list by it; needs the scan. Of a list by
+            lens: add how much each token rises when the model is pushed along the feature's decoder, and judge it by
+            that.
 
     Raises:
         UserError: the recipe cannot be followed.
     """
     by_scan = list_recipe.needs_activations(evidence=evidence)
-    if by_scan:
+    if evidence or by_scan:
         vector_recipe.single_feature()
-    target = yield Prepare(partial(resolve, library, vector_recipe, model))
+    target = yield Prepare(partial(resolve, library, vector_recipe, model, for_list=True))
     target = yield from ready(target, always=by_scan)
-    prepared = yield Prepare(partial(prepare_list, target, list_recipe, by_scan=by_scan), "vectors")
-    logits = None
-    if prepared.task is not None:
-        logits, = yield Ask((prepared.task,), "lens")
-    return (yield Prepare(partial(prepared.table, logits, evidence=evidence), "list"))
+    lens = (yield from fitted(target)) if list_recipe.measure == "jacobian_lens" else None
+    prepared = yield Prepare(partial(prepare_list, target, list_recipe, lens, evidence=evidence), "vectors")
+    logits = changes = None
+    if prepared.lens is not None:
+        logits, = yield Ask((prepared.lens,), "lens")
+    if prepared.pushes is not None:
+        changes, = yield Ask((prepared.pushes,), "writing", shared=True)
+    return (yield Prepare(partial(prepared.table, logits, changes), "list"))
 
 
 @dataclass(frozen=True)
@@ -61,13 +70,16 @@ class PreparedList:
     recipe: ListRecipe
     source: ScannedSource | None  # where the scan tells what fires
     vector: FeatureVector
-    task: LensTask | None  # what the list needs of the model, if anything
+    evidence: bool
+    jacobian: FittedLens | None  # by what the direction is carried before it is read
+    lens: LensTask | None  # what a list by lens needs of the model: its direction first, then random ones to judge it
+    pushes: ChangeTask | None  # and its evidence
 
-    def table(self, logits: np.ndarray | None = None, *, evidence: bool = False) -> TokenTable:
+    def table(self, logits: np.ndarray | None = None, changes: np.ndarray | None = None) -> TokenTable:
         """The list.
 
         Args:
-            logits: what the model answers to ``task``.
+            logits, changes: what the model answers to ``lens`` and ``pushes``.
         """
         recipe, subject, source = self.recipe, self.target.subject, self.source
         values = None if logits is None else torch.from_numpy(logits[0])
@@ -89,42 +101,59 @@ class PreparedList:
         columns.setdefault(recipe.measure, listed.value)  # of the score there is a column anyway
         if source:
             columns["activation"] = source.activations.numpy()[listed.token_id]
+        if changes is not None:
+            columns["change"] = changes[0].astype(np.float64)[listed.token_id]
         rows = [
             [rank, subject.token_texts[token_id], token_id, *numbers]
             for rank, (token_id, *numbers) in enumerate(zip(*map(np.ndarray.tolist, columns.values()), strict=True), 1)
         ]
-        judged = judge_list(self.target, source, recipe, self.vector) if source and evidence else None
+        judged: ListEvidence | WrittenEvidence | None = None
+        if logits is not None and changes is not None:
+            judged = judge_lens(subject, recipe, logits, changes[0])
+        elif source and self.evidence:
+            judged = judge_list(self.target, source, recipe, self.vector)
         return TokenTable((*TOKEN_COLUMNS[:2], *columns), rows, self._settings, self.vector.figures, judged)
 
     @property
     def _settings(self) -> dict:
         """The recipe with every default resolved, as results carry it."""
-        dtype = self.target.library.dtype if self.task else str(self.target.subject.space.E.dtype).split(".")[-1]
+        dtype = self.target.library.dtype if self.lens else str(self.target.subject.space.E.dtype).split(".")[-1]
         found = resolved_settings(self.target, self.vector) | asdict(self.recipe)
-        return found | {"dtype": dtype, "version": __version__}
+        lens = {"lens": self.jacobian.source} if self.jacobian else {}
+        return found | lens | {"dtype": dtype, "version": __version__}
 
 
-def prepare_list(target: Resolved, recipe: ListRecipe, *, by_scan: bool) -> PreparedList:
+def prepare_list(
+    target: Resolved, recipe: ListRecipe, jacobian: FittedLens | None = None, *, evidence: bool
+) -> PreparedList:
     """Build the vector, and what the model is to be asked. A vocabulary scan that is needed must be there.
 
     Args:
-        by_scan: the list needs what the scan tells of the feature.
+        jacobian: the lens of a list by jacobian_lens.
 
     Raises:
         UserError: the recipe cannot be followed.
     """
     source = None
-    if by_scan:
+    if recipe.needs_activations(evidence=evidence):
         source, = scanned_sources(target, target.sae, [target.index])
     vector = vector_of(source, target.subject, target.recipe) if source else recipe_vector(target)
-    task = None
-    if recipe.measure == "logit_lens":
+    lens, pushes = None, None
+    if recipe.by_lens:
         if not vector.direction.any():
             raise UserError(
-                "The centroid alone has no direction for the logit lens to read. Choose other weights, mix in "
-                "principal components, or list by another measure."
+                f"The centroid alone has no direction for the {recipe.measure.replace('_', ' ')} to read. Choose other "
+                "weights, mix in principal components, or list by another measure."
             )
         # Without the centroid, which lies among the embeddings and not in the residual stream.
         directions = (vector.scale * vector.direction)[None]
-        task = LensTask(model=target.subject.name, folder=target.subject.folder, directions=directions.numpy())
-    return PreparedList(target, recipe, source, vector, task)
+        if evidence:
+            along = decoder(target.sae, target.index, "List without evidence, or use another feature.")
+            pushes = change_task(target.sae, target.subject, along[None])
+            chance = random_directions(RANDOM_LISTS, directions.shape[1])
+            directions = torch.cat([directions, directions.norm() * chance])
+        if jacobian:
+            directions = jacobian.carry(directions)
+        subject = target.subject
+        lens = LensTask(model=subject.name, folder=subject.folder, directions=directions.numpy())
+    return PreparedList(target, recipe, source, vector, evidence, jacobian, lens, pushes)

@@ -4,7 +4,7 @@ import csv
 import io
 from dataclasses import dataclass
 
-from multitool.evidence.verdicts import ListEvidence
+from multitool.evidence.verdicts import ListEvidence, WrittenEvidence
 from multitool.recipes.captions import source_told
 from multitool.text import html_table
 
@@ -22,11 +22,11 @@ class TokenTable:
     "rank","token","token_id","score","distance_to_vector","distance_to_centroid"
     """
 
-    columns: tuple[str, ...]  # TOKEN_COLUMNS; cosine, dot or logit_lens of a list by it; activation after a scan
+    columns: tuple[str, ...]  # TOKEN_COLUMNS; that of a measure; activation after a scan, change after a push
     rows: list[list]  # one list per token, in the order of ``columns``
     settings: dict
     vector: dict
-    evidence: ListEvidence | None = None
+    evidence: ListEvidence | WrittenEvidence | None = None
 
     def _repr_html_(self) -> str:
         of = f"{source_told(self.settings)}, by {self.settings['measure']}"

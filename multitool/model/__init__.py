@@ -10,5 +10,6 @@ act for one call and one thread.
   a model is given
 - ``finite``: numbers that are none end the work; ``causes``: why they are there
 - ``residual_stream``: reading and changing it at a place; ``interventions``: injection, steering, clamp
-- ``questions``: what evidence asks; ``logit_lens``: directions read by the unembedding
+- ``questions``: what evidence asks; ``logit_lens``: directions read by the unembedding; ``jacobian_lens``: carried to
+  it before; ``token_change``: what a push along a direction makes the model say
 """

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multitool.errors import UserError
 from multitool.model.finite import finite
+from multitool.model.residual_stream import final_norm
 from multitool.model.tasks import LensTask
-
-_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")  # as the architectures call it
 
 
 def read_directions(model, task: LensTask) -> Iterator[np.ndarray]:
@@ -37,7 +36,7 @@ def lens_logits(model, directions: Tensor) -> Tensor:
         UserError: the model's final norm or unembedding is not found.
     """
     unembedding = model.get_output_embeddings()
-    norm = _final_norm(model)
+    norm = final_norm(model)
     if unembedding is None or norm is None:
         raise UserError(
             f"The final norm or the unembedding of a {type(model).__name__} is not found, so it has no logit lens. "
@@ -47,8 +46,3 @@ def lens_logits(model, directions: Tensor) -> Tensor:
     logits = unembedding(norm(directions.to(weight.device, weight.dtype))).float()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
-def _final_norm(model) -> nn.Module | None:
-    decoder = model.get_decoder()
-    return next((norm for name in _FINAL_NORMS if (norm := getattr(decoder, name, None)) is not None), None)

@@ -8,7 +8,7 @@ ones. When the stream is read, the layers behind the place do not run.
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ _HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_(pre|mid|post)")
 # The norm before the MLP, whose input is the stream behind the attention; the first name that a layer has. (Gemma 2's
 # and 3's layers have a post_attention_layernorm too, which belongs to the attention's output.)
 _NORMS_BEFORE_MLP = ("ln_2", "pre_feedforward_layernorm", "post_attention_layernorm")
+_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")  # as the architectures call it
 # Held for moments: PyTorch numbers hooks by a counter that two threads must not read at once.
 _HOOKS_CHANGE = threading.Lock()
 
@@ -70,6 +71,50 @@ def stream(
     with _stopping_at(module, is_input) as seen:
         model(**read, attention_mask=mask, cache=cache, use_cache=False)
     return seen[0]
+
+
+def last_residuals(
+    model,
+    hook: str,
+    change: Callable[[Tensor], Tensor],
+    *,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """What comes of a change at ``hook``: the stream behind the last layer, before the final norm, (batch, positions,
+    d_model). Gradients flow where they are enabled.
+
+    Args:
+        model, hook, input_ids, attention_mask: as in ``residuals``.
+        change: from the stream at the hook, (batch, positions, d_model), to the same shape, not in place.
+
+    Raises:
+        UserError: the model has no such place, or its final norm is not found.
+    """
+    norm = final_norm(model)
+    if norm is None:
+        raise UserError(
+            f"The final norm of a {type(model).__name__} is not found, so what comes of a change in it cannot be read. "
+            "Use another model."
+        )
+    embedding = model.get_input_embeddings()
+    input_ids = input_ids.to(embedding.weight.device)
+    mask = None if attention_mask is None else attention_mask.to(input_ids.device)
+    with ExitStack() as stack:
+        if hook == "hook_embed":
+            read = given(model, change(embedding(input_ids)), input_ids)
+        else:
+            read = {"input_ids": input_ids}
+            stack.enter_context(changed(model, hook, change))
+        seen = stack.enter_context(_stopping_at(norm, is_input=True))
+        model(**read, attention_mask=mask, use_cache=False)
+    return seen[0]
+
+
+def final_norm(model) -> nn.Module | None:
+    """The norm behind the last layer, whose input is the last residual."""
+    decoder = model.get_decoder()
+    return next((norm for name in _FINAL_NORMS if (norm := getattr(decoder, name, None)) is not None), None)
 
 
 def _place(model, hook: str) -> tuple[nn.Module, bool]:

@@ -162,3 +162,13 @@ class LensTask(Task):
     """Directions to be read by the model's final norm and unembedding."""
 
     directions: np.ndarray  # (n, d_model) float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeTask(_AtPlace):
+    """Directions to push along, to see what the model then says."""
+
+    directions: np.ndarray  # (n, d_model) float32, of norm 1
+    strengths: tuple[float, ...]  # of the pushes, in mean residual norms
+    prompts: tuple[Text, ...]  # behind which it is asked for the next token
+    prose: Text  # as in ``interventions.Interventions``

@@ -154,23 +154,28 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "measure.",
             [
                 *vector, *listed,
-                Parameter("evidence", bool, "add the activation as a column; /check_list tells the verdict too.", False)
+                Parameter("evidence", bool, "add the activation as a column, or by a lens how much a push along the "
+                          "feature's decoder changes the token; /check_list tells the verdict too.", False)
             ],
             {"table": Table},
-            returns="A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid; cosine, dot "
-            "or logit_lens where that is the measure; activation where the vocabulary was scanned for it.",
+            returns="A dataframe: rank, token, token_id, score, distance_to_vector, distance_to_centroid; cosine, dot, "
+            "logit_lens or jacobian_lens where that is the measure; activation where the vocabulary was scanned for "
+            "it; change (of the log-probability, in nats) with evidence by a lens.",
             returns_json="JSON: headers and data, one list per token.",
             run=lambda given: table_json(_last(table_answers(service, given, evidence=given["evidence"]))),
         ),
         Endpoint(
             "check_list",
-            "List the tokens as /token_list does, and find the evidence for the list: do they fire the feature?\n\n"
-            "The first time for a model and a layer every token is read alone, which takes a while.",
+            "List the tokens as /token_list does, and find the evidence for the list: do they fire the feature? By a "
+            "lens: does the feature write them?\n\n"
+            "The first time for a model and a layer every token is read alone, which takes a while; by a lens the "
+            "model is pushed along the feature's decoder instead.",
             [*vector, *listed], {"list": dict},
-            returns='JSON (schema sae-multitool/token-list/1): the tokens with their activations, and "evidence" with '
-            "figures, a verdict (agrees, partly, no or unknown; not_applicable by logit_lens, which tells what the "
-            "direction makes the model say) and a sentence.",
-            returns_json='JSON: the tokens with their activations, and "evidence" with figures, a verdict, a sentence.',
+            returns='JSON (schema sae-multitool/token-list/1): the tokens with their activations (by a lens: with the '
+            'change of their log-probability under the push, in nats), and "evidence" with figures, a verdict (agrees, '
+            "partly, no or unknown) and a sentence.",
+            returns_json='JSON: the tokens with their activations or changes, and "evidence" with figures, a verdict, '
+            "a sentence.",
             run=lambda given: _result(table_answers(service, given, evidence=True), _as_dict), waits=True,
             on_model=True,
         ),

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from html import escape
 
 from multitool.errors import is_number
-from multitool.evidence.verdicts import AGREES, DEFINITIONS_JUDGED, FIRST, NO, NOT_APPLICABLE, PARTLY, UNKNOWN
+from multitool.evidence.verdicts import (
+    AGREES,
+    DEFINITIONS_JUDGED,
+    FIRST,
+    NO,
+    PARTLY,
+    UNKNOWN,
+    ListEvidence,
+    WrittenEvidence,
+)
 from multitool.jobs.token_table import TokenTable
 from multitool.recipes.captions import fires_told
 from multitool.text import visible
@@ -21,7 +30,7 @@ _LONGEST_JUDGED = 200
 JUDGED, BEGINS_JUDGED = "●", "◐"
 # A shape each, so that they are told apart without colour.
 _MARKS = {AGREES: ("✓", "agrees"), PARTLY: ("~", "in part"), NO: ("✗", "does not agree"),
-          UNKNOWN: ("?", "cannot be judged"), NOT_APPLICABLE: ("–", "is not judged")}
+          UNKNOWN: ("?", "cannot be judged")}
 _STRONGEST_SHOWN = 8
 
 
@@ -97,6 +106,31 @@ _LIST_FIGURES = (
     ),
 )
 
+_WRITTEN_FIGURES = (
+    _Figure(
+        f"First {FIRST} tokens that it writes", "Among the tokens that change most when the model is pushed along the "
+        "feature's decoder.",
+        "{hits:,.0f}", "{hits_chance:.1f} in lists of random directions",
+    ),
+    _Figure(
+        "Tokens that it writes", "Those that change most, on average over neutral prompts.",
+        "{rising:,.0f}", "of {judged_on:,}",
+    ),
+    _Figure(
+        "Change of their log-probability", "Of the first and of the last of these tokens.",
+        "{largest_change:+.1f} to {least_change:+.1f} nats", "",
+    ),
+    _Figure(
+        "AUROC", "How often a token that it writes stands above one that it does not.",
+        "{auroc:.2f}", "{auroc_chance:.2f} in lists of random directions",
+    ),
+    _Figure(
+        "Average precision", "Counts most what stands at the top.",
+        "{average_precision:.3f}", "{average_precision_chance:.3f} in lists of random directions",
+    ),
+    _Figure("Random directions that do as well", "By average precision.", "{beaten_by:.0%}", "0% for a list to trust"),
+)
+
 
 def tree_verdict_html(evidence: dict | None) -> str:
     """A tree's evidence as HTML; empty if it has none."""
@@ -130,13 +164,12 @@ def list_verdict_html(table: TokenTable, token_text: Callable[[int], str]) -> st
     """
     if table.evidence is None:
         return ""
-    lines = _lines(_LIST_FIGURES, table.evidence.to_dict())
-    ranks = ", ".join(
-        f"<q>{_token(token_text(token_id))}</q> {rank:,}" for token_id, rank in table.evidence.in_texts
-    )
-    if ranks:
+    evidence = table.evidence
+    lines = _lines(_WRITTEN_FIGURES if isinstance(evidence, WrittenEvidence) else _LIST_FIGURES, evidence.to_dict())
+    in_texts = evidence.in_texts if isinstance(evidence, ListEvidence) else ()
+    if ranks := ", ".join(f"<q>{_token(token_text(token_id))}</q> {rank:,}" for token_id, rank in in_texts):
         lines.append(_line("Ranks of tokens that fire it in texts", "From the contexts kept with this SAE.", ranks, ""))
-    return _verdict(table.evidence.to_dict()) + _folded(lines)
+    return _verdict(evidence.to_dict()) + _folded(lines)
 
 
 def highlighted(activity: Sequence[tuple[str, float]]) -> str:

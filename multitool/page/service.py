@@ -21,7 +21,7 @@ from cachetools import LRUCache
 from multitool.errors import UserError
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
-from multitool.jobs.features import missing_scan, recipe_heading, resolve, vector_to, with_weights
+from multitool.jobs.features import missing_scan, pulled_at_once, recipe_heading, resolve, vector_to, with_weights
 from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
@@ -33,13 +33,10 @@ from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
 from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
-from multitool.recipes.directions import needs_layers
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
 from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
-from multitool.store.pullbacks import PullbackRowsTask
-from multitool.store.scans import ScanTask
 from multitool.trees.document import DefinitionTree
 from multitool.vectors.vector import FeatureVector
 
@@ -56,17 +53,13 @@ MOST_PROMPTS = 8  # in one go
 _WORDS = {
     "vectors": "Preparing …",
     "list": "Listing the tokens …",
+    "writing": "Pushing the model along the feature's decoder, to see what it then says …",
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
     "judge_settings": "Judging the settings …",
     "controls": "Other features' definitions, to compare with",
     "candidates": "Settings tried",
     "pullback": "Carrying the encoder back through the layers …",
-}
-# Of what is kept on disk: what is being done, and what is counted.
-_ROWS_WORDS = {
-    ScanTask: ("Scanning the vocabulary", "tokens"),
-    PullbackRowsTask: ("Carrying all directions back through the layers", "directions"),
 }
 
 
@@ -222,9 +215,10 @@ class Service:
         heading = self._kept(self._headings, key)
         if heading is None:
             target = resolve(self.library, recipe)
-            if missing_scan(target) or needs_layers(target.recipe.kind):
+            pulled = None if missing_scan(target) else pulled_at_once(target)
+            if pulled is None:
                 return None
-            heading = recipe_heading(target)
+            heading = recipe_heading(pulled)
             self._keep(self._headings, key, heading)
         return vector_to(heading, self.library.subject(entries[0].model), recipe)
 
@@ -277,7 +271,7 @@ class Service:
         with self._lock:
             running = self._rows[task.path]
         while not running.turn.acquire(timeout=self._poll_seconds):
-            yield running.words(task)
+            yield task.told(running.done)
         try:
             there = yield from self._prepared(entry, Prepare(partial(self.library.keeps, task)))
             if not there:  # nobody has done it meanwhile
@@ -285,7 +279,7 @@ class Service:
                 for answer in self._work(task):
                     if isinstance(answer, int):
                         running.done = answer
-                    yield str(answer) if isinstance(answer, Waiting) else running.words(task)
+                    yield str(answer) if isinstance(answer, Waiting) else task.told(running.done)
         finally:
             running.turn.release()
 
@@ -406,6 +400,3 @@ class _RunningRows:
     turn: Lock = field(default_factory=Lock)  # held by the one who does it
     done: int = 0
 
-    def words(self, task: RowsTask) -> str:
-        doing, rows = _ROWS_WORDS[type(task)]
-        return f"{doing} (once for this model and layer): {self.done:,} of {task.n_rows:,} {rows}"

@@ -83,9 +83,11 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             data=table_json, brief=brief_table,
         ),
         "check_list": Tool(
-            "List the tokens as token_list does, and find the evidence for the list: do they fire the feature?\n\n"
+            "List the tokens as token_list does, and find the evidence for the list: do they fire the feature? By a "
+            "lens: does the feature write them?\n\n"
             "The first time for a model and a layer every token is read alone. " + _LONG,
-            "JSON: the evidence (verdict, sentence, figures), and the tokens with their activations.", "tokens", 50,
+            "JSON: the evidence (verdict, sentence, figures), and the tokens with their activations or changes.",
+            "tokens", 50,
             work=lambda given: table_answers(service, given, evidence=True),
             data=lambda table: table.to_dict(), brief=brief_list,
         ),

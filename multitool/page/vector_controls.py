@@ -9,7 +9,6 @@ import gradio as gr
 from gradio.components import Component
 
 from multitool.errors import UserError
-from multitool.jobs.features import with_weights
 from multitool.page.common import LATEST, QUIETLY, event, pick, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
 from multitool.page.feature_choice import FeatureChoice, entry_shown, feature_choice, known_of_feature, sae_names
@@ -24,8 +23,13 @@ from multitool.store.library import Library
 # Measured on the demo's layers; the README's limits say the same.
 _NOT_AMONG_EMBEDDINGS = (
     "This layer's own weights point nowhere among the embeddings: here trees and lists by them say little. Choose "
-    "vocabulary or mapped weights."
+    "what suits."
 )
+_USUAL_SCALE = (
+    "The mean distance of the model's tokens from their centroid; of pullback weights "
+    f"{DIRECTIONS['pullback'].relative_scale:g} of it"
+)
+SUITING = "suits"  # on the page, where a recipe leaves its weights open
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ def vector_controls(service: Service, opening: Opening) -> VectorControls:
 
 def _direction_controls(library: Library, choice: FeatureChoice, opening: Opening) -> dict[str, Component]:
     """What gives the direction: its kind, the encoder's share of a mix, and tokens in place of the feature."""
-    recipe, kind = opening.recipe, opening.recipe.weights or opening.entry.default_weights
-    weights = gr.Radio(list(DIRECTIONS), value=kind, label="Weights", elem_id="weights")
+    recipe, kind = opening.recipe, opening.recipe.weights or SUITING
+    offered = [("what suits", SUITING), *((kind, kind) for kind in DIRECTIONS)]
+    weights = gr.Radio(offered, value=kind, label="Weights", elem_id="weights")
     about = gr.HTML(_weights_help(library, recipe.sae, kind), elem_id="weights-help")
     share = gr.Slider(
         0, 1, recipe.encoder_share, step=0.05, label="Encoder's share of the mix", visible=takes(kind, "encoder_share"),
@@ -99,27 +104,25 @@ def _direction_controls(library: Library, choice: FeatureChoice, opening: Openin
 
 
 def _of_model(library: Library, model: str | None, sae: str | None) -> dict:
-    """For a model that has been chosen: its SAEs with the first of them chosen, and the weights that suit it.
+    """For a model that has been chosen: its SAEs with the first of them chosen, and weights that suit it.
 
     The SAE stays if it belongs to that model; if the model has no SAE here, its own model comes back.
     """
     own, names = entry_shown(library, sae), sae_names(library, model)
     if not names or (own and own.model == model):
         return {"model": own.model} if own else {}
-    return {"sae": gr.update(choices=names, value=names[0]), "weights": library.find(names[0]).default_weights}
+    return {"sae": gr.update(choices=names, value=names[0]), "weights": SUITING}
 
 
 def _suitable(library: Library, sae: str | None, before: str | None):
-    """The weights that suit another SAE than before; else those that there are stay."""
-    entry = entry_shown(library, sae)
-    return entry.default_weights if entry and sae != before else gr.skip()
+    """Weights that suit another SAE than before; else those that there are stay."""
+    return SUITING if entry_shown(library, sae) and sae != before else gr.skip()
 
 
 def _place_controls(service: Service, sae: gr.Dropdown, opening: Opening) -> tuple[dict[str, Component], gr.HTML]:
     """How far out the vector lies, and from where: the scale's controls and the centroid's; and the distance."""
     usual_scale = gr.Checkbox(
-        True, label="As far out as a usual token", elem_id="usual-scale",
-        info="The scale is the mean distance of the model's tokens from their centroid",
+        True, label="Usual scale", elem_id="usual-scale", info=_USUAL_SCALE,
     )
     scale = gr.Slider(
         0.1, 10, _mean_distance(service, opening.entry, 1.0), step=0.01, label="Scale", visible=False, elem_id="scale",
@@ -140,9 +143,9 @@ def _place_controls(service: Service, sae: gr.Dropdown, opening: Opening) -> tup
 
 def vector_values(library: Library, recipe: VectorRecipe) -> dict:
     """What the controls show for a recipe, by name. Raises UserError if they cannot."""
-    recipe = with_weights(library, recipe)
+    library.find(recipe.sae)
     return {
-        "sae": recipe.sae, "feature": str(recipe.feature), "weights": recipe.weights,
+        "sae": recipe.sae, "feature": str(recipe.feature), "weights": recipe.weights or SUITING,
         "encoder_share": recipe.encoder_share, "tokens": recipe.tokens, "centroid": recipe.centroid,
         "usual_scale": recipe.scale is None, "scale": gr.skip() if recipe.scale is None else recipe.scale,
         **component_values(recipe.pca),
@@ -154,7 +157,7 @@ def vector_recipe(
 ) -> VectorRecipe:
     """The recipe that the controls show, from their values by name. Raises UserError for a value that cannot be."""
     return VectorRecipe(
-        sae=sae, feature=feature, weights=weights,
+        sae=sae, feature=feature, weights=None if weights == SUITING else weights,
         # What is not seen does not count.
         encoder_share=encoder_share if takes(weights, "encoder_share") else VectorRecipe.encoder_share,
         tokens=tokens if takes(weights, "tokens") else "", centroid=centroid, scale=None if usual_scale else scale,
@@ -164,12 +167,18 @@ def vector_recipe(
 
 def _weights_help(library: Library, sae: str | None, kind: str | None) -> str:
     """What a direction is, and a caution where it is known to say little."""
+    entry = entry_shown(library, sae)
+    if kind == SUITING and entry:
+        trees, lists = entry.default_weights, entry.list_weights
+        both = f"{trees}, {DIRECTIONS[trees].help}" if trees == lists else (
+            f"{trees} in trees, {DIRECTIONS[trees].help}; {lists} in lists, {DIRECTIONS[lists].help}"
+        )
+        return f"<p>Of this SAE: {escape(both)}.</p>"
     if kind not in DIRECTIONS:
         return ""
     said = f"<p>{escape(kind.capitalize())}: {escape(DIRECTIONS[kind].help)}.</p>"
-    entry = entry_shown(library, sae)
     suitable = entry.default_weights if entry else kind
-    if needs_scan(suitable) and not needs_scan(kind) and DIRECTIONS[kind].of_feature:
+    if needs_scan(suitable) and {"encoder", "decoder"}.issuperset(DIRECTIONS[kind].made_from):
         said += f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>'
     return said
 

@@ -19,10 +19,20 @@ import httpx
 import spaces
 
 from multitool.errors import UserError
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, PullbackTask, ReadTask, Task
+from multitool.model.tasks import (
+    AskTask,
+    ChangeTask,
+    CheckTask,
+    GrowthTask,
+    LensTask,
+    PullbackTask,
+    ReadTask,
+    Task,
+)
 from multitool.page.callers import Line
 from multitool.page.settings import PREFIX, ServerSettings
 from multitool.store.kept_rows import RowsTask
+from multitool.store.lens_rows import LensRowsTask
 from multitool.store.library import Library
 from multitool.store.pullbacks import PullbackRowsTask
 from multitool.store.scans import ScanTask
@@ -41,6 +51,7 @@ _SECONDS_PER_LEVEL = 0.1
 _SECONDS_PER_NODE = 0.005
 _SECONDS_PER_KNOWN_NODE = 0.001  # of a tree that is there, under one ghost of many that go through it together
 _SECONDS_PER_SCANNED = 1e-4
+_SECONDS_PER_PUSH = 0.2  # of all prompts in one pass
 _SECONDS_PER_BACKWARD_PASS = 0.03  # of one direction; many share a pass
 _LEAST_SECONDS = 12
 POLL_SECONDS = 0.3
@@ -49,8 +60,8 @@ _SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, 
 
 _NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
 _WITHOUT_GPU = (
-    "Saved trees and trimming go on working without, and so do Token lists, other than by logit_lens, unless their "
-    "model's vocabulary must be scanned first."
+    "Saved trees and trimming go on working without, and so do Token lists, other than by a lens, unless their model's "
+    "vocabulary must be scanned first."
 )
 _TAKEN_AWAY = "The GPU was taken away before {} was whole: its time was up, or its process ended. {}"
 _TOO_LONG = (
@@ -189,9 +200,11 @@ def _work_seconds(task: Task) -> float:
             return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
         case ScanTask():
             return task.n_tokens * _SECONDS_PER_SCANNED
+        case ChangeTask(directions=directions, strengths=strengths):
+            return (1 + len(directions) * len(strengths)) * _SECONDS_PER_PUSH
         case PullbackTask(directions=directions):
             return len(directions) * _SECONDS_PER_BACKWARD_PASS
-        case PullbackRowsTask():
+        case PullbackRowsTask() | LensRowsTask():
             return task.n_rows * _SECONDS_PER_BACKWARD_PASS
         case ReadTask() | LensTask():
             return 0.0  # a few texts, or directions, are read at once
@@ -248,7 +261,7 @@ def zero_gpu_problem(title: str, message: str, task: type = GrowthTask) -> str:
             if issubclass(task, RowsTask):
                 what = "the vocabulary scan" if task is ScanTask else "the layers' Jacobian"
                 return _TAKEN_AWAY.format(what, "What was there by then is kept; try again.")
-            if task is LensTask:
+            if task in (LensTask, ChangeTask):
                 return _TAKEN_AWAY.format("the list", "Try again, or order it by another measure.")
             return _TAKEN_AWAY.format("the answer", f"Try again, or {_SMALLER}")
         case "ZeroGPU worker error":

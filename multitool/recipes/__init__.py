@@ -5,7 +5,7 @@ anywhere.
 
 - ``recipe``: VectorRecipe, TreeRecipe, ListRecipe; ``fields``: how their fields are declared, checked and read
 - ``directions``: the kinds of direction, where a kind is added
-- ``prompts``: the menu of prompts
+- ``prompts``: the menu of prompts; ``plain_texts``: prose on which a model is measured
 - ``weighted_sums``: features and tokens with weights, as people write them
 - ``links``: a recipe as a link's query; ``captions``: a recipe in words
 """

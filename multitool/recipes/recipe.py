@@ -31,8 +31,11 @@ MEASURES = {
     "cosine": "nearness to the vector alone, the cosine of the angle between them",
     "dot": "the dot product with the vector, which favours tokens with long embeddings",
     "logit_lens": "how much the direction, read by the model's final norm and unembedding, makes it say the token",
+    "jacobian_lens": "the same when the layers behind the SAE have carried the direction on, as they do on average",
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }
+
+LENSES = ("logit_lens", "jacobian_lens")  # measures of what the direction makes the model say
 
 # Where steering and clamping act.
 POSITIONS = {
@@ -68,6 +71,8 @@ class VectorRecipe(Declared):
     - ``encoder``: ``u(W_enc[:, i])``; ``decoder``: ``u(W_dec[i])``;
     - ``mix``: ``u(a·u(W_enc[:, i]) + (1-a)·u(W_dec[i]))`` with ``a`` the encoder's share;
     - ``vocabulary``, ``mapped``: see ``vectors.scan_directions``;
+    - ``pullback``: ``u(mean_b ∂/∂e [u(r(e))·W_enc[:, i]] at e = E_b)``, ``r(e)`` the residual at the SAE's hook for a
+      token with embedding ``e``: see ``model.pullback``;
     - ``tokens``: ``u(o)`` with ``o = sum w_t (E_t - c)``, or ``sum w_t E_t`` without the centroid (Mikolov et al.
       2013); their scale is ``|o|`` if none is given, so that a single token is its own embedding;
     - ``random``: a standard normal vector's, drawn with the feature's number as seed;
@@ -282,6 +287,9 @@ class ListRecipe(Declared):
     - ``logit_lens``: entry ``t`` of ``W_U · norm(scale · g)``, with the model's own final norm and unembedding:
       the logits if its residual stream held nothing but the direction (nostalgebraist, "interpreting GPT: the logit
       lens", 2020). Without the centroid, which lies among the embeddings;
+    - ``jacobian_lens``: entry ``t`` of ``W_U · norm(J · scale · g)``, ``J`` the average Jacobian from the SAE's hook to
+      the last residual over running text (``model.jacobian_lens``; Gurnee et al. 2026), so that decoder weights are
+      read as what the feature writes into the stream there;
     - ``activation``: the SAE's activation of the feature on the token alone, behind what stands before a text.
 
     ``negative`` lists the same from the other end. A word, for ``words``, is what ``model.subject.is_word`` says.
@@ -309,7 +317,12 @@ class ListRecipe(Declared):
 
     def needs_activations(self, *, evidence: bool) -> bool:
         """Whether the list, or its evidence, takes how strongly each token fires the feature: a vocabulary scan."""
-        return evidence or self.measure == "activation"
+        return self.measure == "activation" or (evidence and not self.by_lens)
+
+    @property
+    def by_lens(self) -> bool:
+        """Whether it lists what the direction makes the model say. Its evidence is what the feature writes."""
+        return self.measure in LENSES
 
 
 def recipes(settings: dict) -> tuple[VectorRecipe, TreeRecipe]:

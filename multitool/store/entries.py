@@ -113,11 +113,17 @@ class SaeEntry:
 
     @property
     def default_weights(self) -> str:
-        """The weights for vectors of its features where a recipe names none.
+        """The weights for vectors of its features where a recipe names none, but for lists.
 
         The demo's layers write in other directions than the embeddings lie in, so their own weights point nowhere.
+        Which suit them is measured in docs/study.md; of other SAEs nothing is, and they take the published ones.
         """
         return "vocabulary" if self.release == "demo" and self.kind != "embed" else "encoder"
+
+    @property
+    def list_weights(self) -> str:
+        """The same for token lists."""
+        return "pullback" if self.release == "demo" else self.default_weights
 
     def facts(self) -> dict:
         """What a list of SAEs says about it, as plain JSON values."""

@@ -86,6 +86,23 @@ def fetch_sae_files(repo_id: str, files: Sequence[str], sae: str, download: Down
     return _fetch(repo_id, files, (), replace(download, max_bytes=None), f" (for SAE {sae})")
 
 
+def fetch_lens_file(repo_id: str, file: str, download: DownloadOptions = UNLIMITED) -> Path:
+    """The folder of a repository in the cache, with a Jacobian lens' file in it.
+
+    Raises:
+        UserError: it cannot be had, or is larger than a lens; the message tells why and what to do.
+    """
+
+    def check(wanted: list) -> None:
+        size = sum(one.file_size or 0 for one in wanted)
+        if size > MAX_FOLDER_BYTES:
+            raise UserError(f"{file} of {repo_id} is {size_shown(size)}; at most {size_shown(MAX_FOLDER_BYTES)} of a "
+                            "Jacobian lens are fetched. Use a smaller model, or list by another measure.")
+
+    limited = replace(download, max_bytes=None)
+    return _fetch(repo_id, [glob.escape(file)], (), limited, " (for the Jacobian lens)", check=check)
+
+
 def fetch_folder(
     repo_id: str, path: str, revision: str | None, sae: str, download: DownloadOptions = UNLIMITED
 ) -> Path:

@@ -41,6 +41,8 @@ class RowsTask(Task):
     where: ClassVar[str]  # the folder in the cache that all of this kind lie in
     file: ClassVar[str]  # of the rows
     format: ClassVar[int] = 1  # to be raised when the same task would give other numbers
+    doing: ClassVar[str]  # what is done to compute them, in words,
+    counted: ClassVar[str]  # and what is counted meanwhile
 
     hook: str
     d_model: int
@@ -60,6 +62,10 @@ class RowsTask(Task):
     def facts(self) -> dict:
         """What tells the rows from others of the kind."""
         raise NotImplementedError
+
+    def told(self, done: int) -> str:
+        """How far it is, in words."""
+        return f"{self.doing} (once for this model and layer): {done:,} of {self.n_rows:,} {self.counted}"
 
     @property
     def n_bytes(self) -> int:

@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -18,6 +19,7 @@ from multitool.errors import UserError
 from multitool.model.subject import Subject
 from multitool.model.tasks import Base, Place, Task
 from multitool.recipes.fields import check
+from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.devices import Gpu, gpu_here, placement
 from multitool.store.encoder import Encoder, load_encoder
@@ -26,9 +28,11 @@ from multitool.store.folders import folder_state, is_folder
 from multitool.store.hub import DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.kept_rows import KeptRows, RowsTask, open_rows
+from multitool.store.lens_rows import LensRowsTask, lens_rows_task
+from multitool.store.lenses import FittedLens, fitted_lens, is_fitted
 from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
-from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task
+from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task, read_shipped, shipped_pullback
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
 from multitool.store.scans import ScanTask, scan_task
@@ -181,8 +185,35 @@ class Library:
         Raises:
             UserError: it cannot be read.
         """
-        kept = open_rows(self.pullback_task(entry, subject))
-        return None if kept is None else self._maps.get(kept.task, lambda: kept.part(0, kept.task.n_rows))
+        task = self.pullback_task(entry, subject)
+        if shipped := shipped_pullback(entry, task):
+            return self._maps.get(shipped, partial(read_shipped, shipped))
+        kept = open_rows(task)
+        return None if kept is None else self._maps.get(task, lambda: kept.part(0, task.n_rows))
+
+    def lens_task(self, entry: SaeEntry, subject: Subject) -> LensRowsTask:
+        """The Jacobian lens from an SAE's hook on, to be fitted by ``do``; see ``lens``."""
+        texts = tuple(map(tuple, subject.tokenizer(list(PASSAGES), add_special_tokens=False)["input_ids"]))
+        return lens_rows_task(
+            subject.name, subject.folder, Place(entry.hook, subject.bos_id), texts, d_model=subject.space.d_model,
+            dtype=self.dtype,
+        )
+
+    def lens(self, entry: SaeEntry, subject: Subject) -> FittedLens | None:
+        """That lens: the demo's, one that others fitted, fetched or as kept, or the one fitted here; None where it must
+        be fitted first.
+
+        Raises:
+            UserError: it cannot be had or read.
+        """
+        model, hook, d_model = subject.name, entry.hook, subject.space.d_model
+        if is_fitted(model, hook):
+            make = partial(self._reported, entry.name, partial(fitted_lens, model, hook, d_model))
+            return self._maps.get((model, hook), make)
+        kept = open_rows(self.lens_task(entry, subject))
+        if kept is None:
+            return None
+        return self._maps.get(kept.task, lambda: FittedLens(kept.part(0, d_model), f"fitted on {len(PASSAGES)} texts"))
 
     def embedding_map(self, scan: KeptRows, subject: Subject) -> Tensor:
         """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""
@@ -245,6 +276,8 @@ class Library:
                         yield answer
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error):
+                    # Who is told of the error may hold it for long, and with it all that its frames held.
+                    traceback.clear_frames(error.__traceback__)
                     _give_memory_back()
                 raise
 

@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multitool.model.pullback import Pullback
 from multitool.model.tasks import Base
+from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.entries import SaeEntry
 from multitool.store.kept_rows import MAX_BYTES, RowsTask, compute_rows, rows_path
 
 _AT_LEAST = 16  # rows between two writes
@@ -23,6 +26,7 @@ class PullbackRowsTask(RowsTask):
 
     where = "pullbacks"
     file = "rows.float16"
+    doing, counted = "Carrying all directions back through the layers", "directions"
 
     base: Base
 
@@ -71,3 +75,28 @@ def pull_back_all(model, task: PullbackRowsTask, max_bytes: float = MAX_BYTES) -
         return max(_AT_LEAST, pullback.at_once), rows_of
 
     return compute_rows(task, prepare, max_bytes)
+
+
+# The demo's are shipped with it
+
+_SHIPPED = "pullback.safetensors"
+
+
+def shipped_pullback(entry: SaeEntry, task: PullbackRowsTask) -> Path | None:
+    """The file that holds the task's matrix, if it came with the SAE: the demo's do, made on the demo's model."""
+    if entry.release != "demo" or entry.folder is None or task.model != DEMO_MODEL:
+        return None
+    path = entry.folder / _SHIPPED
+    return path if path.is_file() else None
+
+
+def read_shipped(path: Path) -> Tensor:
+    """The matrix in such a file, (d_model, d_model) float32, up to a factor."""
+    return load_file(path)["pullback"].float()
+
+
+def write_shipped(folder: Path, matrix: Tensor) -> Path:
+    """Keep a matrix beside an SAE, in half precision. Its length says nothing, so the largest entry becomes 1."""
+    path = folder / _SHIPPED
+    save_file({"pullback": (matrix / matrix.abs().max()).half()}, path)
+    return path

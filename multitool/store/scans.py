@@ -26,6 +26,7 @@ class ScanTask(RowsTask):
 
     where = "scans"
     file = "residuals.float16"
+    doing, counted = "Scanning the vocabulary", "tokens"
 
     n_tokens: int  # V
     bos_id: int | None  # the token before each one; None: nothing stands before it

@@ -12,9 +12,20 @@ from multitool.model.logit_lens import read_directions
 from multitool.model.passes import Continuations
 from multitool.model.pullback import pull_back
 from multitool.model.questions import ask, check, read
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, PullbackTask, ReadTask, Task
+from multitool.model.tasks import (
+    AskTask,
+    ChangeTask,
+    CheckTask,
+    GrowthTask,
+    LensTask,
+    PullbackTask,
+    ReadTask,
+    Task,
+)
+from multitool.model.token_change import change_tokens
 from multitool.store.encoder import Encoder
 from multitool.store.entries import SaeEntry
+from multitool.store.lens_rows import LensRowsTask, fit_lens
 from multitool.store.pullbacks import PullbackRowsTask, pull_back_all
 from multitool.store.scans import ScanTask, scan_vocabulary
 from multitool.trees.growth import Growth, grow
@@ -53,8 +64,12 @@ def _answers(model, task: Task, encoders: Encoders) -> Iterator:
             return pull_back(model, task)
         case PullbackRowsTask():
             return pull_back_all(model, task)
+        case LensRowsTask():
+            return fit_lens(model, task)
         case LensTask():
             return read_directions(model, task)
+        case ChangeTask():
+            return change_tokens(model, task)
     raise TypeError(f"no model can do a {type(task).__name__}")
 
 

@@ -44,7 +44,7 @@ def token_list(
         measure: a key of ``recipe.MEASURES``.
         exponent: of the score ``(1 - cos(v, E_t))^exponent / (1 - cos(c, E_t))``: trades closeness to the vector
             (large) against distance from the centroid (small).
-        values: (V,), of a measure that ``v`` alone does not give: logit_lens, activation.
+        values: (V,), of a measure that ``v`` alone does not give: a lens, activation.
         negative: those that fit worst instead, the worst first.
         among: (V,) bool, tokens that may be listed.
     """

@@ -208,11 +208,10 @@ def test_directions_of_the_saes_own_weights_need_no_scan(world, monkeypatch, tmp
 
 def test_the_vocabulary_cannot_be_used_before_it_is_scanned(world, monkeypatch, tmp_path):
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path))
-    library = world.library
-    sae, subject = library.load(library.find(world.saes["hook_embed"]))
+    target = world.resolved("hook_embed", ONE)
     with pytest.raises(ValueError, match="must be scanned first"):
-        feature_sources(library, sae, subject, [ONE], scan=True)
-    source, = feature_sources(library, sae, subject, [ONE], scan=False)
+        feature_sources(target, target.sae, [ONE], scan=True)
+    source, = feature_sources(target, target.sae, [ONE], scan=False)
     assert not isinstance(source, ScannedSource)
 
 
@@ -244,9 +243,8 @@ def test_a_recipe_without_weights_gets_those_that_suit_its_sae(world):
 
 def sources(world, hook: str = "hook_embed"):
     world.table(hook, ONE, "vocabulary")
-    library = world.library
-    sae, subject = library.load(library.find(world.saes[hook]))
-    return subject, feature_sources(library, sae, subject, range(4), scan=True)
+    target = world.resolved(hook, ONE)
+    return target.subject, feature_sources(target, target.sae, range(4), scan=True)
 
 
 def test_a_feature_that_no_token_fires_has_no_vocabulary_direction(world):

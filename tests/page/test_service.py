@@ -158,7 +158,7 @@ def slow(monkeypatch):
     arrived = threading.Event()
     progress = iter(["Fetching x: 1 of 3 MB", "Fetching x: 2 of 3 MB"])
     library = SimpleNamespace(
-        find=lambda name: SimpleNamespace(name="x/y", model="m", default_weights="encoder"),
+        find=lambda name: SimpleNamespace(name="x/y", model="m", default_weights="encoder", list_weights="encoder"),
         progress=lambda entry: next(progress, ""),
     )
 
@@ -307,7 +307,7 @@ SCANNING = "Scanning the vocabulary (once for this model and layer)"
 def fresh_cache(demo_library, monkeypatch, tmp_path):
     """Scans go to a cache where there are none yet."""
     demo_library.subject(demo_library.find("demo/hook_embed").model)  # its files stay where they are
-    monkeypatch.setattr("multitool.store.scans.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("multitool.store.kept_rows.cache_folder", lambda: tmp_path)
     return tmp_path
 
 

@@ -17,6 +17,7 @@ from multitool.page.recipe_controls import check_shows, filled, recipes_shown, v
 from multitool.page.settings import ServerSettings
 from multitool.page.suggest_tab import _best_values
 from multitool.page.vector_controls import (
+    SUITING,
     _of_model,
     _suitable,
     _weights_help,
@@ -76,8 +77,8 @@ def test_the_controls_show_the_weights_that_suit_the_sae_unless_a_recipe_names_o
     def weights(sae, kind=None):
         return vector_values(Library(), VectorRecipe(sae=sae, feature=0, weights=kind))["weights"]
 
-    assert weights("demo/hook_embed") == "encoder"
-    assert weights("demo/blocks.6.hook_resid_post") == "vocabulary"
+    assert weights("demo/hook_embed") == SUITING
+    assert weights("demo/blocks.6.hook_resid_post") == SUITING
     assert weights("demo/blocks.6.hook_resid_post", "mapped") == "mapped"
 
 
@@ -120,13 +121,13 @@ def test_another_model_brings_its_first_sae_and_the_same_one_changes_nothing():
     following = _of_model(library, gpt2, own)
     saes = following["sae"]
     assert saes["value"] == saes["choices"][0] and find_sae(saes["value"]).model == gpt2
-    assert following == {"sae": saes, "weights": find_sae(saes["value"]).default_weights}
+    assert following == {"sae": saes, "weights": SUITING}
     assert _of_model(library, model, "no such SAE")["sae"]["value"] == "demo/hook_embed"
 
 
 def test_weights_follow_another_sae_only():
     library, deep = Library(), "demo/blocks.6.hook_resid_post"
-    assert _suitable(library, deep, "demo/hook_embed") == "vocabulary"
+    assert _suitable(library, deep, "demo/hook_embed") == SUITING
     assert _suitable(library, deep, deep) == gr.skip()
     assert _suitable(library, None, deep) == _suitable(library, "no such", deep) == gr.skip()
 

@@ -117,7 +117,7 @@ def test_a_scan_lets_those_who_wait_come_first_now_and_then(clock, tmp_path):
         dtype="float32",
     )
     assert list(worker(SimpleNamespace(do=scan), seconds=300)(task))[-1] == 30
-    assert asked == [zero_gpu._SCAN_TURN] * 3
+    assert asked == [zero_gpu._ROWS_TURN] * 3
 
 
 # ── The time of a whole request ─────────────────────────────────────────────────────────────────────────────────────

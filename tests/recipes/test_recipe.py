@@ -307,7 +307,7 @@ def test_what_takes_work_in_proportion_to_its_length_is_bounded(recipe, settings
         (vector, {"sae": 5}, "sae is 5; name one as RELEASE/SAE_ID, e.g. demo/hook_embed."),
         (vector, {"feature": -1}, "feature is -1; it must be a whole number from 0 up."),
         (vector, {"weights": "both"},
-         "weights is 'both'; valid are encoder, decoder, mix, vocabulary, mapped, tokens, random, centroid."),
+         "weights is 'both'; valid are encoder, decoder, mix, vocabulary, mapped, pullback, tokens, random, centroid."),
         (vector, {"encoder_share": 2}, "encoder_share is 2; it must be a number from 0 to 1."),
         (vector, {"tokens": 5}, "tokens is 5; it must be a text, e.g. king - man + woman."),
         (vector, {"centroid": 1}, "centroid is 1; it must be true or false."),

@@ -546,7 +546,9 @@ def test_the_demos_saes_come_first_and_by_layer():
     assert [entry.name for entry in saes()][: len(names)] == names
 
 
-def test_the_demos_layers_take_the_vocabularys_direction_and_all_others_the_encoders():
+def test_the_demos_layers_take_the_vocabularys_direction_its_lists_pullback_and_all_others_the_encoders():
+    assert {entry.list_weights for entry in demo_saes()} == {"pullback"}
+    assert {entry.list_weights for entry in registry_saes().values()} == {"encoder"}
     assert {entry.name: entry.default_weights for entry in demo_saes()} == {
         entry.name: "encoder" if entry.layer is None else "vocabulary" for entry in demo_saes()
     }
