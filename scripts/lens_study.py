@@ -80,7 +80,7 @@ def measured(library: Library, sae: str, n_features: int, strengths: tuple[float
             ]
         print(f"{time.monotonic() - started:6.0f} s  {sae}  {len(judged['logit_lens'])} features", flush=True)
     figures = {lens: {name: values(evidence, name) for name in FIGURES} for lens, evidence in judged.items()}
-    logit, jacobian = (figures[lens] for lens in LENSES)
+    of_logit, of_jacobian = (figures[lens] for lens in LENSES)
     return {
         "features": len(features),
         "lenses": {
@@ -88,7 +88,7 @@ def measured(library: Library, sae: str, n_features: int, strengths: tuple[float
             | {"verdicts": dict(Counter(one.verdict for one in judged[lens]))}
             for lens in LENSES
         },
-        "gain": {name: mean_with_interval(jacobian[name] - logit[name])
+        "gain": {name: mean_with_interval(of_jacobian[name] - of_logit[name])
                  for name in ("hits", "average_precision", "auroc")},
         "seconds": time.monotonic() - started,
     }

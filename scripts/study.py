@@ -8,6 +8,7 @@ its own: some five minutes on a GPU with 16 cores, some hours on two cores.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def main() -> None:
     kept = {sae: Records(path) for sae, path in paths.items() if path.exists()}
     there = {sae: records for sae, records in kept.items() if records.settings("trees")}
     if there and options.page != Path(os.devnull):
-        options.page.write_text(page(there), encoding="utf-8")
+        lenses = options.work / "lenses.json"  # of scripts.lens_study, where it was run
+        told = json.loads(lenses.read_text(encoding="utf-8")) if lenses.exists() else None
+        options.page.write_text(page(there, told), encoding="utf-8")
         print(f"wrote {options.page} with {len(there)} of {len(SAES)} SAEs")
     if failed:
         sys.exit(f"not whole: {', '.join(failed)}; the same command goes on")

@@ -53,8 +53,12 @@ _HOW = (
 )
 
 
-def page(found: Found) -> str:
-    """The document. Of every SAE there are held-out features, if not all of them."""
+def page(found: Found, lenses: dict | None = None) -> str:
+    """The document. Of every SAE there are held-out features, if not all of them.
+
+    Args:
+        lenses: what ``scripts.lens_study`` measured.
+    """
     head = next(iter(found.values())).head
     how = _HOW.format(
         choosing=head["choosing"], held_out=head["held_out"], injected=len(INJECTED),
@@ -68,6 +72,7 @@ def page(found: Found) -> str:
         _bounds(found),
         *(_of_sae(sae, records) for sae, records in found.items()),
         _verdicts(found),
+        _lenses(lenses) if lenses else "",
         _examples(found),
         _limits(found),
     ]))
@@ -274,6 +279,28 @@ def _verdicts(found: Found) -> str:
         "the first token and lift of the definitions in nats."
     )
     return f"## The trees as a whole\n\n{said}\n\n" + _table(columns, rows)
+
+
+def _lenses(told: dict) -> str:
+    rows = []
+    for sae, found in told["saes"].items():
+        for lens, figures in found["lenses"].items():
+            verdicts = figures["verdicts"]
+            rows.append([
+                _short(sae), lens.replace("_", " "),
+                *(f"{_interval(figures[name])}, by chance {figures[f'{name}_chance'][0]:.3f}"
+                  for name in ("hits", "average_precision", "auroc")),
+                f"{verdicts.get('agrees', 0)} / {verdicts.get('partly', 0)} / {verdicts.get('no', 0)}",
+            ])
+    text = (
+        f"By `python -m scripts.lens_study`, on {told['features']} held-out features of each SAE: the lists of the "
+        "decoder's direction by both lenses, judged by the 100 tokens that rise most when the model is pushed along it "
+        f"by {_numbers(told['strengths'])} mean residual norms ([how](evidence.md#what-a-feature-writes)). *hits* are "
+        "among the first 10 tokens; *chance* is what lists of random directions have; the verdicts are those that "
+        "agree, agree further down, and are not to be trusted."
+    )
+    header = ["SAE", "lens", "hits", "average precision", "AUROC", "verdicts"]
+    return f"## What features write\n\n{_prose(text)}\n\n{_table(header, rows)}\n"
 
 
 def _examples(found: Found) -> str:

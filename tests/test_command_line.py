@@ -350,7 +350,7 @@ def test_a_list_is_checked_and_ordered_by_activation_on_request(folders, cache, 
     assert header.split()[-1] == "activation"
 
 
-@pytest.mark.parametrize("measure", ["cosine", "dot", "logit_lens"])
+@pytest.mark.parametrize("measure", ["cosine", "dot", "logit_lens", "jacobian_lens"])
 def test_a_list_of_words_is_ordered_by_another_measure_from_its_other_end(folders, tmp_path, capsys, measure):
     file = tmp_path / "list.json"
     options = ["tokens", *folders, "--feature", "2", "--top", "9", "--measure", measure, "--negative", "--words"]

@@ -50,6 +50,8 @@ def list_job(
     by_scan = list_recipe.needs_activations(evidence=evidence)
     if evidence or by_scan:
         vector_recipe.single_feature()
+    if list_recipe.by_lens and vector_recipe.weights is None:
+        vector_recipe = vector_recipe.by("decoder")  # a lens reads what the feature writes
     target = yield Prepare(partial(resolve, library, vector_recipe, model, for_list=True))
     target = yield from ready(target, always=by_scan)
     lens = (yield from fitted(target)) if list_recipe.measure == "jacobian_lens" else None

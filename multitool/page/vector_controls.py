@@ -173,7 +173,7 @@ def _weights_help(library: Library, sae: str | None, kind: str | None) -> str:
         both = f"{trees}, {DIRECTIONS[trees].help}" if trees == lists else (
             f"{trees} in trees, {DIRECTIONS[trees].help}; {lists} in lists, {DIRECTIONS[lists].help}"
         )
-        return f"<p>Of this SAE: {escape(both)}.</p>"
+        return f"<p>Of this SAE: {escape(both)}. In lists by a lens: decoder.</p>"
     if kind not in DIRECTIONS:
         return ""
     said = f"<p>{escape(kind.capitalize())}: {escape(DIRECTIONS[kind].help)}.</p>"

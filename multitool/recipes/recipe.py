@@ -97,7 +97,7 @@ class VectorRecipe(Declared):
     ]
     weights: Annotated[Weights | None, Field(description=(
         "what gives the direction: " + "; ".join(f"{kind}: {made.help}" for kind, made in DIRECTIONS.items())
-        + " (default: what suits the SAE)"
+        + " (default: what suits the SAE; in a list by lens the decoder)"
     ))] = None
     encoder_share: Annotated[float, Field(ge=0, le=1, description="the encoder's share of mix, 0 to 1")] = 0.5
     tokens: Annotated[

@@ -356,7 +356,7 @@ def test_a_list_by_activation_and_by_weights_of_the_vocabulary(client):
 
 
 def test_a_list_by_other_measures_from_both_ends(client):
-    for measure in ("cosine", "dot", "logit_lens"):
+    for measure in ("cosine", "dot", "jacobian_lens", "logit_lens"):
         table, other_end = (
             client.predict(top=5, measure=measure, negative=negative, words=True, api_name="/token_list")
             for negative in (False, True)
@@ -366,8 +366,8 @@ def test_a_list_by_other_measures_from_both_ends(client):
         assert values == sorted(values, reverse=True) and len(set(values)) == 10
     assert table["data"][0][1] == " rain"
     found = client.predict(top=5, measure="logit_lens", api_name="/check_list")
-    assert found["evidence"]["verdict"] == "not_applicable" and found["settings"]["measure"] == "logit_lens"
-    assert "for information only" in found["evidence"]["sentence"] and "activation" in found["tokens"][0]
+    assert found["evidence"]["rising"] == 100 and found["settings"]["measure"] == "logit_lens"
+    assert "pushed along the feature's decoder" in found["evidence"]["sentence"] and "change" in found["tokens"][0]
 
 
 @pytest.mark.parametrize(("request_", "said"), [({"measure": "size"}, "measure is 'size'"),

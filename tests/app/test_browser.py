@@ -592,7 +592,8 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
     page.click("#list")
     page.wait_for_function("document.querySelector('#list-status textarea').value.includes('other end, only words')")
     page.click("#check-list")
-    page.wait_for_selector("#list-verdict .verdict.not_applicable")
+    page.wait_for_selector("#list-verdict .verdict")
+    assert "pushed along the feature's decoder" in page.inner_text("#list-verdict")
 
     page.locator("#measure").get_by_text("activation").click()
     page.wait_for_selector("#negative", state="hidden")

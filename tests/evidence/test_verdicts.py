@@ -9,11 +9,11 @@ import pytest
 
 from multitool.evidence.verdicts import (
     DefinitionScores,
-    ListEvidence,
     TreeEvidence,
     definition_scores,
     list_evidence,
     strongest,
+    written_evidence,
 )
 from multitool.trees.document import feature_maximum, judged_definitions
 
@@ -156,13 +156,58 @@ def test_the_evidence_for_a_list_is_plain_json_without_the_activations():
     json.dumps(judged(IN_ORDER, firing()).to_dict(), allow_nan=False)
 
 
-def test_a_list_of_what_the_model_says_is_not_judged_by_what_fires():
-    found = ListEvidence(FIRST_SIX)
-    assert found.verdict == "not_applicable"
-    assert "not what the feature looks for. The activations are for information only" in found.sentence
-    data = found.to_dict()
-    assert data.keys() == judged(IN_ORDER).to_dict().keys()
-    assert (data["hits"], data["auroc"], data["judged_on"], data["in_texts"]) == (None, None, None, ())
+# Token lists by lens
+
+
+def written(changes, scores=IN_ORDER, *, which=EVERY, other_end: bool = False):
+    scores = np.concatenate([scores[None], random_scores(20, seed=1)])
+    return written_evidence(scores, np.asarray(changes, dtype=np.float32), which, other_end=other_end)
+
+
+def test_what_a_feature_writes_are_the_hundred_tokens_that_rise_most():
+    found = written(np.arange(V, 0, -1) / V)
+    assert (found.judged_on, found.rising, found.hits, found.auroc, found.average_precision) == (V, 100, 10, 1, 1)
+    assert (found.largest_change, found.least_change) == (pytest.approx(1), pytest.approx(0.901))
+    assert found.verdict == "agrees"
+    assert "10 of its first 10 tokens are among the 100 that become more probable than all others" in found.sentence
+    assert found.hits_chance == pytest.approx(1, abs=0.6) and 0.45 < found.auroc_chance < 0.55
+
+
+def test_tokens_that_do_not_rise_are_not_written_and_those_that_are_not_judged_do_not_count():
+    changes = np.where(np.arange(V) < 7, 0.5, -0.1)
+    assert (written(changes).rising, written(changes).hits) == (7, 7)
+    rest = written(changes, which=~chosen(0, 1))
+    assert (rest.judged_on, rest.rising, rest.hits) == (V - 2, 5, 5)
+    none = written(changes, which=~chosen(*range(4)))
+    assert (none.rising, none.verdict) == (3, "unknown") and "finds 3 tokens more probable" in none.sentence
+    never = written(-np.ones(V))
+    assert never.verdict == "unknown" and never.least_change is None and "no tokens more" in never.sentence
+    json.dumps(never.to_dict(), allow_nan=False)
+
+
+def test_the_other_end_of_a_list_is_judged_by_what_falls():
+    found = written(np.arange(V) - V, other_end=True)
+    assert (found.hits, found.verdict) == (10, "agrees") and "become less probable than all others" in found.sentence
+    assert (found.largest_change, found.least_change) == (-V, -V + 99)
+
+
+def test_a_list_by_lens_that_finds_them_no_better_than_random_ones_is_not_to_be_trusted():
+    found = written(np.random.default_rng(2).random(V))
+    assert found.verdict == "no" and "lists of random directions" in found.sentence
+
+
+def test_a_list_by_lens_may_agree_only_further_down():
+    changes = np.zeros(V)
+    changes[10:110] = 1
+    found = written(changes)
+    assert (found.hits, found.verdict) == (0, "partly") and "only further down" in found.sentence
+
+
+def test_the_evidence_for_a_list_by_lens_is_plain_json_without_the_changes():
+    data = json.loads(json.dumps(written(np.arange(V, 0, -1)).to_dict(), allow_nan=False))
+    assert list(data) == ["judged_on", "rising", "hits", "hits_chance", "auroc", "auroc_chance", "average_precision",
+                          "average_precision_chance", "beaten_by", "largest_change", "least_change", "verdict",
+                          "sentence"]
 
 
 def test_random_lists_hardly_ever_agree():

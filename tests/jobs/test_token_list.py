@@ -7,17 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from tiny import random_sae, tiny_model, write_model
+import torch
+from tiny import random_sae, tiny_model, write_model, write_sae
 
+from multitool.errors import UserError
 from multitool.jobs.features import feature_source, resolve
-from multitool.jobs.local import scan_if_missing, token_table
+from multitool.jobs.lenses import fitted
+from multitool.jobs.local import finish, scan_if_missing, token_table
+from multitool.jobs.steering import STRENGTHS
 from multitool.jobs.token_table import TOKEN_COLUMNS
 from multitool.model.logit_lens import lens_logits
-from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
+from multitool.model.token_change import change_tokens
+from multitool.recipes.recipe import LENSES, MEASURES, ListRecipe, VectorRecipe
 from multitool.store.library import Library
 
 EVERYTHING = 10_000
-OWN_COLUMN = ("cosine", "dot", "logit_lens")
+OWN_COLUMN = ("cosine", "dot", *LENSES)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ def test_a_list_by_another_measure_has_a_column_more(world, measure, evidence):
     table = world.table(ListRecipe(measure=measure, top=7), evidence=evidence)
     own = (measure,) if measure in OWN_COLUMN else ()
     fires = ("activation",) if evidence or measure == "activation" else ()
-    assert table.columns == (*TOKEN_COLUMNS, *own, *fires)
+    more = ("change",) * evidence if measure in LENSES else fires
+    assert table.columns == (*TOKEN_COLUMNS, *own, *more)
     header, *rows = csv.reader(io.StringIO(table.to_csv()))
     assert header == list(table.columns)
     written = json.loads(json.dumps(table.to_dict(), allow_nan=False))
@@ -116,7 +122,7 @@ def test_no_other_measure_runs_the_model(world, monkeypatch):
 
     monkeypatch.setattr(world.library, "run", run)
     for measure in MEASURES:
-        if measure == "logit_lens":
+        if measure in LENSES:
             with pytest.raises(AssertionError, match="asked for"):
                 world.table(ListRecipe(measure=measure))
         else:
@@ -125,7 +131,7 @@ def test_no_other_measure_runs_the_model(world, monkeypatch):
 
 @pytest.mark.parametrize("words", [False, True])
 @pytest.mark.parametrize("negative", [False, True])
-@pytest.mark.parametrize("measure", ["score", *(name for name in OWN_COLUMN if name != "logit_lens")])
+@pytest.mark.parametrize("measure", ["score", "cosine", "dot"])
 def test_a_list_is_judged_by_its_own_order(world, measure, negative, words):
     table = world.table(
         ListRecipe(measure=measure, negative=negative, words=words, top=EVERYTHING), evidence=True
@@ -140,11 +146,54 @@ def test_a_list_is_judged_by_its_own_order(world, measure, negative, words):
     assert 0 <= found.beaten_by <= 1 and found.average_precision_chance != found.average_precision
 
 
-def test_a_list_by_logit_lens_has_the_activations_and_is_not_judged(world, monkeypatch):
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("measure", LENSES)
+def test_a_list_by_lens_is_judged_by_what_the_feature_writes(world, monkeypatch, measure, negative):
+    finish(fitted(resolve(world.library, world.vector)), world.library)
     asked, do = [], world.library.do
     monkeypatch.setattr(world.library, "do", lambda task: asked.append(task) or do(task))
-    table = world.table(ListRecipe(measure="logit_lens", top=EVERYTHING), evidence=True)
-    assert [task.directions.shape for task in asked] == [(1, 32)], "no random directions are read"
-    assert table.evidence.verdict == "not_applicable"
-    source = feature_source(resolve(world.library, world.vector), scan=True)
-    assert column(table, "activation") == pytest.approx(source.activations[column(table, "token_id")].tolist())
+    # Not by its weights, here the encoder's, but by the decoder's pushes; and no scan is needed.
+    monkeypatch.setattr(world.library, "scan", None)
+    recipe = ListRecipe(measure=measure, negative=negative, words=True, top=EVERYTHING)
+    table = world.table(recipe, evidence=True)
+    lens, pushes = asked
+    target = resolve(world.library, world.vector)
+    assert lens.directions.shape == (21, 32)
+    assert np.linalg.norm(pushes.directions, axis=1) == pytest.approx([1])
+    row = target.sae.feature(2).decoder.numpy()
+    assert pushes.directions[0] @ row == pytest.approx(np.linalg.norm(row), rel=1e-5)
+    assert (len(pushes.prompts), pushes.strengths) == (64, STRENGTHS)
+    *_, (changes,) = change_tokens(world.model, pushes)
+    assert column(table, "change") == pytest.approx(changes[column(table, "token_id")].tolist(), abs=1e-4)
+    found, words = table.evidence, np.flatnonzero(target.subject.words)
+    rise = -changes[words] if negative else changes[words]
+    most = set(words[np.argsort(-rise)[:min(100, (rise > 0).sum())]].tolist())
+    assert (found.judged_on, found.rising, found.other_end) == (len(words), len(most), negative)
+    assert found.hits == len(most & set(column(table, "token_id")[:10]))
+    places = [place for place, token in enumerate(column(table, "token_id"), 1) if token in most]
+    assert found.average_precision == pytest.approx(np.mean([n / place for n, place in enumerate(places, 1)]))
+    assert found.average_precision_chance != found.average_precision and table.to_dict()["evidence"]["verdict"]
+
+
+def test_the_jacobian_lens_reads_the_direction_as_it_is_behind_the_last_layer(world):
+    recipe = VectorRecipe(**vars(world.vector) | {"weights": "decoder", "scale": 3.0})
+    target = resolve(world.library, recipe)
+    lens = finish(fitted(target), world.library)
+    table = world.table(ListRecipe(measure="jacobian_lens", top=EVERYTHING), vector=recipe)
+    row = target.sae.feature(2).decoder
+    expected = lens_logits(world.model, (lens.J @ (3 * row / row.norm()))[None])[0]
+    assert column(table, "jacobian_lens") == pytest.approx(expected[column(table, "token_id")].tolist(), abs=1e-4)
+    assert table.settings["lens"] == "fitted on 6 texts"
+
+
+@pytest.mark.parametrize("measure", LENSES)
+def test_a_lens_has_nothing_to_read_of_the_centroid_and_no_evidence_of_a_dead_decoder(world, tmp_path, measure):
+    with pytest.raises(UserError, match=f"no direction for the {measure.replace('_', ' ')} to read"):
+        world.table(ListRecipe(measure=measure), vector=world.vector.by("centroid"))
+    target = resolve(world.library, world.vector)
+    W = torch.eye(32, 4)
+    dead = write_sae(tmp_path / "sae", W_enc=W, W_dec=0 * W.T, model=target.sae.entry.model)
+    recipe = VectorRecipe(sae=str(dead), feature=0, weights="encoder")
+    assert world.table(ListRecipe(measure=measure, top=3), vector=recipe).rows
+    with pytest.raises(UserError, match="no direction to steer in .* List without evidence"):
+        world.table(ListRecipe(measure=measure), vector=recipe, evidence=True)

@@ -16,11 +16,11 @@ from multitool.jobs.candidates import GRID, Candidate
 from multitool.jobs.features import recipe_vector, resolve
 from multitool.jobs.local import token_table
 from multitool.jobs.steps import Prepare
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask
+from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask
 from multitool.page import callers
 from multitool.page.service import LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
-from multitool.recipes.recipe import MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.recipes.recipe import LENSES, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
 from multitool.store.scans import ScanTask
 from multitool.trees.document import DefinitionTree
@@ -237,16 +237,17 @@ def test_what_a_caller_has_left_behind_counts_as_theirs_until_it_ends(slow):
     pytest.fail("it never ended")
 
 
-def test_of_all_lists_only_the_logit_lens_reaches_the_model(grown):
+def test_of_all_lists_only_the_lenses_reach_the_model(grown):
     tasks, service = grown
     for measure in MEASURES:
         *words, table = service.table(RAIN, ListRecipe(top=5, measure=measure, words=True))
         assert len(table.rows) == 5
-        assert kinds(tasks) == ([LensTask] if measure == "logit_lens" else [])
+        assert kinds(tasks) == ([LensTask] if measure in LENSES else [])
         tasks.clear()
 
 
-def test_a_list_by_the_logit_lens_waits_for_a_gpu_and_is_that_of_the_library(demo_library):
+@pytest.mark.parametrize("measure", LENSES)
+def test_a_list_by_lens_waits_for_a_gpu_and_is_that_of_the_library(demo_library, measure):
     tasks = []
 
     def work(task):
@@ -254,14 +255,18 @@ def test_a_list_by_the_logit_lens_waits_for_a_gpu_and_is_that_of_the_library(dem
         yield from demo_library.do(task)
 
     service = Service(demo_library, ServerSettings(zero_gpu=True), work)
-    recipe = ListRecipe(top=5, measure="logit_lens", negative=True)
+    recipe = ListRecipe(top=5, measure=measure, negative=True)
     *words, table = service.table(RAIN, recipe, evidence=True)
     assert "Waiting for a GPU …" in words
+    assert "Pushing the model along the feature's decoder, to see what it then says …" in words
     plain = token_table(demo_library, RAIN, recipe)
     assert [row[1] for row in table.rows] == [row[1] for row in plain.rows] and table.settings == plain.settings
     assert [row[-2] for row in table.rows] == pytest.approx([row[-1] for row in plain.rows], rel=1e-5)
-    assert table.evidence.verdict == "not_applicable"
-    assert [task.directions.shape for task in tasks] == [(1, 576)], "no random directions are read"
+    assert table.evidence.other_end and table.evidence.rising == 100
+    assert [(type(task), task.directions.shape) for task in tasks] == [(LensTask, (21, 576)), (ChangeTask, (1, 576))]
+    *_, again = service.table(RAIN, replace(recipe, top=3), evidence=True)
+    assert len(tasks) == 3, "what the pushes changed is kept"
+    assert again.evidence.to_dict() == table.evidence.to_dict()
 
 
 def test_a_logit_lens_without_a_gpu_says_so(demo_library):

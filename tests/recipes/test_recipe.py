@@ -137,7 +137,7 @@ def test_tokens_go_with_their_own_weights_only():
 def test_a_list_is_ordered_by_one_of_the_measures(value):
     message = refusal(ListRecipe, measure=value)
     assert f"measure is {beginning(value)}" in message
-    assert "score, cosine, dot, logit_lens, activation" in message
+    assert "score, cosine, dot, logit_lens, jacobian_lens, activation" in message
 
 
 @pytest.mark.parametrize("measure", MEASURES)

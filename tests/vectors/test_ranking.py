@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from multitool.recipes.recipe import LENSES, MEASURES
 from multitool.vectors.embedding import EmbeddingSpace
 from multitool.vectors.ranking import token_list, token_scores
 
@@ -176,9 +177,9 @@ def test_values_from_elsewhere_order_the_tokens_from_both_ends():
     assert token_list(space, ALONG, measure="logit_lens", values=logits, negative=True).token_id.tolist() == [1, 0, 2]
 
 
-@pytest.mark.parametrize("measure", ["score", "cosine", "dot", "logit_lens", "activation"])
+@pytest.mark.parametrize("measure", MEASURES)
 def test_only_tokens_among_which_to_choose_are_listed(measure):
-    values = torch.tensor([4.0, 3.0, 2.0, 1.0]) if measure in ("logit_lens", "activation") else None
+    values = torch.tensor([4.0, 3.0, 2.0, 1.0]) if measure in (*LENSES, "activation") else None
     among = torch.tensor([False, True, False, True])
     listed = token_list(hand_made(), UP, measure=measure, values=values, among=among)
     assert listed.token_id.tolist() == [1, 3]
