@@ -53,6 +53,7 @@ SMALL = small_recipe(TreeRecipe())
 READ_OUT_TREE: dict[str, Any] = {"cutoff": 1e-3, "max_depth": 12, "max_nodes": 150}
 READ_OUTS = ("probability", "lift", "lift per token")
 READ_OUT_PROMPTS = ("definition", "meaning", "synonym", "chat-meaning")  # those with the best definitions in trials
+FEW = 100  # held-out features whose real token is put into all prompts
 # Directions halfway between two kinds, which the tool does not offer: whether they would be worth it.
 MIXES = {f"pullback and {other}": ("pullback", other) for other in ("vocabulary", "decoder")}
 _RIDGE = 0.1  # of the direction that separates the judged tokens, in units of the embeddings' mean variance
@@ -82,6 +83,7 @@ class Bench:
         self.controls = [self.sources[feature] for feature in controls]
         self.encoder = library.encoder(self.entry)
         self.at_once = FEATURES_AT_ONCE[library.device]
+        self.few = frozenset(features[-records.head["held_out"] :][:FEW])
         self._judge: Callable[[str], Judge] = cache(self._new_judge)
         self._controls: Callable[[str], list[ReadText]] = cache(self._new_controls)
         self._control_read_outs = cache(lambda prompt: self._read_out(self.controls, prompt))
@@ -221,7 +223,8 @@ class Bench:
             if prompt == "definition" or asked.chat and not self._can_chat:
                 continue
             own = self._tried("prompts", [self.best_tree], features, named=prompt)
-            real = self._tried("prompts of a token", [ONE_TOKEN], features, named=prompt)
+            few = [feature for feature in features if feature in self.few]
+            real = self._tried("prompts of a token", [ONE_TOKEN], few, named=prompt)
             answers = self._answers([*own, *real], TreeRecipe(prompt=prompt))
             for part, tried, answered in (("prompts", own, answers[: len(own)]),
                                           ("prompts of a token", real, answers[len(own) :])):

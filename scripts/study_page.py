@@ -1,9 +1,11 @@
 """docs/study.md from the figures that study.py measured. Every number in it comes from them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import isnan
 from textwrap import fill
+
+import numpy as np
 
 from multitool.jobs.candidates import INJECTED, SCALES, WEIGHTS
 from multitool.recipes.prompts import PROMPTS
@@ -46,7 +48,8 @@ _HOW = (
     "at {scales}; without and with a fifth of the first principal component; and for trees, where the SAE reads behind "
     "a layer, {injected} settings that inject the vector behind an early layer. *Published* are encoder weights at the "
     "usual scale, *default* is what the tool takes if nothing is said, *random* a random direction for every feature: "
-    "chance. Brackets hold 95 % bootstrap intervals over features. Differences are taken feature by feature, and are *clear* if their interval leaves out 0."
+    "chance. Brackets hold 95 % bootstrap intervals over features. Differences are taken feature by feature, and are "
+    "*clear* if their interval leaves out 0."
 )
 
 
@@ -98,63 +101,64 @@ def _prompts(found: Found) -> str:
     sections = [
         "## Which prompt, and which of a tree's definitions?\n",
         _prose(
-            "By the best direction for trees; the last rows by the embedding of the token that fires the feature most. "
-            "**Bold** is clearly better than the default, *italic* clearly worse. A prompt or a way of reading *wins* "
-            "on an SAE if one of the three figures is clearly better than the default's and none clearly worse; what "
-            "wins on all four is the better default."
+            "By the best direction for trees; *a real token*: by the embedding of the token that fires the feature "
+            "most. The three figures are hit rate, with its interval, recall@10 and MRR; **bold** is clearly better "
+            "than the default, *italic* clearly worse. A prompt or a way of reading *wins* on an SAE if one of the "
+            "three figures is clearly better than the default's and none clearly worse; what wins on all four is the "
+            "better default."
         ) + "\n",
     ]
     names = list(PROMPTS)
-    read_outs = _in_order(name for records in found.values() for name in records.settings("read-outs"))
-    wins: dict[str, list[str]] = {}
-    rows = []
-    for measure in JUDGED_BY:
-        for name in names:
-            rows.append([measure if name == names[0] else "", name])
-            for records in found.values():
-                part = "trees" if name == names[0] else "prompts"
-                setting = chosen(records, "trees") if name == names[0] else name
-                gain = records.difference(part, setting, chosen(records, "trees"), measure, "trees")
-                rows[-1].append(_marked(records.mean(part, setting, measure), gain if name != names[0] else None))
-    for name in names:
-        rows.append(["hit rate of a real token" if name == names[0] else "", name, *(
-            _interval(records.mean("trees", ONE_TOKEN, "hit rate") if name == names[0]
-                      else records.mean("prompts of a token", name, "hit rate"))
-            for records in found.values()
-        )])
-    sections.append(_table(["measure", "prompt", *map(_short, found)], rows))
-    sections.append(
-        _prose(
-            "Of larger trees (150 nodes) by the default prompt, the 10 definitions that are first by probability, as "
-            "now, by lift over the centroid and random ghosts, or by lift per token:"
-        ) + "\n"
-    )
-    rows = []
-    for measure in JUDGED_BY:
-        for name in read_outs:
-            rows.append([measure if name == read_outs[0] else "", name])
-            for records in found.values():
-                gain = records.difference("read-outs", name, read_outs[0], measure)
-                rows[-1].append(_marked(records.mean("read-outs", name, measure),
-                                        gain if name != read_outs[0] else None))
-    sections.append(_table(["measure", "prompt, first", *map(_short, found)], rows))
-    for name in names[1:]:
-        wins[name] = [sae for sae, records in found.items()
-                      if _wins(records, "prompts", name, "trees", chosen(records, "trees"))]
-    for name in read_outs[1:]:
-        wins[name] = [sae for sae, records in found.items()
-                      if _wins(records, "read-outs", name, "read-outs", read_outs[0])]
-    everywhere = [name for name, saes in wins.items() if len(saes) == len(found)]
-    said = "; ".join(f"*{name}* on {len(saes)}" for name, saes in wins.items() if saes)
-    sections.append(
-        f"Of {len(found)} SAEs these win: {said or 'none on any'}. "
-        + (f"On all of them: {', '.join(everywhere)}." if everywhere else "None wins on all of them.") + "\n"
-    )
+    read_outs = list(dict.fromkeys(name for records in found.values() for name in records.settings("read-outs")))
+    of_token = "a real token, "
+
+    def measured(records: Records, name: str) -> tuple[str, str, str, str]:
+        """Where a row's figures are, and those that they are held against."""
+        best = chosen(records, "trees")
+        if name in read_outs:
+            return "read-outs", name, "read-outs", read_outs[0]
+        if name.startswith(of_token):
+            prompt = name.removeprefix(of_token)
+            part = ("trees", ONE_TOKEN) if prompt == names[0] else ("prompts of a token", prompt)
+            return *part, "trees", ONE_TOKEN
+        return *(("trees", best) if name == names[0] else ("prompts", name)), "trees", best
+
+    def cell(records: Records, name: str) -> str:
+        part, setting, other_part, other = measured(records, name)
+        told = []
+        for measure in JUDGED_BY:
+            mean = records.mean(part, setting, measure)
+            gain = records.difference(part, setting, other, measure, other_part)
+            told.append(_marked(mean, gain, interval=measure == JUDGED_BY[0]))
+        return " · ".join(told)
+
+    def table(of: str, rows: Sequence[str]) -> str:
+        return _table([of, *map(_short, found)],
+                      [[name, *(cell(one, name) for one in found.values())] for name in rows])
+
+    sections.append(table("prompt", [*names, *(of_token + name for name in names)]))
+    if read_outs:
+        sections.append(_prose(
+            "Of larger trees (150 nodes), the 10 definitions that are first by probability, as now, by lift over the "
+            "centroid and random ghosts, or by lift per token:"
+        ) + "\n")
+        sections.append(table("prompt, first", read_outs))
+    for of, rows in (("prompts", names[1:]), ("ways of reading", read_outs[1:])):
+        wins = {name: sum(_wins(records, *measured(records, name)) for records in found.values()) for name in rows}
+        everywhere = [name for name, n in wins.items() if n == len(found)]
+
+        def mean_rank(name: str) -> float:
+            return float(np.mean([records.mean(*measured(records, name)[:2], "MRR")[0] for records in found.values()]))
+
+        said = "; ".join(f"*{name}* on {n}" for name, n in wins.items() if n) or "none on any"
+        winner = f"By MRR the best of those that win on all: *{max(everywhere, key=mean_rank)}*." if everywhere else (
+            "None wins on all, so the default stays.")
+        sections.append(_prose(f"Of {len(found)} SAEs these {of} win: {said}. {winner}") + "\n")
     return "\n".join(sections)
 
 
-def _wins(records: Records, part: str, name: str, other_part: str, other: str) -> bool:
-    gains = [records.difference(part, name, other, measure, other_part) for measure in JUDGED_BY]
+def _wins(records: Records, part: str, setting: str, other_part: str, other: str) -> bool:
+    gains = [records.difference(part, setting, other, measure, other_part) for measure in JUDGED_BY]
     return any(low > 0 for _, low, _ in gains) and not any(high < 0 for _, _, high in gains)
 
 
@@ -370,11 +374,12 @@ def _clear(gain: Interval) -> str:
     return "not clear" if low != high else "the same"
 
 
-def _marked(mean: Interval, gain: Interval | None) -> str:
-    told = _interval(mean)
-    if gain is None:
-        return told
-    return f"**{told}**" if gain[1] > 0 else f"*{told}*" if gain[2] < 0 else told
+def _marked(mean: Interval, gain: Interval, *, interval: bool) -> str:
+    """A mean, bold where it is clearly better than what it is held against, italic where worse."""
+    told = _interval(mean, ".2f" if interval else ".3f", alone=not interval)
+    number, _, rest = told.partition(" ")
+    mark = "**" if gain[1] > 0 else "*" if gain[2] < 0 else ""
+    return f"{mark}{number}{mark} {rest}".strip()
 
 
 def _prose(text: str, indent: str = "") -> str:
@@ -387,15 +392,11 @@ def _numbers(values: Sequence[float]) -> str:
     return f"{', '.join(first)} and {last}"
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
-
-
-def _interval(value: Interval, form: str = ".3f") -> str:
+def _interval(value: Interval, form: str = ".3f", *, alone: bool = False) -> str:
     mean, low, high = value
     if isnan(mean):
         return "–"
-    return f"{mean:{form}}" if low == high else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
+    return f"{mean:{form}}" if alone or low == high else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _table(header: Sequence, rows: Sequence[Sequence]) -> str:

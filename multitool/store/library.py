@@ -275,10 +275,7 @@ class Library:
                     if pulse or answer is not None:
                         yield answer
             except (MemoryError, RuntimeError) as error:
-                if out_of_memory(error):
-                    # Who is told of the error may hold it for long, and with it all that its frames held.
-                    traceback.clear_frames(error.__traceback__)
-                    _give_memory_back()
+                _let_go(error)
                 raise
 
     def _reported(self, name: str, load: Callable):
@@ -332,6 +329,7 @@ class _MadeOnce:
         except BaseException as error:
             with self._lock:
                 self._items.pop(key, None)
+            _let_go(error)
             item.set_exception(error)
         return item.result()
 
@@ -359,6 +357,20 @@ def _check_fit(sae: Sae, subject: Subject) -> None:
             f"SAE {entry.name} and model {subject.name} do not fit: the SAE reads {entry.hook}, and the model's "
             f"{subject.n_layers} layers are numbered 0 to {subject.n_layers - 1}. {trained_on}"
         )
+
+
+def _let_go(error: BaseException) -> None:
+    """Where memory did not suffice, free what the frames of the error hold (caches, half a model).
+
+    They would go with the error, and whoever tells it may keep that for long.
+    """
+    chain: list[BaseException] = [error]
+    while cause := chain[-1].__cause__:
+        chain.append(cause)
+    if any(out_of_memory(one) for one in chain):
+        for one in chain:
+            traceback.clear_frames(one.__traceback__)
+        _give_memory_back()
 
 
 def _give_memory_back() -> None:

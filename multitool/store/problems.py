@@ -84,7 +84,7 @@ def _status(error: Any) -> int | None:
 # Memory
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory does not suffice, as PyTorch and the system say it."""
     import torch
 
