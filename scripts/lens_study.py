@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from multitool.recipes.recipe import LENSES, ListRecipe, VectorRecipe
 from multitool.store.library import Library
 from scripts.study import CHOOSING, REPOSITORY, SAES
 
-AT_ONCE = 8  # features that are pushed in one task
+AT_ONCE = 16  # features that are pushed in one task
 FIGURES = ("hits", "hits_chance", "average_precision", "average_precision_chance", "auroc", "auroc_chance", "beaten_by")
 
 
@@ -73,11 +74,13 @@ def measured(library: Library, sae: str, n_features: int, strengths: tuple[float
         directions = np.stack([decoder(target.sae, feature) for feature in features[first : first + AT_ONCE]])
         changes, = library.do(replace(change_task(target.sae, subject, directions), strengths=strengths))
         for lens, evidence in judged.items():
-            logits = read(torch.from_numpy(directions), lens)
-            evidence += [
-                judge_lens(subject, ListRecipe(measure=lens), np.concatenate([own[None], of_chance[lens]]), change)
-                for own, change in zip(logits, changes, strict=True)
-            ]
+
+            def judge(own: np.ndarray, change: np.ndarray, lens: str = lens) -> WrittenEvidence:
+                logits = np.concatenate([own[None], of_chance[lens]])
+                return judge_lens(subject, ListRecipe(measure=lens), logits, change)
+
+            with ThreadPoolExecutor() as pool:  # most of it is sorting, which threads do side by side
+                evidence += pool.map(judge, read(torch.from_numpy(directions), lens), changes)
         print(f"{time.monotonic() - started:6.0f} s  {sae}  {len(judged['logit_lens'])} features", flush=True)
     figures = {lens: {name: values(evidence, name) for name in FIGURES} for lens, evidence in judged.items()}
     of_logit, of_jacobian = (figures[lens] for lens in LENSES)
