@@ -98,7 +98,8 @@ class Bench:
     def candidates(self) -> dict[str, Candidate]:
         """All that may be tried, by their names."""
         lists = [Candidate(weights, scale, pca)
-                 for weights in self._kinds for scale in LIST_SCALES for pca in COMPONENTS]
+                 for weights in self._kinds for scale in LIST_SCALES for pca in COMPONENTS
+                 if not pca or scale in SCALES]
         mixed = [Candidate(mix, scale) for mix in self._mixes for scale in sorted({*LIST_SCALES, *SCALES})]
         known = (*lists, *mixed, *candidates_for(self.entry, self.subject), *self._defaults, RANDOM)
         return {str(one): one for one in known}
@@ -113,8 +114,8 @@ class Bench:
         return [mix for mix, (one, _) in MIXES.items() if one in self._kinds]
 
     def list_settings(self) -> list[str]:
-        return [name for name, one in self.candidates.items()
-                if one.inject_layer < 0 and one.relative_scale in LIST_SCALES]
+        scales = {*LIST_SCALES, *(one.relative_scale for one in self._defaults)}
+        return [name for name, one in self.candidates.items() if one.inject_layer < 0 and one.relative_scale in scales]
 
     def tree_settings(self) -> list[str]:
         mixed = [Candidate(mix, scale) for mix in self._mixes for scale in SCALES]
@@ -190,19 +191,19 @@ class Bench:
         self.records.add(part, rows)
 
     @cached_property
-    def _spread(self) -> Tensor:
-        """The covariance of the embeddings with a ridge: (d_model, d_model)."""
+    def _unspread(self) -> Tensor:
+        """The inverse of the embeddings' covariance with a ridge: (d_model, d_model)."""
         space = self.subject.space
         centred = space.E.float() - space.centroid
         covariance = centred.T @ centred / space.n_tokens
-        return covariance + _RIDGE * covariance.diagonal().mean() * torch.eye(space.d_model)
+        return torch.linalg.inv(covariance + _RIDGE * covariance.diagonal().mean() * torch.eye(space.d_model))
 
     def _separating(self, source: ScannedSource) -> Tensor | None:
         """The direction in which the tokens that fire the feature lie apart from the others (Fisher's discriminant)."""
         space, fires = self.subject.space, (source.activations > 0) & source.countable
         if not fires.any():
             return None
-        return unit(torch.linalg.solve(self._spread, space.E[fires].float().mean(0) - space.centroid))
+        return unit(self._unspread @ (space.E[fires].float().mean(0) - space.centroid))
 
     # Trees
 
