@@ -29,7 +29,7 @@ from multitool.jobs.features import missing_scan, resolve
 from multitool.jobs.local import definition_tree, finish, token_table
 from multitool.jobs.tree import prepare_trees
 from multitool.model.ghost_prompt import GhostPrompt
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, Place, ReadTask
+from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, Place, ReadTask
 from multitool.page.settings import ServerSettings, read_settings
 from multitool.page.zero_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
@@ -472,13 +472,22 @@ def test_a_list_of_another_model_needs_no_gpu(client, service, library, saes):
     assert len(service.scheduled) == before
 
 
-def test_a_list_by_the_logit_lens_is_made_on_the_gpu(client, service, library, saes):
+@pytest.mark.parametrize(("measure", "loans"), [("logit_lens", 1), ("jacobian_lens", 2)])
+def test_a_list_by_lens_is_made_on_the_gpu(client, service, library, saes, measure, loans):
+    """The Jacobian lens is fitted there before, with gradients."""
     before = len(service.scheduled)
-    recipe = {"measure": "logit_lens", "top": 20}
+    recipe = {"measure": measure, "top": 20}
     table = client.predict(sae="local/gpt2", feature=5, **recipe, api_name="/token_list")
     expected = token_table(library, VectorRecipe(sae=str(saes["gpt2"]), feature=5), ListRecipe(**recipe)).rows
     np.testing.assert_allclose([row[-1] for row in table["data"]], [row[-1] for row in expected], rtol=0.05)
-    assert len(service.scheduled) == before + 1
+    assert len(service.scheduled) == before + loans
+
+
+def test_what_a_feature_writes_is_found_on_the_gpu(client, service):
+    before = len(service.scheduled)
+    found = client.predict(sae="local/gpt2", feature=5, measure="logit_lens", top=20, api_name="/check_list")
+    assert found["evidence"]["rising"] >= 5 and "change" in found["tokens"][0]
+    assert len(service.scheduled) == before + 2
 
 
 # ── Scans and evidence ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -637,6 +646,10 @@ def test_other_work_asks_for_time_of_its_own(tmp_path):
     reading = ReadTask(**place, texts=[(1, 2, 3)])
     lens = LensTask(model="a model", folder=tmp_path, directions=np.zeros((21, 32), dtype=np.float32))
     assert seconds(reading) == seconds(lens) <= min(seconds(scan(tmp_path)), seconds(task(tmp_path)))
+    pushes = ChangeTask(
+        **place, directions=np.zeros((40, 32), dtype=np.float32), strengths=(0.1, 0.2), prompts=((1,),), prose=(1,)
+    )
+    assert seconds(replace(pushes, directions=pushes.directions[:1])) < seconds(pushes) < 40
 
 
 class Scanning:
