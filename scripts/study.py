@@ -99,8 +99,8 @@ def measure(library: Library, sae: str, path: Path, n_choosing: int, n_held_out:
     features = np.random.default_rng(1).permutation(d_sae).tolist()[: n_choosing + n_held_out]
     choosing, held_out = features[:n_choosing], features[n_choosing:]
     entry = library.find(sae)
-    weights = entry.default_weights
-    default = str(Candidate(weights, DIRECTIONS[weights].relative_scale))
+    default = {what: str(Candidate(weights, DIRECTIONS[weights].relative_scale))
+               for what, weights in (("lists", entry.list_weights), ("trees", entry.default_weights))}
     published = [str(one) for one in PUBLISHED[: 2 if entry.kind == "embed" else 1]]  # in the layers both are at chance
     head = {"sae": sae, "default": default, "published": published, "choosing": n_choosing, "held_out": n_held_out,
             "d_sae": d_sae}

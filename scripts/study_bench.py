@@ -36,7 +36,7 @@ from multitool.model.ghost_prompt import ghost_prompt
 from multitool.model.interventions import Interventions
 from multitool.model.questions import text_of
 from multitool.model.tasks import Asked, Checked, CheckTask, Place, ReadTask, Task, Text, growth_task
-from multitool.recipes.directions import unit
+from multitool.recipes.directions import DIRECTIONS, unit
 from multitool.recipes.prompts import PROMPTS
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
@@ -78,7 +78,10 @@ class Bench:
         # Once for all: the whole scan is read for it.
         controls = control_features(target.sae)
         every = [*features, *controls]
-        self.target = finish(prepare_features(target, every, candidates_for(self.entry, self.subject)), library)
+        self._defaults = [Candidate(weights, DIRECTIONS[weights].relative_scale)
+                          for weights in (self.entry.list_weights, self.entry.default_weights)]
+        tried = [*candidates_for(self.entry, self.subject), *self._defaults]
+        self.target = finish(prepare_features(target, every, tried), library)
         self.sources = {source.index: source for source in scanned_sources(self.target, self.target.sae, every)}
         self.controls = [self.sources[feature] for feature in controls]
         self.encoder = library.encoder(self.entry)
@@ -95,9 +98,11 @@ class Bench:
     def candidates(self) -> dict[str, Candidate]:
         """All that may be tried, by their names."""
         lists = [Candidate(weights, scale, pca)
-                 for weights in self._kinds for scale in LIST_SCALES for pca in COMPONENTS]
+                 for weights in self._kinds for scale in LIST_SCALES for pca in COMPONENTS
+                 if not pca or scale in SCALES]
         mixed = [Candidate(mix, scale) for mix in self._mixes for scale in sorted({*LIST_SCALES, *SCALES})]
-        return {str(one): one for one in (*lists, *mixed, *candidates_for(self.entry, self.subject), RANDOM)}
+        known = (*lists, *mixed, *candidates_for(self.entry, self.subject), *self._defaults, RANDOM)
+        return {str(one): one for one in known}
 
     @cached_property
     def _kinds(self) -> list[str]:
@@ -109,8 +114,8 @@ class Bench:
         return [mix for mix, (one, _) in MIXES.items() if one in self._kinds]
 
     def list_settings(self) -> list[str]:
-        return [name for name, one in self.candidates.items()
-                if one.inject_layer < 0 and one.relative_scale in LIST_SCALES]
+        scales = {*LIST_SCALES, *(one.relative_scale for one in self._defaults)}
+        return [name for name, one in self.candidates.items() if one.inject_layer < 0 and one.relative_scale in scales]
 
     def tree_settings(self) -> list[str]:
         mixed = [Candidate(mix, scale) for mix in self._mixes for scale in SCALES]
@@ -133,7 +138,7 @@ class Bench:
             kinds.setdefault("injected" if one.inject_layer >= 0 else one.weights, []).append(name)
         best = [self.records.best(f"choose {what}", CHOSEN_BY[what], names) for names in kinds.values()]
         head = self.records.head
-        return list(dict.fromkeys([*head["published"], head["default"], *best, str(RANDOM)]))
+        return list(dict.fromkeys([*head["published"], head["default"][what], *best, str(RANDOM)]))
 
     def vector(self, setting: str, source: ScannedSource) -> FeatureVector | None:
         """None where the setting gives the feature none."""
@@ -186,19 +191,19 @@ class Bench:
         self.records.add(part, rows)
 
     @cached_property
-    def _spread(self) -> Tensor:
-        """The covariance of the embeddings with a ridge: (d_model, d_model)."""
+    def _unspread(self) -> Tensor:
+        """The inverse of the embeddings' covariance with a ridge: (d_model, d_model)."""
         space = self.subject.space
         centred = space.E.float() - space.centroid
         covariance = centred.T @ centred / space.n_tokens
-        return covariance + _RIDGE * covariance.diagonal().mean() * torch.eye(space.d_model)
+        return torch.linalg.inv(covariance + _RIDGE * covariance.diagonal().mean() * torch.eye(space.d_model))
 
     def _separating(self, source: ScannedSource) -> Tensor | None:
         """The direction in which the tokens that fire the feature lie apart from the others (Fisher's discriminant)."""
         space, fires = self.subject.space, (source.activations > 0) & source.countable
         if not fires.any():
             return None
-        return unit(torch.linalg.solve(self._spread, space.E[fires].float().mean(0) - space.centroid))
+        return unit(self._unspread @ (space.E[fires].float().mean(0) - space.centroid))
 
     # Trees
 
@@ -208,7 +213,7 @@ class Bench:
         held_out, verdicts = part == "trees", []
         if held_out:
             head = self.records.head
-            verdicts = list(dict.fromkeys([head["published"][0], head["default"], self.best_tree, ONE_TOKEN]))
+            verdicts = list(dict.fromkeys([head["published"][0], head["default"]["trees"], self.best_tree, ONE_TOKEN]))
             settings = [*settings, ONE_TOKEN]
         tried = self._tried(part, settings, features, also=dict.fromkeys(verdicts, "verdicts"))
         answers = self._answers(tried, TreeRecipe())
@@ -466,7 +471,7 @@ class Bench:
 
     def _new_controls(self, setting: str) -> list[ReadText]:
         """Other features' definitions by a setting, those that are judged."""
-        made = self.records.head["default"] if setting == ONE_TOKEN else setting
+        made = self.records.head["default"]["trees"] if setting == ONE_TOKEN else setting
         vectors = [(source.index, self.vector(made, source)) for source in self.controls]
         there = {feature: vector.v for feature, vector in vectors if vector}
         asked = self._ask(torch.stack(list(there.values())), TreeRecipe())

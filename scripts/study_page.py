@@ -81,9 +81,9 @@ def page(found: Found, lenses: dict | None = None) -> str:
 def _answers(found: Found) -> str:
     rows = []
     for sae, records in found.items():
-        default, published = records.head["default"], records.head["published"][0]
         for what, measure in (("lists", "list AP"), ("trees", "hit rate"), ("trees", "recall@10")):
-            best = chosen(records, what)
+            best, head = chosen(records, what), records.head
+            default, published = head["default"][what], head["published"][0]
             gain = records.difference(what, best, default, measure)
             rows.append([
                 _short(sae), f"{what}: {_setting(best)}", measure,
@@ -91,7 +91,10 @@ def _answers(found: Found) -> str:
                 f"{_interval(gain, '+.3f')}: {_clear(gain)}",
             ])
     table = _table(["SAE", "best direction", "measure", "best", "default", "published", "best − default"], rows)
-    defaults = ", ".join(f"`{_short(sae)}` {_setting(records.head['default'])}" for sae, records in found.items())
+    defaults = "; ".join(
+        f"{_short(sae)}, lists {_setting(records.head['default']['lists'])}, trees "
+        f"{_setting(records.head['default']['trees'])}" for sae, records in found.items()
+    )
     said = _prose(f"On the held-out features. Defaults: {defaults}.")
     return f"## The best direction for lists and for trees\n\n{said}\n\n{table}"
 
@@ -256,7 +259,7 @@ def _component(records: Records) -> str:
 
 def _mark(setting: str, what: str, records: Records) -> str:
     head = records.head
-    marks = {"best": [chosen(records, what)], "default": [head["default"]], "published": head["published"]}
+    marks = {"best": [chosen(records, what)], "default": [head["default"][what]], "published": head["published"]}
     told = [name for name, settings in marks.items() if setting in settings]
     return f" *({', '.join(told)})*" if told else ""
 

@@ -10,7 +10,8 @@ from multitool.evidence.statistics import mean_with_interval
 
 Interval = tuple[float, float, float]  # a mean, and the ends of its 95 % interval
 NOT_KNOWN = (math.nan,) * 3
-LIST_SCALES = (0.1, 0.2, 0.4, 0.7, 1.0)  # times the usual scale; a tree says nothing of its own at the smallest
+# Times the usual scale, for lists: a few hundredths matter there, and at the smallest a tree says nothing of its own.
+LIST_SCALES = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 1.0)
 CHOSEN_BY = {"lists": "list AP", "trees": "found"}  # the measure by which a setting for them is chosen
 # What bounds the figures: no settings to choose from, as they are made from what judges them.
 ONE_TOKEN, _SEPARATED = "the strongest token’s embedding", "judged tokens separated"

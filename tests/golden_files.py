@@ -24,7 +24,8 @@ from multitool import __version__
 
 FOLDER = Path(__file__).parent / "golden"
 # Float32 arithmetic in another order (other threads, another processor) changes the last digits.
-ABSOLUTE, RELATIVE = 1e-6, 1e-5
+ABSOLUTE, RELATIVE = 1e-5, 1e-3
+_FRACTION = re.compile(r"(-?\d+\.\d+(?:e-?\d+)?)")
 _LEFT_OUT = {"seconds", "version"}
 _DIGITS = 9
 _WIDTH = 118
@@ -119,13 +120,25 @@ def differences(stored, now, where: str = "") -> Iterator[str]:
         for i, (one, other) in enumerate(zip(stored, now, strict=True)):
             name = f" {one[0]!r}" if isinstance(one, list) and one and isinstance(one[0], str) else ""
             yield from differences(one, other, f"{where}[{i}{name}]")
-    elif isinstance(stored, str) and isinstance(now, str) and stored != now:
+    elif isinstance(stored, str) and isinstance(now, str) and not _says_the_same(stored, now):
         at = next((i for i, (one, other) in enumerate(zip(stored, now, strict=False)) if one != other),
                   min(len(stored), len(now)))
         start = max(0, at - 60)
         yield f"{where}: stored {_shown(stored[start:])}, now {_shown(now[start:])}" + f" (from {start})" * (start > 0)
     elif type(stored) is not type(now) or not _same(stored, now):
         yield f"{where}: stored {_shown(stored)}, now {_shown(now)}"
+
+
+def _says_the_same(stored: str, now: str) -> bool:
+    """Whether two texts differ in fractions at most, and these by no more than the tolerance or their last digit."""
+    one, other = _FRACTION.split(stored), _FRACTION.split(now)
+    if one[::2] != other[::2]:
+        return False
+    last_digits = (1.01 * 10.0 ** -len(number.partition("e")[0].partition(".")[2]) for number in one[1::2])
+    return all(
+        math.isclose(float(a), float(b), rel_tol=RELATIVE, abs_tol=last if "e" not in a else 0.0)
+        for a, b, last in zip(one[1::2], other[1::2], last_digits, strict=True)
+    )
 
 
 def _same(stored, now) -> bool:
@@ -144,9 +157,10 @@ def _shown(value) -> str:
 
 
 def _lines(stored: str, now: str) -> list[str]:
-    if stored == now:
+    lines, others = stored.splitlines(), now.splitlines()
+    if len(lines) == len(others) and all(map(_says_the_same, lines, others)):
         return []
-    return list(difflib.unified_diff(stored.splitlines(), now.splitlines(), "stored", "now", lineterm="", n=1))
+    return list(difflib.unified_diff(lines, others, "stored", "now", lineterm="", n=1))
 
 
 def tree_rows(root: dict) -> list[list]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny import random_sae, tiny_model, write_model
 
-from multitool.jobs.candidates import RANDOM, Candidate
+from multitool.jobs.candidates import RANDOM
 from multitool.store.library import Library
 from multitool.trees.tree import ROOT, Tree
 from scripts.study import measure
@@ -15,8 +15,8 @@ from scripts.study_bench import joined, kind_of, ordered_texts
 from scripts.study_page import page
 from scripts.study_records import ONE_TOKEN, Records, bound, chosen, separated
 
-HEAD = {"sae": "demo/hook_embed", "default": "encoder", "published": ["encoder"], "choosing": 2, "held_out": 2,
-        "d_sae": 8}
+HEAD = {"sae": "demo/hook_embed", "default": {"lists": "encoder", "trees": "encoder"}, "published": ["encoder"],
+        "choosing": 2, "held_out": 2, "d_sae": 8}
 
 
 def records(path, **more) -> Records:
@@ -98,7 +98,7 @@ def test_a_study_of_a_tiny_model_goes_on_where_it_was_and_makes_a_page(tiny_sae,
     measure(library, tiny_sae, file, 2, 2)
     whole = Records(file)
     assert whole.mean("trees", ONE_TOKEN, "hit rate")[0] >= 0
-    assert len(whole.figures("trees", str(Candidate(whole.head["default"].partition(",")[0])))) == 2
+    assert len(whole.figures("trees", whole.head["default"]["trees"])) == 2
     lines = file.read_text().splitlines(keepends=True)
     half = tmp_path / "half.jsonl"
     half.write_text("".join(lines[: len(lines) // 2]))

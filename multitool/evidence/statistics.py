@@ -39,7 +39,7 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float | None:
 def _down_to(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How many positives, and how many in all, score as high as each score that occurs, the largest first; before
     them 0."""
-    order = np.argsort(-score, kind="stable")
+    order = np.argsort(-score)
     last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # of those that score the same
     hits = np.cumsum(positive[order], dtype=np.int64)[last]
     return np.concatenate([[0], hits]), np.concatenate([[0], last + 1])
