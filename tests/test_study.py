@@ -8,11 +8,13 @@ import pytest
 from tiny import random_sae, tiny_model, write_model
 
 from multitool.jobs.candidates import RANDOM
+from multitool.recipes.recipe import LENSES
 from multitool.store.library import Library
 from multitool.trees.tree import ROOT, Tree
+from scripts.lens_study import measured as lenses_measured
 from scripts.study import measure
 from scripts.study_bench import joined, kind_of, ordered_texts
-from scripts.study_page import page
+from scripts.study_page import _lenses, page
 from scripts.study_records import ONE_TOKEN, Records, bound, chosen, separated
 
 HEAD = {"sae": "demo/hook_embed", "default": {"lists": "encoder", "trees": "encoder"}, "published": ["encoder"],
@@ -90,6 +92,22 @@ def tiny_sae(tmp_path, tokenizer, monkeypatch) -> str:
     monkeypatch.setenv("SAE_MULTITOOL_CACHE", str(tmp_path / "cache"))
     model = write_model(tmp_path / "model", tiny_model("llama"), tokenizer)
     return str(random_sae(tmp_path / "sae", d_model=32, d_sae=40, model=str(model)))
+
+
+@pytest.mark.slow
+def test_a_study_of_lenses_tells_how_each_agrees_with_what_features_write(tiny_sae):
+    library = Library(dtype="float32", device="cpu", allow_folder=True)
+    found = lenses_measured(library, tiny_sae, 3, (0.1, 0.2))
+    assert found["features"] == 3 and set(found["lenses"]) == set(LENSES)
+    for figures in found["lenses"].values():
+        assert sum(figures["verdicts"].values()) == 3
+        assert all(low <= mean <= high for name, (mean, low, high) in figures.items() if name != "verdicts")
+    gain, (logit, jacobian) = found["gain"]["auroc"], (found["lenses"][lens]["auroc"] for lens in LENSES)
+    assert gain[0] == pytest.approx(jacobian[0] - logit[0])
+    told = {"features": 3, "strengths": [0.1, 0.2], "saes": {"demo/blocks.1.hook_resid_post": found}}
+    said = _lenses(told)
+    assert "## What features write" in said and "by 0.1 and 0.2 mean residual norms" in said
+    assert said.count("| layer 1 | ") == 2 and "| jacobian lens | " in said
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ class WrittenEvidence(Agreement):
                     "when the model is pushed along the feature's decoder about as well."
                 )
         found = (
-            f"{self.hits} of its first {FIRST} tokens are among the {self.rising} that become {more} probable than all "
+            f"of its first {FIRST} tokens {self.hits} are among the {self.rising} that become {more} probable than all "
             f"others when the model is pushed along the feature's decoder, and by chance {self.hits_chance:.1f}"
         )
         if self.verdict == AGREES:

@@ -159,7 +159,8 @@ def token_table(
     model: str | None = None,
     evidence: bool = False,
 ) -> TokenTable:
-    """The token list. A vocabulary scan that is missing is done first; else only logit_lens runs the model.
+    """The token list. A vocabulary scan or a Jacobian lens that is missing is made first; else only lenses run the
+    model.
 
     >>> table = mt.token_table(library, vector, mt.ListRecipe(measure="logit_lens", words=True, top=5))
     >>> [token for rank, token, *numbers in table.rows][0]
@@ -167,7 +168,9 @@ def token_table(
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
-        evidence: add how strongly each token fires the feature, and judge the list by it; needs the scan.
+        evidence: add how strongly each token fires the feature, and judge the list by it; needs the scan. Of a list by
+            lens: add how much each token rises when the model is pushed along the feature's decoder, and judge it by
+            that.
 
     Raises:
         UserError: the recipe cannot be followed.

@@ -169,7 +169,7 @@ def test_what_a_feature_writes_are_the_hundred_tokens_that_rise_most():
     assert (found.judged_on, found.rising, found.hits, found.auroc, found.average_precision) == (V, 100, 10, 1, 1)
     assert (found.largest_change, found.least_change) == (pytest.approx(1), pytest.approx(0.901))
     assert found.verdict == "agrees"
-    assert "10 of its first 10 tokens are among the 100 that become more probable than all others" in found.sentence
+    assert "of its first 10 tokens 10 are among the 100 that become more probable than all others" in found.sentence
     assert found.hits_chance == pytest.approx(1, abs=0.6) and 0.45 < found.auroc_chance < 0.55
 
 
