@@ -113,6 +113,16 @@ def test_a_list_by_lens_of_a_damaged_unembedding(brought):
     assert "lm_head.weight hold such numbers" in refused(whole_list, library, vector, LENS)
 
 
+def test_a_jacobian_lens_of_damaged_layers_and_evidence_of_a_damaged_unembedding(brought):
+    def damage(model):
+        model.model.layers[2].mlp.up_proj.weight[0, 0] = torch.nan
+
+    library, vector = brought(damage)
+    message = refused(whole_list, library, vector, replace(LENS, measure="jacobian_lens"))
+    assert "layers.2.mlp.up_proj.weight hold such numbers" in message
+    assert "hold such numbers" in refused(whole_list, library, vector, LENS, True)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

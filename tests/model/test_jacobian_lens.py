@@ -130,3 +130,10 @@ def test_what_cannot_be_fitted_is_refused():
         fitted(tiny_model(next(iter(LAYER_INPUTS))), "blocks.0.hook_resid_post")
     with pytest.raises(ValueError, match="17 tokens"):
         fitted(tiny_model("llama"), "hook_embed", [[1] * 17])
+
+
+def test_a_model_in_half_precision_gives_about_the_same_rows():
+    hook = "blocks.1.hook_resid_post"
+    exact, half = fitted(tiny_model("llama"), hook), fitted(tiny_model("llama").to(torch.bfloat16), hook)
+    assert half.dtype == torch.float32
+    assert torch.cosine_similarity(exact.flatten(), half.flatten(), dim=0) > 0.99
