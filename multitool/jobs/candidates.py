@@ -58,6 +58,7 @@ GRID = tuple(
     Candidate(weights, scale, pca) for weights in WEIGHTS
     for scale in (PULLBACK_SCALES if weights == "pullback" else SCALES) for pca in COMPONENTS
 )
+ON_EMBEDDING = tuple(candidate for candidate in GRID if candidate.weights != "pullback")  # there it is the encoder
 # Tried besides, of SAEs behind a layer. Added so, the decoder's definitions are worth twice as much as among the
 # embeddings (``Figures.found`` 0.24 against 0.12, on 24 features of the demo's layers 6 and 12), and now and then more
 # than those of any other weights. Replacing the stream seldom gives the best definitions, but where it does the gain is
@@ -73,7 +74,7 @@ INJECTED = (
 def candidates_for(entry: SaeEntry, subject: Subject) -> tuple[Candidate, ...]:
     """What is tried on an SAE: an injection only where it reads behind a layer, and a layer is left to read it."""
     if entry.kind == "embed":
-        return tuple(candidate for candidate in GRID if candidate.weights != "pullback")  # the encoder there
+        return ON_EMBEDDING
     last = math.inf if subject.n_layers is None else subject.n_layers - 2
     return (*GRID, *(candidate for candidate in INJECTED if candidate.inject_layer <= last))
 

@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.components import Component
 
 from multitool.errors import UserError
-from multitool.jobs.candidates import GRID, INJECTED, INJECTION
+from multitool.jobs.candidates import GRID, INJECTED, INJECTION, ON_EMBEDDING
 from multitool.jobs.suggest import Suggestion
 from multitool.page.common import PRIVATE, counted, event, pick
 from multitool.page.growth_controls import tree_values
@@ -19,8 +19,8 @@ from multitool.text import visible
 
 _WHAT_IT_DOES = (
     "Tries kinds of weights, scales and components on this feature, {} in all; of an SAE behind a layer also {} with "
-    "the vector injected behind an early layer. A setting is good if the definitions that it gives fire the feature, "
-    "and its token list finds the tokens that do. Takes a minute or more."
+    "pullback weights and {} with the vector injected behind an early layer. A setting is good if the definitions that "
+    "it gives fire the feature, and its token list finds the tokens that do. Takes a minute or more."
 )
 
 
@@ -30,7 +30,7 @@ def suggest_tab(service: Service, controls: VectorControls, growth: Mapping[str,
     Args:
         growth: the tree's controls of growth and steering; what is suggested may inject the vector.
     """
-    gr.Markdown(_WHAT_IT_DOES.format(len(GRID), len(INJECTED)))
+    gr.Markdown(_WHAT_IT_DOES.format(len(ON_EMBEDDING), len(GRID) - len(ON_EMBEDDING), len(INJECTED)))
     with gr.Row(elem_classes="actions"):
         run = gr.Button("Try the settings", variant="primary", min_width=160, elem_id="suggest")
         stop = gr.Button("Stop", min_width=80)

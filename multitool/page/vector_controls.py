@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from multitool.errors import UserError
+from multitool.jobs.features import with_weights
 from multitool.page.common import LATEST, QUIETLY, event, pick, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
 from multitool.page.feature_choice import FeatureChoice, entry_shown, feature_choice, known_of_feature, sae_names
@@ -22,12 +23,12 @@ from multitool.store.library import Library
 
 # Measured on the demo's layers; the README's limits say the same.
 _NOT_AMONG_EMBEDDINGS = (
-    "This layer's own weights point nowhere among the embeddings: here trees and lists by them say little. Choose "
-    "what suits."
+    "This layer's own weights point nowhere among the embeddings: trees by them say little, and so do lists, but for "
+    "those by a lens. Choose what suits."
 )
 _USUAL_SCALE = (
-    "The mean distance of the model's tokens from their centroid; of pullback weights "
-    f"{DIRECTIONS['pullback'].relative_scale:g} of it"
+    "The mean distance of the model's tokens from their centroid; with pullback weights "
+    f"{DIRECTIONS['pullback'].relative_scale:g} times as much"
 )
 SUITING = "suits"  # on the page, where a recipe leaves its weights open
 
@@ -53,7 +54,7 @@ def vector_controls(service: Service, opening: Opening) -> VectorControls:
     choice = feature_choice(service, opening)
     with gr.Group():
         direction = _direction_controls(service.library, choice, opening)
-        place, distance = _place_controls(service, choice.sae, opening)
+        place, distance = _place_controls(service, choice.sae, direction["weights"], opening)
     components, telling_components = component_controls(service, choice.sae)
     fields = {"sae": choice.sae, "feature": choice.feature, **direction, **place, **components}
     telling_distance = event(
@@ -119,14 +120,16 @@ def _suitable(library: Library, sae: str | None, before: str | None):
     return SUITING if entry_shown(library, sae) and sae != before else gr.skip()
 
 
-def _place_controls(service: Service, sae: gr.Dropdown, opening: Opening) -> tuple[dict[str, Component], gr.HTML]:
+def _place_controls(
+    service: Service, sae: gr.Dropdown, weights: Component, opening: Opening
+) -> tuple[dict[str, Component], gr.HTML]:
     """How far out the vector lies, and from where: the scale's controls and the centroid's; and the distance."""
     usual_scale = gr.Checkbox(
         True, label="Usual scale", elem_id="usual-scale", info=_USUAL_SCALE,
     )
     scale = gr.Slider(
-        0.1, 10, _mean_distance(service, opening.entry, 1.0), step=0.01, label="Scale", visible=False, elem_id="scale",
-        info="Distance from the starting point",
+        0.1, 10, _usual_scale(service, opening.entry, opening.recipe.weights, 1.0), step=0.01, label="Scale",
+        visible=False, elem_id="scale", info="Distance from the starting point",
     )
     distance = gr.HTML(_distance(service, opening.recipe), elem_id="distance", padding=False)
     centroid = gr.Checkbox(
@@ -134,10 +137,11 @@ def _place_controls(service: Service, sae: gr.Dropdown, opening: Opening) -> tup
         info="The mean of all token embeddings; without it, from zero",
     )
 
-    def own_scale(usual: bool, name: str | None, scale: float):
-        return gr.update(visible=not usual, value=_mean_distance(service, entry_shown(service.library, name), scale))
+    def own_scale(usual: bool, name: str | None, kind: str | None, scale: float):
+        shown = _usual_scale(service, entry_shown(service.library, name), kind, scale)
+        return gr.update(visible=not usual, value=shown)
 
-    usual_scale.input(own_scale, [usual_scale, sae, scale], scale, **LATEST)
+    usual_scale.input(own_scale, [usual_scale, sae, weights, scale], scale, **LATEST)
     return {"usual_scale": usual_scale, "scale": scale, "centroid": centroid}, distance
 
 
@@ -169,11 +173,10 @@ def _weights_help(library: Library, sae: str | None, kind: str | None) -> str:
     """What a direction is, and a caution where it is known to say little."""
     entry = entry_shown(library, sae)
     if kind == SUITING and entry:
-        trees, lists = entry.default_weights, entry.list_weights
-        both = f"{trees}, {DIRECTIONS[trees].help}" if trees == lists else (
-            f"{trees} in trees, {DIRECTIONS[trees].help}; {lists} in lists, {DIRECTIONS[lists].help}"
-        )
-        return f"<p>Of this SAE: {escape(both)}. In lists by a lens: decoder.</p>"
+        trees, lists = (f"{kind}: {DIRECTIONS[kind].help}" for kind in (entry.default_weights, entry.list_weights))
+        lines = [f"Trees and lists by {trees}."] if trees == lists else [f"Trees by {trees}.", f"Lists by {lists}."]
+        lines.append(f"Lists by a lens by decoder: {DIRECTIONS['decoder'].help}.")
+        return "".join(f"<p>{escape(line)}</p>" for line in lines)
     if kind not in DIRECTIONS:
         return ""
     said = f"<p>{escape(kind.capitalize())}: {escape(DIRECTIONS[kind].help)}.</p>"
@@ -192,18 +195,24 @@ def _distance_shown(service: Service, **values) -> str:
 
 
 def _distance(service: Service, recipe: VectorRecipe) -> str:
-    """How far out the vector lies, as HTML; nothing where that would take loading or a scan."""
-    vector = service.vector(recipe)
-    if vector is None:
+    """How far out the vector lies, as HTML; nothing where that would take loading or a scan.
+
+    Where what suits trees does not suit lists, of both.
+    """
+    of_tree, of_list = (with_weights(service.library, recipe, for_list=for_list) for for_list in (False, True))
+    kinds = {"": of_tree} if of_tree == of_list else {" in trees": of_tree, " in lists": of_list}
+    vectors = {where: vector for where, kind in kinds.items() if (vector := service.vector(kind)) is not None}
+    if not vectors:
         return ""
-    return quiet(
-        f"Distance from the centroid {vector.distance_from_centroid:.3g}; tokens: {vector.mean_token_distance:.3g} on "
-        "average"
-    )
+    told = ", ".join(f"{vector.distance_from_centroid:.3g}{where}" for where, vector in vectors.items())
+    usual = next(iter(vectors.values())).mean_token_distance
+    return quiet(f"Distance from the centroid {told}; tokens: {usual:.3g} on average")
 
 
-def _mean_distance(service: Service, entry: SaeEntry | None, otherwise: float) -> float:
-    """The usual scale of a model whose embeddings are in memory."""
+def _usual_scale(service: Service, entry: SaeEntry | None, kind: str | None, otherwise: float) -> float:
+    """The usual scale of vectors of a kind, in trees where that is left open, on a model whose embeddings are in
+    memory."""
     if entry is None or not service.library.has(entry):
         return otherwise
-    return round(service.library.subject(entry.model).space.mean_distance, 2)
+    kind = kind if kind in DIRECTIONS else entry.default_weights
+    return round(service.library.subject(entry.model).space.mean_distance * DIRECTIONS[kind].relative_scale, 2)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -18,8 +19,10 @@ from multitool.page.settings import ServerSettings
 from multitool.page.suggest_tab import _best_values
 from multitool.page.vector_controls import (
     SUITING,
+    _distance,
     _of_model,
     _suitable,
+    _usual_scale,
     _weights_help,
     vector_controls,
     vector_recipe,
@@ -71,6 +74,51 @@ def test_a_layers_own_weights_come_with_a_caution_where_they_point_nowhere(sae, 
     said = _weights_help(Library(), sae, kind)
     assert DIRECTIONS[kind].help in said
     assert ("point nowhere among the embeddings" in said) == cautioned
+
+
+def test_what_suits_is_told_of_trees_and_of_lists():
+    library = Library()
+    deep = _weights_help(library, "demo/blocks.6.hook_resid_post", SUITING)
+    assert "<p>Trees by vocabulary: the tokens that fire it" in deep and "<p>Lists by pullback: the encoder, " in deep
+    assert "<p>Lists by a lens by decoder: what it writes.</p>" in deep and "point nowhere" not in deep
+    gemma = _weights_help(library, "gemma-2b-res-jb/blocks.6.hook_resid_post", SUITING)
+    assert gemma.startswith("<p>Trees and lists by encoder: what the feature looks for.</p>")
+    assert _weights_help(library, "no/such", SUITING) == ""
+
+
+class OfDistances:
+    """A service that knows the vectors of some kinds of weights, by their distances."""
+
+    def __init__(self, **known):
+        self.library, self._known = Library(), known
+
+    def vector(self, recipe):
+        found = self._known.get(recipe.weights)
+        return found and SimpleNamespace(distance_from_centroid=found, mean_token_distance=2.0)
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"vocabulary": 2.0, "pullback": 0.9}, "centroid 2 in trees, 0.9 in lists; tokens: 2 on average"),
+        ({"pullback": 0.9}, "centroid 0.9 in lists; tokens"),  # a vocabulary scan is missing
+        ({}, ""),
+    ],
+)
+def test_where_other_weights_suit_lists_both_distances_are_told(known, said):
+    recipe = VectorRecipe(sae="demo/blocks.6.hook_resid_post", feature=0)
+    told = _distance(OfDistances(**known), recipe)
+    assert said in told and bool(told) == bool(said)
+    assert "centroid 0.9; tokens" in _distance(OfDistances(pullback=0.9), replace(recipe, weights="pullback"))
+
+
+def test_a_scale_of_ones_own_begins_with_the_usual_one_of_the_weights():
+    space = SimpleNamespace(mean_distance=2.0)
+    library = SimpleNamespace(has=lambda entry: True, subject=lambda model: SimpleNamespace(space=space))
+    service, entry = SimpleNamespace(library=library), find_sae("demo/blocks.6.hook_resid_post")
+    scales = [_usual_scale(service, entry, kind, 1.0) for kind in ("pullback", "encoder", SUITING, None)]
+    assert scales == [0.9, 2.0, 2.0, 2.0]
+    assert _usual_scale(service, None, "encoder", 1.5) == 1.5
 
 
 def test_the_controls_show_the_weights_that_suit_the_sae_unless_a_recipe_names_others():
