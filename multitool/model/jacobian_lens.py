@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from multitool.model.finite import finite
-from multitool.model.residual_stream import last_residuals, model_layers
+from multitool.model.residual_stream import last_residuals, tokens_for_way_back
 
 # At the first positions of a text the model parks attention, and its residuals are out of the ordinary; from the last
 # one no token follows.
 SKIPPED_FIRST, SKIPPED_LAST = 16, 1
-GRAPH_BYTES = {"cpu": 4 << 30, "cuda": 8 << 30}  # what a backward pass may hold of the forward pass
-_KEPT = 64  # numbers that a layer keeps of a token for the way back, in d_model: 28 in the demo, more in wide MLPs
 _ROWS_AT_LEAST = 16  # that share a forward pass, where the texts are too many to keep all of it
 
 
@@ -48,9 +46,7 @@ class JacobianLens:
             raise ValueError(f"no text has more than {SKIPPED_FIRST + SKIPPED_LAST} tokens")
         weight = model.get_input_embeddings().weight
         self._device = weight.device
-        limit = graph_bytes or GRAPH_BYTES["cpu" if self._device.type == "cpu" else "cuda"]
-        of_token = _KEPT * weight.shape[1] * len(model_layers(model)) * weight.element_size()
-        tokens = limit // of_token
+        tokens = tokens_for_way_back(model, graph_bytes)
         longest = len(texts[-1])
         together = int(max(1, min(len(texts), tokens // longest)))
         self._groups = [texts[first : first + together] for first in range(0, len(texts), together)]

@@ -18,15 +18,16 @@ from torch import Tensor
 
 from multitool.model.finite import finite
 from multitool.model.layer_inputs import scaled_rows
-from multitool.model.residual_stream import EMBEDDING, stream
+from multitool.model.residual_stream import EMBEDDING, stream, tokens_for_way_back
 from multitool.model.tasks import Base, PullbackTask
 
-_AT_ONCE = {"cpu": 1, "cuda": 16}  # directions in one backward pass; for each, all base tokens go through the layers
+# Directions in one backward pass, where the memory suffices; for each, all base tokens go through the layers.
+_AT_ONCE = {"cpu": 1, "cuda": 16}
 
 
 def pull_back(model, task: PullbackTask) -> Iterator[np.ndarray | None]:
     """One answer: every direction carried back, (n, d_model) float32; before it None, where it can be left."""
-    pullback = Pullback(model, task.base)
+    pullback = Pullback(model, task.base, len(task.directions))
     found = []
     for part in torch.from_numpy(task.directions).split(pullback.at_once):
         found.append(pullback.of(part))
@@ -40,15 +41,19 @@ class Pullback:
     Args:
         model: a transformers causal LM in eval mode, whose weights need no gradient.
         base: the place, and the base tokens.
+        n: how many directions are to be carried back, if that is known.
 
     Raises:
         UserError: the model has no such place.
     """
 
-    def __init__(self, model, base: Base):
+    def __init__(self, model, base: Base, n: int | None = None):
         module = model.get_input_embeddings()
         device = module.weight.device
-        self.at_once = _AT_ONCE["cpu" if device.type == "cpu" else "cuda"]
+        length = 1 if base.place.bos_id is None else 2
+        fitting = tokens_for_way_back(model) // (length * len(base.token_ids))
+        most = _AT_ONCE["cpu" if device.type == "cpu" else "cuda"]
+        self.at_once = max(1, min(most, fitting, most if n is None else n))
         ids = torch.tensor(base.token_ids * self.at_once, device=device)
         self._n = len(base.token_ids)
         with torch.inference_mode(False), torch.enable_grad():

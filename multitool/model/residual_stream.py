@@ -22,6 +22,8 @@ _HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_(pre|mid|post)")
 # and 3's layers have a post_attention_layernorm too, which belongs to the attention's output.)
 _NORMS_BEFORE_MLP = ("ln_2", "pre_feedforward_layernorm", "post_attention_layernorm")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")  # as the architectures call it
+GRAPH_BYTES = {"cpu": 4 << 30, "cuda": 8 << 30}  # what a backward pass may hold of the forward pass
+_KEPT = 64  # numbers that a layer keeps of a token for the way back, in d_model: 28 in the demo, more in wide MLPs
 # Held for moments: PyTorch numbers hooks by a counter that two threads must not read at once.
 _HOOKS_CHANGE = threading.Lock()
 
@@ -162,6 +164,17 @@ def model_layers(model) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == n_layers:
             return module
     raise UserError(f"The layers of a {type(model).__name__} are not found, so it cannot be read. Use another model.")
+
+
+def tokens_for_way_back(model, graph_bytes: int | None = None) -> int:
+    """Of how many tokens a forward pass through all layers can keep what the way back takes, about.
+
+    Args:
+        graph_bytes: memory for that; None: what suits the device.
+    """
+    weight = model.get_input_embeddings().weight
+    limit = graph_bytes or GRAPH_BYTES["cpu" if weight.device.type == "cpu" else "cuda"]
+    return limit // (_KEPT * weight.shape[1] * len(model_layers(model)) * weight.element_size())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from tiny import LAYER_INPUTS, N_ROWS, tiny_model, tiny_subject
 
 from multitool.errors import UserError
-from multitool.model import pullback
+from multitool.model import pullback, residual_stream
 from multitool.model.finite import NotFiniteError
 from multitool.model.layer_inputs import scaled_rows
 from multitool.model.pullback import Pullback
@@ -159,3 +159,15 @@ def test_base_tokens_are_tokens_of_texts_always_the_same(tokenizer):
     assert subject.base_ids == tiny_subject("gemma", tokenizer).base_ids
     assert all(0 < token_id < N_ROWS and subject.in_texts[token_id] for token_id in subject.base_ids)
 
+
+
+def test_where_the_memory_is_short_fewer_directions_share_a_pass(monkeypatch):
+    model, wanted = tiny_model("llama"), directions(5)
+    monkeypatch.setitem(pullback._AT_ONCE, "cpu", 4)
+    alike, base = pulled(model, wanted), Base(Place(HOOK, BOS), TOKENS)
+    kept_of_token = 64 * 32 * 3 * 4  # numbers in d_model · d_model · layers · bytes
+    for tokens, at_once in [(1, 1), (12, 2), (23, 3), (10**6, 4)]:
+        monkeypatch.setitem(residual_stream.GRAPH_BYTES, "cpu", tokens * kept_of_token)
+        assert Pullback(model, base).at_once == at_once
+        assert Pullback(model, base, 2).at_once == min(2, at_once)
+        assert torch.allclose(pulled(model, wanted), alike, rtol=1e-4, atol=1e-6)
