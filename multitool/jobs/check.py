@@ -74,7 +74,7 @@ def check_job(library: Library, document: DefinitionTree, *, model: str | None =
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
     yield from scans(compared(target), always=scan_for_clamp(target, tree_recipe))
     target = yield from with_pullbacks(target)
-    others = yield from with_pullbacks(compared(target), control_features(target.sae), shared=True)
+    others = yield from with_pullbacks(compared(target), control_features(target.sae))
     target = replace(target, pulled=others.pulled)
     prepared = yield Prepare(partial(prepare_check, target, document), "vectors")
     asked = yield from ask_ghosts((prepared.ask,), "controls")

@@ -193,9 +193,7 @@ def countable_tokens(subject: Subject, scan: KeptRows) -> Tensor:
 _MANY = 64  # from so many features of a hook on, the whole matrix is worth its time
 
 
-def with_pullbacks(
-    target: Resolved, features: Sequence[int] = (), *, always: bool = False, shared: bool = False
-) -> Job[Resolved]:
+def with_pullbacks(target: Resolved, features: Sequence[int] = (), *, always: bool = False) -> Job[Resolved]:
     """The same with the encoders of its features carried back through the layers, if its direction is made from that.
 
     Where the matrix of the hook is kept already, or many features are meant, they are products with it; else each takes
@@ -204,7 +202,6 @@ def with_pullbacks(
     Args:
         features: others of its one SAE instead.
         always: whatever the recipe's direction.
-        shared: many requests ask the same.
 
     Raises:
         UserError: an SAE's hook is none of the model's, or a matrix cannot be kept.
@@ -217,7 +214,7 @@ def with_pullbacks(
     pulled = dict(target.pulled)
     for of_hook in wanted.values():
         encoders = torch.stack([sae.feature(index).encoder.float() for sae, index in of_hook])
-        rows = yield from _pulled_back(target, of_hook[0][0].entry, encoders, shared=shared)
+        rows = yield from _pulled_back(target, of_hook[0][0].entry, encoders)
         pulled |= {(sae.entry, index): row for (sae, index), row in zip(of_hook, rows, strict=True)}
     return replace(target, pulled=pulled)
 
@@ -236,7 +233,7 @@ def pulled_at_once(target: Resolved) -> Resolved | None:
         answer = step.work()
 
 
-def _pulled_back(target: Resolved, entry: SaeEntry, encoders: Tensor, *, shared: bool) -> Job[Tensor]:
+def _pulled_back(target: Resolved, entry: SaeEntry, encoders: Tensor) -> Job[Tensor]:
     """Directions at an SAE's hook, carried back: (n, d_model)."""
     library, subject = target.library, target.subject
     if entry.kind == "embed":
@@ -249,7 +246,7 @@ def _pulled_back(target: Resolved, entry: SaeEntry, encoders: Tensor, *, shared:
     if matrix is not None:
         return encoders @ matrix
     asked = PullbackTask(model=subject.name, folder=subject.folder, base=task.base, directions=encoders.numpy())
-    found, = yield Ask((asked,), "pullback", shared=shared)
+    found, = yield Ask((asked,), "pullback", shared=True)
     return torch.from_numpy(found)
 
 

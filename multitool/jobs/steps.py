@@ -43,7 +43,7 @@ class Ask:
 
     tasks: tuple[Task, ...]
     purpose: Purpose
-    shared: bool = False  # many requests ask the same, so the answer is worth keeping
+    shared: bool = False  # other requests ask the same, so the answer is worth keeping
 
 
 @dataclass(frozen=True)

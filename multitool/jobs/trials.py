@@ -156,7 +156,7 @@ def control_task(target: Resolved, tree_recipe: TreeRecipe) -> Job[tuple[list[in
         UserError: they have no directions.
     """
     plain = Candidate(target.sae.entry.default_weights).of(target.recipe, target.subject)
-    ready = yield from with_pullbacks(target.by(plain), control_features(target.sae), shared=True)
+    ready = yield from with_pullbacks(target.by(plain), control_features(target.sae))
     return (yield Prepare(partial(_control_task, ready, tree_recipe), "vectors"))
 
 

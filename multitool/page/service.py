@@ -46,6 +46,7 @@ _COMPUTING = max(4, os.cpu_count() or 1)  # and of work that does not: each take
 _TREES_KEPT = 100
 _HEADINGS_KEPT = 200  # of a large model 20 kB each
 _ANSWERS_KEPT = 8  # of other features; of a large model up to 20 MB each
+_PULLBACKS_KEPT = 100  # of a feature up to 20 kB each, of those to compare with 17 times as much
 LONGEST_TEXT = 2000  # characters
 MOST_PROMPTS = 8  # in one go
 
@@ -53,13 +54,13 @@ MOST_PROMPTS = 8  # in one go
 _WORDS = {
     "vectors": "Preparing …",
     "list": "Listing the tokens …",
+    "pullback": "Carrying the encoder back through the layers …",
     "writing": "Pushing the model along the feature's decoder, to see what it then says …",
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
     "judge_settings": "Judging the settings …",
     "controls": "Other features' definitions, to compare with",
     "candidates": "Settings tried",
-    "pullback": "Carrying the encoder back through the layers …",
 }
 
 
@@ -94,6 +95,7 @@ class Service:
         self._lock = Lock()  # of the caches, and of what is computed for the disk
         self._trees: LRUCache = LRUCache(trees_kept)  # whole ones, by their recipes
         self._answers: LRUCache = LRUCache(_ANSWERS_KEPT)  # by the tasks
+        self._pullbacks: LRUCache = LRUCache(_PULLBACKS_KEPT)  # the same, apart: of these there are many and small ones
         self._headings: LRUCache = LRUCache(_HEADINGS_KEPT)  # by their recipes without scale and components
         self._rows: dict[object, _RunningRows] = defaultdict(_RunningRows)  # by the folder that they are kept in
 
@@ -244,7 +246,7 @@ class Service:
                     answer = None
                     yield from self._kept_on_disk(entry, step.task)
                 case Ask():
-                    answer = yield from self._asked(step, budget)
+                    answer = yield from self._asked(sae, step, budget)
                 case Grow():
                     answer = yield from self._grown(step, budget)
 
@@ -283,10 +285,11 @@ class Service:
         finally:
             running.turn.release()
 
-    def _asked(self, step: Ask, budget: "_Budget") -> Generator[str, None, list]:
+    def _asked(self, sae: str, step: Ask, budget: "_Budget") -> Generator[str, None, list]:
         """The answers to a step's tasks; those that many requests share are kept."""
-        key = _content(step.tasks) if step.shared else b""
-        answers = self._kept(self._answers, key)
+        cache = self._pullbacks if step.purpose == "pullback" else self._answers
+        key = (_content(step.tasks), self.library.state(sae)) if step.shared else None
+        answers = self._kept(cache, key)
         if answers is not None:
             return answers
         words = _WORDS.get(step.purpose)
@@ -304,7 +307,7 @@ class Service:
                     said = f"{words}: {sum(map(len, answers))} of {n_ghosts}"
                 yield said
         if step.shared:
-            self._keep(self._answers, key, answers)
+            self._keep(cache, key, answers)
         return answers
 
     def _grown(self, step: Grow, budget: "_Budget") -> Generator[str | DefinitionTree, None, DefinitionTree]:

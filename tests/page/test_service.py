@@ -16,7 +16,7 @@ from multitool.jobs.candidates import GRID, Candidate
 from multitool.jobs.features import recipe_vector, resolve
 from multitool.jobs.local import token_table
 from multitool.jobs.steps import Prepare
-from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask
+from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, PullbackTask
 from multitool.page import callers
 from multitool.page.service import LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
@@ -134,6 +134,32 @@ def test_the_same_request_is_grown_anew_where_the_files_on_this_machine_have_cha
     tiny_model("llama", seed=1).save_pretrained(folder)
     *_, other = service.trees(recipe, small)
     assert other.tree.token_id.tolist() != first.tree.token_id.tolist()
+
+
+def test_an_encoder_is_carried_back_once_for_all_who_ask_until_the_files_change(tmp_path, tokenizer, fresh_cache):
+    folder = write_model(tmp_path / "model", tiny_model("llama"), tokenizer)
+    sae = random_sae(tmp_path / "sae", d_model=32, d_sae=30, model=str(folder))
+    library = Library(device="cpu", dtype="float32", allow_folder=True)
+    tasks = []
+
+    def work(task):
+        tasks.append(task)
+        yield from library.do(task)
+
+    service = Service(library, ServerSettings(), work)
+    recipe, small = VectorRecipe(sae=str(sae), feature=3, weights="pullback"), TreeRecipe(cutoff=0.1, max_depth=2)
+    *words, first = service.table(recipe, ListRecipe(top=5))
+    assert any(word.startswith("Carrying the encoder back") for word in words)
+    *_, _ = service.table(recipe, ListRecipe(top=5), evidence=True)
+    *_, tree = service.trees(recipe, small)
+    assert kinds(tasks) == [PullbackTask, ScanTask, GrowthTask]
+    list(service.checked(tree))
+    *_, another = service.trees(replace(recipe, feature=4), small)
+    list(service.checked(another))  # and those of the features to compare with
+    assert kinds(tasks).count(PullbackTask) == 3 and len(tasks) == 9
+    tiny_model("llama", seed=1).save_pretrained(folder)
+    *_, other = service.table(recipe, ListRecipe(top=5))
+    assert kinds(tasks).count(PullbackTask) == 4 and other.rows != first.rows
 
 
 @pytest.mark.parametrize(
