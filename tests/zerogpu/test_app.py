@@ -29,12 +29,23 @@ from multitool.jobs.features import missing_scan, resolve
 from multitool.jobs.local import definition_tree, finish, token_table
 from multitool.jobs.tree import prepare_trees
 from multitool.model.ghost_prompt import GhostPrompt
-from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, Place, ReadTask
+from multitool.model.tasks import (
+    AskTask,
+    Base,
+    ChangeTask,
+    CheckTask,
+    GrowthTask,
+    LensTask,
+    Place,
+    PullbackTask,
+    ReadTask,
+)
 from multitool.page.settings import ServerSettings, read_settings
 from multitool.page.zero_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.folders import cache_folder
 from multitool.store.library import Library
+from multitool.store.pullbacks import pullback_rows_task
 from multitool.store.scans import ScanTask
 from multitool.trees.tree import NO_TREE
 
@@ -483,6 +494,20 @@ def test_a_list_by_lens_is_made_on_the_gpu(client, service, library, saes, measu
     assert len(service.scheduled) == before + loans
 
 
+def test_a_list_by_pullback_borrows_the_gpu_once_and_for_the_least_time(app, client, service, library, saes):
+    before = len(service.scheduled)
+    recipe = {"feature": 5, "weights": "pullback"}
+    table = client.predict(sae="local/llama", **recipe, top=20, api_name="/token_list")
+    expected = token_table(library, VectorRecipe(sae=str(saes["llama"]), **recipe), ListRecipe(top=20)).rows
+    assert [row[2] for row in table["data"]][:5] == [row[2] for row in expected][:5]
+    np.testing.assert_allclose([row[3] for row in table["data"]], [row[3] for row in expected], rtol=0.05)
+    somebody_else = Client(app.url, verbose=False)
+    other = somebody_else.predict(sae="local/llama", **recipe, top=10, measure="cosine", api_name="/token_list")
+    assert len(other["data"]) == 10
+    asked = service.scheduled[before:]
+    assert len(asked) == 1, asked
+
+
 def test_what_a_feature_writes_is_found_on_the_gpu(client, service):
     before = len(service.scheduled)
     found = client.predict(sae="local/gpt2", feature=5, measure="logit_lens", top=20, api_name="/check_list")
@@ -650,6 +675,12 @@ def test_other_work_asks_for_time_of_its_own(tmp_path):
         **place, directions=np.zeros((40, 32), dtype=np.float32), strengths=(0.1, 0.2), prompts=((1,),), prose=(1,)
     )
     assert seconds(replace(pushes, directions=pushes.directions[:1])) < seconds(pushes) < 40
+    back = PullbackTask(
+        model="a model", folder=tmp_path, base=Base(Place("hook_embed", None), (1, 2)), directions=pushes.directions
+    )
+    assert seconds(replace(back, directions=back.directions[:1])) == seconds(lens)  # the least
+    rows = pullback_rows_task("a model", tmp_path, back.base, d_model=2048, dtype="bfloat16")
+    assert seconds(back) < seconds(replace(rows, d_model=1000)) < seconds(rows) < 120
 
 
 class Scanning:
