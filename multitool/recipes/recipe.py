@@ -31,8 +31,8 @@ MEASURES = {
     "cosine": "nearness to the vector alone, the cosine of the angle between them",
     "dot": "the dot product with the vector, which favours tokens with long embeddings",
     "logit_lens": "how much the direction, read by final norm and unembedding, makes the model say the token",
-    "jacobian_lens": "how much the direction makes the model say the token, carried on as the layers behind the SAE do "
-    "on average",
+    "jacobian_lens": "how much the direction, carried on as the layers behind the SAE do on average, makes the model "
+    "say the token",
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from multitool.model.pullback import Pullback
@@ -16,6 +16,7 @@ from multitool.model.tasks import Base
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
 from multitool.store.kept_rows import MAX_BYTES, RowsTask, compute_rows, rows_path
+from multitool.store.sae_files import safetensors_file
 
 _AT_LEAST = 16  # rows between two writes
 
@@ -91,8 +92,8 @@ def shipped_pullback(entry: SaeEntry, task: PullbackRowsTask) -> Path | None:
 
 
 def read_shipped(path: Path) -> Tensor:
-    """The matrix in such a file, (d_model, d_model) float32, up to a factor."""
-    return load_file(path)["pullback"].float()
+    """The matrix in such a file, (d_model, d_model) float32, up to a factor. Raises UserError if it cannot be read."""
+    return safetensors_file(path).read("pullback").float()
 
 
 def write_shipped(folder: Path, matrix: Tensor) -> Path:

@@ -16,7 +16,7 @@ from multitool.model.pullback import Pullback
 from multitool.model.residual_stream import residuals
 from multitool.model.tasks import Base, Place, PullbackTask
 from multitool.store.kept_rows import open_rows
-from multitool.store.pullbacks import pull_back_all, pullback_rows_task
+from multitool.store.pullbacks import pull_back_all, pullback_rows_task, read_shipped, write_shipped
 from multitool.store.worker import work_on
 
 HOOK = "blocks.1.hook_resid_post"
@@ -171,3 +171,15 @@ def test_where_the_memory_is_short_fewer_directions_share_a_pass(monkeypatch):
         assert Pullback(model, base).at_once == at_once
         assert Pullback(model, base, 2).at_once == min(2, at_once)
         assert torch.allclose(pulled(model, wanted), alike, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("damaged", [b"version https://git-lfs.github.com/spec/v1\n", b"\xff" * 40], ids=len)
+def test_a_shipped_matrix_is_read_up_to_a_factor_or_refused(tmp_path, damaged):
+    matrix = directions(32)
+    path = write_shipped(tmp_path, matrix)
+    found = read_shipped(path)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, matrix / matrix.abs().max(), atol=1e-3)
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match="pullback.safetensors"):
+        read_shipped(path)
