@@ -7,7 +7,7 @@
 >>> [definition.text for definition in tree.definitions(3)]
 ['water', 'A', 'water that']
 >>> [token for rank, token, *numbers in mt.token_table(library, vector, mt.ListRecipe(top=1)).rows]
-[' rain']
+[' Rain']
 >>> sorted(mt.PROMPTS)  # names for TreeRecipe's prompt
 ['category', 'chat-meaning', 'chat-synonym', 'definition', 'example', 'meaning', 'synonym']
 >>> version = mt.__version__

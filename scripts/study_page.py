@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from math import isnan
+from pathlib import Path
 from textwrap import fill
 
 import numpy as np
@@ -11,6 +12,7 @@ from multitool.jobs.candidates import INJECTED, SCALES, WEIGHTS
 from multitool.recipes.prompts import PROMPTS
 from scripts.study_records import LIST_SCALES, ONE_TOKEN, Interval, Records, bound, chosen
 
+_NOTES = Path(__file__).with_name("study_notes.md")  # what was measured by hand
 Found = dict[str, Records]  # by SAE
 LISTS = ("list AP", "list AUROC", "text tokens@10")
 TREES = ("hit rate", "AUROC", "MRR", "recall@10")
@@ -18,7 +20,8 @@ JUDGED_BY = ("hit rate", "recall@10", "MRR")  # prompts and read-outs
 
 _HEAD = """# Which settings work? A study of the demo
 
-Written by `python -m scripts.study`; but for the next paragraph every number is what it measured.
+Written by `python -m scripts.study`; but for the next paragraph and [what else was
+tried](#what-else-was-tried) every number is what it measured.
 
 It tells what holds for the demo: SmolLM2-135M-Instruct in 4 bits, float32 arithmetic, and its four SAEs ([their
 page](../multitool/store/demo/README.md)). For Gemma-2B it is published that encoder and decoder weights at the usual
@@ -73,6 +76,7 @@ def page(found: Found, lenses: dict | None = None) -> str:
         *(_of_sae(sae, records) for sae, records in found.items()),
         _verdicts(found),
         _lenses(lenses) if lenses else "",
+        _NOTES.read_text(encoding="utf-8"),
         _examples(found),
         _limits(found),
     ]))
@@ -107,8 +111,8 @@ def _prompts(found: Found) -> str:
             "By the best direction for trees; *a real token*: by the embedding of the token that fires the feature "
             "most. The three figures are hit rate, with its interval, recall@10 and MRR; **bold** is clearly better "
             "than the default, *italic* clearly worse. A prompt or a way of reading *wins* on an SAE if one of the "
-            "three figures is clearly better than the default's and none clearly worse; what wins on all four is the "
-            "better default."
+            "three figures is clearly better than the default's and none clearly worse; see "
+            "[below](#what-else-was-tried) for why the default stays as published."
         ) + "\n",
     ]
     names = list(PROMPTS)
@@ -155,7 +159,7 @@ def _prompts(found: Found) -> str:
 
         said = "; ".join(f"*{name}* on {n}" for name, n in wins.items() if n) or "none on any"
         winner = f"By MRR the best of those that win on all: *{max(everywhere, key=mean_rank)}*." if everywhere else (
-            "None wins on all, so the default stays.")
+            "None wins on all.")
         sections.append(_prose(f"Of {len(found)} SAEs these {of} win: {said}. {winner}") + "\n")
     return "\n".join(sections)
 

@@ -120,7 +120,7 @@ def differences(stored, now, where: str = "") -> Iterator[str]:
         for i, (one, other) in enumerate(zip(stored, now, strict=True)):
             name = f" {one[0]!r}" if isinstance(one, list) and one and isinstance(one[0], str) else ""
             yield from differences(one, other, f"{where}[{i}{name}]")
-    elif isinstance(stored, str) and isinstance(now, str) and not _says_the_same(stored, now):
+    elif isinstance(stored, str) and isinstance(now, str) and not _same(stored, now):
         at = next((i for i, (one, other) in enumerate(zip(stored, now, strict=False)) if one != other),
                   min(len(stored), len(now)))
         start = max(0, at - 60)
@@ -142,6 +142,8 @@ def _says_the_same(stored: str, now: str) -> bool:
 
 
 def _same(stored, now) -> bool:
+    if isinstance(stored, str):
+        return _says_the_same(stored, now)
     if isinstance(stored, float):
         return math.isclose(stored, now, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
     return stored == now

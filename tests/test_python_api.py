@@ -95,8 +95,8 @@ def test_a_tree_shows_its_definitions(tree):
 
 def test_a_list_shows_its_rows(demo_library):
     shown = mt.token_table(demo_library, RAIN, mt.ListRecipe(top=2))._repr_html_()
-    assert "demo/hook_embed feature 927, weights encoder, by score" in shown
-    assert "␣rain</td>" in shown and shown.count("<tr>") == 3
+    assert "demo/hook_embed feature 927, weights pullback, by score" in shown
+    assert "␣Rain</td>" in shown and shown.count("<tr>") == 3
 
 
 def test_evidence_is_said_above(demo_library, tree):

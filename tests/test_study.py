@@ -101,7 +101,8 @@ def test_a_study_of_lenses_tells_how_each_agrees_with_what_features_write(tiny_s
     assert found["features"] == 3 and set(found["lenses"]) == set(LENSES)
     for figures in found["lenses"].values():
         assert sum(figures["verdicts"].values()) == 3
-        assert all(low <= mean <= high for name, (mean, low, high) in figures.items() if name != "verdicts")
+        intervals = [interval for name, interval in figures.items() if name != "verdicts"]
+        assert all(low <= mean <= high for mean, low, high in intervals)
     gain, (logit, jacobian) = found["gain"]["auroc"], (found["lenses"][lens]["auroc"] for lens in LENSES)
     assert gain[0] == pytest.approx(jacobian[0] - logit[0])
     told = {"features": 3, "strengths": [0.1, 0.2], "saes": {"demo/blocks.1.hook_resid_post": found}}

@@ -30,8 +30,8 @@ MEASURES = {
     "score": "nearness to the vector against nearness to the centroid",
     "cosine": "nearness to the vector alone, the cosine of the angle between them",
     "dot": "the dot product with the vector, which favours tokens with long embeddings",
-    "logit_lens": "how much the direction, read by final norm and unembedding, makes the model say the token",
-    "jacobian_lens": "how much the direction, carried on as the layers behind the SAE do on average, makes the model "
+    "logit_lens": "how much the direction, read by the model's final norm and unembedding, makes it say the token",
+    "jacobian_lens": "how much the direction, carried on by the layers behind the SAE as they do on average, makes it "
     "say the token",
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }

@@ -336,7 +336,7 @@ def test_a_refusal_says_what_to_do(app, service, mode, user, said):
     assert all(part in message for part in said), message
     assert "Token lists" in message
     assert not re.search("[<>]|https?:|ZeroGPU", message)
-    assert visitor.predict(top=1, api_name="/token_list")["data"][0][1] == " rain"
+    assert visitor.predict(top=1, api_name="/token_list")["data"][0][1] == " Rain"
 
 
 def test_a_broken_device_service_says_what_to_do(client, service, monkeypatch):
