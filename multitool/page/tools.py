@@ -92,7 +92,7 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             data=lambda table: table.to_dict(), brief=brief_list,
         ),
         "suggest": Tool(
-            "Try some forty settings on a feature, and judge each by its evidence: which suit it best?\n\n"
+            "Try thirty to forty settings on a feature, and judge each by its evidence: which suit it best?\n\n"
             "Takes a minute or more. Give recipe and growth, which it answers with, to definition_tree. " + _LONG,
             "JSON: the best recipe and growth, a sentence, the best trials with their figures.", "trials", 5,
             work=lambda given: service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe()),
