@@ -197,16 +197,20 @@ def _distance_shown(service: Service, **values) -> str:
 def _distance(service: Service, recipe: VectorRecipe) -> str:
     """How far out the vector lies, as HTML; nothing where that would take loading or a scan.
 
-    Where what suits trees does not suit lists, of both.
+    Where what suits trees does not suit lists, of both, if they lie at different distances.
     """
     of_tree, of_list = (with_weights(service.library, recipe, for_list=for_list) for for_list in (False, True))
-    kinds = {"": of_tree} if of_tree == of_list else {" in trees": of_tree, " in lists": of_list}
-    vectors = {where: vector for where, kind in kinds.items() if (vector := service.vector(kind)) is not None}
-    if not vectors:
+    vectors = {" in trees": service.vector(of_tree)}
+    if of_list != of_tree:
+        vectors[" in lists"] = service.vector(of_list)
+    known = {where: vector for where, vector in vectors.items() if vector}
+    if not known:
         return ""
-    told = ", ".join(f"{vector.distance_from_centroid:.3g}{where}" for where, vector in vectors.items())
-    usual = next(iter(vectors.values())).mean_token_distance
-    return quiet(f"Distance from the centroid {told}; tokens: {usual:.3g} on average")
+    told = {where: f"{vector.distance_from_centroid:.3g}" for where, vector in known.items()}
+    alike = len(known) == len(vectors) and len(set(told.values())) == 1
+    distances = ", ".join(number + where for where, number in ({"": told[" in trees"]} if alike else told).items())
+    usual = next(iter(known.values())).mean_token_distance
+    return quiet(f"Distance from the centroid {distances}; tokens: {usual:.3g} on average")
 
 
 def _usual_scale(service: Service, entry: SaeEntry | None, kind: str | None, otherwise: float) -> float:

@@ -136,7 +136,6 @@ def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
 
 def test_a_menu_that_is_left_as_it_was_changes_nothing(page):
     choose(page, "#sae", "demo/blocks.6.hook_resid_post")
-    page.wait_for_selector("#weights input[value=vocabulary]:checked")
     page.locator("#weights input[value=decoder]").check()
     page.click("#model input")
     page.click("#head")
@@ -243,11 +242,11 @@ def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
 def test_a_list_of_tokens_and_its_csv(page):
     page.get_by_role("tab", name="Token list").click()
     page.click("#list")
-    page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
+    page.locator("#tokens [role=gridcell]", has_text="Rain").first.wait_for()
     rows = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
     assert len(rows) == 100
-    assert rows[0]["token"] == " rain"
-    assert title(page, "list") == "demo/hook_embed · feature 927 · encoder"
+    assert rows[0]["token"] == " Rain"
+    assert title(page, "list") == "demo/hook_embed · feature 927 · pullback"
     assert page.input_value("#list-status textarea").startswith("By score; distance")
     page.locator("#negative input").check()
     wait_until_changed(page, result="list")
@@ -623,19 +622,22 @@ def weights(page) -> str:
 
 
 def test_the_weights_follow_the_sae_and_an_example_brings_its_own(page):
-    assert weights(page) == "encoder"
+    assert weights(page) == "suits"
+    page.get_by_text("Trees by encoder: what the feature looks for.").wait_for()
+    page.locator("#weights input[value=decoder]").check()
     choose(page, "#sae", "demo/blocks.1.hook_resid_post")
-    page.wait_for_selector("#weights input[value=vocabulary]:checked")
+    page.wait_for_selector("#weights input[value=suits]:checked")
+    page.get_by_text("Trees by vocabulary: the tokens that fire it").wait_for()
     page.wait_for_selector("#weights-help .caution", state="hidden")  # it is there until the weights have followed
     page.locator("#weights input[value=decoder]").check()
     page.wait_for_selector("#weights-help .caution")
-    page.locator("#weights input[value=vocabulary]").check()
+    page.locator("#weights input[value=suits]").check()
     page.locator("#feature input").fill("5")
     page.locator("#feature input").press("Tab")
     grow(page, "2e-3")
     assert json.loads(download(page, "#json"))["settings"]["weights"] == "vocabulary"
     page.get_by_role("button", name="prison").click()
-    page.wait_for_selector("#weights input[value=encoder]:checked")
+    page.wait_for_selector("#weights input[value=suits]:checked")
 
 
 def test_the_prompt_menu_fills_in_a_chat_and_knows_a_prompt_of_ones_own(page):
@@ -704,7 +706,8 @@ def test_settings_are_suggested_and_used(page):
 
 
 def distance(page) -> float:
-    return float(page.inner_text("#distance").split(";")[0].split()[-1])
+    """That of trees, where lists have another."""
+    return float(page.inner_text("#distance").split("centroid ")[1].replace(";", " ").split()[0])
 
 
 def wait_for_distance(page, test: str) -> None:
@@ -718,6 +721,7 @@ def wait_for_distance(page, test: str) -> None:
 
 def test_the_distance_from_the_centroid_follows_the_controls(page):
     assert distance(page) == 2.39
+    assert "2.39 in trees, 1.07 in lists" in page.inner_text("#distance")
     page.locator("#usual-scale input").uncheck()
     number = page.locator("#scale input[type=number]")
     number.fill("3.5")

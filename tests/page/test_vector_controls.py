@@ -101,7 +101,9 @@ class OfDistances:
     ("known", "said"),
     [
         ({"vocabulary": 2.0, "pullback": 0.9}, "centroid 2 in trees, 0.9 in lists; tokens: 2 on average"),
+        ({"vocabulary": 3.5, "pullback": 3.5}, "centroid 3.5; tokens: 2 on average"),  # by a scale of one's own
         ({"pullback": 0.9}, "centroid 0.9 in lists; tokens"),  # a vocabulary scan is missing
+        ({"vocabulary": 2.0}, "centroid 2 in trees; tokens"),  # an encoder would have to be carried back
         ({}, ""),
     ],
 )
