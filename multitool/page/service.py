@@ -164,7 +164,7 @@ class Service:
         """The token list; before it, in words, what it waits for. Raises UserError if it cannot be made.
 
         Args:
-            evidence: judge it by how strongly each token fires the feature.
+            evidence: judge it, as ``list_job`` does.
         """
         yield (yield from self._run(vector.sae, list_job(self.library, vector, recipe, evidence=evidence)))
 

@@ -15,7 +15,7 @@ from multitool.page.component_controls import component_controls, component_valu
 from multitool.page.feature_choice import FeatureChoice, entry_shown, feature_choice, known_of_feature, sae_names
 from multitool.page.opening import Opening
 from multitool.page.service import Service
-from multitool.recipes.directions import DIRECTIONS, needs_scan, takes
+from multitool.recipes.directions import DIRECTIONS, takes
 from multitool.recipes.recipe import VectorRecipe
 from multitool.recipes.weighted_sums import LONGEST
 from multitool.store.entries import SaeEntry
@@ -180,10 +180,14 @@ def _weights_help(library: Library, sae: str | None, kind: str | None) -> str:
     if kind not in DIRECTIONS:
         return ""
     said = f"<p>{escape(kind.capitalize())}: {escape(DIRECTIONS[kind].help)}.</p>"
-    suitable = entry.default_weights if entry else kind
-    if needs_scan(suitable) and {"encoder", "decoder"}.issuperset(DIRECTIONS[kind].made_from):
+    if entry and _plain(kind) and not _plain(entry.default_weights):
         said += f'<p class="caution">{_NOT_AMONG_EMBEDDINGS}</p>'
     return said
+
+
+def _plain(kind: str) -> bool:
+    """Whether a direction is made from nothing but the feature's own weights as they are."""
+    return {"encoder", "decoder"}.issuperset(DIRECTIONS[kind].made_from)
 
 
 def _distance_shown(service: Service, **values) -> str:
