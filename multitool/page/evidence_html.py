@@ -108,12 +108,11 @@ _LIST_FIGURES = (
 
 _WRITTEN_FIGURES = (
     _Figure(
-        f"First {FIRST} tokens that it writes", "Among the tokens that change most when the model is pushed along the "
-        "feature's decoder.",
+        f"First {FIRST} tokens that change most", "When the model is pushed along the feature's decoder.",
         "{hits:,.0f}", "{hits_chance:.1f} in lists of random directions",
     ),
     _Figure(
-        "Tokens that it writes", "Those that change most, on average over neutral prompts.",
+        "Tokens that change most", "On average over neutral prompts; what the list should begin with.",
         "{rising:,.0f}", "of {judged_on:,}",
     ),
     _Figure(
@@ -121,7 +120,7 @@ _WRITTEN_FIGURES = (
         "{largest_change:+.1f} to {least_change:+.1f} nats", "",
     ),
     _Figure(
-        "AUROC", "How often a token that it writes stands above one that it does not.",
+        "AUROC", "How often one of these tokens stands above another one.",
         "{auroc:.2f}", "{auroc_chance:.2f} in lists of random directions",
     ),
     _Figure(

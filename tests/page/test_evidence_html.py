@@ -21,7 +21,7 @@ def shown(evidence) -> str:
 def test_a_list_by_lens_tells_what_the_feature_writes():
     html = shown(written_evidence(SCORES, np.arange(V, 0, -1) / V, EVERY))
     assert 'class="verdict agrees"' in html and "among the 100 that become more probable" in html
-    assert "First 10 tokens that it writes" in html and "of 200" in html
+    assert "First 10 tokens that change most" in html and "of 200" in html
     assert "+1.0 to +0.5 nats" in html and "1.00" in html and "0% for a list to trust" in html
     assert "fire" not in html
 
