@@ -246,8 +246,8 @@ def test_a_list_of_tokens_and_its_csv(page):
     page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
     rows = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
     assert len(rows) == 100
-    assert rows[0]["token"] == " rain"
-    assert title(page, "list") == "demo/hook_embed · feature 927 · encoder"
+    assert rows[0]["token"] == " Rain"
+    assert title(page, "list") == "demo/hook_embed · feature 927 · pullback"
     assert page.input_value("#list-status textarea").startswith("By score; distance")
     page.locator("#negative input").check()
     wait_until_changed(page, result="list")
@@ -623,10 +623,12 @@ def weights(page) -> str:
 
 
 def test_the_weights_follow_the_sae_and_an_example_brings_its_own(page):
-    assert weights(page) == "encoder"
+    assert weights(page) == "suits"
+    page.locator("#weights input[value=decoder]").check()
     choose(page, "#sae", "demo/blocks.1.hook_resid_post")
-    page.wait_for_selector("#weights input[value=vocabulary]:checked")
+    page.wait_for_selector("#weights input[value=suits]:checked")
     page.wait_for_selector("#weights-help .caution", state="hidden")  # it is there until the weights have followed
+    page.locator("#weights-help", has_text="vocabulary").wait_for()
     page.locator("#weights input[value=decoder]").check()
     page.wait_for_selector("#weights-help .caution")
     page.locator("#weights input[value=vocabulary]").check()
@@ -635,7 +637,7 @@ def test_the_weights_follow_the_sae_and_an_example_brings_its_own(page):
     grow(page, "2e-3")
     assert json.loads(download(page, "#json"))["settings"]["weights"] == "vocabulary"
     page.get_by_role("button", name="prison").click()
-    page.wait_for_selector("#weights input[value=encoder]:checked")
+    page.wait_for_selector("#weights input[value=suits]:checked")
 
 
 def test_the_prompt_menu_fills_in_a_chat_and_knows_a_prompt_of_ones_own(page):
