@@ -133,7 +133,7 @@ def test_a_token_list_is_a_dataframe(client):
     table = client.predict(top=3, api_name="/token_list")
     assert table["headers"] == ["rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid"]
     assert [row[0] for row in table["data"]] == [1, 2, 3]
-    assert table["data"][0][1] == " rain"
+    assert table["data"][0][1] == " Rain"
 
 
 def test_saes_are_found_by_name_and_by_model(client):
@@ -147,7 +147,7 @@ def test_several_features_make_one_vector(client):
     assert tree["settings"]["feature"] == "927*1.0 + 648*-0.5"
     _, again = client.predict(feature=tree["settings"]["feature"], cutoff=2e-2, api_name="/definition_tree")
     assert again["tree"] == tree["tree"]
-    assert client.predict(feature="927", top=1, api_name="/token_list")["data"][0][1] == " rain"
+    assert client.predict(feature="927", top=1, api_name="/token_list")["data"][0][1] == " Rain"
     with pytest.raises(AppError, match="Evidence is about one feature"):
         client.predict(tree, api_name="/check_tree")
     with pytest.raises(AppError, match="Evidence is about one feature"):
@@ -337,20 +337,20 @@ def test_a_list_is_checked(client):
     found = client.predict(top=5, api_name="/check_list")
     assert found["schema"] == "sae-multitool/token-list/1"
     assert found["evidence"]["verdict"] == "agrees"
-    assert found["tokens"][0]["token"] == " rain" and found["tokens"][0]["activation"] > 0
+    assert found["tokens"][0]["token"] == " Rain" and found["tokens"][0]["activation"] > 0
     table = client.predict(top=5, evidence=True, api_name="/token_list")
     assert table["headers"][-1] == "activation"
     assert [row[-1] for row in table["data"]] == [token["activation"] for token in found["tokens"]]
 
 
-def test_a_list_by_activation_and_by_weights_of_the_vocabulary(client):
+def test_a_list_by_activation_and_by_the_weights_that_suit(client):
     table = client.predict(top=5, measure="activation", api_name="/token_list")
     activations = [row[-1] for row in table["data"]]
     assert activations == sorted(activations, reverse=True) and activations[-1] > 0
     layer = {"sae": "demo/blocks.1.hook_resid_post", "feature": 5, "top": 5}
     own, suited, named = (
         client.predict(**layer, **weights, api_name="/token_list")["data"]
-        for weights in ({"weights": "encoder"}, {}, {"weights": "vocabulary"})
+        for weights in ({"weights": "encoder"}, {}, {"weights": "pullback"})
     )
     assert suited == named != own
 

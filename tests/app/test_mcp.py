@@ -88,7 +88,7 @@ def test_defaults_give_short_answers(call):
     tree = answer(call, "definition_tree")
     assert tree["result"]["nodes"] > 500 and len(tree["definitions"]) == 20 < tree["total"]
     table = answer(call, "token_list")
-    assert [row[:2] for row in table["data"]][0] == [1, " rain"]
+    assert [row[:2] for row in table["data"]][0] == [1, " Rain"]
     assert (table["total"], table["next_offset"]) == (100, 50)
     found = answer(call, "saes")
     assert found["total"] > 4000 and len(found["saes"]) == 50
