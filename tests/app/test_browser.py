@@ -136,6 +136,7 @@ def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
 
 def test_a_menu_that_is_left_as_it_was_changes_nothing(page):
     choose(page, "#sae", "demo/blocks.6.hook_resid_post")
+    page.get_by_text("Trees by vocabulary: the tokens that fire it").wait_for()
     page.locator("#weights input[value=decoder]").check()
     page.click("#model input")
     page.click("#head")
