@@ -22,6 +22,7 @@ from benchmarks.drawing import drawing
 from benchmarks.gpu import gpu
 from benchmarks.lists import lists
 from benchmarks.measuring import Row
+from benchmarks.pullback import pullback
 from benchmarks.serving import serving
 from benchmarks.starting import starting
 from benchmarks.steering import steering
@@ -30,7 +31,9 @@ from benchmarks.trees import floor, memory, recursion, stock
 
 # Each is given the number of repeats and whether only to try the code, and answers with rows, or why it has none.
 BENCHMARKS: dict[str, Callable[[int, bool], list[Row] | str]] = {
-    made.__name__: made for made in (recursion, floor, stock, steering, lists, memory, starting, drawing, serving, gpu)
+    made.__name__: made for made in (
+        recursion, floor, stock, steering, lists, pullback, memory, starting, drawing, serving, gpu
+    )
 }
 
 

@@ -11,7 +11,9 @@ import pytest
 pytestmark = pytest.mark.slow  # runs every benchmark
 
 ROOT = Path(__file__).parents[1]
-NAMES = {"recursion", "floor", "stock", "steering", "lists", "memory", "starting", "drawing", "serving", "gpu"}
+NAMES = {
+    "recursion", "floor", "stock", "steering", "lists", "pullback", "memory", "starting", "drawing", "serving", "gpu",
+}
 COMPARED = {"recursion", "stock", "steering"}  # that have trees to compare
 
 
