@@ -1,6 +1,6 @@
 """Measures of how well one thing tells another, in plain numbers. Knows neither model nor torch.
 
-scipy takes long to import, so that is done where it is needed.
+scipy and scikit-learn take more than a second to import, so that is done where they are needed.
 """
 
 import numpy as np
@@ -13,14 +13,11 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
         score: (n,), larger where a positive is expected.
         positive: (n,) bool.
     """
-    n_positive = int(np.count_nonzero(positive))
-    n_negative = len(positive) - n_positive
-    if not n_positive or not n_negative:
+    if positive.all() or not positive.any():
         return None
-    hits, n = _down_to(score, positive)
-    # Below the curve of hits over misses, a trapezoid for every score that occurs.
-    misses = n - hits
-    return float(np.sum(np.diff(misses) * (hits[1:] + hits[:-1])) / (2 * n_positive * n_negative))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive, score))
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float | None:
@@ -30,19 +27,9 @@ def average_precision(score: np.ndarray, positive: np.ndarray) -> float | None:
         score: (n,), larger where a positive is expected.
         positive: (n,) bool.
     """
-    if not positive.any():
-        return None
-    hits, n = _down_to(score, positive)
-    return float(np.sum(np.diff(hits) * (hits[1:] / n[1:])) / hits[-1])
+    from sklearn.metrics import average_precision_score
 
-
-def _down_to(score: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many positives, and how many in all, score as high as each score that occurs, the largest first; before
-    them 0."""
-    order = np.argsort(-score)
-    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # of those that score the same
-    hits = np.cumsum(positive[order], dtype=np.int64)[last]
-    return np.concatenate([[0], hits]), np.concatenate([[0], last + 1])
+    return float(average_precision_score(positive, score)) if positive.any() else None
 
 
 def rank(scores: np.ndarray, index: int) -> float:
