@@ -168,7 +168,7 @@ def test_of_many_ghosts_it_is_told_how_many_have_answered_from_the_first_moment_
 
     growth = SimpleNamespace(v=[1, 2, 3])
     ask = Ask((AskTask(model="m", folder=Path("m"), place=TASK.place, growth=growth, n_definitions=1),), "candidates")
-    said = [*service(clock, work)._asked(ask, service(clock, None)._budget())]
+    said = [*service(clock, work)._asked("x/y", ask, service(clock, None)._budget())]
     assert said == ["Starting …", "Waiting for the model: 1 before you …", *(
         f"Settings tried: {n} of 3" for n in (0, 1, 1, 3)
     )]
