@@ -8,6 +8,7 @@ from benchmarks.material import library
 from benchmarks.measuring import Reach, Row, ratios, side_by_side, timed
 from multitool.model.pullback import Pullback
 from multitool.model.residual_stream import residuals
+from multitool.model.tasks import Base
 from multitool.store.registry import demo_saes
 
 _MANY = 1000  # features that are products with the matrix
@@ -25,7 +26,7 @@ def pullback(repeats: int, smoke: bool) -> list[Row]:
         assert matrix is not None
         ids = torch.tensor([(base.place.bos_id, token_id) for token_id in base.token_ids])
         seconds = side_by_side(repeats, {
-            "alone": timed(lambda base=base, row=encoders[:1], model=model: Pullback(model, base, 1).of(row)),
+            "alone": timed(partial(_alone, model, base, encoders[:1])),
             "way there": timed(partial(residuals, model, base.place.hook, input_ids=ids)),
             "each of many": _each(encoders, matrix, 0.0 if smoke else 0.5),
         })
@@ -37,6 +38,10 @@ def pullback(repeats: int, smoke: bool) -> list[Row]:
                 reach=Reach("at most", 0.01, of="each of many")),
         ]
     return rows
+
+
+def _alone(model, base: Base, direction: torch.Tensor) -> None:
+    Pullback(model, base, 1).of(direction)
 
 
 def _each(encoders: torch.Tensor, matrix: torch.Tensor, at_least: float):
