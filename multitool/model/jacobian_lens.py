@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from multitool.model.finite import finite
-from multitool.model.residual_stream import last_residuals, tokens_for_way_back
+from multitool.model.residual_stream import last_residuals, padded, tokens_for_way_back
 
 # At the first positions of a text the model parks attention, and its residuals are out of the ordinary; from the last
 # one no token follows.
@@ -83,10 +83,9 @@ class JacobianLens:
     def _forward(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
         """The stream at the hook and the last residual that depends on it, (copies, texts, positions, d_model), and
         which positions count, (texts, positions)."""
-        ids = torch.zeros(len(texts), len(texts[-1]), dtype=torch.long)
-        mask, counted = torch.zeros_like(ids), torch.zeros(ids.shape)
+        ids, mask = padded(texts)
+        counted = torch.zeros(ids.shape)
         for row, text in enumerate(texts):
-            ids[row, : len(text)], mask[row, : len(text)] = torch.tensor(text), 1
             counted[row, SKIPPED_FIRST : len(text) - SKIPPED_LAST] = 1
         shape = (self._copies, *ids.shape, -1)
         leaves = []

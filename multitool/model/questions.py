@@ -14,7 +14,7 @@ from multitool.model.finite import finite
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions
 from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings, prompt_ids
-from multitool.model.residual_stream import residuals
+from multitool.model.residual_stream import padded, residuals
 from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, GrowthTask, Place, ReadTask, Text
 from multitool.trees.growth import finished, grow_forest
 from multitool.trees.tree import ROOT, Tree
@@ -110,12 +110,7 @@ def _texts_read(
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
     for first in range(0, len(by_length), texts_at_once):
         chosen = by_length[first : first + texts_at_once]
-        longest = len(texts[chosen[-1]])
-        ids = torch.zeros(len(chosen), len(before) + longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, i in enumerate(chosen):
-            tokens = torch.tensor(before + texts[i], dtype=torch.long)
-            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+        ids, mask = padded([before + texts[i] for i in chosen])
         found = residuals(model, place.hook, input_ids=ids, attention_mask=mask).float().cpu()
         for row, i in enumerate(chosen):
             answers[i] = finite(found[row, len(before) : len(before) + len(texts[i])]).numpy()

@@ -7,7 +7,7 @@ ones. When the stream is read, the layers behind the place do not run.
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -75,6 +75,15 @@ def stream(
     return seen[0]
 
 
+def padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids of texts, filled up on their right, and an attention mask that is 0 there: (n, longest) each."""
+    ids = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = torch.tensor(text, dtype=torch.long), 1
+    return ids, mask
+
+
 def last_residuals(
     model,
     hook: str,
@@ -103,7 +112,7 @@ def last_residuals(
     input_ids = input_ids.to(embedding.weight.device)
     mask = None if attention_mask is None else attention_mask.to(input_ids.device)
     with ExitStack() as stack:
-        if hook == "hook_embed":
+        if hook == EMBEDDING:
             read = given(model, change(embedding(input_ids)), input_ids)
         else:
             read = {"input_ids": input_ids}

@@ -13,7 +13,7 @@ from torch import Tensor
 from multitool.model.finite import finite
 from multitool.model.interventions import mean_residual_norm
 from multitool.model.logit_lens import lens_logits
-from multitool.model.residual_stream import last_residuals
+from multitool.model.residual_stream import last_residuals, padded
 from multitool.model.tasks import ChangeTask
 
 
@@ -32,12 +32,7 @@ def change_tokens(model, task: ChangeTask) -> Iterator[np.ndarray | None]:
     """
     length = mean_residual_norm(model, task.place.hook, task.prose)
     before = () if task.place.bos_id is None else (task.place.bos_id,)
-    longest = max(map(len, task.prompts)) + len(before)
-    ids = torch.zeros(len(task.prompts), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(task.prompts):
-        text = torch.tensor(before + prompt)
-        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    ids, mask = padded([before + prompt for prompt in task.prompts])
     ends = mask.sum(dim=1) - 1
 
     def log_probs(push: Tensor) -> Tensor:
