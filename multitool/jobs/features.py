@@ -239,11 +239,12 @@ def _pulled_back(target: Resolved, entry: SaeEntry, encoders: Tensor) -> Job[Ten
     if entry.kind == "embed":
         return encoders
     matrix = yield Prepare(partial(library.pullback, entry, subject))
+    if matrix is not None:
+        return encoders @ matrix
     task = library.pullback_task(entry, subject)
-    if matrix is None and len(encoders) >= min(_MANY, subject.space.d_model):
+    if len(encoders) >= min(_MANY, subject.space.d_model):
         yield Keep(task)
         matrix = yield Prepare(partial(library.pullback, entry, subject))
-    if matrix is not None:
         return encoders @ matrix
     asked = PullbackTask(model=subject.name, folder=subject.folder, base=task.base, directions=encoders.numpy())
     found, = yield Ask((asked,), "pullback", shared=True)

@@ -402,4 +402,3 @@ class _RunningRows:
 
     turn: Lock = field(default_factory=Lock)  # held by the one who does it
     done: int = 0
-

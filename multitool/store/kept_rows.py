@@ -73,18 +73,29 @@ class RowsTask(Task):
         return self.n_rows * (self.d_model * 2 + 4)
 
 
-def rows_path(where: str, model: str, folder: Path, hook: str, dtype: str, identity: list) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class MatrixTask(RowsTask):
+    """The rows of a matrix of a model and a hook, (d_model, d_model)."""
+
+    file = "rows.float16"
+
+    @property
+    def n_rows(self) -> int:
+        return self.d_model
+
+
+def rows_path(kind: type[RowsTask], model: str, folder: Path, hook: str, dtype: str, *identity) -> Path:
     """Where rows lie: a name to recognise them by, and a hash of all that their numbers depend on.
 
     Args:
-        identity: that is, besides the model's files.
+        identity: what they depend on besides model, hook and precision.
     """
     held = [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]  # as model_weights finds them
     files = sorted([*held, *folder.glob("config.json")])
     weights = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    told = json.dumps([identity[0], model, str(folder.resolve()), weights, *identity[1:]])
+    told = json.dumps([kind.format, model, str(folder.resolve()), weights, hook, *identity, dtype])
     readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{model[-60:]} {hook[-40:]} {dtype[-10:]}").strip("-")
-    return cache_folder() / where / f"{readable}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    return cache_folder() / kind.where / f"{readable}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def compute_rows(

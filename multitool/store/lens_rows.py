@@ -6,25 +6,20 @@ from pathlib import Path
 
 from multitool.model.jacobian_lens import JacobianLens
 from multitool.model.tasks import Place, Text
-from multitool.store.kept_rows import MAX_BYTES, RowsTask, compute_rows, rows_path
+from multitool.store.kept_rows import MAX_BYTES, MatrixTask, compute_rows, rows_path
 
 LONGEST_TEXT = 128  # tokens, as in the lens' reference implementation
 _AT_LEAST = 8  # rows between two writes
 
 
 @dataclass(frozen=True, kw_only=True)
-class LensRowsTask(RowsTask):
+class LensRowsTask(MatrixTask):
     """The rows of ``J``; a direction at the hook becomes ``J @ d``."""
 
     where = "lenses"
-    file = "rows.float16"
     doing, counted = "Fitting the Jacobian lens", "rows"
 
     texts: tuple[Text, ...]  # running text, each with what stands before it
-
-    @property
-    def n_rows(self) -> int:
-        return self.d_model
 
     @property
     def what(self) -> str:
@@ -46,8 +41,7 @@ def lens_rows_task(
     """
     before = () if place.bos_id is None else (place.bos_id,)
     read = tuple((*before, *text)[:LONGEST_TEXT] for text in texts)
-    identity = [LensRowsTask.format, place.hook, read, dtype]
-    path = rows_path(LensRowsTask.where, model, folder, place.hook, dtype, identity)
+    path = rows_path(LensRowsTask, model, folder, place.hook, dtype, read)
     return LensRowsTask(
         model=model, folder=folder, hook=place.hook, d_model=d_model, dtype=dtype, path=path, texts=read
     )

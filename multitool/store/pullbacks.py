@@ -15,25 +15,20 @@ from multitool.model.pullback import Pullback
 from multitool.model.tasks import Base
 from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
-from multitool.store.kept_rows import MAX_BYTES, RowsTask, compute_rows, rows_path
+from multitool.store.kept_rows import MAX_BYTES, MatrixTask, compute_rows, rows_path
 from multitool.store.sae_files import safetensors_file
 
 _AT_LEAST = 16  # rows between two writes
 
 
 @dataclass(frozen=True, kw_only=True)
-class PullbackRowsTask(RowsTask):
+class PullbackRowsTask(MatrixTask):
     """The pullbacks of all unit directions of a place, the transpose of the layers' average Jacobian."""
 
     where = "pullbacks"
-    file = "rows.float16"
     doing, counted = "Carrying all directions back through the layers", "directions"
 
     base: Base
-
-    @property
-    def n_rows(self) -> int:
-        return self.d_model
 
     @property
     def what(self) -> str:
@@ -48,8 +43,7 @@ class PullbackRowsTask(RowsTask):
 def pullback_rows_task(model: str, folder: Path, base: Base, *, d_model: int, dtype: str) -> PullbackRowsTask:
     """The whole matrix; see ``PullbackRowsTask``."""
     hook = base.place.hook
-    identity = [PullbackRowsTask.format, hook, base.place.bos_id, base.token_ids, dtype]
-    path = rows_path(PullbackRowsTask.where, model, folder, hook, dtype, identity)
+    path = rows_path(PullbackRowsTask, model, folder, hook, dtype, base.place.bos_id, base.token_ids)
     return PullbackRowsTask(
         model=model, folder=folder, hook=hook, d_model=d_model, dtype=dtype, path=path, base=base
     )

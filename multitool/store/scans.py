@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multitool.model.finite import finite
 from multitool.model.kv_cache import cache_bytes, repeated
-from multitool.model.residual_stream import residuals
+from multitool.model.residual_stream import EMBEDDING, residuals
 from multitool.store.kept_rows import MAX_BYTES, RowsTask, compute_rows, rows_path
 
 _BATCH = {"cpu": 512, "cuda": 4096}  # tokens in one forward pass
@@ -59,7 +59,7 @@ def scan_task(
 
 def scan_path(model: str, folder: Path, hook: str, *, bos_id: int | None, dtype: str) -> Path:
     """Where a scan lies."""
-    return rows_path(ScanTask.where, model, folder, hook, dtype, [ScanTask.format, hook, bos_id, dtype])
+    return rows_path(ScanTask, model, folder, hook, dtype, bos_id)
 
 
 def scan_vocabulary(model, task: ScanTask, max_bytes: float = MAX_BYTES) -> Iterator[int]:
@@ -82,7 +82,7 @@ def scan_vocabulary(model, task: ScanTask, max_bytes: float = MAX_BYTES) -> Iter
 
 def _prefix(model, task: ScanTask):
     """The model's cache of what stands before every token. It is the same for all, so it is computed once."""
-    if task.bos_id is None or task.hook == "hook_embed":
+    if task.bos_id is None or task.hook == EMBEDDING:
         return None
     ids = torch.tensor([[task.bos_id]], device=model.get_input_embeddings().weight.device)
     with torch.no_grad():
