@@ -8,12 +8,12 @@ METADATA = b"sae-multitool"  # where a file's metadata keep what ``atlas_files.A
 _DEFINITION = pa.struct({
     "text": pa.string(),
     "probability": pa.float64(),
-    "lift_centroid": pa.float64(),  # nats, of the whole path; this and what follows null without evidence
-    "lift_random": pa.float64(),
-    "activation": pa.float64(),  # the feature's largest on it
+    "lift_centroid": pa.float32(),  # nats, of the whole path; this and what follows null without evidence
+    "lift_random": pa.float32(),
+    "activation": pa.float32(),  # the feature's largest on it
 })
-_TOKEN = pa.struct({"token": pa.string(), "token_id": pa.int32(), "score": pa.float64()})
-_STRONGEST = pa.struct({"token": pa.string(), "token_id": pa.int32(), "activation": pa.float64()})
+_TOKEN = pa.struct({"token": pa.string(), "token_id": pa.int32(), "score": pa.float32()})
+_STRONGEST = pa.struct({"token": pa.string(), "token_id": pa.int32(), "activation": pa.float32()})
 _TREE = pa.struct({  # a list per column of ``trees.tree.Tree``, in its order
     "parent": pa.list_(pa.int32()),
     "token_id": pa.list_(pa.int32()),
