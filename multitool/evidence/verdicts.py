@@ -6,6 +6,7 @@ random directions or of other features: what those reach is chance.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -249,7 +250,19 @@ class DefinitionScores:
         return self.hits_others / self.n_others
 
 
-def definition_scores(own: np.ndarray, others: np.ndarray, feature: int) -> DefinitionScores:
+class Others:
+    """Every feature's strongest activation on each definition of other features, ``strongest`` (m, d_sae)."""
+
+    def __init__(self, strongest: np.ndarray):
+        self.strongest = strongest
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """Over the definitions: (d_sae,)."""
+        return self.strongest.mean(axis=0)
+
+
+def definition_scores(own: np.ndarray, others: Others, feature: int) -> DefinitionScores:
     """Judge definitions by what fires on them.
 
     All features are asked: each gets the mean of its activation over the definitions, less its mean over the others'
@@ -257,11 +270,11 @@ def definition_scores(own: np.ndarray, others: np.ndarray, feature: int) -> Defi
 
     Args:
         own: (n, d_sae), every feature's strongest activation on each definition.
-        others: (m, d_sae), the same on definitions of other features.
+        others: the same on definitions of other features.
         feature: the one that was defined.
     """
-    mine, theirs = own[:, feature], others[:, feature]
-    area = auroc(np.concatenate([mine, theirs]), np.arange(len(own) + len(others)) < len(own))
+    mine, theirs = own[:, feature], others.strongest[:, feature]
+    area = auroc(np.concatenate([mine, theirs]), np.arange(len(own) + len(theirs)) < len(own))
     assert area is not None
     return DefinitionScores(
         hits=int((mine > 0).sum()),
@@ -269,7 +282,7 @@ def definition_scores(own: np.ndarray, others: np.ndarray, feature: int) -> Defi
         hits_others=int((theirs > 0).sum()),
         n_others=len(theirs),
         auroc=area,
-        rank=rank(own.mean(axis=0) - others.mean(axis=0), feature),
+        rank=rank(own.mean(axis=0) - others.mean, feature),
         n_features=own.shape[1],
     )
 

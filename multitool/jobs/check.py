@@ -28,8 +28,10 @@ from multitool.jobs.features import (
 )
 from multitool.jobs.judging import (
     DEFINITIONS_ASKED,
+    Controls,
     ReadText,
     activations_on,
+    ask_task,
     control_features,
     control_sources,
     cosine,
@@ -38,7 +40,9 @@ from multitool.jobs.judging import (
     mean_lifts,
     random_ghosts,
     read_judged,
+    rows_of,
     scores_of,
+    share_that_fires,
     small_recipe,
     small_tree,
 )
@@ -47,7 +51,7 @@ from multitool.jobs.steps import Ask, Job, Prepare, ask_ghosts
 from multitool.jobs.tree import check_grown, tree_task
 from multitool.model.questions import likeliest_texts, text_of
 from multitool.model.subject import Subject
-from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, Place, Text, growth_task
+from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, Place, Text
 from multitool.recipes.recipe import VectorRecipe, recipes
 from multitool.store.encoder import Encoder
 from multitool.store.library import Library
@@ -127,10 +131,10 @@ class PreparedCheck:
             scores=scores_of(
                 self._feature,
                 read,
-                read_judged(self._encoder, self.control_features, asked, self._token_texts),
+                Controls(read_judged(self._encoder, self.control_features, asked, self._token_texts)),
                 self._made_from,
             ),
-            fires_at_all=float(np.mean([fires[:, self._feature].max() > 0 for fires in own])) if own else 0.0,
+            fires_at_all=share_that_fires(self._feature, read),
             lift_centroid=float(lifts[0]),
             lift_random=float(lifts[1]),
             entropy=float(checked.entropies[0]),
@@ -184,11 +188,7 @@ def prepare_check(target: Resolved, document: DefinitionTree) -> PreparedCheck:
             controls=ghosts.numpy(),
             texts=[text_of(tree, leaf) for leaf in leaves] + small_texts,
         ),
-        ask=AskTask(
-            **given,
-            growth=growth_task(subject, _rows([vector.v for _, vector in controls], space.d_model), small),
-            n_definitions=DEFINITIONS_ASKED,
-        ),
+        ask=ask_task(target, rows_of([vector for _, vector in controls], space.d_model), small, DEFINITIONS_ASKED),
         control_features=tuple(control.index for control, _ in controls),
         _feature=source.index,
         _made_from=source.used_in_texts(recipe, subject),
@@ -216,10 +216,6 @@ def _check_tree(target: Resolved, document: DefinitionTree) -> None:
         raise UserError("This tree is empty, so there is nothing to check. Grow it with a lower cutoff.")
     if document.least_lift is not None:
         raise UserError("This tree was pruned by lift, so what is left speaks for itself. Check the whole tree.")
-
-
-def _rows(vs: list[torch.Tensor], d_model: int) -> torch.Tensor:
-    return torch.stack(vs) if vs else torch.empty(0, d_model)
 
 
 def _lists_shared(source: FeatureSource, subject: Subject, recipe: VectorRecipe) -> int:

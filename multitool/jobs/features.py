@@ -143,6 +143,21 @@ def scans(target: Resolved, *, always: bool = False) -> Job[None]:
         yield Keep(task)
 
 
+def kept_for_all(target: Resolved, *, scan: bool, layers: bool) -> Job[None]:
+    """What vectors of any features of the recipe's one SAE need, done once: the vocabulary scan, and the matrix that
+    carries encoders back through the layers.
+
+    Raises:
+        UserError: as ``scans`` and ``with_pullbacks``.
+    """
+    library, entry, subject = target.library, target.sae.entry, target.subject
+    if scan and not (yield Prepare(partial(library.scan, entry, subject))):
+        yield Prepare(partial(library.encoder, entry))  # as in ``scans``
+        yield Keep(library.scan_task(entry, subject))
+    if layers and entry.kind != "embed" and (yield Prepare(partial(library.pullback, entry, subject))) is None:
+        yield Keep(library.pullback_task(entry, subject))
+
+
 def ready(target: Resolved, *, always: bool = False) -> Job[Resolved]:
     """The same with all that its vector is made from. Arguments and errors as for ``scans`` and ``with_pullbacks``."""
     yield from scans(target, always=always)

@@ -1,7 +1,8 @@
 """Building blocks of evidence: definitions read by the SAE, control features, the evidence for a list."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from multitool.evidence.verdicts import (
     RANDOM_LISTS,
     DefinitionScores,
     ListEvidence,
+    Others,
     WrittenEvidence,
     definition_scores,
     list_evidence,
@@ -25,8 +27,9 @@ from multitool.jobs.features import (
     feature_sources,
     vectors_of,
 )
+from multitool.model.interventions import Interventions
 from multitool.model.subject import Subject
-from multitool.model.tasks import Asked, Text
+from multitool.model.tasks import Asked, AskTask, Place, Text, growth_task
 from multitool.recipes.directions import needs_scan
 from multitool.recipes.recipe import ListRecipe, TreeRecipe
 from multitool.store.encoder import Encoder
@@ -135,13 +138,11 @@ class ReadText:
     fires: np.ndarray  # (tokens, d_sae)
 
 
-def read_definitions(encoder: Encoder, features: Sequence[int], asked: Sequence[Asked]) -> list[ReadText]:
+def read_definitions(encoder: Encoder, features: Sequence[int], asked: Sequence[Asked]) -> Iterator[ReadText]:
     """The definitions of some features with what fires on them, in order."""
-    return [
-        ReadText(feature, text, fires)
-        for feature, answer in zip(features, asked, strict=True)
-        for text, fires in zip(answer.texts, activations_on(encoder, answer.residuals), strict=True)
-    ]
+    for feature, answer in zip(features, asked, strict=True):
+        for text, fires in zip(answer.texts, activations_on(encoder, answer.residuals), strict=True):
+            yield ReadText(feature, text, fires)
 
 
 def judged_texts(texts: Sequence[Text], token_texts: Sequence[str]) -> list[tuple[Text, str]]:
@@ -162,7 +163,7 @@ def judged_texts(texts: Sequence[Text], token_texts: Sequence[str]) -> list[tupl
 
 def read_judged(
     encoder: Encoder, features: Sequence[int], asked: Sequence[Asked], token_texts: Sequence[str]
-) -> list[ReadText]:
+) -> Iterator[ReadText]:
     """Of the definitions of some features those that are judged, as ``read_definitions``."""
     chosen = []
     for answer in asked:
@@ -172,8 +173,54 @@ def read_judged(
     return read_definitions(encoder, features, chosen)
 
 
+def share_that_fires(feature: int, definitions: Sequence[ReadText]) -> float:
+    """Of its definitions, whatever their tokens; 0 if there are none."""
+    return float(np.mean([found.fires[:, feature].max() > 0 for found in definitions])) if definitions else 0.0
+
+
+class Controls:
+    """What fires on the definitions of other features, to judge any number of features by.
+
+    What is the same for all of these is done once. Of the activations those above or below 0 are kept, a few in a
+    thousand.
+    """
+
+    def __init__(self, definitions: Iterable[ReadText]):
+        strongest, self._fires, features = [], [], []
+        for found in definitions:
+            strongest.append(found.fires.max(axis=0))
+            where = np.nonzero(found.fires)
+            self._fires.append((found.fires.shape, where, found.fires[where]))
+            features.append((found.feature, found.text))
+        self._features = np.array([feature for feature, _ in features], dtype=np.int64)
+        self._texts = [text for _, text in features]
+        self._strongest = np.stack(strongest) if strongest else np.empty((0, 0), dtype=np.float32)
+        # All their tokens, and of which text each is.
+        self._token_id = np.array([token_id for text in self._texts for token_id in text], dtype=np.int64)
+        self._text = np.repeat(np.arange(len(self._texts)), [len(text) for text in self._texts])
+        self._all = Others(self._strongest)
+
+    def others(self, feature: int, made_from: np.ndarray) -> Others:
+        """All features' strongest activations on each of those definitions that are not the feature's own.
+
+        Args:
+            made_from: (V,) bool, tokens that do not count.
+        """
+        spoilt = np.unique(self._text[made_from[self._token_id]])
+        rest = self._features != feature
+        if rest.all() and not len(spoilt):
+            return self._all
+        found = self._strongest.copy()
+        for row in spoilt:
+            shape, where, values = self._fires[row]
+            fires = np.zeros(shape, dtype=found.dtype)
+            fires[where] = values
+            found[row] = strongest(fires, self._texts[row], made_from)
+        return Others(found if rest.all() else found[rest])
+
+
 def scores_of(
-    feature: int, own: Sequence[ReadText], controls: Sequence[ReadText], made_from: np.ndarray
+    feature: int, own: Sequence[ReadText], controls: Controls, made_from: np.ndarray
 ) -> DefinitionScores | None:
     """The scores of a feature's definitions against those of other features; None if there are none.
 
@@ -181,13 +228,12 @@ def scores_of(
         controls: definitions of other features; should the feature be among these, its own do not count.
         made_from: (V,) bool, tokens that do not count.
     """
-    others = [found for found in controls if found.feature != feature]
-    if not own or not others:
+    others = controls.others(feature, made_from)
+    if not own or not len(others.strongest):
         return None
-    mine, theirs = (
-        np.stack([strongest(found.fires, found.text, made_from) for found in listed]) for listed in (own, others)
+    return definition_scores(
+        np.stack([strongest(found.fires, found.text, made_from) for found in own]), others, feature
     )
-    return definition_scores(mine, theirs, feature)
 
 
 def activations_on(encoder: Encoder, residuals: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -210,14 +256,38 @@ def control_sources(target: Resolved) -> list[tuple[FeatureSource, FeatureVector
 
 
 def control_features(sae: Sae) -> list[int]:
-    """One more than are needed, should one of them be the feature itself."""
-    return np.random.default_rng(0).permutation(sae.d_sae)[: CONTROL_FEATURES + 1].tolist()
+    """One more than are needed, should one of them be the feature itself; none whose weights are no numbers."""
+    drawn = np.random.default_rng(0).permutation(sae.d_sae).tolist()
+    return list(islice(filter(sae.has_numbers, drawn), CONTROL_FEATURES + 1))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """0 where one of them is zero or not finite (a dead feature's unused weights)."""
     lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / lengths if 0 < lengths < np.inf else 0.0
+
+
+def rows_of(vectors: Sequence[FeatureVector], d_model: int) -> torch.Tensor:
+    """Their embedding rows, (n, d_model)."""
+    return torch.stack([vector.v for vector in vectors]) if vectors else torch.empty(0, d_model)
+
+
+def ask_task(
+    target: Resolved, vs: torch.Tensor, small: TreeRecipe, n_definitions: int, wanted: Interventions | None = None
+) -> AskTask:
+    """The definitions of many ghosts, (n, d_model), on small trees.
+
+    Args:
+        small: by ``small_recipe``.
+    """
+    subject = target.subject
+    return AskTask(
+        model=subject.name,
+        folder=subject.folder,
+        place=Place(target.sae.entry.hook, subject.bos_id),
+        growth=growth_task(subject, vs, small, interventions=wanted),
+        n_definitions=n_definitions,
+    )
 
 
 def small_recipe(recipe: TreeRecipe, effective_cutoff: float = 0.0) -> TreeRecipe:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+from multitool.jobs.atlas import describe_job, prepare_atlas
 from multitool.jobs.candidates import Candidate
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
@@ -13,6 +14,7 @@ from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial
+from multitool.recipes.atlas import ATLAS_TREE, AtlasRecipe
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.kept_rows import RowsTask
@@ -243,3 +245,27 @@ def scan_if_missing(
         UserError: the recipe cannot be followed, or a scan cannot be done.
     """
     finish(scans(resolve(library, vector_recipe, model), always=always), library, report)
+
+
+def describe_features(
+    library: Library,
+    vector_recipes: Sequence[VectorRecipe],
+    features: Sequence[int],
+    tree_recipe: TreeRecipe = ATLAS_TREE,
+    atlas_recipe: AtlasRecipe = AtlasRecipe(),
+    *,
+    model: str | None = None,
+    report: Report = no_report,
+    at_once: int = 128,
+) -> Iterator[list[dict]]:
+    """The rows of an atlas, ``at_once`` features at a time: of each feature one for every recipe.
+
+    Args:
+        vector_recipes: of one SAE; the features in them do not matter.
+
+    Raises:
+        UserError: a recipe cannot be followed, or there is no such feature.
+    """
+    prepared = finish(prepare_atlas(library, vector_recipes, tree_recipe, atlas_recipe, model=model), library, report)
+    for first in range(0, len(features), at_once):
+        yield finish(describe_job(prepared, features[first : first + at_once]), library, report)

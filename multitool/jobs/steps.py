@@ -16,7 +16,7 @@ from multitool.trees.growth import Growth
 
 Result = TypeVar("Result")
 # What the model is asked for.
-Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "writing", "text"]
+Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "writing", "text", "trees"]
 
 
 @dataclass(frozen=True)

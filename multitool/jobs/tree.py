@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from torch import Tensor
+
 from multitool._version import __version__
 from multitool.errors import UserError, shown
 from multitool.jobs.features import Resolved, ready, recipe_vector, resolve
 from multitool.jobs.steering import interventions, scan_for_clamp
 from multitool.jobs.steps import Grow, Job, Prepare
+from multitool.model.interventions import Interventions
 from multitool.model.subject import Subject, check_tokens
 from multitool.model.tasks import GrowthTask, growth_task
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
@@ -133,15 +136,23 @@ def tree_task(
         UserError: the prompt does not suit the model, or the recipe's interventions cannot be done.
     """
     wanted = interventions(target, recipe)
-    v = vector.v
-    if wanted and wanted.injection:
-        v = vector.direction
-        if not v.any():
-            raise UserError(
-                "The centroid alone has no direction to inject. Choose other weights, mix in principal components, or "
-                "set inject_layer to -1."
-            )
-    return growth_task(target.subject, v, recipe, begun, wanted)
+    return growth_task(target.subject, ghost_row(vector, wanted), recipe, begun, wanted)
+
+
+def ghost_row(vector: FeatureVector, wanted: Interventions | None) -> Tensor:
+    """What goes into the model of a vector, (d_model,): its embedding row, or its direction to be injected.
+
+    Raises:
+        UserError: it has no direction.
+    """
+    if not (wanted and wanted.injection):
+        return vector.v
+    if not vector.direction.any():
+        raise UserError(
+            "The centroid alone has no direction to inject. Choose other weights, mix in principal components, or "
+            "set inject_layer to -1."
+        )
+    return vector.direction
 
 
 def check_grown(task: GrowthTask, subject: Subject, tree: Tree) -> None:

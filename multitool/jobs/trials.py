@@ -5,7 +5,7 @@ are shown. Tokens that a direction was made from count in neither.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
@@ -15,11 +15,13 @@ import torch
 
 from multitool.errors import UserError
 from multitool.evidence.statistics import auroc, average_precision
-from multitool.evidence.verdicts import definition_scores, list_rank, strongest
+from multitool.evidence.verdicts import Others, definition_scores, list_rank, strongest
 from multitool.jobs.candidates import Candidate
 from multitool.jobs.features import Resolved, ScannedSource, scanned_sources, vectors_of, with_pullbacks
 from multitool.jobs.judging import (
+    Controls,
     ReadText,
+    ask_task,
     control_features,
     control_sources,
     cosine,
@@ -29,8 +31,7 @@ from multitool.jobs.judging import (
 )
 from multitool.jobs.steering import interventions
 from multitool.jobs.steps import Job, Prepare
-from multitool.model.interventions import Interventions
-from multitool.model.tasks import Asked, AskTask, Place, growth_task
+from multitool.model.tasks import Asked, AskTask
 from multitool.recipes.directions import needs_layers
 from multitool.recipes.recipe import TreeRecipe
 from multitool.vectors.ranking import token_scores
@@ -130,22 +131,8 @@ def candidate_tasks(target: Resolved, tried: Tried, tree_recipe: TreeRecipe) -> 
         wanted = interventions(target, growth)
         ghosts = [tried.vectors[number] for number in numbers]
         vs = torch.stack([ghost.direction if wanted else ghost.v for ghost in ghosts])
-        tasks.append(ask_task(target, vs, tree_recipe, wanted))
+        tasks.append(ask_task(target, vs, small_recipe(tree_recipe), DEFINITIONS_TRIED, wanted))
     return tuple(tasks)
-
-
-def ask_task(
-    target: Resolved, vs: torch.Tensor, recipe: TreeRecipe, wanted: Interventions | None = None
-) -> AskTask:
-    """The definitions of many ghosts, on small trees."""
-    subject = target.subject
-    return AskTask(
-        model=subject.name,
-        folder=subject.folder,
-        place=Place(target.sae.entry.hook, subject.bos_id),
-        growth=growth_task(subject, vs, small_recipe(recipe), interventions=wanted),
-        n_definitions=DEFINITIONS_TRIED,
-    )
 
 
 def control_task(target: Resolved, tree_recipe: TreeRecipe) -> Job[tuple[list[int], AskTask]]:
@@ -167,7 +154,7 @@ def _control_task(target: Resolved, tree_recipe: TreeRecipe) -> tuple[list[int],
             f"Nothing can be judged on {target.recipe.sae}: the features to compare with have no directions."
         )
     vs = torch.stack([vector.v for _, vector in found])
-    return [source.index for source, _ in found], ask_task(target, vs, tree_recipe)
+    return [source.index for source, _ in found], ask_task(target, vs, small_recipe(tree_recipe), DEFINITIONS_TRIED)
 
 
 class Judge:
@@ -184,7 +171,7 @@ class Judge:
         self._sae = target.sae
         self._subject = subject
         self._encoder = encoder = target.library.encoder(target.sae.entry)
-        self._controls = read_definitions(encoder, control_features, controls)
+        self._controls = Controls(read_definitions(encoder, control_features, controls))
         ids = torch.arange(subject.space.n_tokens)
         other_half = ~mapped_half(subject.space.n_tokens)
         self._token_halves = [(other_half & (ids % 2 == half)).numpy() for half in (0, 1)]
@@ -250,17 +237,14 @@ class Judge:
         used[source.strongest_ids.numpy()] = True
         return used
 
-    def own(self, source: ScannedSource, said: Sequence[ReadText]) -> np.ndarray:
+    def own(self, source: ScannedSource, said: Iterable[ReadText]) -> np.ndarray:
         """Every feature's strongest activation on each of a feature's definitions: (n, d_sae)."""
         used = self.used(source)
         return np.array([strongest(found.fires, found.text, used) for found in said])
 
-    def others(self, source: ScannedSource) -> np.ndarray:
-        """The same on other features' definitions: (m, d_sae)."""
-        used = self.used(source)
-        return np.stack([
-            strongest(found.fires, found.text, used) for found in self._controls if found.feature != source.index
-        ])
+    def others(self, source: ScannedSource) -> Others:
+        """The same on other features' definitions."""
+        return self._controls.others(source.index, self.used(source))
 
 
 @dataclass(frozen=True)
@@ -272,10 +256,10 @@ class ListFigures:
 
 
 def _figures(
-    own: np.ndarray, others: np.ndarray, feature: int, listed: tuple[float | None, float | None]
+    own: np.ndarray, others: Others, feature: int, listed: tuple[float | None, float | None]
 ) -> Figures:
     lists = dict(zip(("list_average_precision", "list_auroc"), listed, strict=True))
-    n_features = others.shape[1]
+    n_features = others.strongest.shape[1]
     if not len(own):  # nothing was said
         return Figures(hit_rate=0.0, auroc=0.5, rank=(n_features + 1) / 2, found=0.0, **lists)
     scores = definition_scores(own, others, feature)

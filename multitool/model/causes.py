@@ -5,7 +5,7 @@ import torch
 from multitool.model.interventions import Interventions
 from multitool.model.layer_inputs import given
 from multitool.model.passes import ghost_embeddings, prompt_ids
-from multitool.model.tasks import AskTask, CheckTask, GrowthTask, LensTask, Task
+from multitool.model.tasks import AskTask, CheckTask, ForestTask, GrowthTask, LensTask, PathsTask, Task
 
 _OTHERS = {"float16": "bfloat16 or float32", "bfloat16": "float32"}  # what holds larger or more exact numbers
 
@@ -25,7 +25,7 @@ def not_finite(model, task: Task) -> str:
         return f"{said}: its weights {damaged} hold such numbers. {_either(again, precision)}."
     if isinstance(task, LensTask):
         return f"{said} for this direction, and its weights are finite. {_either('Use a smaller scale', precision)}."
-    if not isinstance(task, (GrowthTask, CheckTask, AskTask)):
+    if not isinstance(task, (GrowthTask, CheckTask, AskTask, ForestTask, PathsTask)):
         return f"{said} on plain text, and its weights are finite. {_either('', precision)}."
     growth = task if isinstance(task, GrowthTask) else task.growth
     if not _answers(model, growth, ghost=False):

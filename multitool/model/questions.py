@@ -15,8 +15,19 @@ from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions
 from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings, prompt_ids
 from multitool.model.residual_stream import padded, residuals
-from multitool.model.tasks import Asked, AskTask, Checked, CheckTask, GrowthTask, Place, ReadTask, Text
-from multitool.trees.growth import finished, grow_forest
+from multitool.model.tasks import (
+    Asked,
+    AskTask,
+    Checked,
+    CheckTask,
+    ForestTask,
+    GrowthTask,
+    PathsTask,
+    Place,
+    ReadTask,
+    Text,
+)
+from multitool.trees.growth import Growth, finished, grow_forest
 from multitool.trees.tree import ROOT, Tree
 
 TEXTS_AT_ONCE = {"cpu": 64, "cuda": 512}
@@ -50,11 +61,7 @@ def ask(model, task: AskTask, changes: AppliedInterventions | None = None) -> It
     growth = task.growth
     for first in range(0, len(growth.v), task.at_once):
         vs = torch.from_numpy(growth.v[first : first + task.at_once])
-        grown = yield from grow_forest(
-            Continuations(model, growth.prompt, vs, growth.top_k, growth.max_depth, changes),
-            len(vs), cutoff=growth.cutoff, max_depth=growth.max_depth, max_nodes=growth.max_nodes, ends=growth.ends,
-        )
-        trees = [growth.tree for growth in grown]
+        trees = [grown.tree for grown in (yield from _grown(model, growth, vs, changes))]
         texts = [[text for text, _ in likeliest_texts(tree, task.n_definitions)] for tree in trees]
         read = iter((yield from _texts_read(model, [text for listed in texts for text in listed], task.place)))
         ends = [None] * len(vs) if changes else _at_the_end(model, growth, vs, task.place)
@@ -62,6 +69,38 @@ def ask(model, task: AskTask, changes: AppliedInterventions | None = None) -> It
             Asked(tree, listed, [next(read) for _ in listed], end)
             for tree, listed, end in zip(trees, texts, ends, strict=True)
         ]
+
+
+def _grown(
+    model, growth: GrowthTask, vs: Tensor, changes: AppliedInterventions | None
+) -> Generator[None, None, list[Growth]]:
+    """The trees of some ghosts, as a task has them; it yields after every level."""
+    return (yield from grow_forest(
+        Continuations(model, growth.prompt, vs, growth.top_k, growth.max_depth, changes),
+        len(vs), cutoff=growth.cutoff, max_depth=growth.max_depth, max_nodes=growth.max_nodes, ends=growth.ends,
+    ))
+
+
+@torch.inference_mode()
+def grow_together(
+    model, task: ForestTask, changes: AppliedInterventions | None = None
+) -> Iterator[list[Growth] | None]:
+    """One answer; before it None, where it can be left.
+
+    Args:
+        changes: those under which the trees grow.
+    """
+    yield (yield from _grown(model, task.growth, torch.from_numpy(task.growth.v), changes))
+
+
+@torch.inference_mode()
+def read_paths(model, task: PathsTask) -> Iterator[np.ndarray | None]:
+    """One answer; before it None, where it can be left."""
+    growth = task.growth
+    found, _ = yield from _levels_read(
+        model, growth.prompt, torch.from_numpy(growth.v), task.tree, wanted=task.wanted
+    )
+    yield found
 
 
 @torch.inference_mode()
@@ -161,27 +200,39 @@ def path_log_probs(
 
 def _levels_read(
     model, prompt: GhostPrompt, vs: Tensor, tree: Tree, changes: AppliedInterventions | None = None,
-    batches: Batches = WHAT_FITS,
+    batches: Batches = WHAT_FITS, wanted: np.ndarray | None = None,
 ) -> Generator[None, None, tuple[np.ndarray, np.ndarray]]:
-    """As ``path_log_probs``; it yields after every level."""
+    """As ``path_log_probs``; it yields after every level.
+
+    Args:
+        wanted: (m, len(tree)) bool, the nodes that each ghost is asked for, with those on the way to them; the others'
+            entries stay 0. None: all.
+    """
     m, children = len(vs), tree.children()
+    wanted = np.ones((m, len(tree)), dtype=bool) if wanted is None else wanted
+    goes_on = np.zeros((m, len(tree) + 1), dtype=bool)  # whether a ghost is asked for what comes behind a node
+    for node, parent in enumerate(tree.parent):
+        goes_on[:, parent] |= wanted[:, node]
     passes = Passes(model, prompt, vs, int(tree.depth.max(initial=0)), changes, batches)
     log_probs = np.zeros((m, len(tree) + 1))  # the last column is the root's
-    asked, step, entropies = np.array([ROOT]), None, np.empty(m)  # asked: the nodes of a level that have children
-    while len(asked):
+    # Where in the last answer, ghost after ghost, the row of a ghost and a node of the level before stands.
+    place = np.zeros((m, len(tree) + 1), dtype=np.int64)
+    place[:, ROOT] = np.arange(m)
+    asked, step, entropies = [ROOT], None, np.empty(m)  # asked: the nodes of a level that anything follows
+    while asked:
         nodes = np.array([child for node in asked for child in children[node]], dtype=np.int64)
-        parent = np.repeat(np.arange(len(asked)), [len(children[node]) for node in asked])
-        # An answer has a row for every one of ``asked``, ghost after ghost.
-        row = np.arange(m)[:, None] * len(asked) + parent
-        token_id = np.tile(tree.token_id[nodes], (m, 1))
-        read = partial(_read, row.ravel(), token_id.ravel())
+        ghost, which = np.nonzero(wanted[:, nodes])
+        node = nodes[which]
+        row, token_id = place[ghost, tree.parent[node]], tree.token_id[node]
+        read = partial(_read, row, token_id)
         if step is None:
             found, entropies = passes.start(read)
         else:
             found, _ = passes.advance(read, *step)
-        log_probs[:, nodes] = log_probs[:, tree.parent[nodes]] + found.reshape(m, -1)
-        open_ = np.isin(nodes, tree.parent)
-        asked, step = nodes[open_], (row[:, open_].ravel(), token_id[:, open_].ravel())
+        log_probs[ghost, node] = log_probs[ghost, tree.parent[node]] + found
+        open_ = goes_on[ghost, node]
+        place[ghost[open_], node[open_]] = np.arange(np.count_nonzero(open_))
+        asked, step = nodes[goes_on[:, nodes].any(axis=0)].tolist(), (row[open_], token_id[open_])
         yield
     return log_probs[:, :-1], entropies
 

@@ -98,6 +98,26 @@ class _AtPlace(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForestTask(Task):
+    """Trees that grow together. The answer is a list of ``trees.growth.Growth``, in the order of the ghosts."""
+
+    growth: GrowthTask  # its ``v`` are the rows of all ghosts, (n, d_model), or what is injected of each
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathsTask(Task):
+    """Paths of tokens, to be held against ghosts.
+
+    The answer is (m, nodes) float64: the log-probability of each node's path under each ghost; 0 where it is not
+    wanted.
+    """
+
+    growth: GrowthTask  # its ``v`` are the ghosts' embedding rows, (m, d_model); nothing else is done to these
+    tree: Tree  # of the paths
+    wanted: np.ndarray  # (m, nodes) bool; with a node those on the way to it
+
+
+@dataclass(frozen=True, kw_only=True)
 class AskTask(_AtPlace):
     """What the model says of many ghosts."""
 

@@ -23,8 +23,10 @@ from multitool.model.tasks import (
     AskTask,
     ChangeTask,
     CheckTask,
+    ForestTask,
     GrowthTask,
     LensTask,
+    PathsTask,
     PullbackTask,
     ReadTask,
     Task,
@@ -194,10 +196,12 @@ def _work_seconds(task: Task) -> float:
             # So many nodes have large trees of the demo.
             nodes = task.cutoff**-0.75 if task.top_k else 0.4 / task.cutoff
             return _growth_seconds(task, min(task.max_nodes, nodes))
-        case AskTask(growth=growth):
+        case AskTask(growth=growth) | ForestTask(growth=growth):
             return _growth_seconds(growth, len(growth.v) * growth.max_nodes)
         case CheckTask(growth=growth, tree=tree, controls=controls):
             return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
+        case PathsTask(growth=growth, wanted=wanted):
+            return growth.max_depth * _SECONDS_PER_LEVEL + int(wanted.sum()) * _SECONDS_PER_KNOWN_NODE
         case ScanTask():
             return task.n_tokens * _SECONDS_PER_SCANNED
         case ChangeTask(directions=directions, strengths=strengths):

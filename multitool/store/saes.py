@@ -47,6 +47,10 @@ class Sae:
                 f"feature is {index}; {self.entry.name} has {self.d_sae} features, numbered 0 to {self.d_sae - 1}."
             )
 
+    def has_numbers(self, index: int) -> bool:
+        """Whether a feature's weights are finite, which ``feature`` refuses otherwise."""
+        return bool(self.W_enc[:, index].isfinite().all() and self.W_dec[index].isfinite().all())
+
     def feature(self, index: int) -> FeatureWeights:
         """The weights of one feature.
 

@@ -11,13 +11,15 @@ from multitool.model.interventions import AppliedInterventions
 from multitool.model.logit_lens import read_directions
 from multitool.model.passes import Continuations
 from multitool.model.pullback import pull_back
-from multitool.model.questions import ask, check, read
+from multitool.model.questions import ask, check, grow_together, read, read_paths
 from multitool.model.tasks import (
     AskTask,
     ChangeTask,
     CheckTask,
+    ForestTask,
     GrowthTask,
     LensTask,
+    PathsTask,
     PullbackTask,
     ReadTask,
     Task,
@@ -52,6 +54,10 @@ def _answers(model, task: Task, encoders: Encoders) -> Iterator:
     match task:
         case GrowthTask():
             return _grow(model, task, _applied(model, task, encoders))
+        case ForestTask():
+            return grow_together(model, task, _applied(model, task.growth, encoders))
+        case PathsTask():
+            return read_paths(model, task)
         case CheckTask():
             return check(model, task, _applied(model, task.growth, encoders))
         case AskTask():

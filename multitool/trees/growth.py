@@ -123,6 +123,9 @@ def grow_forest(
         return []
     trees = [_Growing(cutoff, max_depth, max_nodes, ends) for _ in range(n_trees)]
     found = source.start(least=np.concatenate([tree.least for tree in trees]))
+    if source.entropies is not None:
+        for tree, entropy in zip(trees, source.entropies, strict=True):
+            tree.entropy = float(entropy)
     while True:
         # Each tree's paths follow those of the trees before it.
         bounds = np.cumsum([0] + [len(tree.paths) for tree in trees])

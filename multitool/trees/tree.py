@@ -3,7 +3,7 @@
 Knows neither model nor torch: a tree read from a file is trimmed and ranked by the same code as a fresh one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,6 +105,22 @@ NO_TREE = Tree(
     parent=np.empty(0, dtype=np.int64), token_id=np.empty(0, dtype=np.int64), token=(), prob=np.empty(0),
     cumulative_prob=np.empty(0), end=np.empty(0, dtype=bool),
 )
+
+
+def tree_of_paths(paths: Iterable[Sequence[int]]) -> tuple[Tree, list[list[int]]]:
+    """The tree of some paths of token ids, what they share once, without probabilities; and of each path its nodes."""
+    nodes: dict[tuple[int, int], int] = {}  # by parent and token
+    found = []
+    for path in paths:
+        node, on_path = ROOT, []
+        for token_id in path:
+            node = nodes.setdefault((node, token_id), len(nodes))
+            on_path.append(node)
+        found.append(on_path)
+    parent, token_id = np.array(list(nodes), dtype=np.int64).reshape(-1, 2).T
+    unknown = np.full(len(nodes), np.nan)
+    tree = Tree(parent, token_id, ("",) * len(nodes), unknown, unknown, np.zeros(len(nodes), dtype=bool))
+    return tree, found
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,35 @@ def token_list(
         negative: those that fit worst instead, the worst first.
         among: (V,) bool, tokens that may be listed.
     """
+    listed, = token_lists(
+        space, v[None], measure=measure, exponent=exponent, top=top, values=None if values is None else values[None],
+        negative=negative, among=among,
+    )
+    return listed
+
+
+def token_lists(
+    space: EmbeddingSpace,
+    vs: Tensor,
+    *,
+    measure: str = "score",
+    exponent: float = 1.4,
+    top: int = 100,
+    values: Tensor | None = None,
+    negative: bool = False,
+    among: Tensor | None = None,
+) -> list[TokenList]:
+    """The lists of several vectors, (n, d_model), each as ``token_list``; ``values`` are (n, V)."""
     with torch.inference_mode():
-        near, score, values = _measured(space, v, measure, exponent, values)
+        near, score, values = _measured(space, vs, measure, exponent, values)
         order = _order(space, values, measure, negative, among)
-        best = order.topk(min(top, int(order.isfinite().sum())), largest=False, sorted=True).indices
-        columns = (values.double(), score, near, space.distance_to_centroid.double())
-        return TokenList(best.cpu().numpy(), *(column[best].cpu().numpy() for column in columns))
+        to_centroid = space.distance_to_centroid.double()
+        lists = []
+        for row, ordered in enumerate(order):
+            best = ordered.topk(min(top, int(ordered.isfinite().sum())), largest=False, sorted=True).indices
+            columns = (values[row].double(), score[row], near[row], to_centroid)
+            lists.append(TokenList(best.cpu().numpy(), *(column[best].cpu().numpy() for column in columns)))
+        return lists
 
 
 def token_scores(

@@ -9,6 +9,7 @@ import pytest
 
 from multitool.evidence.verdicts import (
     DefinitionScores,
+    Others,
     TreeEvidence,
     definition_scores,
     list_evidence,
@@ -229,16 +230,16 @@ def test_three_definitions_and_two_features_in_the_head():
     # Feature 0 was defined; on its two definitions it fires with 4 and 0, on another's one with 1.
     own = np.array([[4.0, 9.0], [0.0, 9.0]])
     others = np.array([[1.0, 9.0]])
-    found = definition_scores(own, others, 0)
+    found = definition_scores(own, Others(others), 0)
     assert (found.hits, found.n_definitions, found.hit_rate) == (1, 2, 1 / 2)
     assert (found.hits_others, found.n_others, found.hit_rate_chance) == (1, 1, 1)
     assert found.auroc == 1 / 2  # 4 lies above 1, 0 below
     assert (found.rank, found.n_features) == (1, 2)  # 2 - 1 against 9 - 9
-    assert definition_scores(own, others, 1).rank == 2, "what fires on everything does not come first"
+    assert definition_scores(own, Others(others), 1).rank == 2, "what fires on everything does not come first"
 
 
 def test_two_own_definitions_against_one_by_equal_activations_are_a_tie():
-    found = definition_scores(np.zeros((2, 5)), np.zeros((1, 5)), 3)
+    found = definition_scores(np.zeros((2, 5)), Others(np.zeros((1, 5))), 3)
     assert (found.hit_rate, found.hit_rate_chance, found.auroc) == (0, 0, 0.5)
     assert found.rank == 3  # of five equals
 
@@ -250,7 +251,7 @@ def test_by_chance_the_auroc_is_one_half_the_rank_is_any_and_one_in_a_hundred_ag
         random = np.random.default_rng([3, seed])
         # Sparse and not negative, as activations are.
         own, others = (np.maximum(random.normal(-0.5, 1, (n, n_features)), 0) for n in (10, 160))
-        found = definition_scores(own, others, int(random.integers(n_features)))
+        found = definition_scores(own, Others(others), int(random.integers(n_features)))
         aurocs.append(found.auroc)
         ranks.append(found.rank)
         verdicts[evidence(scores=found).verdict] += 1
