@@ -1,4 +1,5 @@
-"""The command line: ``python -m multitool tree|tokens|suggest|components|saes``, or ``sae-multitool`` where installed.
+"""The command line: ``python -m multitool tree|tokens|find|suggest|components|saes``, or ``sae-multitool`` where
+installed.
 
 Torch and matplotlib take seconds, so what needs them is imported inside a command, after its options have been checked.
 """
@@ -20,6 +21,7 @@ from multitool.process import drop, interrupted, interruptible, prepare_streams
 from multitool.recipes.captions import distance_told, fires_told, interventions_told, is_injected, source_told
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import RecipeField, recipe_fields, whole
+from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.folders import with_hook
@@ -29,6 +31,7 @@ from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum
 from multitool.trees.phrases import END, outline
 
 if TYPE_CHECKING:
+    from multitool.jobs.find import FoundFeatures
     from multitool.jobs.steps import Job, Result
     from multitool.jobs.study import Study
     from multitool.jobs.suggest import Suggestion
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 _INSTALLED = "sae-multitool"  # the command that pip makes
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
+_FIRING_PRINTED = 5  # features at a token
+# The options of the command find, by that which they go with.
+_SEARCH_OPTIONS = {"text": (), "tokens": ("weights", "measure"), "like": ("by", "among")}
 _LONGEST_ERROR = 600  # characters
 _IMAGES = (".png", ".svg", ".pdf")
 # Of writing to standard output, whose errors name no file.
@@ -133,8 +139,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
     tokens.set_defaults(run=_tokens)
 
+    finding = commands.add_parser("find", help="find features by a text, by tokens or by another feature")
+    _add_sae_options(finding)
+    fields = {field.name: field for kind in (TextSearch, TokenSearch, LikenessSearch) for field in recipe_fields(kind)}
+    which = finding.add_mutually_exclusive_group(required=True)
+    which.add_argument("--text", metavar="TEXT", help="those that fire on a text more than on plain prose")
+    which.add_argument("--tokens", metavar="SUM", help=f"those near to {_help(fields['tokens'])}")
+    which.add_argument("--like", type=int, metavar="FEATURE", help="those near to this feature, by its number")
+    for goes_with, names in _SEARCH_OPTIONS.items():
+        for name in names:
+            option = _option(fields[name]) | {"default": None}  # so that one is missed where it does not belong
+            finding.add_argument(f"--{name}", help=f"with --{goes_with}: {_help(fields[name])}", **option)
+    add = finding.add_argument
+    add("--top", type=int, default=TextSearch.top, metavar="N", help=_help(fields["top"]))
+    add("--csv", type=Path, metavar="FILE", help="write them as a table")
+    add("--json", type=Path, metavar="FILE", help="write them, and what was asked")
+    finding.set_defaults(run=_find)
+
     trying = commands.add_parser("suggest", help="try many settings on features and judge each by the evidence")
-    _add_feature_options(trying)
+    _add_sae_options(trying)
     which = trying.add_mutually_exclusive_group(required=True)
     which.add_argument("--feature", type=int, metavar="N", help="one feature's number, from 0")
     which.add_argument("--features", type=_span, metavar="FIRST:LAST", help="many, the last one not included")
@@ -159,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_feature_options(parser: argparse.ArgumentParser) -> None:
+def _add_sae_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--sae", required=True, metavar="NAME",
         help="RELEASE/SAE_ID, demo/…, an SAE's folder, or hf://OWNER/REPO/PATH")
@@ -172,7 +195,7 @@ def _add_feature_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_vector_options(parser: argparse.ArgumentParser) -> None:
-    _add_feature_options(parser)
+    _add_sae_options(parser)
     _add_fields(parser, VectorRecipe, [field.name for field in recipe_fields(VectorRecipe)][1:])
 
 
@@ -206,7 +229,8 @@ def _option(field: RecipeField) -> dict:
     if isinstance(field.type, UnionType):  # of a number and a text: the recipe tells them apart
         return given | {"type": str, "metavar": "N"}
     if get_origin(field.type) is tuple:
-        return given | {"type": get_args(field.type)[0], "nargs": "+", "metavar": "W"}
+        of = get_args(field.type)[0]
+        return given | {"type": of, "nargs": "+", "metavar": "NAME" if of is str else "W"}
     return given | {"type": field.type, "metavar": {str: "TEXT", int: "N", float: "X"}[field.type]}
 
 
@@ -355,6 +379,55 @@ def _tokens(options) -> None:
         for rank, token, token_id, *numbers in table.rows:
             beside = "".join(f" {number:10.4f}" for number in numbers)
             print(f"{rank:4}  {visible(token, spaces=True):24} {token_id:8}{beside}")
+
+
+def _find(options) -> None:
+    asked = _search(options)
+    _check_writable(csv=options.csv, json=options.json)
+    from multitool.jobs.find import find_job
+
+    library = _library(options)
+    found = _done(find_job(library, asked, model=options.model), library)
+    _note_other_model(options.model, library.find(asked.sae))
+    if options.csv:
+        _write(options.csv, found.to_csv().encode(errors="backslashreplace"))
+    if options.json:
+        _write_json(options.json, found.to_dict())
+    if not (options.csv or options.json):
+        _print_found(found)
+
+
+def _search(options) -> TextSearch | TokenSearch | LikenessSearch:
+    """What is looked for."""
+    by = next(name for name in _SEARCH_OPTIONS if getattr(options, name) is not None)
+    more = {name: getattr(options, name) for names in _SEARCH_OPTIONS.values() for name in names}
+    given = {name: value for name, value in more.items() if value is not None}
+    for name in given:
+        if name not in _SEARCH_OPTIONS[by]:
+            belongs = next(other for other, names in _SEARCH_OPTIONS.items() if name in names)
+            raise UserError(f"--{name} goes with --{belongs}, and not with --{by}. Leave it out.")
+    given |= {"sae": options.sae, "top": options.top}
+    match by:
+        case "text":
+            return TextSearch(text=options.text, **given)
+        case "tokens":
+            return TokenSearch(tokens=options.tokens, **given)
+    return LikenessSearch(feature=options.like, **given)
+
+
+def _print_found(found: "FoundFeatures") -> None:
+    print(f"{visible(found.sentence)}\n")
+    wide = max((len(one.sae) for one in found.features), default=3)
+    figures = "".join(f" {column:>11}" for column in found.columns)
+    print(f"{'rank':>4}  {'SAE':{wide}} {'feature':>8}{figures}  description")
+    for rank, sae, feature, *numbers, description in found.rows:
+        beside = "".join(f" {number:11}" if isinstance(number, int) else f" {number:11.4f}" for number in numbers)
+        print(f"{rank:4}  {visible(sae):{wide}} {feature:8}{beside}  {visible(description)}")
+    if found.tokens:
+        print("\nToken by token, the features that fire more than on plain prose and how strongly")
+    for token in found.tokens:
+        fires = "  ".join(f"{feature} {activation:.3g}" for feature, activation in token.features[:_FIRING_PRINTED])
+        print(f"{visible(token.token, spaces=True):24} {fires}".rstrip())
 
 
 def _span(text: str) -> range:

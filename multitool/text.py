@@ -1,5 +1,7 @@
 """Token text: what a token adds to a text, and how to show it without it doing anything."""
 
+import csv
+import io
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -82,6 +84,16 @@ def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) -> 
         f'<table><caption style="text-align: left">{escape(visible(title))}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
+
+
+def csv_table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A header line and one line per row; texts are exact, in quotes."""
+    text = io.StringIO()
+    # Every text in quotes: before Python 3.13 a lone carriage return would not be quoted and end the line.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _cell(value) -> str:

@@ -26,6 +26,7 @@ VALUES = [
 ]  # fmt: skip
 NEEDED = {
     "tree": ["--sae", "demo/hook_embed", "--feature", "1"], "tokens": ["--sae", "demo/hook_embed", "--feature", "1"],
+    "find": ["--sae", "demo/hook_embed", "--top", "3"],
     "suggest": ["--sae", "demo/hook_embed", "--feature", "1"], "components": ["--sae", "demo/hook_embed"], "saes": [],
 }  # fmt: skip
 BESIDE = {"--drawn": ["--image", "{folder}/x.png"], "--dpi": ["--image", "{folder}/x.png"]}

@@ -258,12 +258,24 @@ def _pulled_back(target: Resolved, entry: SaeEntry, encoders: Tensor) -> Job[Ten
         return encoders @ matrix
     task = library.pullback_task(entry, subject)
     if len(encoders) >= min(_MANY, subject.space.d_model):
-        yield Keep(task)
-        matrix = yield Prepare(partial(library.pullback, entry, subject))
-        return encoders @ matrix
+        return encoders @ (yield from pullback_matrix(target, entry))
     asked = PullbackTask(model=subject.name, folder=subject.folder, base=task.base, directions=encoders.numpy())
     found, = yield Ask((asked,), "pullback", shared=True)
     return torch.from_numpy(found)
+
+
+def pullback_matrix(target: Resolved, entry: SaeEntry) -> Job[Tensor]:
+    """The matrix that carries directions at an SAE's hook back, (d_model, d_model), made first where it is not kept.
+
+    Raises:
+        UserError: the hook is none of the model's, or the matrix cannot be kept.
+    """
+    library, subject = target.library, target.subject
+    matrix = yield Prepare(partial(library.pullback, entry, subject))
+    if matrix is None:
+        yield Keep(library.pullback_task(entry, subject))
+        matrix = yield Prepare(partial(library.pullback, entry, subject))
+    return matrix
 
 
 # What a direction is made from

@@ -1,7 +1,35 @@
-"""The jobs that find features: by a text, by tokens, by likeness."""
+"""The jobs that find features: by a text, by tokens, by likeness. Where no number is known, one of these tells it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multitool._version import __version__
+from multitool.errors import UserError, some
+from multitool.jobs.features import Resolved, feature_sources, pullback_matrix, resolve, scans, vectors_of
+from multitool.jobs.steps import Ask, Job, Prepare
+from multitool.jobs.text import check_length, read_task, text_tokens
+from multitool.model.subject import Subject, check_tokens, tokens_meant
+from multitool.recipes.directions import NOWHERE
+from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
+from multitool.recipes.plain_texts import PASSAGES
+from multitool.recipes.recipe import VectorRecipe
+from multitool.store.entries import SaeEntry
+from multitool.store.library import Library
+from multitool.store.registry import saes
+from multitool.store.saes import Sae, strongest_contexts
+from multitool.text import csv_table, html_table
+from multitool.vectors.nearness import best, carried_cosines, cosines, mixed_cosines
+from multitool.vectors.ranking import token_scores
+from multitool.vectors.vector import token_sum
+
+FIRES_TOLD = 10  # features at a token of a text
+_DESCRIBED_BY = 4  # tokens of a description
+_LONGEST_TOKEN = 30  # characters of it
 
 
 @dataclass(frozen=True)
@@ -16,7 +44,12 @@ class FoundFeature:
 
 @dataclass(frozen=True)
 class FoundFeatures:
-    """Features, the best first."""
+    """Features, the best first. A notebook shows them as a table.
+
+    >>> found = mt.find_like(library, "demo/hook_embed", 927, among=["demo/hook_embed"], top=2)
+    >>> found.headings
+    ('rank', 'sae', 'feature', 'cosine', 'description')
+    """
 
     by: str  # "text", "tokens", "like" or "atlas"
     columns: tuple[str, ...]  # of the figures
@@ -27,12 +60,24 @@ class FoundFeatures:
     tokens: tuple["TokenFires", ...] = field(default=())
 
     @property
+    def headings(self) -> tuple[str, ...]:
+        """Of ``rows``."""
+        return ("rank", "sae", "feature", *self.columns, "description")
+
+    @property
     def rows(self) -> list[list]:
         """One list per feature: rank, SAE, feature, figures, description."""
         return [
             [rank, found.sae, found.feature, *(found.figures[name] for name in self.columns), found.description]
             for rank, found in enumerate(self.features, 1)
         ]
+
+    def _repr_html_(self) -> str:
+        return html_table(self.sentence, self.headings, self.rows)
+
+    def to_csv(self) -> str:
+        """A header line and one line per feature."""
+        return csv_table(self.headings, self.rows)
 
     def to_dict(self) -> dict:
         """For JSON."""
@@ -59,3 +104,326 @@ class TokenFires:
         return {"token": self.token, "features": [
             {"feature": feature, "activation": activation} for feature, activation in self.features
         ]}
+
+
+def find_job(
+    library: Library, asked: TextSearch | TokenSearch | LikenessSearch, *, model: str | None = None
+) -> Job[FoundFeatures]:
+    """The features that are asked for. Arguments and errors as in the job of each kind."""
+    match asked:
+        case TextSearch():
+            return find_by_text_job(library, asked, model=model)
+        case TokenSearch():
+            return find_by_tokens_job(library, asked, model=model)
+    return find_like_job(library, asked, model=model)
+
+
+# By a text
+
+
+def find_by_text_job(library: Library, asked: TextSearch, *, model: str | None = None) -> Job[FoundFeatures]:
+    """The features that fire on a text more than on plain prose.
+
+    Of each feature that fires: ``maximum`` and ``mean`` of its activations on the text's tokens, the number of tokens
+    that it ``fires_on``; ``prose``, the mean of its maxima on each of ``plain_texts.PASSAGES``; and ``above_prose``,
+    ``maximum - prose``, which orders them, so that features that fire on everything do not come first. At each token
+    they are ordered by ``activation - prose``.
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the SAE or its model cannot be had or read, or the text is empty or too long.
+    """
+    check_length(asked.text)
+    target = yield Prepare(partial(resolve, library, VectorRecipe(sae=asked.sae, feature=0), model))
+    entry, subject = target.sae.entry, target.subject
+    ids, prose = yield Prepare(lambda: (text_tokens(subject, asked.text), library.on_prose(entry, subject)))
+    yield Prepare(partial(library.encoder, entry))
+    passages = [] if prose is not None else [_passage_tokens(subject, passage) for passage in PASSAGES]
+    ((residuals, *read),) = yield Ask((read_task(entry, subject, [ids, *passages]),), "text")
+    return (yield Prepare(partial(_found_on_text, target, asked, ids, residuals, read), "find"))
+
+
+def _passage_tokens(subject: Subject, passage: str) -> tuple[int, ...]:
+    """A passage as the model reads it, as much of it as it can."""
+    ids = subject.tokenizer(passage, add_special_tokens=False)["input_ids"]
+    check_tokens(subject, ids, "Plain prose")
+    return tuple(ids[: subject.max_length and subject.max_length - 1])
+
+
+def _found_on_text(
+    target: Resolved, asked: TextSearch, ids: Sequence[int], residuals: np.ndarray, read: Sequence[np.ndarray]
+) -> FoundFeatures:
+    library, entry, texts = target.library, target.sae.entry, target.subject.token_texts
+    encoder = library.encoder(entry)
+    prose = library.on_prose(entry, target.subject, read)
+    if prose is None:
+        raise ValueError("plain prose must be read first")
+    maximum, total = torch.full_like(prose, -torch.inf), torch.zeros_like(prose)
+    fires_on = torch.zeros(len(prose), dtype=torch.long)
+    tokens: list[TokenFires] = []
+    for place, part in encoder.encoded(torch.from_numpy(residuals)):
+        maximum = torch.maximum(maximum, part.amax(0))
+        total += part.sum(0)
+        fires_on += (part > 0).sum(0)
+        for token_id, fires in zip(ids[place], part, strict=True):
+            strongest = best(fires - prose, FIRES_TOLD, fires > 0)
+            tokens.append(TokenFires(texts[token_id], list(zip(
+                strongest.tolist(), fires[strongest].tolist(), strict=True))))
+    columns = {
+        "above_prose": maximum - prose, "maximum": maximum, "mean": total / len(ids), "fires_on": fires_on,
+        "prose": prose,
+    }
+    found = best(columns["above_prose"], asked.top, fires_on > 0)
+    sentence = (
+        f"{_counted(int((fires_on > 0).sum()), 'feature')} of {entry.name} fire on this text; first those that do more "
+        "than on plain prose."
+    )
+    return _told("text", target, asked, columns, found, sentence, tuple(tokens))
+
+
+# By tokens
+
+
+def find_by_tokens_job(library: Library, asked: TokenSearch, *, model: str | None = None) -> Job[FoundFeatures]:
+    """The features nearest to a token or a sum of tokens; from the weights alone, but where they are ordered by
+    activation.
+
+    ``cosine``: ``f·u(sum w_t (E_t - c))`` with the feature's direction ``f`` by its weights, as in ``VectorRecipe``.
+    ``activation``: how strongly it fires on the token alone; told of a single token that the vocabulary scan has, or
+    that is read to order by it.
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the SAE or its model cannot be had, a word is no token of the model, or the tokens cancel.
+    """
+    recipe = VectorRecipe(sae=asked.sae, feature=0, weights=asked.weights)
+    target = yield Prepare(partial(resolve, library, recipe, model, for_list=True))
+    subject = target.subject
+    meant = yield Prepare(partial(tokens_meant, subject, asked.tokens))
+    towards = token_sum(subject.space, meant, centroid=True)
+    if not towards.any():
+        raise UserError(NOWHERE["tokens"])
+    matrix = yield from _carried_by(target)
+    alone = yield from _fires_alone(target, asked, meant)
+    return (yield Prepare(partial(_found_near, target, asked, towards, matrix, alone), "find"))
+
+
+def _found_near(
+    target: Resolved, asked: TokenSearch, towards: Tensor, matrix: Tensor | None, alone: Tensor | None
+) -> FoundFeatures:
+    columns = {"cosine": _nearness(target, matrix, towards)} | ({} if alone is None else {"activation": alone})
+    values, name = columns[asked.measure], target.sae.entry.name
+    if asked.measure == "activation":
+        found = best(values, asked.top, values > 0)
+        sentence = f"The features of {name} that fire most on {asked.tokens} alone."
+    else:
+        found = best(values, asked.top)
+        sentence = f"The features of {name} whose {target.recipe.kind} direction is nearest to {asked.tokens}."
+    return _told("tokens", target, asked, columns, found, sentence)
+
+
+def _fires_alone(target: Resolved, asked: TokenSearch, meant: Sequence[tuple[int, float]]) -> Job[Tensor | None]:
+    """How strongly every feature fires on the one token, (d_sae,); None where nobody asks and no scan tells it."""
+    library, entry, subject = target.library, target.sae.entry, target.subject
+    if len(meant) > 1:
+        return None
+    token_id = meant[0][0]
+    scan = yield Prepare(partial(library.scan, entry, subject))
+    if scan is not None:
+        residual = scan.part(token_id, token_id + 1)
+    elif asked.measure == "activation":
+        check_tokens(subject, [token_id], "tokens")
+        ((read,),) = yield Ask((read_task(entry, subject, [(token_id,)]),), "text")
+        residual = torch.from_numpy(read)
+    else:
+        return None
+    encoder = yield Prepare(partial(library.encoder, entry))
+    return (yield Prepare(lambda: encoder.encode(residual)[0], "find"))
+
+
+def _carried_by(target: Resolved) -> Job[Tensor | None]:
+    """The matrix that carries the features' rows to the embeddings, (d_model, d_model), where one does."""
+    entry = target.sae.entry
+    match target.recipe.kind:
+        case "pullback" if entry.kind != "embed":
+            return (yield from pullback_matrix(target, entry))
+        case "mapped":
+            yield from scans(target)
+            return (yield Prepare(partial(_map, target)))
+    return None
+
+
+def _map(target: Resolved) -> Tensor:
+    scan = target.library.scan(target.sae.entry, target.subject)
+    if scan is None:
+        raise ValueError("the vocabulary must be scanned first: see scans")
+    return target.library.embedding_map(scan, target.subject)
+
+
+def _nearness(target: Resolved, matrix: Tensor | None, towards: Tensor) -> Tensor:
+    """The cosine of every feature's direction with another: (d_sae,).
+
+    Args:
+        matrix: by what the features' rows are carried, if they are.
+    """
+    sae, subject, kind = target.sae, target.subject, target.recipe.kind
+    if kind == "mix":
+        return mixed_cosines(sae.W_enc.T, sae.W_dec, target.recipe.encoder_share, towards)
+    rows = sae.W_dec if kind in ("decoder", "mapped") else sae.W_enc.T
+    if matrix is None:
+        return cosines(rows, towards)
+    norms = target.library.carried_norms(sae.entry, subject, kind, rows, matrix)
+    return carried_cosines(rows, matrix, norms, towards)
+
+
+# By likeness
+
+
+def find_like_job(library: Library, asked: LikenessSearch, *, model: str | None = None) -> Job[FoundFeatures]:
+    """The features nearest to a feature, in its SAE and in others of the same model; it itself is left out.
+
+    ``cosine``: of the features' decoder rows, or of their encoder columns.
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: an SAE cannot be had or is of another model, there is no such feature, or it is dead.
+    """
+    own = library.find(asked.sae)
+    entries = [library.find(name) for name in asked.among] or [own, *_of_the_model(library, own)]
+    for entry in entries:
+        if entry.model != own.model:
+            raise UserError(
+                f"among has {entry.name}, which belongs to {entry.model}, and {own.name} belongs to {own.model}. "
+                "Features are compared among SAEs of the same model."
+            )
+    target = yield Prepare(partial(resolve, library, VectorRecipe(sae=asked.sae, feature=asked.feature), model))
+    towards = getattr(target.sae.feature(asked.feature), asked.by)
+    if not towards.any():
+        raise UserError(NOWHERE[asked.by])
+    found: list[tuple[float, SaeEntry, int]] = []
+    for entry in dict.fromkeys(entries):
+        sae = yield Prepare(partial(_loaded, library, entry, target.sae))
+        found += yield Prepare(partial(_alike, sae, target, asked, towards), "find")
+    found.sort(key=lambda one: -one[0])
+    return (yield Prepare(partial(_told_alike, target, asked, entries, found[: asked.top]), "find"))
+
+
+def _of_the_model(library: Library, own: SaeEntry) -> Iterator[SaeEntry]:
+    """The other SAEs of the same model that need no download."""
+    for entry in saes(patterns=library.patterns):
+        if entry.model == own.model and entry != own and (entry.folder is not None or library.has(entry)):
+            yield entry
+
+
+def _loaded(library: Library, entry: SaeEntry, beside: Sae) -> Sae:
+    sae = library.sae(entry)
+    if sae.d_model != beside.d_model:
+        raise UserError(
+            f"among has {entry.name}, whose directions have {sae.d_model} entries, and those of {beside.entry.name} "
+            f"have {beside.d_model}. They cannot be compared."
+        )
+    return sae
+
+
+def _alike(sae: Sae, target: Resolved, asked: LikenessSearch, towards: Tensor) -> list[tuple[float, SaeEntry, int]]:
+    near = cosines(sae.W_dec if asked.by == "decoder" else sae.W_enc.T, towards)
+    if sae.entry == target.sae.entry:
+        near[asked.feature] = torch.nan
+    return [(float(near[feature]), sae.entry, feature) for feature in best(near, asked.top).tolist()]
+
+
+def _told_alike(
+    target: Resolved, asked: LikenessSearch, entries: Sequence[SaeEntry], found: Sequence[tuple[float, SaeEntry, int]]
+) -> FoundFeatures:
+    descriptions: dict[tuple[SaeEntry, int], str] = {}
+    for entry in {entry for _, entry, _ in found}:
+        of_entry = [feature for _, other, feature in found if other == entry]
+        descriptions |= {
+            (entry, feature): told
+            for feature, told in zip(of_entry, described(target, entry, of_entry), strict=True)
+        }
+    names = list(dict.fromkeys(entry.name for entry in entries))
+    return FoundFeatures(
+        by="like",
+        columns=("cosine",),
+        features=tuple(
+            FoundFeature(entry.name, feature, {"cosine": cosine}, descriptions[entry, feature])
+            for cosine, entry, feature in found
+        ),
+        settings=_settings(target, asked) | {"among": names},
+        sentence=f"The features of {some(names, 4)} whose {asked.by} directions are nearest to that of feature "
+        f"{asked.feature} of {target.sae.entry.name}.",
+    )
+
+
+# What is told of them
+
+
+def _told(
+    by: str, target: Resolved, asked: TextSearch | TokenSearch, columns: dict[str, Tensor], found: Tensor,
+    sentence: str, tokens: tuple[TokenFires, ...] = (),
+) -> FoundFeatures:
+    entry, features = target.sae.entry, found.tolist()
+    figures = {name: values[found].tolist() for name, values in columns.items()}
+    return FoundFeatures(
+        by=by,
+        columns=tuple(columns),
+        features=tuple(
+            FoundFeature(entry.name, feature, {name: values[row] for name, values in figures.items()}, description)
+            for row, (feature, description) in enumerate(zip(features, described(target, entry, features), strict=True))
+        ),
+        settings=_settings(target, asked),
+        sentence=sentence,
+        tokens=tokens,
+    )
+
+
+def _settings(target: Resolved, asked: TextSearch | TokenSearch | LikenessSearch) -> dict:
+    """What was asked, with what was left open."""
+    weights = {"weights": target.recipe.kind} if isinstance(asked, TokenSearch) else {}
+    return asdict(asked) | weights | {
+        "sae": target.sae.entry.name, "model": target.subject.name, "version": __version__
+    }
+
+
+def described(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> list[str]:
+    """What is known of features of an SAE, in a few words: the tokens on which each fired most in the texts kept with
+    the SAE; where there are none, those nearest to its encoder's direction."""
+    told = {
+        feature: _few(context.token for context in strongest_contexts(entry, feature)) for feature in features
+    }
+    told |= _nearest_tokens(target, entry, [feature for feature in features if not told[feature]])
+    return [told[feature] for feature in features]
+
+
+def _nearest_tokens(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> dict[int, str]:
+    subject = target.subject
+    recipe = VectorRecipe(sae=entry.name, feature=0, weights="encoder")
+    sources = feature_sources(target, target.library.sae(entry), features, scan=False) if features else []
+    vectors = vectors_of(sources, subject, recipe)
+    if not vectors:
+        return {}
+    order = token_scores(subject.space, torch.stack([vector.v for _, vector in vectors]))
+    return {
+        source.index: _few(subject.token_texts[token_id] for token_id in np.argsort(row)[: 4 * _DESCRIBED_BY])
+        for (source, _), row in zip(vectors, order, strict=True)
+    }
+
+
+def _few(tokens: Iterable[str]) -> str:
+    """The first tokens that differ in more than case and blanks."""
+    words: dict[str, str] = {}
+    for token in tokens:
+        if word := token.strip()[:_LONGEST_TOKEN]:
+            words.setdefault(word.casefold(), word)
+    return ", ".join(list(words.values())[:_DESCRIBED_BY])
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")

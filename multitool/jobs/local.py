@@ -7,6 +7,7 @@ from multitool.jobs.candidates import Candidate
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.features import resolve, scans
+from multitool.jobs.find import FoundFeatures, find_by_text_job, find_by_tokens_job, find_like_job
 from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.study import part_job, prepare_study
 from multitool.jobs.suggest import Suggestion, suggest_job
@@ -16,6 +17,7 @@ from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial
 from multitool.recipes.atlas import ATLAS_TREE, AtlasRecipe
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
+from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
@@ -269,3 +271,66 @@ def describe_features(
     prepared = finish(prepare_atlas(library, vector_recipes, tree_recipe, atlas_recipe, model=model), library, report)
     for first in range(0, len(features), at_once):
         yield finish(describe_job(prepared, features[first : first + at_once]), library, report)
+
+
+def find_by_text(
+    library: Library, sae: str, text: str, *, top: int = TextSearch.top, model: str | None = None
+) -> FoundFeatures:
+    """The features that fire on a text more than on plain prose, and at each of its tokens those that do most.
+
+    >>> found = mt.find_by_text(library, "demo/hook_embed", "We had rain all day.")
+    >>> [feature.feature for feature in found.features[:1]], found.columns[0]
+    ([927], 'above_prose')
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the SAE or its model cannot be had or read, or the text is empty or too long.
+    """
+    return finish(find_by_text_job(library, TextSearch(sae=sae, text=text, top=top), model=model), library)
+
+
+def find_by_tokens(
+    library: Library, sae: str, tokens: str, *, weights: str | None = None, measure: str = TokenSearch.measure,
+    top: int = TokenSearch.top, model: str | None = None,
+) -> FoundFeatures:
+    """The features nearest to a word or a sum of tokens, from the weights alone; or those that fire most on a token.
+
+    >>> found = mt.find_by_tokens(library, "demo/hook_embed", "rain")
+    >>> found.features[0].feature, found.features[0].description
+    (927, 'rain, rains, wind, snow')
+    >>> queens = mt.find_by_tokens(library, "demo/hook_embed", "king - man + woman", weights="decoder")
+
+    Args:
+        weights: what gives a feature its direction; None: what suits lists of the SAE.
+        measure: cosine, or activation: how strongly they fire on the token alone.
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the SAE or its model cannot be had, a word is no token of the model, or the tokens cancel.
+    """
+    asked = TokenSearch(sae=sae, tokens=tokens, weights=weights, measure=measure, top=top)
+    return finish(find_by_tokens_job(library, asked, model=model), library)
+
+
+def find_like(
+    library: Library, sae: str, feature: int, *, by: str = LikenessSearch.by, among: Sequence[str] = (),
+    top: int = LikenessSearch.top, model: str | None = None,
+) -> FoundFeatures:
+    """The features nearest to a feature, in its SAE and in others of the same model.
+
+    >>> found = mt.find_like(library, "demo/hook_embed", 927, top=3)
+    >>> found.settings["among"][0], len(found.features)
+    ('demo/hook_embed', 3)
+
+    Args:
+        by: decoder or encoder: whose directions are compared.
+        among: the SAEs whose features are compared; none: its own, and the model's others that need no download.
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: an SAE cannot be had or is of another model, there is no such feature, or it is dead.
+    """
+    asked = LikenessSearch(sae=sae, feature=feature, by=by, among=tuple(among), top=top)
+    return finish(find_like_job(library, asked, model=model), library)

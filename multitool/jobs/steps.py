@@ -27,7 +27,7 @@ class Prepare:
     """
 
     work: Callable[[], Any]
-    purpose: Literal["load", "vectors", "list", "judge_tree", "judge_settings"] = "load"
+    purpose: Literal["load", "vectors", "list", "find", "judge_tree", "judge_settings"] = "load"
 
 
 @dataclass(frozen=True)

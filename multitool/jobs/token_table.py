@@ -1,12 +1,10 @@
 """A token list as a result: the table with its recipe."""
 
-import csv
-import io
 from dataclasses import dataclass
 
 from multitool.evidence.verdicts import ListEvidence, WrittenEvidence
 from multitool.recipes.captions import source_told
-from multitool.text import html_table
+from multitool.text import csv_table, html_table
 
 TOKEN_COLUMNS = ("rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid")
 
@@ -34,12 +32,7 @@ class TokenTable:
 
     def to_csv(self) -> str:
         """A header line and one line per token; tokens are exact, quoted where they need it."""
-        text = io.StringIO()
-        # Every text in quotes: before Python 3.13 a lone carriage return would not be quoted and end the line.
-        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(self.columns)
-        writer.writerows(self.rows)
-        return text.getvalue()
+        return csv_table(self.columns, self.rows)
 
     def to_dict(self) -> dict:
         """For JSON."""

@@ -20,6 +20,7 @@ _ITEMS_SHOWN, _NAMES_SHOWN = 50, 60  # of a list or an object inside an answer
 _DIGITS = 5
 _BEGINNINGS = 5, 20  # where there are many complete definitions, and where there are none
 _STRONGEST = 10
+_FIRING = 3  # features at a token
 _RECIPE = (
     "model", *(field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind)), "dtype", "version",
 )
@@ -159,6 +160,18 @@ def brief_activity(data: list[dict], view: View) -> dict:
     places.sort(key=lambda place: -data[place]["activation"])
     strongest = [shortened({"position": place} | data[place], digits=_DIGITS) for place in places[:_STRONGEST]]
     return paged({"fires_on": len(places), "strongest": strongest}, "tokens", data, view)
+
+
+def brief_found(data: dict, view: View) -> dict:
+    """Features that were found; of a text also which fire on each token, by their numbers."""
+    told = {name: data[name] for name in ("sentence", "settings")}
+    told["next"] = "definition_tree with one of these, sae and feature, tells what the model says it means."
+    if "tokens" in data:
+        told["tokens"] = [
+            {"token": token["token"], "features": [fires["feature"] for fires in token["features"][:_FIRING]]}
+            for token in data["tokens"]
+        ]
+    return paged(told, "features", data["features"], view)
 
 
 def brief_items(name: str, data: list, view: View) -> dict:

@@ -27,6 +27,7 @@ from multitool.page.values import TREE, checking
 from multitool.pictures.figure import render
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import Valid, Whole, recipe_fields
+from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree, read_tree
@@ -201,6 +202,39 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             returns_json="JSON: one object per token with token, activation.",
             run=lambda given: _result(service.activity(recipe_of(VectorRecipe, given), given["text"]), activity_json),
             waits=True, on_model=True,
+        ),
+        Endpoint(
+            "find_by_text",
+            "Find the features that fire on a text more than on plain prose, and those at each of its tokens.",
+            recipe_parameters(TextSearch, sae=opening.sae, text=""), {"found": dict},
+            returns="JSON (schema sae-multitool/found-features/1): features, the best first, each with sae, feature, "
+            "above_prose (its maximum less prose, by which they are ordered), maximum, mean, fires_on (a number of "
+            "tokens), prose (the mean of its maxima on passages of plain prose), description; tokens, each with the "
+            "features that fire on it; settings, sentence.",
+            returns_json="JSON: features with figures and a description; tokens with the features that fire on each.",
+            run=lambda given: _result(service.found_by_text(recipe_of(TextSearch, given)), _as_dict),
+            waits=True, on_model=True,
+        ),
+        Endpoint(
+            "find_by_tokens",
+            "Find the features nearest to a word or to a sum such as king - man + woman, from the weights alone; or "
+            "those that fire most on a token.",
+            recipe_parameters(TokenSearch, sae=opening.sae, tokens=""), {"found": dict},
+            returns="JSON (schema sae-multitool/found-features/1): features, the best first, each with sae, feature, "
+            "cosine (of its direction and the tokens'), activation (on the token alone, where that is known), "
+            "description; settings, sentence.",
+            returns_json="JSON: features with cosine, activation and description.",
+            run=lambda given: _as_dict(_last(service.found_by_tokens(recipe_of(TokenSearch, given)))),
+        ),
+        Endpoint(
+            "find_like",
+            "Find the features nearest to a feature, in its SAE and in others of the same model: what becomes of it in "
+            "another layer?",
+            recipe_parameters(LikenessSearch, sae=opening.sae, feature=opening.feature), {"found": dict},
+            returns="JSON (schema sae-multitool/found-features/1): features, the best first, each with sae, feature, "
+            "cosine, description; settings, sentence.",
+            returns_json="JSON: features with cosine and description.",
+            run=lambda given: _as_dict(_last(service.found_like(recipe_of(LikenessSearch, given)))),
         ),
         Endpoint(
             "components",

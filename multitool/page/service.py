@@ -22,6 +22,7 @@ from multitool.errors import UserError
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.features import missing_scan, pulled_at_once, recipe_heading, resolve, vector_to, with_weights
+from multitool.jobs.find import FoundFeatures, find_by_text_job, find_by_tokens_job, find_like_job
 from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
@@ -33,6 +34,7 @@ from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
 from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
+from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
 from multitool.store.kept_rows import RowsTask
@@ -54,6 +56,7 @@ MOST_PROMPTS = 8  # in one go
 _WORDS = {
     "vectors": "Preparing …",
     "list": "Listing the tokens …",
+    "find": "Looking for features …",
     "pullback": "Carrying the encoder back through the layers …",
     "writing": "Pushing the model along the feature's decoder, to see what it then says …",
     "check": "Holding the tree against other ghosts, and reading its definitions …",
@@ -186,9 +189,22 @@ class Service:
 
     def activity(self, recipe: VectorRecipe, text: str) -> Iterator[str | Activity]:
         """Where a feature fires in a text; before it, what it waits for. Raises UserError if one of them is invalid."""
-        if not text or len(text) > LONGEST_TEXT:
-            raise UserError(f"The text has {len(text or ''):,} characters; it must have 1 to {LONGEST_TEXT:,}.")
+        check_text(text)
         yield (yield from self._run(recipe.sae, text_job(self.library, recipe, text)))
+
+    def found_by_text(self, asked: TextSearch) -> Iterator[str | FoundFeatures]:
+        """The features that fire on a text; before them, in words, what they wait for. Raises UserError if they cannot
+        be told."""
+        check_text(asked.text)
+        yield (yield from self._run(asked.sae, find_by_text_job(self.library, asked)))
+
+    def found_by_tokens(self, asked: TokenSearch) -> Iterator[str | FoundFeatures]:
+        """The features near to tokens. Answers and errors as in ``found_by_text``."""
+        yield (yield from self._run(asked.sae, find_by_tokens_job(self.library, asked)))
+
+    def found_like(self, asked: LikenessSearch) -> Iterator[str | FoundFeatures]:
+        """The features near to a feature. Answers and errors as in ``found_by_text``."""
+        yield (yield from self._run(asked.sae, find_like_job(self.library, asked)))
 
     def suggestion(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | Suggestion]:
         """The best of many settings for a feature; before it, in words, what it waits for. Raises UserError if there is
@@ -373,6 +389,12 @@ def check_prompts(prompts: Sequence) -> None:
     """Raises UserError if there are none or too many for one go."""
     if not 1 <= len(prompts) <= MOST_PROMPTS:
         raise UserError(f"There are {len(prompts)} prompts; give 1 to {MOST_PROMPTS} in one go.")
+
+
+def check_text(text: str) -> None:
+    """Raises UserError if a text is longer than any that is read here, or is none."""
+    if not text or len(text) > LONGEST_TEXT:
+        raise UserError(f"The text has {len(text or ''):,} characters; it must have 1 to {LONGEST_TEXT:,}.")
 
 
 def _content(tasks: Sequence[Task]) -> bytes:

@@ -7,6 +7,7 @@ from multitool.page.agents import Tool, twin
 from multitool.page.api import Endpoint, recipe_of
 from multitool.page.brief import (
     brief_activity,
+    brief_found,
     brief_items,
     brief_list,
     brief_suggestion,
@@ -25,6 +26,7 @@ from multitool.page.requested import (
     trimmed,
 )
 from multitool.page.service import Service
+from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree
@@ -104,6 +106,28 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             200, work=lambda given: service.activity(recipe_of(VectorRecipe, given), given["text"]),
             data=activity_json,
             brief=brief_activity,
+        ),
+        "find_by_text": Tool(
+            "Find the features that fire on a text more than on plain prose, and those at each of its tokens. Start "
+            "here, or with find_by_tokens, where no feature's number is known.",
+            "JSON: features with figures (above_prose orders them) and a description; the text's tokens with the "
+            "features that fire on each.", "features", 20,
+            work=lambda given: service.found_by_text(recipe_of(TextSearch, given)),
+            data=lambda found: found.to_dict(), brief=brief_found,
+        ),
+        "find_by_tokens": Tool(
+            "Find the features nearest to a word or to a sum such as king - man + woman, from the weights alone; or "
+            "those that fire most on a token.",
+            "JSON: features with cosine, activation where it is known, and a description.", "features", 20,
+            work=lambda given: service.found_by_tokens(recipe_of(TokenSearch, given)),
+            data=lambda found: found.to_dict(), brief=brief_found,
+        ),
+        "find_like": Tool(
+            "Find the features nearest to a feature, in its SAE and in others of the same model: what becomes of it in "
+            "another layer?",
+            "JSON: features with sae, cosine and a description.", "features", 20,
+            work=lambda given: service.found_like(recipe_of(LikenessSearch, given)),
+            data=lambda found: found.to_dict(), brief=brief_found,
         ),
         "components": Tool(
             "Tell what the principal components of a model's token embeddings are, to which the weights in pca belong.",

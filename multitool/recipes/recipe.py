@@ -56,6 +56,11 @@ else:
 InjectMode = Literal["replace", "add"]
 Dtype = Literal["float32", "bfloat16", "float16"]  # of a running model
 Device = Literal["auto", "cpu", "cuda"]  # where it runs; auto: on a GPU if there is one
+SaeName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME),
+    Valid("name one as RELEASE/SAE_ID, e.g. demo/hook_embed"),
+    Field(description="the SAE: RELEASE/SAE_ID as in sae-lens, or demo/…"),
+]
 Cutoff = Annotated[float, Field(gt=0, lt=1, examples=["5e-5"])]
 
 _CLOSING = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "„": "“", "`": "`"}
@@ -86,11 +91,7 @@ class VectorRecipe(Declared):
     >>> queen = mt.VectorRecipe(sae="demo/hook_embed", feature=927, weights="tokens", tokens="king - man + woman")
     """
 
-    sae: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME),
-        Valid("name one as RELEASE/SAE_ID, e.g. demo/hook_embed"),
-        Field(description="the SAE: RELEASE/SAE_ID as in sae-lens, or demo/…"),
-    ]
+    sae: SaeName
     feature: Annotated[
         Annotated[Whole, Field(ge=0)] | str, Field(description=
         'the feature\'s number, from 0; or several features with weights, "123*1.0 + 456*-0.5", also of other '

@@ -53,9 +53,13 @@ class Encoder:
     def encode(self, x: Tensor) -> Tensor:
         """All features' activations, (n, d_sae) in float32, on residuals (n, d_model) of the SAE's hook."""
         activations = torch.empty(len(x), self.d_sae)
-        for place, part in self._parts(_like(self._sae), x):
+        for place, part in self.encoded(x):
             activations[place] = part
         return activations
+
+    def encoded(self, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """``encode`` some residuals at a time, so that memory stays bounded: each part with its place in ``x``."""
+        return self._parts(_like(self._sae), x)
 
     def encode_feature(self, x: Tensor, feature: int | Sequence[int]) -> Tensor:
         """One feature's activations, (n,), or those of k features, (n, k): columns of ``encode``.

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from cachetools import LRUCache
 from torch import Tensor
@@ -37,6 +38,7 @@ from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
 from multitool.store.scans import ScanTask, scan_task
 from multitool.store.worker import work_on
+from multitool.vectors.nearness import carried_norms
 from multitool.vectors.scan_directions import embedding_map
 
 _ROWS_AT_ONCE = 8192  # of a scan in memory
@@ -102,6 +104,8 @@ class Library:
         self._saes = _MadeOnce(max_saes)
         self._encoders = _MadeOnce(2)
         self._maps = _MadeOnce(4)
+        self._prose = _MadeOnce(16)  # a number for each feature, as these
+        self._carried = _MadeOnce(16)
         self._fetching: dict[str, str] = {}
 
     def find(self, name: str) -> SaeEntry:
@@ -223,6 +227,35 @@ class Library:
         """How strongly each token alone fires the features: (V, k) in float32."""
         encoder = self.encoder(entry)
         return torch.cat([encoder.encode_feature(rows, features) for _, rows in scan.chunks(_ROWS_AT_ONCE)])
+
+    def on_prose(self, entry: SaeEntry, subject: Subject, read: Sequence[np.ndarray] = ()) -> Tensor | None:
+        """How strongly each feature fires on plain prose: the mean over ``PASSAGES`` of its maximum, (d_sae,) float32.
+
+        Args:
+            read: the passages' residuals at the SAE's hook, each (tokens, d_model); without them only what was computed
+                before is there, else None.
+        """
+        key = _sae_as_it_is(entry), subject.name, subject.folder
+        if not read and key not in self._prose:
+            return None
+        return self._prose.get(key, lambda: self._mean_maximum(entry, read))
+
+    def _mean_maximum(self, entry: SaeEntry, texts: Sequence[np.ndarray]) -> Tensor:
+        encoder, total = self.encoder(entry), torch.zeros(1)
+        for text in texts:
+            parts = encoder.encoded(torch.from_numpy(text))
+            total = total + torch.stack([part.amax(0) for _, part in parts]).amax(0)
+        return total / len(texts)
+
+    def carried_norms(self, entry: SaeEntry, subject: Subject, kind: str, rows: Tensor, matrix: Tensor) -> Tensor:
+        """``|w_i M|`` for every feature of an SAE, (d_sae,) float32; computed once for each kind of direction.
+
+        Args:
+            rows: w, (d_sae, d_model).
+            matrix: M, (d_model, d_model), that the kind is carried by, as this library gives it.
+        """
+        key = _sae_as_it_is(entry), subject.name, subject.folder, kind
+        return self._carried.get(key, lambda: carried_norms(rows, matrix))
 
     def pin(self, entry: SaeEntry) -> None:
         """From now on, delete neither this SAE nor its model to make room on a Space's disk."""

@@ -15,6 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from multitool.errors import UserError
 from multitool.jobs.components import PrincipalComponent
+from multitool.jobs.find import FoundFeature, FoundFeatures, TokenFires
 from multitool.jobs.token_table import TokenTable
 from multitool.page.agent_values import values_of
 from multitool.page.agents import Tool, telling, twin
@@ -104,6 +105,13 @@ class StandIn:
     def activity(self, recipe, text):
         return self._answers([(" rain", float(place == 7)) for place in range(1000)])
 
+    def found(self, asked):
+        features = [FoundFeature("demo/hook_embed", feature, {"cosine": 1 / 3}, "rain" * 20) for feature in range(200)]
+        tokens = [TokenFires(" rain", [(feature, 1 / 3) for feature in range(10)])] * 1000
+        return self._answers(FoundFeatures("text", ("cosine",), tuple(features), {}, "…", tuple(tokens)))
+
+    found_by_text = found_by_tokens = found_like = found
+
     def components(self, **numbers):
         return self._answers([PrincipalComponent(index, 0.1, (" token" * 8,) * 1000, (" x",) * 1000)
                               for index in range(1, 61)])
@@ -131,10 +139,12 @@ def ask(monkeypatch):
 
 def test_every_tools_default_answer_is_below_40_kb(ask):
     sizes = {}
+    needed = dict.fromkeys(("continue_tree", "trim_tree", "check_tree"), {"tree": MIDDLE.to_dict()})
+    needed["find_by_tokens"] = {"tokens": "rain"}
     for name in ask.names:
-        ask(name, **({"tree": MIDDLE.to_dict()} if name in ("continue_tree", "trim_tree", "check_tree") else {}))
+        ask(name, **needed.get(name, {}))
         sizes[name] = ask.bytes
-    assert len(sizes) == 11
+    assert len(sizes) == 14
     assert {name: size for name, size in sizes.items() if size >= MOST} == {}
 
 
