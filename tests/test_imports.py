@@ -45,6 +45,7 @@ DOORS = {
     "gradio_client": {"page"},
     "spaces": {"page"},
     "pandas": {"page"},
+    "pyarrow": {"store"},
     "matplotlib": {"pictures"},
     "sklearn": {"evidence"},
     "scipy": {"evidence"},

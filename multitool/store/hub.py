@@ -29,6 +29,10 @@ _IN_FOLDERS = ("*/*",)
 FOLDER_FILES = ("*.json", "*.safetensors", "*.npz", "ae.pt")
 MAX_FOLDER_FILES = 64
 MAX_FOLDER_BYTES = 20 * 10**9
+# What an atlas is made of.
+ATLAS_FILES = ("*.parquet", "*atlas.json")
+MAX_ATLAS_FILES = 20_000
+MAX_ATLAS_BYTES = 20 * 10**9
 _OTHER_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 _LISTED = 20_000  # files of a repository, at most, that are looked through for a message
 
@@ -101,6 +105,26 @@ def fetch_lens_file(repo_id: str, file: str, download: DownloadOptions = UNLIMIT
 
     limited = replace(download, max_bytes=None)
     return _fetch(repo_id, [glob.escape(file)], (), limited, " (for the Jacobian lens)", check=check)
+
+
+def fetch_atlas(repo_id: str, download: DownloadOptions = UNLIMITED) -> Path:
+    """The folder of a dataset repository in the cache, with the files of an atlas in it.
+
+    Raises:
+        UserError: they cannot be had, or the dataset is no atlas, or larger than one.
+    """
+
+    def check(wanted: list) -> None:
+        names = [PurePosixPath(file.filename) for file in wanted]
+        size = sum(file.file_size or 0 for file in wanted)
+        if not {"atlas.json"} & {name.name for name in names} or not any(name.suffix == ".parquet" for name in names):
+            raise UserError(f"The hub's dataset {shown(repo_id)} is no atlas: it has no atlas.json with Parquet files "
+                            "beside it. Correct the name, or share one with `sae-multitool atlas … --push`.")
+        if len(names) > MAX_ATLAS_FILES or size > MAX_ATLAS_BYTES:
+            raise UserError(f"The hub's dataset {shown(repo_id)} holds {len(names)} files of {size_shown(size)}; of an "
+                            f"atlas at most {MAX_ATLAS_FILES} and {size_shown(MAX_ATLAS_BYTES)} are fetched.")
+
+    return _fetch(repo_id, ATLAS_FILES, (), replace(download, max_bytes=None), "", check=check, dataset=True)
 
 
 def fetch_folder(
@@ -185,19 +209,21 @@ def may_read(hub_id: str) -> bool:
 
 def _fetch(
     repo_id: str, files: Sequence[str], not_files: Sequence[str], download: DownloadOptions, purpose: str = "",
-    revision: str | None = None, check: Callable[[list], None] = lambda wanted: None,
+    revision: str | None = None, check: Callable[[list], None] = lambda wanted: None, dataset: bool = False,
 ) -> Path:
     """The folder of a repository in the cache, with the files that match.
 
     Args:
         check: is given what is to be fetched, before it is, and may raise UserError.
+        dataset: whether it is a dataset's repository, and no model's.
     """
     from huggingface_hub import HfApi, snapshot_download
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings are said in our messages
-    options = {"allow_patterns": list(files), "ignore_patterns": list(not_files)}
-    with asking_hub(repo_id, purpose):
-        options["revision"] = HfApi().resolve_revision(repo_id, revision=revision)
+    options: dict[str, Any] = {"allow_patterns": list(files), "ignore_patterns": list(not_files)}
+    options["repo_type"] = "dataset" if dataset else "model"
+    with asking_hub(repo_id, purpose, dataset=dataset):
+        options["revision"] = HfApi().resolve_revision(repo_id, repo_type=options["repo_type"], revision=revision)
         wanted = snapshot_download(repo_id, **options, dry_run=True, tqdm_class=_silent())
         check(wanted)
         missing = _checked_size(repo_id, wanted, download)

@@ -148,6 +148,13 @@ READING_PICKLE: Cases = (
      "can run code. PyTorch says: {words}"),
     (Exception, "{file} cannot be read by torch.load ({words}). It is another kind of file, or cut short or damaged."),
 )
+# pyarrow raises its own errors as ValueError, OSError, KeyError and others.
+READING_ATLAS: Cases = (
+    (out_of_memory, None),
+    *_MISSING,
+    (Exception, "{file} cannot be read as a table of an atlas ({words}). It is another kind of file, or cut short or "
+     "damaged: copy, fetch or make it again."),
+)
 # Whatever writes it: the tokenizer's library raises plain exceptions.
 STORING_DEMO_MODEL: Cases = (
     (full_disk,
@@ -303,18 +310,18 @@ def _fetched_by_sae_lens() -> Cases:
 
 
 @contextmanager
-def asking_hub(repo_id: str, purpose: str = "") -> Iterator[None]:
+def asking_hub(repo_id: str, purpose: str = "", *, dataset: bool = False) -> Iterator[None]:
     """The hub's client, which lets through what its HTTP library raises."""
     from huggingface_hub.errors import RevisionResolutionError
 
-    with said(_hub(), **_names_of_repository(repo_id, purpose)):
+    with said(_hub(), **_names_of_repository(repo_id, purpose, dataset)):
         try:
             yield
         except RevisionResolutionError as error:
             raise error.__cause__ or error  # noqa: B904  # why the hub could not be asked
 
 
-def _names_of_repository(repo_id: str, purpose: str = "") -> dict[str, str]:
+def _names_of_repository(repo_id: str, purpose: str = "", dataset: bool = False) -> dict[str, str]:
     from huggingface_hub import is_offline_mode
     from huggingface_hub.constants import ENDPOINT
 
@@ -322,7 +329,8 @@ def _names_of_repository(repo_id: str, purpose: str = "") -> dict[str, str]:
     proxied = any(getproxies().get(kind) for kind in ("http", "https", "all"))
     mirror = ENDPOINT != HUB
     return {
-        "name": shown(repo_id) + purpose, "page": f"{HUB}/{repo_id}", "offline": offline,
+        "name": shown(repo_id) + purpose, "offline": offline,
+        "page": f"{HUB}/{'datasets/' if dataset else ''}{repo_id}",
         # Who was asked, and what to look at where the answer is no good.
         "hub": f"the hub's mirror {_without_user(ENDPOINT)} (HF_ENDPOINT)" if mirror else "the hub",
         "state": f"unset HF_ENDPOINT to ask {HUB} itself" if mirror else f"see {HUB}/status",
