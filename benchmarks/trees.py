@@ -115,8 +115,8 @@ def floor(repeats: int, smoke: bool) -> list[Row]:
     for task in tasks:
         done = passes(model, partial(grow_one, task))  # which also warms up
         runs[f"growth {task.cutoff}"] = timed(partial(grow_one, task))
-        runs[f"best {task.cutoff}"] = partial(_seconds_per_token, model, batches)
-        runs[f"same {task.cutoff}"] = timed(partial(_products, model, done))
+        runs[f"best {task.cutoff}"] = partial(seconds_per_token, model, batches)
+        runs[f"same {task.cutoff}"] = timed(partial(products, model, done))
     found = side_by_side(repeats, runs, warm=False)
 
     rows = []
@@ -136,15 +136,17 @@ def floor(repeats: int, smoke: bool) -> list[Row]:
     return rows
 
 
-def _seconds_per_token(model, batches: tuple[int, ...]) -> float:
-    """Of the model's matrix products alone (all linear layers and the output head), at the best of the batches."""
+def seconds_per_token(model, batches: tuple[int, ...], paths_per_token: float = 1.0) -> float:
+    """Of the model's matrix products alone (all linear layers, and the output head per path), at the best of the
+    batches."""
     return min(
-        timed(partial(_products, model, [Pass(batch, batch)]), at_least=0.3)() / batch for batch in batches
-    )  # fmt: skip
+        timed(partial(products, model, [Pass(round(batch * paths_per_token), batch)]), at_least=0.3)() / batch
+        for batch in batches
+    )
 
 
 @torch.inference_mode()
-def _products(model, done: Iterable[Pass]) -> None:
+def products(model, done: Iterable[Pass]) -> None:
     """The matrix products of such passes and nothing else: all linear layers, and the output head per path."""
     head = model.get_output_embeddings()
     linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]

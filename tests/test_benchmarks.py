@@ -12,9 +12,10 @@ pytestmark = pytest.mark.slow  # runs every benchmark
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    "recursion", "floor", "stock", "steering", "lists", "pullback", "memory", "starting", "drawing", "serving", "gpu",
+    "recursion", "floor", "stock", "bulk", "steering", "lists", "pullback", "memory", "starting", "drawing", "serving",
+    "gpu",
 }
-COMPARED = {"recursion", "stock", "steering"}  # that have trees to compare
+COMPARED = {"recursion", "stock", "bulk", "steering"}  # that have trees to compare
 
 
 @pytest.fixture(scope="module")

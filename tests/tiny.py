@@ -144,11 +144,11 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
-def tiny_model(architecture: str, seed: int = 0):
-    """A random model of that architecture, the same one every time."""
+def tiny_model(architecture: str, seed: int = 0, **more):
+    """A random model of that architecture, the same one every time; ``more``: what its config has otherwise."""
     config_class, settings = (ARCHITECTURES | LAYER_INPUTS)[architecture]
     config = getattr(transformers, config_class)(
-        **settings, bos_token_id=None, eos_token_id=END_OF_TEXT, pad_token_id=None
+        **(settings | more), bos_token_id=None, eos_token_id=END_OF_TEXT, pad_token_id=None
     )
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)

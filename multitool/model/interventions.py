@@ -134,11 +134,6 @@ class AppliedInterventions:
         """Whether the ghost's vector goes in behind a layer, so that the embeddings are those of a plain prompt."""
         return self._injection is not None
 
-    @property
-    def hooks(self) -> bool:
-        """Whether anything is done behind the embeddings."""
-        return self.injects or any(hook != EMBEDDING for hook, _ in self._edits)
-
     def embedded(self, embeddings: Tensor, first: int = 0) -> Tensor:
         """What the model is given in the place of ``embeddings``, (batch, positions, d_model), from position ``first``
         on."""

@@ -5,22 +5,29 @@ Knows what transformers' caches consist of. Caches that are given are never chan
 
 import copy
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 class PathCache:
     """Key-value caches of the paths of one level, a row each; ``turn`` replaces them by those of the next level.
 
     Where a layer keeps the keys and values of all tokens, each token is held once, however many paths go through it.
-    Of layers of other kinds (sliding windows, linear attention) every path has its own state.
+    Of layers of other kinds (sliding windows that paths grow out of, linear attention) every path has its own state.
     """
 
-    def __init__(self):
+    def __init__(self, longest: int):
+        """
+        Args:
+            longest: how many tokens a path can have, the prompt's included.
+        """
+        self._longest = longest
         self._cache: Any = None  # the first one, for what it has beside its layers
         self._layers: list[_Tokens | _States] = []
         self._n_tokens = 0
@@ -37,7 +44,7 @@ class PathCache:
         """
         if self._cache is None:
             self._cache = copy.copy(cache)
-            self._layers = [_kept(layer) for layer in cache.layers]
+            self._layers = [_kept(layer, self._longest) for layer in cache.layers]
         for kept, layer in zip(self._layers, cache.layers, strict=True):
             kept.add(layer, n_paths, n_new)
         new = torch.arange(self._n_tokens, self._n_tokens + n_paths * n_new).view(n_paths, n_new)
@@ -50,17 +57,18 @@ class PathCache:
         for kept in self._layers:
             kept.turn()
 
-    def gathered(self, rows: np.ndarray, device: torch.device):
-        """A cache of ``rows`` (n,), rising from call to call, that the model can grow by one token.
+    def gathered(self, rows: np.ndarray, device: torch.device, n_new: int = 1):
+        """A cache of ``rows`` (n,), rising from call to call, that the model can grow once.
 
         Args:
             device: where the model is.
+            n_new: by how many tokens.
         """
         whole = copy.copy(self._cache)
-        room = torch.zeros(len(rows), 1, dtype=torch.int64)
+        room = torch.zeros(len(rows), n_new, dtype=torch.int64)
         # To the device once, and not by every layer: each such copy waits for it.
         places = torch.cat([self._places[rows], room], dim=1).to(device)
-        whole.layers = [kept.gathered(rows, places) for kept in self._layers]
+        whole.layers = [kept.gathered(rows, places, n_new) for kept in self._layers]
         return whole
 
 
@@ -77,8 +85,9 @@ def cache_bytes(cache) -> int:
     return sum(state.nbytes for state in states if isinstance(state, Tensor))
 
 
-def _kept(layer) -> "_Tokens | _States":
-    return _Tokens() if type(layer) is DynamicLayer and layer.is_initialized else _States()
+def _kept(layer, longest: int) -> "_Tokens | _States":
+    in_window = type(layer) is DynamicSlidingWindowLayer and longest < layer.sliding_window
+    return _Tokens() if layer.is_initialized and (in_window or type(layer) is DynamicLayer) else _States()
 
 
 class _Tokens:
@@ -94,8 +103,11 @@ class _Tokens:
     def turn(self) -> None:
         pass
 
-    def gathered(self, rows: np.ndarray, places: Tensor):
-        return RoomyLayer(self._keys.at(places), self._values.at(places))
+    def gathered(self, rows: np.ndarray, places: Tensor, n_new: int):
+        return GatheredLayer(partial(self._at, places), places.shape[1] - n_new)
+
+    def _at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        return self._keys.at(places), self._values.at(places)
 
 
 class _Rows:
@@ -135,7 +147,7 @@ class _States:
     def turn(self) -> None:
         self._passes, self._first, self._next = self._next, 0, deque()
 
-    def gathered(self, rows: np.ndarray, places: Tensor):
+    def gathered(self, rows: np.ndarray, places: Tensor, n_new: int):
         parts = []
         while True:
             n_paths, layer = self._passes[0]
@@ -176,21 +188,32 @@ def _dictionaries(layer) -> list[dict]:
     return [vars(layer), *(value for value in vars(layer).values() if isinstance(value, dict))]
 
 
-class RoomyLayer(DynamicLayer):
-    """Keys and values with a place behind them, where the next token's are written; nothing is copied for it."""
+class GatheredLayer(DynamicLayer):
+    """Keys and values that are gathered when the model comes to the layer, and let go when it leaves it.
 
-    def __init__(self, keys: Tensor, values: Tensor):
+    So those of one layer lie in memory at a time, in the same place as the last one's: a processor finds them in its
+    own caches, and gets no new memory for every pass.
+    """
+
+    def __init__(self, gather: Callable[[], tuple[Tensor, Tensor]], length: int):
         """
         Args:
-            keys: (paths, length + 1, heads, d_head); the last place may hold anything. So may that of ``values``.
+            gather: the keys and the values, (paths, length + new, heads, d_head) each. The places of the new tokens
+                may hold anything; what is given is written to.
+            length: how many tokens there are.
         """
         super().__init__()
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._with_room = keys.transpose(1, 2), values.transpose(1, 2)
-        self.keys, self.values = (states[:, :, :-1] for states in self._with_room)
+        self._gather, self._length, self.is_initialized = gather, length, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = self._with_room
-        self.keys[:, :, -1:] = key_states
-        self.values[:, :, -1:] = value_states
-        return self.keys, self.values
+        # What is new is all that is kept of them: ``PathCache`` has the rest.
+        self.keys, self.values = key_states, value_states
+        whole = []
+        for states, new in zip(self._gather(), (key_states, value_states), strict=True):
+            states = states.transpose(1, 2)
+            states[:, :, self._length :] = new
+            whole.append(states)
+        return whole[0], whole[1]
+
+    def get_seq_length(self) -> int:
+        return self._length + (0 if self.keys is None else self.keys.shape[-2])

@@ -93,17 +93,18 @@ class Passes:
         Args:
             model: a transformers causal LM in eval mode.
             v: the ghost's embedding row, (d_model,), or of several ghosts, (n, d_model).
-            longest: how many tokens a path can have, to size the batches.
+            longest: how many tokens a path can have behind the prompt.
             changes: what else is done to the stream; None: nothing.
             batches: their limits.
         """
         self._batches = batches
         self._changes = changes or AppliedInterventions(model, prompt, Interventions())
+        self._same_beginnings = changes is None  # what is done to the stream may be done before the ghost
         self._model = model
         self._prompt = prompt
         self._v = torch.atleast_2d(v)
         self._longest = longest
-        self._cache = PathCache()  # of the paths of the last answer
+        self._cache = PathCache(len(prompt.token_ids) + longest)  # of the paths of the last answer
         self._batch = 0  # how many paths at most in one pass; 0: not known yet
 
     @torch.inference_mode()
@@ -118,29 +119,41 @@ class Passes:
             return self.advance(read, *last)
         v = self._v if paths is None else self._v.expand(len(paths), -1)
         paths = np.empty((len(v), 0), dtype=np.int64) if paths is None else paths
-        # The first row alone, to see how much memory one takes.
-        answers = self._begin(read, v, paths, slice(0, 1))
-        for first in range(1, len(v), self._batch):
-            answers += self._begin(read, v, paths, slice(first, min(first + self._batch, len(v))))
+        shared = self._prompt.position if self._same_beginnings and len(v) > 1 else 0  # tokens that are read once
+        answers: list[tuple[np.ndarray, ...]] = []
+        # The first pass is over one row, to see how much memory one takes.
+        if shared:
+            self._begin(_nothing, v, paths, slice(0, 1), slice(0, shared))
+            self._cache.turn()
+        else:
+            answers += self._begin(read, v, paths, slice(0, 1), slice(0, None))
+        for first in range(0 if shared else 1, len(v), self._batch):
+            rows = slice(first, min(first + self._batch, len(v)))
+            answers += self._begin(read, v, paths, rows, slice(shared, None))
         self._cache.turn()
         return _joined(answers)
 
-    def _begin(self, read: Read, v: Tensor, paths: np.ndarray, rows: slice) -> list[tuple[np.ndarray, ...]]:
-        """The prompt and what follows it in one pass."""
+    def _begin(
+        self, read: Read, v: Tensor, paths: np.ndarray, rows: slice, positions: slice
+    ) -> list[tuple[np.ndarray, ...]]:
+        """The prompt and what follows it in one pass, or some of these positions; those before are kept of one path."""
         embeddings = prompt_embeddings(self._model, self._prompt, v[rows], self._changes)
         module = self._model.get_input_embeddings()
         following = torch.from_numpy(paths[rows]).to(embeddings.device)
-        embeddings = self._changes.embedded(torch.cat([embeddings, module(following)], dim=1))
-        n_paths, length, _ = embeddings.shape
-        # Told by a number, Gemma 4 leaves the other positions out of its last layers, where changes may be wanted.
-        last = 1 if not self._changes.hooks else torch.tensor([length - 1], device=embeddings.device)
+        embeddings = self._changes.embedded(torch.cat([embeddings, module(following)], dim=1))[:, positions]
+        ids = torch.cat([prompt_ids(self._prompt, following), following], dim=1)[:, positions]
+        n_paths, length = ids.shape
+        parents = np.zeros(n_paths, dtype=np.int64) if positions.start else None
+        cache = None if parents is None else self._cache.gathered(parents, embeddings.device, length)
+        # Told by a number, Gemma 4 leaves the other positions out of its last layers, where changes may be wanted, and
+        # other models read their whole output head for every path.
+        last = torch.tensor([length - 1], device=embeddings.device)
         with self._changes.during(0, v[rows]):
             output = self._model(
-                **given(self._model, embeddings, torch.cat([prompt_ids(self._prompt, following), following], dim=1)),
-                use_cache=True, logits_to_keep=last,
+                **given(self._model, embeddings, ids), cache=cache, use_cache=True, logits_to_keep=last
             )
         self._batch = self._batch or self._batch_size(output, length)
-        self._cache.add(output.cache, n_paths, length)
+        self._cache.add(output.cache, n_paths, length, parents)
         return list(self._answers(read, output.logits, rows))
 
     @torch.inference_mode()
@@ -205,7 +218,7 @@ class Continuations:
             v: the ghost's embedding row, (d_model,), in the units of the raw embedding matrix; or (n, d_model),
                 the rows of the ghosts of ``n`` trees (``growth.grow_forest``).
             top_k: how many next tokens of a path at most; 0: all that are wanted.
-            longest: how many tokens a path can have, to size the batches.
+            longest: how many tokens a path can have behind the prompt.
             changes: what else is done to the stream; None: nothing.
             batches: their limits.
         """
@@ -233,18 +246,24 @@ class Continuations:
     def _best(self, probs: Tensor, least: np.ndarray | None, rows: slice) -> tuple[np.ndarray, ...]:
         """The parts of a ``Next``, of a batch: ``rows`` of the whole answer."""
         least = np.zeros(rows.stop) if least is None else least
-        bound = torch.from_numpy(least[rows]).to(probs.device, probs.dtype)[:, None]
-        wanted = probs >= bound
-        n_wanted = wanted.count_nonzero(dim=-1)
-        most = int(n_wanted.max())
-        top = probs.topk(min(most, self._top_k) if self._top_k else most, dim=-1)
-        row, rank = (top.values >= bound).nonzero(as_tuple=True)
-        beyond = torch.zeros(len(probs), dtype=torch.float64, device=probs.device)
-        left = (n_wanted > top.values.shape[-1]).nonzero().flatten()
-        # Of those rows all of the top is wanted.
-        beyond[left] = (probs[left] * wanted[left]).sum(dim=-1).double() - top.values[left].sum(dim=-1).double()
-        found = (row + rows.start, top.indices[row, rank], top.values[row, rank], beyond)
-        return tuple(part.cpu().numpy() for part in found)
+        row, token_id, prob = _at_least(probs, least[rows])
+        order = np.lexsort((-prob, row))
+        row, token_id, prob = row[order], token_id[order], prob[order]
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        kept = rank < (self._top_k or len(row))
+        beyond = np.bincount(row[~kept], prob[~kept], minlength=len(probs))
+        return row[kept] + rows.start, token_id[kept], prob[kept], beyond
+
+
+def _at_least(probs: Tensor, least: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and value of the ``probs`` (n, V) that are at least ``least`` (n,)."""
+    bound = least.astype(np.float32)[:, None]
+    if probs.device.type == "cpu":  # NumPy takes a sixth of PyTorch's time for it
+        numbers = probs.numpy()
+        row, column = np.divmod(np.flatnonzero(numbers >= bound), probs.shape[1])
+        return row, column, numbers[row, column]
+    row, column = (probs >= torch.from_numpy(bound).to(probs.device)).nonzero(as_tuple=True)
+    return row.cpu().numpy(), column.cpu().numpy(), probs[row, column].cpu().numpy()
 
 
 def _nothing(logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:

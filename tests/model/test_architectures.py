@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, most_probable, safe_cut, trimmed
-from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_subject
+from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_model, tiny_subject
 
 from multitool.model.ghost_prompt import GhostPrompt, ghost_prompt
 from multitool.model.passes import WHAT_FITS, Batches, ghost_embeddings
@@ -251,11 +251,30 @@ def test_a_tree_that_was_stopped_grows_on_to_the_tree_of_the_plain_recursion(sub
 
 
 @pytest.mark.parametrize("max_paths", [256, 2])
-@pytest.mark.parametrize("architecture", ["gemma2", "gpt2", "llama", "gpt_oss", "qwen3_5"], scope="session")
 def test_each_tree_of_a_forest_is_what_it_is_alone(subject, tolerance, max_paths):
-    alone = [grown(subject, seed=seed, ends=ENDS) for seed in (1, 2, 3)]
+    assert_forest_is_its_trees(subject, tolerance, Batches(max_paths=max_paths))
+
+
+@pytest.mark.parametrize("template", [SHORT_PROMPT, '{ghost}" "'], ids=["short prompt", "nothing before the ghost"])
+@pytest.mark.parametrize("architecture", [*WITH_WINDOW, "qwen3_5"], scope="session")
+def test_a_forest_may_grow_out_of_the_sliding_window(subject, tolerance, template):
+    assert_forest_is_its_trees(subject, tolerance, template=template)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt_oss"])
+def test_within_a_sliding_window_paths_share_what_is_kept_of_their_tokens(architecture, tokenizer):
+    wide = RunningSubject(tiny_model(architecture, sliding_window=64), tokenizer, f"tiny/wide {architecture}")
+    assert_forest_is_its_trees(wide, 1e-5)
+    everything = recursion(wide)
+    assert_same_tree(grown(wide, cutoff=cutoff_after(everything, n := safe_cut(everything, 20, 60))).tree,
+                     most_probable(everything, n))
+
+
+def assert_forest_is_its_trees(subject, tolerance, batches=WHAT_FITS, template=PROMPT) -> None:
+    """What the prompts begin with is read once for a forest, and with the rest for a tree alone."""
+    alone = [grown(subject, seed=seed, ends=ENDS, template=template) for seed in (1, 2, 3)]
     vs = torch.stack([ghost_vector(subject, seed) for seed in (1, 2, 3)])
-    source = subject.next_tokens(ghost_prompt(subject, PROMPT, DEPTH), vs, 5, DEPTH, Batches(max_paths=max_paths))
+    source = subject.next_tokens(ghost_prompt(subject, template, DEPTH), vs, 5, DEPTH, batches)
     together = finished(grow_forest(source, 3, cutoff=CUTOFF, max_depth=DEPTH, max_nodes=10_000, ends=ENDS))
     for one, of_forest in zip(alone, together, strict=True):
         assert_same_tree(of_forest.tree, as_paths(one.tree), tolerance)
