@@ -87,7 +87,7 @@ def cache_bytes(cache) -> int:
 
 def _kept(layer, longest: int) -> "_Tokens | _States":
     in_window = type(layer) is DynamicSlidingWindowLayer and longest < layer.sliding_window
-    return _Tokens() if layer.is_initialized and (in_window or type(layer) is DynamicLayer) else _States()
+    return _Tokens() if (type(layer) is DynamicLayer or in_window) and layer.is_initialized else _States()
 
 
 class _Tokens:
