@@ -205,6 +205,20 @@ def _batch_bytes(device: torch.device) -> int:
     return (torch.cuda.mem_get_info(device)[0] + held) // 8
 
 
+@torch.inference_mode()
+def trees_at_once(model, prompt: GhostPrompt, n_nodes: int, n_bytes: int = 1 << 30) -> int:
+    """How many trees may grow together so that what is kept of their tokens stays below ``n_bytes``; at least one.
+
+    Args:
+        model: a transformers causal LM in eval mode.
+        n_nodes: how many nodes a tree has, about.
+    """
+    ids = torch.tensor([prompt.token_ids], device=model.get_input_embeddings().weight.device)
+    length = len(prompt.token_ids)
+    token_bytes = cache_bytes(model(ids, use_cache=True, logits_to_keep=1).cache) / length
+    return max(1, int(n_bytes // (token_bytes * (length + n_nodes))))
+
+
 class Continuations:
     """The most probable next tokens for many paths at once (a ``growth.NextTokens``)."""
 

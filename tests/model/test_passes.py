@@ -6,7 +6,7 @@ from test_architectures import DEPTH, ghost_vector
 from tiny import PROMPT, tiny_subject
 
 from multitool.model.ghost_prompt import ghost_prompt
-from multitool.model.passes import Batches, _shared_steps
+from multitool.model.passes import Batches, _shared_steps, trees_at_once
 
 TOGETHER = np.array([[9, 2, 3], [9, 2, 4], [9, 5, 3], [6, 2, 3]])
 APART = TOGETHER[[0, 3, 1, 2]]  # one of another beginning stands between them
@@ -33,3 +33,12 @@ def test_paths_in_another_order_have_the_same_answers(tokenizer, max_paths):
                 zip(found.row, found.token_id.tolist(), found.prob.tolist(), strict=True)}
 
     assert answers(TOGETHER) == pytest.approx(answers(APART), abs=1e-6)
+
+
+def test_so_many_trees_grow_together_as_memory_allows(tokenizer):
+    subject = tiny_subject("llama", tokenizer)
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
+    of_token = 3 * 2 * 2 * 8 * 4  # layers, keys and values, heads, d_head, bytes
+    of_tree = of_token * (len(prompt.token_ids) + 100)
+    assert trees_at_once(subject.model, prompt, 100, 5 * of_tree) == 5
+    assert trees_at_once(subject.model, prompt, 100, of_tree // 2) == 1
