@@ -208,12 +208,9 @@ class GatheredLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         # What is new is all that is kept of them: ``PathCache`` has the rest.
         self.keys, self.values = key_states, value_states
-        whole = []
-        for states, new in zip(self._gather(), (key_states, value_states), strict=True):
-            states = states.transpose(1, 2)
-            states[:, :, self._length :] = new
-            whole.append(states)
-        return whole[0], whole[1]
+        keys, values = (states.transpose(1, 2) for states in self._gather())
+        keys[:, :, self._length :], values[:, :, self._length :] = key_states, value_states
+        return keys, values
 
     def get_seq_length(self) -> int:
         return self._length + (0 if self.keys is None else self.keys.shape[-2])
