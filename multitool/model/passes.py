@@ -269,15 +269,15 @@ class Continuations:
         return row[kept] + rows.start, token_id[kept], prob[kept], beyond
 
 
-def _at_least(probs: Tensor, least: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _at_least(probs: Tensor, least: np.ndarray) -> tuple[np.ndarray, ...]:
     """Row, column and value of the ``probs`` (n, V) that are at least ``least`` (n,)."""
     bound = least.astype(np.float32)[:, None]
     if probs.device.type == "cpu":  # NumPy takes a sixth of PyTorch's time for it
         numbers = probs.numpy()
         row, column = np.divmod(np.flatnonzero(numbers >= bound), probs.shape[1])
         return row, column, numbers[row, column]
-    row, column = (probs >= torch.from_numpy(bound).to(probs.device)).nonzero(as_tuple=True)
-    return row.cpu().numpy(), column.cpu().numpy(), probs[row, column].cpu().numpy()
+    places = (probs >= torch.from_numpy(bound).to(probs.device)).nonzero(as_tuple=True)
+    return tuple(part.cpu().numpy() for part in (*places, probs[places]))
 
 
 def _nothing(logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
