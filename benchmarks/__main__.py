@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from benchmarks.bulk_evidence import bulk_evidence
 from benchmarks.drawing import drawing
 from benchmarks.gpu import gpu
 from benchmarks.lists import lists
@@ -32,7 +33,7 @@ from benchmarks.trees import floor, memory, recursion, stock
 # Each is given the number of repeats and whether only to try the code, and answers with rows, or why it has none.
 BENCHMARKS: dict[str, Callable[[int, bool], list[Row] | str]] = {
     made.__name__: made for made in (
-        recursion, floor, stock, steering, lists, pullback, memory, starting, drawing, serving, gpu
+        recursion, floor, stock, bulk_evidence, steering, lists, pullback, memory, starting, drawing, serving, gpu
     )
 }
 
