@@ -15,8 +15,10 @@ from multitool.jobs.candidates import COMPONENTS, PUBLISHED, RANDOM, SCALES, WEI
 from multitool.jobs.check import RANDOM_GHOSTS
 from multitool.jobs.features import ScannedSource, heading_of, resolve, scanned_sources, vector_of
 from multitool.jobs.judging import (
+    Controls,
     ReadText,
     activations_on,
+    ask_task,
     control_features,
     cosine,
     judged_texts,
@@ -31,7 +33,7 @@ from multitool.jobs.judging import (
 )
 from multitool.jobs.local import finish
 from multitool.jobs.steering import interventions
-from multitool.jobs.trials import Judge, ask_task, control_task, place_score, prepare_features
+from multitool.jobs.trials import DEFINITIONS_TRIED, Judge, control_task, place_score, prepare_features
 from multitool.model.ghost_prompt import ghost_prompt
 from multitool.model.interventions import Interventions
 from multitool.model.questions import text_of
@@ -88,7 +90,7 @@ class Bench:
         self.at_once = FEATURES_AT_ONCE[library.device]
         self.few = frozenset(features[-records.head["held_out"] :][:FEW])
         self._judge: Callable[[str], Judge] = cache(self._new_judge)
-        self._controls: Callable[[str], list[ReadText]] = cache(self._new_controls)
+        self._controls: Callable[[str], Controls] = cache(self._new_controls)
         self._control_read_outs = cache(lambda prompt: self._read_out(self.controls, prompt))
         self._can_chat = bool(self.subject.tokenizer.chat_template)
 
@@ -307,7 +309,7 @@ class Bench:
         rows = []
         for (one, answer), nodes, entropy in zip(tried, places, entropies, strict=True):
             source, verdict, figures = one.source, "unknown", {}
-            own = read_judged(self.encoder, [source.index], [answer], self.subject.token_texts)
+            own = list(read_judged(self.encoder, [source.index], [answer], self.subject.token_texts))
             made_from = self._made_from(setting, source)
             scores = scores_of(source.index, own, controls, made_from)
             if scores:
@@ -356,11 +358,14 @@ class Bench:
             rows: list[tuple[str, int, dict | None]] = [
                 (name, feature, None) for name in names.values() for feature in missing if feature not in own
             ]
+            controls = {
+                by: Controls(text for read in self._control_read_outs(prompt).values() for text in read[by])
+                for by in READ_OUTS
+            }
             for feature, listed in own.items():
                 used = self._judge("definition").used(self.sources[feature])
                 for by, said in listed.items():
-                    controls = [text for read in self._control_read_outs(prompt).values() for text in read[by]]
-                    scores = scores_of(feature, said, controls, used)
+                    scores = scores_of(feature, said, controls[by], used)
                     figures = definition_figures([scores] if scores else [], self.encoder.d_sae)
                     rows.append((names[by], feature, figures))
             self.records.add("read-outs", rows)
@@ -451,7 +456,8 @@ class Bench:
         self, vs: Tensor, recipe: TreeRecipe, wanted: Interventions | None = None, *, grown: bool = False
     ) -> list[Asked]:
         """What the model says of ghosts, on small trees; or larger trees, whose definitions are not read."""
-        task = replace(ask_task(self.target, vs, recipe, wanted), at_once=GHOSTS_AT_ONCE[self.library.device])
+        task = ask_task(self.target, vs, small_recipe(recipe), DEFINITIONS_TRIED, wanted)
+        task = replace(task, at_once=GHOSTS_AT_ONCE[self.library.device])
         if grown:
             growth = growth_task(self.subject, vs, replace(recipe, **READ_OUT_TREE), interventions=wanted)
             task = replace(task, growth=growth, n_definitions=0)
@@ -469,13 +475,13 @@ class Bench:
         controls, task = finish(control_task(self.target, TreeRecipe(prompt=prompt)), self.library)
         return Judge(self.target, controls, [answer for part in self._do(task) for answer in part])
 
-    def _new_controls(self, setting: str) -> list[ReadText]:
+    def _new_controls(self, setting: str) -> Controls:
         """Other features' definitions by a setting, those that are judged."""
         made = self.records.head["default"]["trees"] if setting == ONE_TOKEN else setting
         vectors = [(source.index, self.vector(made, source)) for source in self.controls]
         there = {feature: vector.v for feature, vector in vectors if vector}
         asked = self._ask(torch.stack(list(there.values())), TreeRecipe())
-        return read_judged(self.encoder, list(there), asked, self.subject.token_texts)
+        return Controls(read_judged(self.encoder, list(there), asked, self.subject.token_texts))
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:

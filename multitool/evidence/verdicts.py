@@ -274,7 +274,7 @@ def definition_scores(own: np.ndarray, others: Others, feature: int) -> Definiti
         feature: the one that was defined.
     """
     mine, theirs = own[:, feature], others.strongest[:, feature]
-    area = auroc(np.concatenate([mine, theirs]), np.arange(len(own) + len(theirs)) < len(own))
+    area = auroc(_to_three_digits(np.concatenate([mine, theirs])), np.arange(len(own) + len(theirs)) < len(own))
     assert area is not None
     return DefinitionScores(
         hits=int((mine > 0).sum()),
@@ -285,6 +285,13 @@ def definition_scores(own: np.ndarray, others: Others, feature: int) -> Definiti
         rank=rank(own.mean(axis=0) - others.mean, feature),
         n_features=own.shape[1],
     )
+
+
+def _to_three_digits(x: np.ndarray) -> np.ndarray:
+    """Definitions that begin alike fire a feature alike; read in other batches they do but for rounding, which would
+    decide which comes first."""
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.round(mantissa * 1024) / 1024, exponent)
 
 
 def strongest(activations: np.ndarray, text: Sequence[int], made_from: np.ndarray) -> np.ndarray:

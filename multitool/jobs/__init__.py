@@ -5,6 +5,7 @@ scanned and asked of the model, in its order. Whoever runs it does the steps: ``
 the command line; ``page.service`` for visitors.
 
 - ``tree``, ``token_list``, ``check``, ``suggest``, ``study``, ``text``, ``components``: the jobs
+- ``atlas``: the job of many features, described together
 - ``token_table``: a token list as a result
 - ``features``: from a recipe to what it names, loaded, and to a vector; ``steering``: to what is done to the model
 - ``candidates``, ``trials``: the settings that are tried, and how; ``judging``: what evidence is made of

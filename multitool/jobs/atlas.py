@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,10 +57,11 @@ from multitool.jobs.steps import Ask, Job, Prepare, ask_ghosts
 from multitool.jobs.tree import ghost_row
 from multitool.model.interventions import Interventions
 from multitool.model.questions import likeliest_texts, text_of
-from multitool.model.tasks import GHOSTS_AT_ONCE, ForestTask, PathsTask, Place, ReadTask, Text, growth_task
+from multitool.model.tasks import GHOSTS_AT_ONCE, Asked, ForestTask, PathsTask, Place, ReadTask, Text, growth_task
 from multitool.recipes.atlas import AtlasRecipe
 from multitool.recipes.directions import needs_layers, needs_scan
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.encoder import Encoder
 from multitool.store.library import Library
 from multitool.trees.growth import Growth
 from multitool.trees.tree import Definition, Tree, definitions, tree_of_paths
@@ -207,9 +209,13 @@ def _controls(settings: Sequence[Setting], tree_recipe: TreeRecipe) -> Job[tuple
     read: dict[VectorRecipe, Controls] = {}
     for recipe, (features, _) in found.items():
         answers = [next(asked) for _ in features]
-        work = partial(read_judged, encoder, features, answers, target.subject.token_texts)
-        read[recipe] = yield Prepare(lambda work=work: Controls(work()), "judge_settings")
+        work = partial(_control_texts, target, encoder, features, answers)
+        read[recipe] = yield Prepare(work, "judge_settings")
     return tuple(read[compared(setting.tree).recipe] for setting in settings)
+
+
+def _control_texts(target: Resolved, encoder: Encoder, features: Sequence[int], asked: Sequence[Asked]) -> Controls:
+    return Controls(read_judged(encoder, features, asked, target.subject.token_texts))
 
 
 # Describing
@@ -453,7 +459,7 @@ def _to_ask(prepared: PreparedAtlas, said: Sequence[_Said]) -> _Asked:
     wanted[0] = True
     for where, own in zip(randoms, by_ghost, strict=True):
         wanted[where, [node for path in own for node in path]] = True
-    given = {"model": subject.name, "folder": subject.folder}
+    given: dict[str, Any] = {"model": subject.name, "folder": subject.folder}
     return _Asked(
         read=ReadTask(**given, place=Place(target.sae.entry.hook, subject.bos_id), texts=list(texts)),
         paths=PathsTask(

@@ -186,15 +186,17 @@ class Controls:
     """
 
     def __init__(self, definitions: Iterable[ReadText]):
-        strongest, self._fires, features = [], [], []
+        rows, features = [], []
+        self._texts: list[Text] = []
+        self._fires: list[tuple] = []  # of each text: the shape, as ``np.nonzero`` tells where any fires, how strongly
         for found in definitions:
-            strongest.append(found.fires.max(axis=0))
             where = np.nonzero(found.fires)
+            rows.append(found.fires.max(axis=0))
+            features.append(found.feature)
+            self._texts.append(found.text)
             self._fires.append((found.fires.shape, where, found.fires[where]))
-            features.append((found.feature, found.text))
-        self._features = np.array([feature for feature, _ in features], dtype=np.int64)
-        self._texts = [text for _, text in features]
-        self._strongest = np.stack(strongest) if strongest else np.empty((0, 0), dtype=np.float32)
+        self._features = np.array(features, dtype=np.int64)
+        self._strongest = np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
         # All their tokens, and of which text each is.
         self._token_id = np.array([token_id for text in self._texts for token_id in text], dtype=np.int64)
         self._text = np.repeat(np.arange(len(self._texts)), [len(text) for text in self._texts])

@@ -222,16 +222,16 @@ def _levels_read(
     while asked:
         nodes = np.array([child for node in asked for child in children[node]], dtype=np.int64)
         ghost, which = np.nonzero(wanted[:, nodes])
-        node = nodes[which]
-        row, token_id = place[ghost, tree.parent[node]], tree.token_id[node]
+        each = nodes[which]
+        row, token_id = place[ghost, tree.parent[each]], tree.token_id[each]
         read = partial(_read, row, token_id)
         if step is None:
             found, entropies = passes.start(read)
         else:
             found, _ = passes.advance(read, *step)
-        log_probs[ghost, node] = log_probs[ghost, tree.parent[node]] + found
-        open_ = goes_on[ghost, node]
-        place[ghost[open_], node[open_]] = np.arange(np.count_nonzero(open_))
+        log_probs[ghost, each] = log_probs[ghost, tree.parent[each]] + found
+        open_ = goes_on[ghost, each]
+        place[ghost[open_], each[open_]] = np.arange(np.count_nonzero(open_))
         asked, step = nodes[goes_on[:, nodes].any(axis=0)].tolist(), (row[open_], token_id[open_])
         yield
     return log_probs[:, :-1], entropies

@@ -117,10 +117,10 @@ def tree_of_paths(paths: Iterable[Sequence[int]]) -> tuple[Tree, list[list[int]]
             node = nodes.setdefault((node, token_id), len(nodes))
             on_path.append(node)
         found.append(on_path)
-    parent, token_id = np.array(list(nodes), dtype=np.int64).reshape(-1, 2).T
+    columns = np.array(list(nodes), dtype=np.int64).reshape(-1, 2)
     unknown = np.full(len(nodes), np.nan)
-    tree = Tree(parent, token_id, ("",) * len(nodes), unknown, unknown, np.zeros(len(nodes), dtype=bool))
-    return tree, found
+    no_end = np.zeros(len(nodes), dtype=bool)
+    return Tree(columns[:, 0], columns[:, 1], ("",) * len(nodes), unknown, unknown, no_end), found
 
 
 @dataclass(frozen=True)

@@ -279,6 +279,7 @@ def assert_forest_is_its_trees(subject, tolerance, batches=WHAT_FITS, template=P
     for one, of_forest in zip(alone, together, strict=True):
         assert_same_tree(of_forest.tree, as_paths(one.tree), tolerance)
         assert (of_forest.depth, of_forest.done) == (one.depth, True)
+        assert of_forest.entropy == pytest.approx(one.entropy, abs=100 * tolerance)
 
 
 def test_several_ghosts_stand_each_in_their_own_row(subject):

@@ -1,5 +1,7 @@
 """How probable a tree is under any ghost, against one full forward pass per node."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from tiny import PROMPT, RunningSubject, tiny_subject
 
 from multitool.model.ghost_prompt import ghost_prompt
 from multitool.model.passes import WHAT_FITS, Batches
-from multitool.model.questions import path_log_probs
+from multitool.model.questions import path_log_probs, read_paths
+from multitool.model.tasks import GrowthTask, PathsTask
 from multitool.trees.tree import NO_TREE, Tree
 
 N_GHOSTS = 3
@@ -121,3 +124,25 @@ def test_a_path_with_the_placeholder_is_impossible(llama):
         cumulative_prob=np.ones(2), end=np.zeros(2, dtype=bool),
     )  # fmt: skip
     assert (measured(llama, tree)[0] == -np.inf).all()
+
+
+def test_a_ghost_is_asked_only_for_the_paths_that_are_wanted_of_it(llama):
+    tree = grown(llama).tree
+    whole = measured(llama, tree)[0]
+    wanted = np.zeros(whole.shape, dtype=bool)
+    wanted[0] = True
+    for ghost, node in ((1, len(tree) - 1), (1, len(tree) // 2), (2, 0)):
+        wanted[ghost, tree.path(node)] = True
+    prompt = ghost_prompt(llama, PROMPT, DEPTH)
+    growth = GrowthTask(
+        model="", folder=Path(), n_tokens=llama.space.n_tokens, prompt=prompt, v=ghosts(llama).numpy(), top_k=5,
+        cutoff=0.1, max_depth=DEPTH, max_nodes=10, end_ids=None,
+    )
+    task = PathsTask(model="", folder=Path(), growth=growth, tree=tree, wanted=wanted)
+    found = finished_answer(read_paths(llama.model, task))
+    np.testing.assert_allclose(found, np.where(wanted, whole, 0), atol=1e-4)
+
+
+def finished_answer(answers):
+    answer, = (answer for answer in answers if answer is not None)
+    return answer

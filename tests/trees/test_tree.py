@@ -19,6 +19,7 @@ from multitool.trees.tree import (
     lifted,
     most_probable,
     narrowed,
+    tree_of_paths,
     trim,
 )
 
@@ -242,3 +243,10 @@ def test_where_a_tree_goes_on_through_an_end_only_the_first_end_counts():
     found = coverage(tree(ends=(A, C, F)))
     assert found.complete == pytest.approx(0.5 + 0.27)
     assert found.unfinished == 0
+
+
+def test_a_tree_of_paths_has_what_they_share_once():
+    tree, nodes = tree_of_paths([[5, 7], [5], [], [5, 7, 9], [7]])
+    assert (tree.parent.tolist(), tree.token_id.tolist()) == ([-1, 0, 1, -1], [5, 7, 9, 7])
+    assert nodes == [[0, 1], [0], [], [0, 1, 2], [3]]
+    assert len(tree_of_paths([])[0]) == 0

@@ -6,7 +6,7 @@ import torch
 
 from multitool.recipes.recipe import LENSES, MEASURES
 from multitool.vectors.embedding import EmbeddingSpace
-from multitool.vectors.ranking import token_list, token_scores
+from multitool.vectors.ranking import token_list, token_lists, token_scores
 
 UP = torch.tensor([0.0, 1.0])
 
@@ -130,6 +130,15 @@ def test_the_scores_of_several_vectors_are_those_of_each():
     for v, row in zip(vs, scores, strict=True):
         listed = token_list(space, v, top=200)
         assert row[listed.token_id] == pytest.approx(listed.score, rel=1e-5)
+
+
+def test_the_lists_of_several_vectors_are_those_of_each():
+    space, vs = random_space(), torch.eye(5)[:3] * 2
+    lists = token_lists(space, vs, top=7)
+    for v, listed in zip(vs, lists, strict=True):
+        alone = token_list(space, v, top=7)
+        assert listed.token_id.tolist() == alone.token_id.tolist()
+        assert listed.score == pytest.approx(alone.score, rel=1e-6)
 
 
 def test_the_scores_of_rows_of_zeros_are_infinite():
