@@ -160,22 +160,24 @@ def counted(folder: Path) -> Counted:
 
 
 def _keep_plan(folder: Path, plan: AtlasPlan) -> None:
-    """Write the plan, or see that it is the one that is there."""
+    """Write the plan, or see that it is the one that is there. Of one that came to nothing nothing is lost."""
     path, asked = folder / PLAN, json.loads(_json(plan.to_dict()))
-    if (there := _read_plan(path)) is not None:
-        if there != asked:
-            raise UserError(
-                f"{folder} holds another atlas, of which {_differences(there, asked)}. Ask for the same to go on with "
-                "it, or name another folder."
-            )
-        return
     with _disk(folder):
-        others = {file.name for file in (folder / DATA).glob("*.parquet")} - set(map(part_name, plan.parts))
-        if others:
-            raise UserError(
-                f"{folder / DATA} holds files of something else ({some(sorted(others), 2)}), and {PLAN} is not there. "
-                "Name a new folder."
-            )
+        parts = {file.name for file in (folder / DATA).glob("*.parquet")}
+    there = _read_plan(path) if parts else None
+    if there == asked:
+        return
+    if there is not None:
+        raise UserError(
+            f"{folder} holds another atlas, of which {_differences(there, asked)}. Ask for the same to go on with it, "
+            "or name another folder."
+        )
+    if others := parts - set(map(part_name, plan.parts)):
+        raise UserError(
+            f"{folder / DATA} holds files of something else ({some(sorted(others), 2)}), and {PLAN} is not there. Name "
+            "a new folder."
+        )
+    with _disk(folder):
         _put(path, _json(plan.to_dict(), indent=1))
 
 

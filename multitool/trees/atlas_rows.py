@@ -14,13 +14,24 @@ _NUMBERS = {
 }
 
 
-def tree_columns(tree: Tree) -> dict[str, list]:
-    """A tree with its probability beyond the top_k, as a row keeps it: a list for each column."""
-    return {name: getattr(tree, name).tolist() for name in _NUMBERS} | {"token": list(tree.token)}
+def tree_columns(tree: Tree) -> dict[str, list | None]:
+    """A tree without its evidence, as a row keeps it: a list for each column."""
+    numbers = {name: getattr(tree, name) for name in _NUMBERS}
+    lists = {name: None if column is None else column.tolist() for name, column in numbers.items()}
+    return lists | {"token": list(tree.token)}
 
 
-def tree_of(row: Mapping, facts: Mapping) -> DefinitionTree:
-    """The tree of a row, as ``definition_tree`` would grow it; its evidence stands in the row.
+def tree_of_row(row: Mapping, facts: Mapping) -> DefinitionTree:
+    """The tree of an atlas' row, as ``definition_tree`` would grow it; its evidence stands in the row.
+
+    >>> for progress in mt.atlas(library, [vector], [927], "one-feature", mt.TreeRecipe(cutoff=2e-2)):
+    ...     pass
+    >>> import json
+    >>> from pyarrow.parquet import read_table
+    >>> table = read_table("one-feature/data")
+    >>> facts = json.loads(table.schema.metadata[b"sae-multitool"])
+    >>> mt.tree_of_row(table.to_pylist()[0], facts).settings["feature"]
+    927
 
     Args:
         row: by the names of the columns; lists may be arrays.
@@ -34,10 +45,11 @@ def tree_of(row: Mapping, facts: Mapping) -> DefinitionTree:
         why = row["problem"] or "the atlas was made without trees"
         raise UserError(f"The row of feature {row['feature']} has no tree: {why}")
     distance = row["distance_from_centroid"]  # none of a vector that is injected
+    columns = {name: None if kept[name] is None else np.array(kept[name], kind) for name, kind in _NUMBERS.items()}
     settings = dict(facts["settings"][int(row["setting"])])
-    settings.pop("list_weights", None)
+    del settings["list_weights"]
     return DefinitionTree(
-        tree=Tree(token=tuple(kept["token"]), **{name: np.array(kept[name], kind) for name, kind in _NUMBERS.items()}),
+        tree=Tree(token=tuple(kept["token"]), **columns),
         settings={"model": facts["model"], **settings, "feature": int(row["feature"]), "scale": float(row["scale"]),
                   **facts["tree"], "dtype": facts["dtype"], "version": facts["versions"]["multitool"]},
         vector={} if distance is None else {"distance_from_centroid": float(distance)},

@@ -34,7 +34,7 @@ def rows(part, settings=2) -> list[dict]:
                 row |= {
                     "nodes": 2, "effective_cutoff": 2e-3, "verdict": "agrees" if feature == 1 else "no",
                     "definitions": [{"text": text, "probability": 0.25, "lift_centroid": 1.5}],
-                    "tokens": [{"token": " a", "token_id": feature, "score": 0.1}], "strongest_tokens": [],
+                    "tokens": [{"token": " a", "token_id": feature, "score": 0.5}], "strongest_tokens": [],
                     "tree": {"parent": [-1, 0], "token_id": [5, 6], "token": [" a", '"'], "prob": [0.5, 0.5],
                              "cumulative_prob": [0.5, 0.25], "end": [False, True], "beyond": [0.0, 0.0, 0.1]},
                 }  # fmt: skip
@@ -167,6 +167,12 @@ def test_another_atlas_in_the_folder_stays_and_what_differs_is_named(tmp_path, c
     message = refusal(tmp_path, replace(PLAN, **changed))
     assert told in message and str(tmp_path) in message
     assert content(tmp_path) == before
+
+
+def test_a_plan_that_came_to_nothing_makes_room(tmp_path):
+    write(tmp_path, replace(PLAN, per_part=5), most=0)
+    assert write(tmp_path) == PLAN.parts
+    assert json.loads((tmp_path / "atlas.json").read_text()) == PLAN.to_dict()
 
 
 def test_files_of_something_else_stay(tmp_path):
