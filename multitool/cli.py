@@ -182,8 +182,8 @@ def _parser() -> argparse.ArgumentParser:
         help="where the table is written; what is there already is not made again")
     add("--per-part", type=int, default=PER_PART, metavar="N",
         help=f"describe so many features together, and write them to one file (default: {PER_PART})")
-    names = [field.name for field in recipe_fields(VectorRecipe)][2:]
-    _add_fields(describing, VectorRecipe, names, several={"weights": "several rows of each feature"})
+    own = [field.name for field in recipe_fields(VectorRecipe)][2:]  # but SAE and feature
+    _add_fields(describing, VectorRecipe, own, several={"weights": "several rows of each feature"})
     _add_fields(describing, TreeRecipe, defaults=ATLAS_TREE)
     _add_fields(describing, AtlasRecipe)
     describing.set_defaults(run=_atlas, feature=0)  # recipes name one; all that differ in it are made

@@ -1,6 +1,7 @@
 """Definition trees in the rows of an atlas: columns there, a ``DefinitionTree`` back."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,9 @@ def tree_of_row(row: Mapping, facts: Mapping) -> DefinitionTree:
         why = row["problem"] or "the atlas was made without trees"
         raise UserError(f"The row of feature {row['feature']} has no tree: {why}")
     distance = row["distance_from_centroid"]  # none of a vector that is injected
-    columns = {name: None if kept[name] is None else np.array(kept[name], kind) for name, kind in _NUMBERS.items()}
+    columns: dict[str, Any] = {
+        name: None if kept[name] is None else np.array(kept[name], kind) for name, kind in _NUMBERS.items()
+    }
     settings = dict(facts["settings"][int(row["setting"])])
     del settings["list_weights"]
     return DefinitionTree(
