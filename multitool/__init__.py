@@ -21,6 +21,7 @@ from multitool._version import __version__ as __version__
 
 # Where each public name is defined. It is imported when it is first asked for: torch takes seconds.
 _PUBLIC = {
+    "AtlasRecipe": "recipes.atlas",
     "DefinitionTree": "trees.document",
     "Library": "store.library",
     "ListRecipe": "recipes.recipe",
@@ -30,6 +31,7 @@ _PUBLIC = {
     "TreeRecipe": "recipes.recipe",
     "UserError": "errors",
     "VectorRecipe": "recipes.recipe",
+    "atlas": "jobs.local",
     "check_tree": "jobs.local",
     "components": "jobs.local",
     "definition_tree": "jobs.local",
@@ -44,6 +46,7 @@ _PUBLIC = {
     "saes": "store.registry",
     "suggest": "jobs.local",
     "token_table": "jobs.local",
+    "tree_of_row": "trees.atlas_rows",
     "trees_of_prompts": "jobs.local",
 }
 

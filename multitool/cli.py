@@ -1,5 +1,4 @@
-"""The command line: ``python -m multitool tree|tokens|find|suggest|components|saes``, or ``sae-multitool`` where
-installed.
+"""The command line: ``python -m multitool tree|tokens|…``, or ``sae-multitool`` where installed.
 
 Torch and matplotlib take seconds, so what needs them is imported inside a command, after its options have been checked.
 """
@@ -7,20 +6,24 @@ Torch and matplotlib take seconds, so what needs them is imported inside a comma
 import argparse
 import errno
 import json
+import math
 import os
+import re
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import MISSING
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, replace
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from multitool.errors import UserError, shown
 from multitool.process import drop, interrupted, interruptible, prepare_streams
+from multitool.recipes.atlas import ATLAS_TREE, PER_PART, AtlasRecipe
 from multitool.recipes.captions import distance_told, fires_told, interventions_told, is_injected, source_told
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
-from multitool.recipes.fields import RecipeField, recipe_fields, whole
+from multitool.recipes.fields import Declared, RecipeField, recipe_fields, whole
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.entries import SaeEntry, hub_id
@@ -31,6 +34,7 @@ from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum
 from multitool.trees.phrases import END, outline
 
 if TYPE_CHECKING:
+    from multitool.jobs.atlas_parts import AtlasProgress
     from multitool.jobs.find import FoundFeatures
     from multitool.jobs.steps import Job, Result
     from multitool.jobs.study import Study
@@ -45,6 +49,9 @@ _FIRING_PRINTED = 5  # features at a token
 # The options of the command find, by that which they go with.
 _SEARCH_OPTIONS = {"text": (), "tokens": ("weights", "measure"), "like": ("by", "among")}
 _LONGEST_ERROR = 600  # characters
+_LONGEST_LIST = 10_000_000  # bytes of a file of features' numbers
+_WIDEST = 78  # characters of a line of progress, so that it covers the one before
+_TOLD_AFTER = 30  # seconds, where what is told does not take the place of what was told before
 _IMAGES = (".png", ".svg", ".pdf")
 # Of writing to standard output, whose errors name no file.
 _OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG}
@@ -118,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tree = commands.add_parser("tree", help="grow a definition tree")
     _add_vector_options(tree)
-    _add_fields(tree, TreeRecipe, several="prompt")
+    _add_fields(tree, TreeRecipe, several={"prompt": "several trees"})
     add = tree.add_argument
     add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
     add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
@@ -166,6 +173,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
     trying.set_defaults(run=_suggest)
 
+    describing = commands.add_parser("atlas", help="describe many features, or all, in a table on disk")
+    _add_sae_options(describing)
+    add = describing.add_argument
+    add("--features", required=True, type=_features, metavar="all|FIRST:LAST|FILE",
+        help="all; many, the last one not included; or a file with a feature's number on each line")
+    add("--out", required=True, type=Path, metavar="FOLDER",
+        help="where the table is written; what is there already is not made again")
+    add("--per-part", type=int, default=PER_PART, metavar="N",
+        help=f"describe so many features together, and write them to one file (default: {PER_PART})")
+    own = [field.name for field in recipe_fields(VectorRecipe)][2:]  # but SAE and feature
+    _add_fields(describing, VectorRecipe, own, several={"weights": "several rows of each feature"})
+    _add_fields(describing, TreeRecipe, defaults=ATLAS_TREE)
+    _add_fields(describing, AtlasRecipe)
+    describing.set_defaults(run=_atlas, feature=0)  # recipes name one; all that differ in it are made
+
     showing = commands.add_parser("components", help="what the principal components of a model's embeddings are")
     add = showing.add_argument
     add("--sae", metavar="NAME", help="an SAE of the model, named as for trees")
@@ -200,21 +222,27 @@ def _add_vector_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_fields(
-    parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None, several: str = ""
+    parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None, *,
+    several: Mapping[str, str] | None = None, defaults: Declared | None = None,
 ) -> None:
     """Options for the fields of a kind of recipe: those of ``names``, or all.
 
     Args:
-        several: a field that may be given more than once; the option is then a list, or None if it is not given.
+        several: fields that may be given more than once, and what that gives; such an option is a list, or None if it
+            is not given.
+        defaults: a recipe with other defaults than those of its kind.
     """
+    several = several or {}
     for field in recipe_fields(kind):
         if names is None or field.name in names:
+            if defaults is not None:
+                field = replace(field, default=getattr(defaults, field.name))
             off = field.default is True  # such a field is an option to switch it off
             name = ("no-" if off else "") + field.name.replace("_", "-")
             help_ = "do not " + field.help if off else _help(field)
             option = _option(field)
-            if field.name == several:
-                help_ += "; give it several times for several trees"
+            if field.name in several:
+                help_ += f"; give it several times for {several[field.name]}"
                 option |= {"action": "append", "default": None}
             parser.add_argument(f"--{name}", dest=field.name, help=help_, **option)
 
@@ -357,6 +385,30 @@ def _kept(task: "RowsTask", done: int) -> None:
     _say(f"{task.told(done)}{end}", before="\r")
 
 
+class _Telling:
+    """How far an atlas is, on standard error: one line, written again and again, on a terminal; else one now and then.
+    """
+
+    def __init__(self):
+        self.last: AtlasProgress | None = None
+        self._on_terminal = sys.stderr.isatty()
+        self._told_at = -math.inf
+
+    def tell(self, progress: "AtlasProgress") -> None:
+        """Tell it, if it is time."""
+        self.last, whole = progress, progress.done == progress.total
+        if self._on_terminal:
+            _say(progress.told.ljust(_WIDEST) + "\n" * whole, before="\r")
+        elif whole or time.monotonic() - self._told_at >= _TOLD_AFTER:
+            self._told_at = time.monotonic()
+            _say(f"{progress.told}\n")
+
+    def leave(self) -> None:
+        """Go to a new line, where something else is told next."""
+        if self._on_terminal and self.last:
+            sys.stderr.write("\n")
+
+
 def _tokens(options) -> None:
     vector = _recipe(VectorRecipe, options)
     recipe = _recipe(ListRecipe, options)
@@ -435,6 +487,66 @@ def _span(text: str) -> range:
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise UserError(f"--features is {shown(text)}; write it as FIRST:LAST, e.g. 0:500.")
     return range(int(first), int(last))
+
+
+def _features(text: str) -> Sequence[int] | None:
+    """The features of an atlas; None: all."""
+    if text == "all":
+        return None
+    return _span(text) if re.fullmatch("[0-9]{1,9}:[0-9]{1,9}", text) else _listed(text)
+
+
+def _listed(name: str) -> list[int]:
+    """The numbers in a file: one on a line, beside blank lines and what stands behind a #."""
+    try:
+        with Path(name).open("rb") as file:
+            content = file.read(_LONGEST_LIST + 1)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--features is {shown(name)}; write all, FIRST:LAST, e.g. 0:500, or name a file with a feature's number "
+            f"on each line (this is none: {getattr(error, 'strerror', None) or error})."
+        ) from error
+    if len(content) > _LONGEST_LIST:
+        raise UserError(f"--features {name[:300]} is a file of more than {_LONGEST_LIST:,} bytes. Name a shorter one.")
+    features = []
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+        told = line.partition("#")[0].strip()
+        if told and not re.fullmatch("[0-9]{1,9}", told):
+            raise UserError(
+                f"--features {name[:300]}: line {number} is {shown(line)}; write a feature's number on each line."
+            )
+        features += [int(told)] if told else []
+    if not features:
+        raise UserError(f"--features {name[:300]} has no number. Write a feature's number on each line.")
+    return features
+
+
+def _atlas(options) -> None:
+    vectors = [_recipe(VectorRecipe, options, weights=weights) for weights in options.weights or [None]]
+    tree, kept = _recipe(TreeRecipe, options), _recipe(AtlasRecipe, options)
+    from multitool.jobs.local import atlas
+    from multitool.store.atlas_files import counted
+
+    library, told = _library(options), _Telling()
+    making = atlas(library, vectors, options.features, options.out, tree, kept, model=options.model,
+                   per_part=options.per_part, report=_kept)
+    try:
+        for progress in making:
+            told.tell(progress)
+    except (KeyboardInterrupt, UserError) as error:
+        told.leave()
+        if told.last and isinstance(error, KeyboardInterrupt):
+            _say(f"{told.last.told} and kept in {_told(options.out)}; the same command goes on with the others.\n")
+        raise
+    _note_other_model(options.model, library.find(options.sae))
+    found = counted(options.out)
+    said = f"{found.rows:,} rows in {_told(options.out)}"
+    if found.problems:
+        said += f"; {found.problems:,} of features that have no direction"
+    if found.verdicts:
+        judged = sum(found.verdicts.values())
+        said += f"; {found.verdicts.get('agrees', 0):,} of {judged:,} trees agree with what fires their feature"
+    print(f"{said}.")
 
 
 def _suggest(options) -> None:

@@ -39,6 +39,7 @@ DOORS = {
     "tokenizers": {"model", "store"},
     "huggingface_hub": {"store"},
     "safetensors": {"store"},
+    "filelock": {"store"},
     "sae_lens": {"store"},
     "transformer_lens": set(),
     "gradio": {"page"},

@@ -27,7 +27,9 @@ VALUES = [
 NEEDED = {
     "tree": ["--sae", "demo/hook_embed", "--feature", "1"], "tokens": ["--sae", "demo/hook_embed", "--feature", "1"],
     "find": ["--sae", "demo/hook_embed", "--top", "3"],
-    "suggest": ["--sae", "demo/hook_embed", "--feature", "1"], "components": ["--sae", "demo/hook_embed"], "saes": [],
+    "suggest": ["--sae", "demo/hook_embed", "--feature", "1"],
+    "atlas": ["--sae", "demo/hook_embed", "--features", "0:2", "--out", "{folder}/atlas"],
+    "components": ["--sae", "demo/hook_embed"], "saes": [],
 }  # fmt: skip
 BESIDE = {"--drawn": ["--image", "{folder}/x.png"], "--dpi": ["--image", "{folder}/x.png"]}
 
@@ -80,7 +82,8 @@ def test_a_wrong_value_of_an_option_is_one_line(status, commands, command, tmp_p
     actions = [action for action in commands[command]._actions if action.option_strings and action.dest != "help"]
     for action in actions:
         option = action.option_strings[0]
-        needed = NEEDED[command][:2] if option == "--features" else NEEDED[command]
+        # Of suggest's two options for features one may be given.
+        needed = NEEDED[command][:2] if (command, option) == ("suggest", "--features") else NEEDED[command]
         run = partial(status, command, *needed, *BESIDE.get(option, []))
         for value in VALUES:
             # A value that argparse takes for an option is given behind "=".

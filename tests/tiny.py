@@ -1,6 +1,7 @@
 """Tiny real things to test with: tokenizers trained on a few sentences, random models, SAE and model folders."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -213,8 +214,11 @@ def write_sae(
     return folder
 
 
-def random_sae(folder: Path, d_model: int, d_sae: int = 6, seed: int = 0, **options) -> Path:
+def random_sae(
+    folder: Path, d_model: int, d_sae: int = 6, seed: int = 0, *, dead: Sequence[int] = (), **options
+) -> Path:
     generator = torch.Generator().manual_seed(seed)
     W_enc = torch.randn(d_model, d_sae, generator=generator)
     W_dec = W_enc.T + 0.3 * torch.randn(d_sae, d_model, generator=generator)
+    W_enc[:, list(dead)], W_dec[list(dead)] = 0, 0
     return write_sae(folder, W_enc=W_enc, W_dec=W_dec, **options)

@@ -63,6 +63,7 @@ from multitool.recipes.directions import needs_layers, needs_scan
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.encoder import Encoder
 from multitool.store.library import Library
+from multitool.trees.atlas_rows import tree_columns
 from multitool.trees.growth import Growth
 from multitool.trees.tree import Definition, Tree, definitions, tree_of_paths
 from multitool.vectors.ranking import TokenList, token_lists
@@ -84,14 +85,6 @@ class Setting:
     tree: Resolved
     list: Resolved
 
-    @property
-    def facts(self) -> dict:
-        """For JSON: the recipe with its weights told, and those of its lists."""
-        recipe = self.tree.recipe
-        found = asdict(recipe) | {"pca": list(recipe.pca), "list_weights": self.list.recipe.kind}
-        del found["feature"]
-        return found
-
 
 @dataclass(frozen=True)
 class PreparedAtlas:
@@ -112,23 +105,36 @@ class PreparedAtlas:
         """Whether it takes a vocabulary scan."""
         return _needs_scan(self.settings, self.tree_recipe, self.atlas_recipe)
 
-    @property
-    def facts(self) -> dict:
-        """What all rows have in common, for JSON: whose they are, the settings in their order, recipes, versions."""
-        from multitool.store.atlas_schema import SCHEMA  # pyarrow takes its time to import
 
-        target = self.target
-        versions = {name: version(name) for name in ("torch", "transformers", "sae-lens")}
-        return {
-            "schema": SCHEMA,
-            "sae": target.recipe.sae,
-            "model": target.subject.name,
-            "dtype": target.library.dtype,
-            "settings": [setting.facts for setting in self.settings],
-            "tree": asdict(self.tree_recipe),
-            "atlas": asdict(self.atlas_recipe),
-            "versions": {"multitool": __version__} | versions,
-        }
+def atlas_facts(
+    library: Library, vector_recipes: Sequence[VectorRecipe], tree_recipe: TreeRecipe, atlas_recipe: AtlasRecipe, *,
+    model: str | None = None,
+) -> dict:
+    """What all rows have in common, for JSON: whose they are, the settings in their order with their weights told,
+    recipes, versions. Nothing is loaded for it.
+
+    Arguments and errors as for ``prepare_atlas``, as far as names tell.
+    """
+    from multitool.store.atlas_schema import SCHEMA  # pyarrow takes its time to import
+
+    _check_one_sae(vector_recipes)
+    settings = []
+    for recipe in vector_recipes:
+        found = asdict(with_weights(library, recipe)) | {"pca": list(recipe.pca)}
+        del found["feature"]
+        settings.append(found | {"list_weights": with_weights(library, recipe, for_list=True).kind})
+    sae = vector_recipes[0].sae
+    versions = {name: version(name) for name in ("torch", "transformers", "sae-lens")}
+    return {
+        "schema": SCHEMA,
+        "sae": sae,
+        "model": library.model_of(library.find(sae), model),
+        "dtype": library.dtype,
+        "settings": settings,
+        "tree": asdict(tree_recipe),
+        "atlas": asdict(atlas_recipe),
+        "versions": {"multitool": __version__} | versions,
+    }
 
 
 def prepare_atlas(
@@ -156,10 +162,14 @@ def prepare_atlas(
     return PreparedAtlas(settings, tree_recipe, atlas_recipe, controls)
 
 
-def _settings(library: Library, recipes: Sequence[VectorRecipe], model: str | None) -> tuple[Setting, ...]:
+def _check_one_sae(recipes: Sequence[VectorRecipe]) -> None:
     if not recipes or len({recipe.sae for recipe in recipes}) > 1:
         named = ", ".join(sorted({recipe.sae for recipe in recipes})) or "none"
         raise UserError(f"An atlas is of one SAE, and these settings name {named}. Make one for each SAE.")
+
+
+def _settings(library: Library, recipes: Sequence[VectorRecipe], model: str | None) -> tuple[Setting, ...]:
+    _check_one_sae(recipes)
     found = []
     for recipe in recipes:
         recipe = replace(recipe, feature=0)
@@ -416,7 +426,7 @@ def _row(prepared: PreparedAtlas, said: _Said) -> Row:
         ],
         "encoder_decoder_cosine": cosine(source.weights.encoder.numpy(), source.weights.decoder.numpy()),
         "strongest_tokens": _strongest_tokens(source, prepared.target.subject.token_texts),
-        "tree": _columns(said.tree) if prepared.atlas_recipe.trees else None,
+        "tree": tree_columns(said.tree) if prepared.atlas_recipe.trees else None,
     }
 
 
@@ -428,13 +438,6 @@ def _strongest_tokens(source: FeatureSource, token_texts: Sequence[str]) -> list
         {"token": token_texts[token_id], "token_id": token_id, "activation": activation}
         for token_id, activation in zip(token_ids.tolist(), source.activations[token_ids].tolist(), strict=True)
     ]
-
-
-def _columns(tree: Tree) -> dict:
-    """As the schema has a tree."""
-    arrays = {name: getattr(tree, name).tolist() for name in ("parent", "token_id", "prob", "cumulative_prob", "end")}
-    beyond = None if tree.beyond is None else tree.beyond.tolist()
-    return arrays | {"token": list(tree.token), "beyond": beyond}
 
 
 # Judging

@@ -1,8 +1,11 @@
 """Jobs done on this machine and waited for: the Python API, which the command line uses too."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
 
-from multitool.jobs.atlas import describe_job, prepare_atlas
+from multitool.jobs.atlas import atlas_facts, describe_job, prepare_atlas
+from multitool.jobs.atlas_parts import AtlasProgress, atlas_plan, made
 from multitool.jobs.candidates import Candidate
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
@@ -15,10 +18,11 @@ from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial
-from multitool.recipes.atlas import ATLAS_TREE, AtlasRecipe
+from multitool.recipes.atlas import ATLAS_TREE, PER_PART, AtlasRecipe
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.atlas_files import Part
 from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree
@@ -228,6 +232,55 @@ def try_features(
     study = finish(job, library, report)
     for part in study.parts(features):
         yield finish(part_job(study, part), library)
+
+
+def atlas(
+    library: Library,
+    vector_recipes: Sequence[VectorRecipe],
+    features: Iterable[int] | None,
+    out: str | PathLike,
+    tree_recipe: TreeRecipe = ATLAS_TREE,
+    atlas_recipe: AtlasRecipe = AtlasRecipe(),
+    *,
+    model: str | None = None,
+    per_part: int = PER_PART,
+    report: Report = no_report,
+) -> Iterator[AtlasProgress]:
+    """Describe many features of an SAE, and write them to a folder as a table in Parquet files. Yields how far it is.
+
+    What is there already is not described again: whenever it is stopped, even killed, the same call goes on. A feature
+    that has no vector is a row that says why. Every file holds the recipes and versions in its schema's metadata.
+
+    >>> for progress in mt.atlas(library, [vector], range(926, 928), "rain", mt.TreeRecipe(cutoff=2e-2)):
+    ...     print(progress.done, "of", progress.total)
+    0 of 2
+    2 of 2
+    >>> import pandas
+    >>> table = pandas.read_parquet("rain/data")
+    >>> table["feature"].tolist()
+    [926, 927]
+
+    Args:
+        vector_recipes: how the vectors are made, of one SAE; their feature does not matter. Each gives every feature a
+            row.
+        features: their numbers; None: all of the SAE.
+        out: the folder.
+        model: another model than the SAE names: a hub id or a folder.
+        per_part: how many features are described together and written to one file.
+
+    Raises:
+        UserError: the recipes cannot be followed, there is no such feature, or the folder cannot be written or is
+            another atlas'.
+    """
+    facts = atlas_facts(library, vector_recipes, tree_recipe, atlas_recipe, model=model)
+    plan = atlas_plan(library, facts, features, per_part)
+
+    def describe(parts: Sequence[Part]) -> Iterator[tuple[Part, list[dict]]]:
+        preparing = prepare_atlas(library, vector_recipes, tree_recipe, atlas_recipe, model=model)
+        prepared = finish(preparing, library, report)
+        return ((part, finish(describe_job(prepared, part), library, report)) for part in parts)
+
+    yield from made(Path(out), plan, describe)
 
 
 def scan_if_missing(

@@ -141,6 +141,13 @@ class Library:
         Raises:
             UserError: something cannot be had, or the two do not fit.
         """
+        name = self.model_of(entry, model)
+        sae, subject = self.sae(entry), self.subject(name)
+        _check_fit(sae, subject)
+        return sae, subject
+
+    def model_of(self, entry: SaeEntry, model: str | None = None) -> str:
+        """The name of the model that ``load`` loads, by which results call it. Raises UserError if there is none."""
         name = model or entry.model
         if not name:
             told = f" (no model_name in {entry.folder / 'cfg.json'}, for instance)" if entry.folder else ""
@@ -148,9 +155,7 @@ class Library:
                 f"SAE {entry.name} does not say which model it was trained on{told}; name it with --model (in Python "
                 "model=)."
             )
-        sae, subject = self.sae(entry), self.subject(name)
-        _check_fit(sae, subject)
-        return sae, subject
+        return name if is_folder(name) else hub_id(name)
 
     def sae(self, entry: SaeEntry) -> Sae:
         """An SAE's weights. Raises UserError if they cannot be had."""

@@ -168,6 +168,21 @@ STORING_ROWS: Cases = ((OSError,
     "The {what} cannot be stored in {folder}: {reason}. Make room or permissions there (about "
     "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)
 
+# Atlases
+
+STORING_ATLAS: Cases = (
+    (full_disk, "The disk is full: the atlas in {folder} cannot be written. Make room there and ask for the same "
+     "again: its whole parts are kept."),
+    ((FileExistsError, NotADirectoryError), "{folder} cannot be an atlas' folder: {reason}. Name a new folder."),
+    (ValueError, "{folder} cannot be the name of a folder ({reason}). Name another one."),
+    (NotImplementedError, "{folder} lies on a disk on which files cannot be locked. Name a folder on another one."),
+    (OSError, "The atlas cannot be written to {folder}: {reason}. Name a folder that you may write to."),
+)
+READING_PLAN: Cases = (((OSError, ValueError, RecursionError),
+    "{file} cannot be read ({reason}). It tells what the atlas in its folder is of. Name another folder, or delete "
+    "that file to have it written anew: parts of what is asked for are kept."),)
+READING_PART: Cases = ((Exception,
+    "{file} cannot be read ({words}). Delete it and ask for the same atlas again, which makes it anew."),)
 
 
 def refuse_pointer(path: Path) -> None:
