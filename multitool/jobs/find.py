@@ -425,10 +425,12 @@ def _nearest_tokens(target: Resolved, entry: SaeEntry, features: Sequence[int]) 
     """The tokens with the largest ``u(W_enc[:, i])·u(E_t)`` of each feature that has an encoder, told in few words."""
     space, texts = target.subject.space, target.subject.token_texts
     rows = target.library.sae(entry).W_enc.T[list(features)].float()
-    told = {}
-    for feature, near in zip(features, space.products(rows) / space.norms, strict=True):
-        told[feature] = _few(texts[token_id] for token_id in best(near, 4 * _DESCRIBED_BY).tolist())
-    return told
+    near = (space.products(rows) / space.norms).nan_to_num(-torch.inf)
+    values, token_ids = (found.tolist() for found in near.topk(min(4 * _DESCRIBED_BY, space.n_tokens), dim=1))
+    return {
+        feature: _few(texts[token_id] for token_id, value in zip(ids, cosines, strict=True) if value > 0)
+        for feature, ids, cosines in zip(features, token_ids, values, strict=True)
+    }
 
 
 def _few(tokens: Iterable[str]) -> str:
