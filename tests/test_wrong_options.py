@@ -26,11 +26,12 @@ VALUES = [
 ]  # fmt: skip
 NEEDED = {
     "tree": ["--sae", "demo/hook_embed", "--feature", "1"], "tokens": ["--sae", "demo/hook_embed", "--feature", "1"],
-    "find": ["--sae", "demo/hook_embed", "--top", "3"],
+    "find": ["--sae", "demo/hook_embed", "--tokens", "rain"],
     "suggest": ["--sae", "demo/hook_embed", "--feature", "1"],
     "atlas": ["--sae", "demo/hook_embed", "--features", "0:2", "--out", "{folder}/atlas"],
     "components": ["--sae", "demo/hook_embed"], "saes": [],
 }  # fmt: skip
+INSTEAD = {"--features", "--text", "--like", "--atlas"}  # of the second of what is needed
 BESIDE = {"--drawn": ["--image", "{folder}/x.png"], "--dpi": ["--image", "{folder}/x.png"]}
 
 
@@ -56,6 +57,7 @@ def status(parser, monkeypatch, capsys, tmp_path):
         raise BegunError
 
     monkeypatch.setattr(Library, "find", begin)
+    monkeypatch.setattr(Library, "atlas", begin)
     monkeypatch.setattr("multitool.store.registry.registry_saes", dict)
     monkeypatch.setattr(cli, "_parser", lambda: parser)
     monkeypatch.chdir(tmp_path)
@@ -82,8 +84,7 @@ def test_a_wrong_value_of_an_option_is_one_line(status, commands, command, tmp_p
     actions = [action for action in commands[command]._actions if action.option_strings and action.dest != "help"]
     for action in actions:
         option = action.option_strings[0]
-        # Of suggest's two options for features one may be given.
-        needed = NEEDED[command][:2] if (command, option) == ("suggest", "--features") else NEEDED[command]
+        needed = NEEDED[command][:2] if option in INSTEAD and command != "atlas" else NEEDED[command]
         run = partial(status, command, *needed, *BESIDE.get(option, []))
         for value in VALUES:
             # A value that argparse takes for an option is given behind "=".

@@ -42,7 +42,7 @@ def begin(*_, **__):
     raise ReachedError
 
 
-SERVICE = Service(SimpleNamespace(find=begin, patterns=()), ServerSettings(), begin)
+SERVICE = Service(SimpleNamespace(find=begin, atlas=begin, patterns=()), ServerSettings(), begin)
 OPENING = VectorRecipe(sae="demo/x", feature=1)
 with gr.Blocks() as PAGE:
     add_endpoints(PAGE, SERVICE, OPENING)
