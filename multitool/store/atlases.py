@@ -26,7 +26,7 @@ DEMO_ATLAS = Path(__file__).parent / "demo" / "atlas"
 MAX_FILES = 20_000
 MOST_WORDS = 20
 TOKENS_TOLD = 6  # in a description
-_DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def _files(where: str | Path, download: DownloadOptions) -> list[Path]:
     name = str(where)
     if is_folder(name):
         return atlas_files(Path(name))
-    if is_path(name) or not _DATASET.fullmatch(name):
+    if is_path(name) or not DATASET.fullmatch(name):
         raise UserError(
             f"There is no atlas {shown(name)}: no such folder is on this machine. Name a folder that `sae-multitool "
             "atlas` has written, or a dataset repository on the hub as OWNER/NAME."
