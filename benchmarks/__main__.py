@@ -20,6 +20,7 @@ import transformers
 
 from benchmarks.bulk import bulk
 from benchmarks.drawing import drawing
+from benchmarks.finding_atlas import finding_atlas
 from benchmarks.gpu import gpu
 from benchmarks.lists import lists
 from benchmarks.measuring import Row
@@ -33,7 +34,8 @@ from benchmarks.trees import floor, memory, recursion, stock
 # Each is given the number of repeats and whether only to try the code, and answers with rows, or why it has none.
 BENCHMARKS: dict[str, Callable[[int, bool], list[Row] | str]] = {
     made.__name__: made for made in (
-        recursion, floor, stock, bulk, steering, lists, pullback, memory, starting, drawing, serving, gpu
+        recursion, floor, stock, bulk, steering, lists, pullback, memory, starting, drawing, serving, gpu,
+        finding_atlas,
     )
 }
 
