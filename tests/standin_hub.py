@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import uvicorn
+import yaml
 from starlette.applications import Starlette
 from starlette.requests import Request as Asked
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -203,8 +204,11 @@ class StandInHub:
         return JSONResponse({"url": f"{self.url}/{repo}"})
 
     def _validate(self, body: bytes, token: str, repo: None) -> Response:
-        """Of a card the hub checks the YAML."""
-        return JSONResponse({"errors": [], "warnings": []})
+        """Of a card the hub checks the YAML, the licence for instance."""
+        head = yaml.safe_load(json.loads(body)["content"].split("---\n")[1])
+        if head.get("license", "mit") in ("mit", "cc-by-4.0"):
+            return JSONResponse({"errors": [], "warnings": []})
+        return JSONResponse({"errors": [{"message": '"license" must be one of [mit, cc-by-4.0]'}], "warnings": []}, 400)
 
     def _preupload(self, body: bytes, token: str, repo: str) -> Response:
         return JSONResponse({"files": [

@@ -16,7 +16,7 @@ from multitool.errors import UserError, shown, some
 from multitool.store.atlas_schema import COLUMNS, SCHEMA
 from multitool.store.atlas_tables import read_facts
 from multitool.store.atlases import DATASET, atlas_files
-from multitool.store.problems import asking_hub, sharing_on_hub
+from multitool.store.problems import HUB, asking_hub, sharing_on_hub
 from multitool.text import visible
 
 PLAN = "atlas.json"
@@ -68,14 +68,25 @@ def push_atlas(folder: str | Path, repo_id: str, *, private: bool = True, licenc
     Raises:
         UserError: the folder holds no atlas, the repository holds something else, or the hub refuses.
     """
+    check_push(repo_id, licence)
     folder = Path(folder)
+    facts, n_rows = _told(folder)
+    return _push(folder, repo_id, atlas_card(facts, n_rows, repo_id, licence), private)
+
+
+def check_push(repo_id: str, licence: str | None = None) -> None:
+    """Raises UserError if nothing can be pushed so, as far as it is known without asking the hub: before the work."""
+    from huggingface_hub import get_token
+
     if not DATASET.fullmatch(repo_id):
         raise UserError(f"{shown(repo_id)} cannot be a repository on the hub. Name it as OWNER/NAME.")
     if licence is not None and not _LICENCE.fullmatch(licence):
         raise UserError(f"licence is {shown(licence)}; it must be the hub's name of a licence, e.g. cc-by-4.0 or mit.")
-    facts, n_rows = _told(folder)
-    card = atlas_card(facts, n_rows, repo_id, licence)
-    return _push(folder, repo_id, card, private)
+    if get_token() is None:
+        raise UserError(
+            "To share an atlas takes a token of the hub that may write, and there is none. Make one at "
+            f"{HUB}/settings/tokens, and run `hf auth login` or set HF_TOKEN."
+        )
 
 
 def _told(folder: Path) -> tuple[list[dict], int]:
@@ -92,25 +103,21 @@ def _told(folder: Path) -> tuple[list[dict], int]:
 
 
 def _push(folder: Path, repo_id: str, card: str, private: bool) -> str:
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import HfApi
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings are said in our messages
-    if get_token() is None:
-        raise UserError(
-            "To share an atlas takes a token of the hub that may write, and there is none. Make one at "
-            "https://huggingface.co/settings/tokens, and run `hf auth login` or set HF_TOKEN."
-        )
     api, where = HfApi(), {"repo_id": repo_id, "repo_type": "dataset"}
     with sharing_on_hub(repo_id):
         if not api.repo_exists(**where):
             api.create_repo(**where, private=private, exist_ok=True)
         else:
             _check_same(folder, repo_id, api.list_repo_files(**where))
+        # First the card, which the hub may refuse.
+        api.upload_file(**where, path_or_fileobj=card.encode(), path_in_repo=CARD, commit_message="What it is")
         api.upload_folder(
             **where, folder_path=folder, allow_patterns=["*.parquet", f"*{PLAN}"], ignore_patterns=[".*", "*/.*"],
             commit_message="Atlas of features",
         )
-        api.upload_file(**where, path_or_fileobj=card.encode(), path_in_repo=CARD, commit_message="What it is")
         return f"{api.endpoint}/datasets/{repo_id}"
 
 
@@ -161,8 +168,7 @@ def atlas_card(facts: Sequence[dict], n_rows: int, repo_id: str, licence: str | 
         "tags": ["sae-multitool", "sparse-autoencoder", "interpretability", "definition-trees"],
         "size_categories": [size],
         **({"license": licence} if licence else {}),
-        "base_model": models,
-        "sae": saes,
+        "sae_multitool": {"schema": SCHEMA, "sae": saes, "model": models},
     }
     return f"""---
 {yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip()}

@@ -415,6 +415,8 @@ def _sharing() -> Cases:
          "token one with the right to write. [{words}]"),
         (UnicodeEncodeError, "The token that is set is none: it has other characters than ASCII. Correct HF_TOKEN."),
         (errors.HFValidationError, "{name} cannot be a repository of the hub: {text} Correct the name."),
+        (_also(ValueError, lambda error: "Invalid metadata" in str(error)),
+         "The hub does not take the card of {name}: {text} Correct the licence, if one was named."),
         (full_disk, "The disk is full: {name} could not be uploaded. Make room, or name a folder on a larger disk in "
          "HF_HOME."),
         (_also(errors.HfHubHTTPError, lambda error: _status(error) is not None),

@@ -89,7 +89,8 @@ def test_the_card(tool, hub, folder):
     assert told["configs"] == [
         {"config_name": "default", "data_files": [{"split": "train", "path": "**/*.parquet"}]}
     ]
-    assert (told["license"], told["sae"], told["base_model"]) == ("mit", [SAE], [FACTS["model"]])
+    assert told["license"] == "mit"
+    assert told["sae_multitool"] == {"schema": FACTS["schema"], "sae": [SAE], "model": [FACTS["model"]]}
     settings = text.split("```json\n")[1].split("```")[0]
     assert json.loads(settings) == FACTS
     assert f'load_dataset("{NAME}", split="train")' in text and "4 rows" in text
@@ -120,6 +121,9 @@ def test_what_is_not_pushed(tool, hub, folder, tmp_path):
     assert "cut short or damaged" in refusal(push(tool, other, "reader/new"))
     assert "OWNER/NAME" in refusal(push(tool, folder, "rain"))
     assert "cannot be a repository" in refusal(push(tool, folder, "reader/rain..atlas"))
+    assert '"license" must be one of [mit, cc-by-4.0] Correct the licence' in refusal(
+        push(tool, folder, "reader/other", licence="wtf")
+    )
     assert "licence is 'MIT\\n'" in refusal(push(tool, folder, licence="MIT\n"))
     assert hub.repos[DATASET] == before and "datasets/reader/new" not in hub.repos
 
