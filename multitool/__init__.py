@@ -42,6 +42,7 @@ _PUBLIC = {
     "find_like": "jobs.local",
     "find_sae": "store.registry",
     "open_atlas": "store.atlases",
+    "push_atlas": "store.atlas_sharing",
     "read_tree": "trees.document",
     "saes": "store.registry",
     "suggest": "jobs.local",

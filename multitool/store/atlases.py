@@ -26,7 +26,8 @@ DEMO_ATLAS = Path(__file__).parent / "demo" / "atlas"
 MAX_FILES = 20_000
 MOST_WORDS = 20
 TOKENS_TOLD = 6  # in a description
-_DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+_NO_BLANKS = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
+DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,10 @@ def _index(table: AtlasTable) -> _Index:
 
 
 def _words(texts: pa.Array) -> pa.ListArray:
-    """The words of each text in lower case: runs of letters and digits. Empty ones stand between others' marks."""
-    return pc.split_pattern_regex(pc.utf8_lower(texts), pattern=r"[^\pL\pM\pN]+")
+    """The words of each text in lower case: runs of letters and digits, and each sign of scripts without blanks between
+    words. Empty ones may stand at the ends."""
+    apart = pc.replace_substring_regex(pc.utf8_lower(texts), pattern=_NO_BLANKS, replacement=r" \1 ")
+    return pc.split_pattern_regex(apart, pattern=r"[^\pL\pM\pN]+")
 
 
 def _asked_words(text: str) -> list[str]:
@@ -246,8 +249,8 @@ def _or_none(number: float) -> float | None:
 def _setting(facts: dict, number: int) -> dict:
     """A setting of an atlas, if it tells it."""
     settings = facts.get("settings")
-    known = isinstance(settings, list) and 0 <= number < len(settings) and isinstance(settings[number], dict)
-    return settings[number] if known else {}
+    told = settings[number] if isinstance(settings, list) and 0 <= number < len(settings) else None
+    return told if isinstance(told, dict) else {}
 
 
 def _short(text: str) -> str:
@@ -280,7 +283,7 @@ def _files(where: str | Path, download: DownloadOptions) -> list[Path]:
     name = str(where)
     if is_folder(name):
         return atlas_files(Path(name))
-    if is_path(name) or not _DATASET.fullmatch(name):
+    if is_path(name) or not DATASET.fullmatch(name):
         raise UserError(
             f"There is no atlas {shown(name)}: no such folder is on this machine. Name a folder that `sae-multitool "
             "atlas` has written, or a dataset repository on the hub as OWNER/NAME."

@@ -336,6 +336,13 @@ def asking_hub(repo_id: str, purpose: str = "", *, dataset: bool = False) -> Ite
             raise error.__cause__ or error  # noqa: B904  # why the hub could not be asked
 
 
+@contextmanager
+def sharing_on_hub(repo_id: str) -> Iterator[None]:
+    """The hub's client at uploads, which lets through what its HTTP library raises."""
+    with said(_sharing(), **_names_of_repository(repo_id, dataset=True), owner=shown(repo_id.partition("/")[0])):
+        yield
+
+
 def _names_of_repository(repo_id: str, purpose: str = "", dataset: bool = False) -> dict[str, str]:
     from huggingface_hub import is_offline_mode
     from huggingface_hub.constants import ENDPOINT
@@ -406,4 +413,32 @@ def _hub() -> Cases:
         (Exception,
          "{name} could not be fetched: {hub} cannot be reached, or the connection broke off{offline}. Check {network} "
          "and try again; whole files that have arrived are kept. The demo (demo/…) needs no hub. [{words}]"),
+    )
+
+
+@cache
+def _sharing() -> Cases:
+    """The same for uploads."""
+    from huggingface_hub import errors
+
+    return (
+        (_also(Exception, lambda error: _status(error) == 401),
+         "The hub refuses the token that is set. Make a new one that may write at " + HUB + "/settings/tokens, and run "
+         "`hf auth login` or set HF_TOKEN."),
+        (_also(Exception, lambda error: _status(error) == 403),
+         "The token that is set may not write to {name}. {owner} must be its account or an organisation of it, and the "
+         "token one with the right to write. [{words}]"),
+        (UnicodeEncodeError, "The token that is set is none: it has other characters than ASCII. Correct HF_TOKEN."),
+        (errors.HFValidationError, "{name} cannot be a repository of the hub: {text} Correct the name."),
+        (_also(ValueError, lambda error: "Invalid metadata" in str(error)),
+         "The hub does not take the card of {name}: {text} Correct the licence, if one was named."),
+        (full_disk, "The disk is full: {name} could not be uploaded. Make room, or name a folder on a larger disk in "
+         "HF_HOME."),
+        (_also(errors.HfHubHTTPError, lambda error: _status(error) is not None),
+         "{name} could not be uploaded: {hub} answered {status}. Try again in a while; if it stays, {state}. "
+         "[{words}]"),
+        (_also(OSError, lambda error: error.filename is not None), "{name} could not be uploaded: {reason}: {path}."),
+        (Exception,
+         "{name} could not be uploaded: {hub} cannot be reached, or the connection broke off{offline}. Check {network} "
+         "and try again; what has arrived is not sent again. [{words}]"),
     )

@@ -39,6 +39,12 @@ def test_words_are_found_where_others_begin_with_them_in_any_case(atlas):
     assert not atlas.search("eather") and not atlas.search("rains")
 
 
+def test_words_of_other_scripts(tmp_path):
+    atlas = open_atlas(write_atlas(tmp_path, [row(1, [("下雨的天", 0.5)]), row(2, [("ДОЖДЬ идёт", 0.5)], ["Été"])]))
+    assert numbers(atlas.search("雨")) == numbers(atlas.search("雨天")) == [1]
+    assert numbers(atlas.search("дожд")) == numbers(atlas.search("ÉT")) == [2]
+
+
 def test_all_words_must_occur_and_the_mean_of_their_scores_counts(atlas):
     found = atlas.search("fall, RAIN!")
     assert [(one.feature, one.score) for one in found] == [(927, (0.25 + 2.125) / 2), (5, (0.5 + 1 + 0.5) / 2)]
