@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.finding_atlas import search_of_an_atlas
 from benchmarks.material import library
 from benchmarks.measuring import Reach, Row, side_by_side, timed
 from multitool.jobs.local import find_by_text, find_by_tokens, find_like
@@ -23,7 +24,7 @@ _OTHER_REACH = 0.3
 
 
 def finding(repeats: int, smoke: bool) -> list[Row]:
-    """By a text of some 110 tokens, by a word with each kind of direction, by likeness; all once loaded."""
+    """By a text of some 110 tokens, by a word with each kind of direction, by likeness, in an atlas; all once loaded."""
     demo = "demo/blocks.6.hook_resid_post"
     rows = _rows(demo, library(), demo, repeats, ("encoder", "decoder", "mix", "pullback", "mapped"))
     shapes = ((64, 500),) if smoke else ((576, 65_536), (2304, 65_536))
@@ -33,7 +34,7 @@ def finding(repeats: int, smoke: bool) -> list[Row]:
             made = Library(dtype="float32", device="cpu", allow_folder=True)
             what = f"{d_sae:,} features of {d_model:,} entries, random"
             rows += _rows(what, made, sae, repeats, ("encoder", "decoder", "mix"))
-    return rows
+    return rows + search_of_an_atlas(repeats, smoke)
 
 
 def _rows(what: str, library: Library, sae: str, repeats: int, kinds: tuple[str, ...]) -> list[Row]:

@@ -18,7 +18,7 @@ _WORDS, _SPELLINGS = 50_000, 300_000  # of the language, of definitions
 _ASKED = {"a word": "rain", "three words": "the water rain", "a beginning that much has": "a"}
 
 
-def finding_atlas(repeats: int, smoke: bool) -> list[Row]:
+def search_of_an_atlas(repeats: int, smoke: bool) -> list[Row]:
     """Search in an atlas with ten definitions and thirty tokens a row; by words, and by filters alone."""
     n_rows = 2_000 if smoke else _ROWS
     with tempfile.TemporaryDirectory() as folder:
