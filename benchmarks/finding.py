@@ -24,7 +24,7 @@ _OTHER_REACH = 0.3
 
 
 def finding(repeats: int, smoke: bool) -> list[Row]:
-    """By a text of some 110 tokens, by a word with each kind of direction, by likeness, in an atlas; all once loaded."""
+    """By a text of some 110 tokens, by a word with each kind of direction, by likeness, in an atlas: once loaded."""
     demo = "demo/blocks.6.hook_resid_post"
     rows = _rows(demo, library(), demo, repeats, ("encoder", "decoder", "mix", "pullback", "mapped"))
     shapes = ((64, 500),) if smoke else ((576, 65_536), (2304, 65_536))

@@ -196,6 +196,10 @@ def _parser() -> argparse.ArgumentParser:
         help="let several workers by Ray describe: on the cluster at HOST:PORT, or without an address on this machine")
     add("--workers", type=int, metavar="N",
         help="with --ray: how many (default: one for each GPU, or for each machine where there is none)")
+    add("--push", metavar="OWNER/NAME", help="then put it into a dataset repository on the hub, made if there is none")
+    add("--public", action="store_true",
+        help="with --push: a repository that is made is seen by all, and not by its owner only")
+    add("--licence", metavar="NAME", help="with --push: under which you share it, e.g. cc-by-4.0")
     own = [field.name for field in recipe_fields(VectorRecipe)][2:]  # but SAE and feature
     _add_fields(describing, VectorRecipe, own, several={"weights": "several rows of each feature"})
     _add_fields(describing, TreeRecipe, defaults=ATLAS_TREE)
@@ -549,8 +553,14 @@ def _listed(name: str) -> list[int]:
 def _atlas(options) -> None:
     vectors = [_recipe(VectorRecipe, options, weights=weights) for weights in options.weights or [None]]
     tree, kept = _recipe(TreeRecipe, options), _recipe(AtlasRecipe, options)
+    if not options.push and (options.public or options.licence):
+        raise UserError("--public and --licence go with --push. Name a repository with --push, or leave them out.")
     from multitool.jobs.local import atlas
     from multitool.store.atlas_files import counted
+    from multitool.store.atlas_sharing import check_push, push_atlas
+
+    if options.push:
+        check_push(options.push, options.licence)  # before the hours that it takes
 
     library, told = _library(options), _Telling()
     making = atlas(library, vectors, options.features, options.out, tree, kept, model=options.model,
@@ -573,6 +583,8 @@ def _atlas(options) -> None:
         judged = sum(found.verdicts.values())
         said += f"; {found.verdicts.get('agrees', 0):,} of {judged:,} trees agree with what fires their feature"
     print(f"{said}.")
+    if options.push:
+        print(push_atlas(options.out, options.push, private=not options.public, licence=options.licence))
 
 
 def _suggest(options) -> None:

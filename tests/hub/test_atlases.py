@@ -158,3 +158,24 @@ def test_a_disk_without_room(tool, hub, folder):
     tool.forget()
     answer = tool.python(FIND.format(name=NAME), token=READER, free=10)
     assert "Make room" in refusal(answer)
+
+
+def test_the_command_makes_and_pushes(tool, hub, tmp_path):
+    done = tool("atlas", "--sae", SAE, "--features", "926:928", "--cutoff", 0.05, "--device", "cpu",
+                "--out", tmp_path / "out", "--push", NAME, "--licence", "mit", token=READER)  # fmt: skip
+    assert done.status == 0, done.err
+    assert done.out.splitlines()[-1] == f"{hub.url}/datasets/{NAME}"
+    assert hub.private == {DATASET} and "license: mit" in hub.repos[DATASET]["README.md"].decode()
+    assert [feature for _, feature in tool.python(FIND.format(name=NAME), token=READER)] == [927]
+
+
+@pytest.mark.parametrize("more, said", [
+    (("--push", "rain"), "Name it as OWNER/NAME"),
+    (("--push", NAME), "`hf auth login`"),
+    (("--public",), "go with --push"),
+    (("--licence", "mit"), "go with --push"),
+])
+def test_the_command_refuses_before_the_work(tool, tmp_path, more, said):
+    done = tool("atlas", "--sae", SAE, "--features", "all", "--out", tmp_path / "out", *more)
+    assert said in done.refusal
+    assert not (tmp_path / "out").exists()
