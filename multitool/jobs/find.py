@@ -14,13 +14,12 @@ from torch import Tensor
 from multitool._version import __version__
 from multitool.errors import UserError, some
 from multitool.jobs.features import Resolved, feature_sources, pullback_matrix, resolve, scans, vectors_of
-from multitool.jobs.steps import Ask, Job, Prepare
+from multitool.jobs.steps import Ask, Job, Keep, Prepare
 from multitool.jobs.text import check_length, read_task, text_tokens
-from multitool.model.subject import Subject, check_tokens, tokens_meant
+from multitool.model.subject import check_tokens, tokens_meant
 from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.directions import NOWHERE
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
-from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import VectorRecipe
 from multitool.store.atlases import Atlas, open_atlas
 from multitool.store.entries import SaeEntry
@@ -143,26 +142,18 @@ def find_by_text_job(library: Library, asked: TextSearch, *, model: str | None =
     check_length(asked.text)
     target = yield Prepare(partial(resolve, library, VectorRecipe(sae=asked.sae, feature=0), model))
     entry, subject = target.sae.entry, target.subject
-    ids, prose = yield Prepare(lambda: (text_tokens(subject, asked.text), library.on_prose(entry, subject)))
+    ids = yield Prepare(partial(text_tokens, subject, asked.text))
     yield Prepare(partial(library.encoder, entry))
-    passages = [] if prose is not None else [_passage_tokens(subject, passage) for passage in PASSAGES]
-    ((residuals, *read),) = yield Ask((read_task(entry, subject, [ids, *passages]),), "text")
-    return (yield Prepare(partial(_found_on_text, target, asked, ids, residuals, read), "find"))
+    prose = library.prose_task(entry, subject)
+    if not (yield Prepare(partial(library.keeps, prose))):
+        yield Keep(prose)
+    ((residuals,),) = yield Ask((read_task(entry, subject, [ids]),), "text")
+    return (yield Prepare(partial(_found_on_text, target, asked, ids, residuals), "find"))
 
 
-def _passage_tokens(subject: Subject, passage: str) -> tuple[int, ...]:
-    """A passage as the model reads it, as much of it as it can."""
-    ids = subject.tokenizer(passage, add_special_tokens=False)["input_ids"]
-    check_tokens(subject, ids, "Plain prose")
-    return tuple(ids[: subject.max_length and subject.max_length - 1])
-
-
-def _found_on_text(
-    target: Resolved, asked: TextSearch, ids: Sequence[int], residuals: np.ndarray, read: Sequence[np.ndarray]
-) -> FoundFeatures:
+def _found_on_text(target: Resolved, asked: TextSearch, ids: Sequence[int], residuals: np.ndarray) -> FoundFeatures:
     library, entry, texts = target.library, target.sae.entry, target.subject.token_texts
-    encoder = library.encoder(entry)
-    prose = library.on_prose(entry, target.subject, read)
+    encoder, prose = library.encoder(entry), library.on_prose(entry, target.subject)
     if prose is None:
         raise ValueError("plain prose must be read first")
     maximum, total = torch.full_like(prose, -torch.inf), torch.zeros_like(prose)

@@ -32,7 +32,7 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Keep:
-    """Something that must be there on disk: a vocabulary scan, or the layers' Jacobian. No answer."""
+    """Something that must be there on disk: a vocabulary scan, the layers' Jacobian, plain prose read. No answer."""
 
     task: RowsTask
 

@@ -36,6 +36,7 @@ from multitool.page.settings import PREFIX, ServerSettings
 from multitool.store.kept_rows import RowsTask
 from multitool.store.lens_rows import LensRowsTask
 from multitool.store.library import Library
+from multitool.store.prose import ProseRowsTask
 from multitool.store.pullbacks import PullbackRowsTask
 from multitool.store.scans import ScanTask
 
@@ -210,7 +211,7 @@ def _work_seconds(task: Task) -> float:
             return len(directions) * _SECONDS_PER_BACKWARD_PASS
         case PullbackRowsTask() | LensRowsTask():
             return task.n_rows * _SECONDS_PER_BACKWARD_PASS
-        case ReadTask() | LensTask():
+        case ReadTask() | LensTask() | ProseRowsTask():
             return 0.0  # a few texts, or directions, are read at once
     raise TypeError(f"how long does a {type(task).__name__} take?")
 
@@ -263,7 +264,8 @@ def zero_gpu_problem(title: str, message: str, task: type = GrowthTask) -> str:
                     "the tree", f"What had grown by then is kept; go on from there, or {_SMALLER}"
                 )
             if issubclass(task, RowsTask):
-                what = "the vocabulary scan" if task is ScanTask else "the layers' Jacobian"
+                others = {ScanTask: "the vocabulary scan", ProseRowsTask: "the reading of plain prose"}
+                what = others.get(task, "the layers' Jacobian")
                 return _TAKEN_AWAY.format(what, "What was there by then is kept; try again.")
             if task in (LensTask, ChangeTask):
                 return _TAKEN_AWAY.format("the list", "Try again, or order it by another measure.")

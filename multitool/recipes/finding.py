@@ -46,7 +46,10 @@ class TokenSearch(Declared):
         str, StringConstraints(strip_whitespace=True), Field(description=(
         "a word or a sum, e.g. rain or king - man + woman; an exact token in double quotes, or by its number as #1234"
     ))]
-    weights: Annotated[FeatureWeights | None, Field(description=(
+    weights: Annotated[FeatureWeights | None, Valid(
+        f"valid are {', '.join(_WEIGHTS)}; the vocabulary direction of every feature would take a scan through all of "
+        "them, so order by activation instead"
+    ), Field(description=(
         "what gives a feature its direction, as for a token list (default: what suits lists of the SAE)"
     ))] = None
     measure: Annotated[TokenMeasure, Field(description=(

@@ -11,14 +11,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from cachetools import LRUCache
 from torch import Tensor
 
 from multitool.errors import UserError
 from multitool.model.subject import Subject
-from multitool.model.tasks import Base, Place, Task
+from multitool.model.tasks import Base, Place, Task, Text
 from multitool.recipes.fields import check
 from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import Device, Dtype
@@ -33,6 +32,7 @@ from multitool.store.lens_rows import LensRowsTask, lens_rows_task
 from multitool.store.lenses import FittedLens, fitted_lens, is_fitted
 from multitool.store.models import load_model, load_subject
 from multitool.store.problems import WORKING, out_of_memory, said
+from multitool.store.prose import ProseRowsTask, mean_maximum, prose_rows_task
 from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task, read_shipped, shipped_pullback
 from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
@@ -197,10 +197,9 @@ class Library:
 
     def lens_task(self, entry: SaeEntry, subject: Subject) -> LensRowsTask:
         """The Jacobian lens from an SAE's hook on, to be fitted by ``do``; see ``lens``."""
-        texts = tuple(map(tuple, subject.tokenizer(list(PASSAGES), add_special_tokens=False)["input_ids"]))
         return lens_rows_task(
-            subject.name, subject.folder, Place(entry.hook, subject.bos_id), texts, d_model=subject.space.d_model,
-            dtype=self.dtype,
+            subject.name, subject.folder, Place(entry.hook, subject.bos_id), _passages(subject),
+            d_model=subject.space.d_model, dtype=self.dtype,
         )
 
     def lens(self, entry: SaeEntry, subject: Subject) -> FittedLens | None:
@@ -228,24 +227,25 @@ class Library:
         encoder = self.encoder(entry)
         return torch.cat([encoder.encode_feature(rows, features) for _, rows in scan.chunks(_ROWS_AT_ONCE)])
 
-    def on_prose(self, entry: SaeEntry, subject: Subject, read: Sequence[np.ndarray] = ()) -> Tensor | None:
+    def prose_task(self, entry: SaeEntry, subject: Subject) -> ProseRowsTask:
+        """Plain prose to be read at an SAE's hook, for ``do``; see ``on_prose``."""
+        return prose_rows_task(
+            subject.name, subject.folder, Place(entry.hook, subject.bos_id), _passages(subject),
+            d_model=subject.space.d_model, dtype=self.dtype,
+        )
+
+    def on_prose(self, entry: SaeEntry, subject: Subject) -> Tensor | None:
         """How strongly each feature fires on plain prose: the mean over ``PASSAGES`` of its maximum, (d_sae,) float32.
 
-        Args:
-            read: the passages' residuals at the SAE's hook, each (tokens, d_model); without them only what was computed
-                before is there, else None.
-        """
-        key = _sae_as_it_is(entry), subject.name, subject.folder
-        if not read and key not in self._prose:
-            return None
-        return self._prose.get(key, lambda: self._mean_maximum(entry, read))
+        None where the prose has not been read at the SAE's hook.
 
-    def _mean_maximum(self, entry: SaeEntry, texts: Sequence[np.ndarray]) -> Tensor:
-        encoder, total = self.encoder(entry), torch.zeros(1)
-        for text in texts:
-            parts = encoder.encoded(torch.from_numpy(text))
-            total = total + torch.stack([part.amax(0) for _, part in parts]).amax(0)
-        return total / len(texts)
+        Raises:
+            UserError: the SAE cannot be had, or what was read is damaged.
+        """
+        kept = open_rows(self.prose_task(entry, subject))
+        if kept is None:
+            return None
+        return self._prose.get((_sae_as_it_is(entry), kept.task), lambda: mean_maximum(self.encoder(entry), kept))
 
     def carried_norms(self, entry: SaeEntry, subject: Subject, kind: str, rows: Tensor, matrix: Tensor) -> Tensor:
         """``|w_i M|`` for every feature of an SAE, (d_sae,) float32; computed once for each kind of direction.
@@ -365,6 +365,11 @@ class _MadeOnce:
             _let_go(error)
             item.set_exception(error)
         return item.result()
+
+
+def _passages(subject: Subject) -> tuple[Text, ...]:
+    """Plain prose in the model's tokens."""
+    return tuple(map(tuple, subject.tokenizer(list(PASSAGES), add_special_tokens=False)["input_ids"]))
 
 
 def _as_it_is(model: str) -> tuple:

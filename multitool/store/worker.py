@@ -28,6 +28,7 @@ from multitool.model.token_change import change_tokens
 from multitool.store.encoder import Encoder
 from multitool.store.entries import SaeEntry
 from multitool.store.lens_rows import LensRowsTask, fit_lens
+from multitool.store.prose import ProseRowsTask, read_prose
 from multitool.store.pullbacks import PullbackRowsTask, pull_back_all
 from multitool.store.scans import ScanTask, scan_vocabulary
 from multitool.trees.growth import Growth, grow
@@ -72,6 +73,8 @@ def _answers(model, task: Task, encoders: Encoders) -> Iterator:
             return pull_back_all(model, task)
         case LensRowsTask():
             return fit_lens(model, task)
+        case ProseRowsTask():
+            return read_prose(model, task)
         case LensTask():
             return read_directions(model, task)
         case ChangeTask():
