@@ -46,7 +46,9 @@ def main() -> None:
             max_models=settings.models,
             max_model_bytes=settings.max_model_bytes,
             bars=False,
+            atlas=settings.atlas,
         )
+        library.atlas()  # one that cannot be read is told now
         page = build(library, settings, choose_opening(library, settings))
     except UserError as error:
         raise SystemExit(f"multitool: {error}") from error

@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from benchmarks.drawing import drawing
+from benchmarks.finding import finding
 from benchmarks.gpu import gpu
 from benchmarks.lists import lists
 from benchmarks.measuring import Row
@@ -32,7 +33,7 @@ from benchmarks.trees import floor, memory, recursion, stock
 # Each is given the number of repeats and whether only to try the code, and answers with rows, or why it has none.
 BENCHMARKS: dict[str, Callable[[int, bool], list[Row] | str]] = {
     made.__name__: made for made in (
-        recursion, floor, stock, steering, lists, pullback, memory, starting, drawing, serving, gpu
+        recursion, floor, stock, steering, lists, pullback, finding, memory, starting, drawing, serving, gpu
     )
 }
 

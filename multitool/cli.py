@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from multitool.errors import UserError, shown
 from multitool.process import drop, interrupted, interruptible, prepare_streams
+from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.captions import distance_told, fires_told, interventions_told, is_injected, source_told
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import RecipeField, recipe_fields, whole
@@ -43,7 +44,10 @@ _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
 _FIRING_PRINTED = 5  # features at a token
 # The options of the command find, by that which they go with.
-_SEARCH_OPTIONS = {"text": (), "tokens": ("weights", "measure"), "like": ("by", "among")}
+_SEARCH_OPTIONS = {
+    "text": (), "tokens": ("weights", "measure"), "like": ("by", "among"),
+    "atlas": ("verdict", "max_entropy", "min_cosine"),
+}
 _LONGEST_ERROR = 600  # characters
 _IMAGES = (".png", ".svg", ".pdf")
 # Of writing to standard output, whose errors name no file.
@@ -139,17 +143,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the list and its recipe")
     tokens.set_defaults(run=_tokens)
 
-    finding = commands.add_parser("find", help="find features by a text, by tokens or by another feature")
-    _add_sae_options(finding)
-    fields = {field.name: field for kind in (TextSearch, TokenSearch, LikenessSearch) for field in recipe_fields(kind)}
+    finding = commands.add_parser("find", help="find features by a text, by tokens, by another feature, in an atlas")
+    _add_sae_options(finding, required=False)
+    kinds = (TextSearch, TokenSearch, LikenessSearch, AtlasSearch)
+    fields = {field.name: field for kind in kinds for field in recipe_fields(kind)}
     which = finding.add_mutually_exclusive_group(required=True)
     which.add_argument("--text", metavar="TEXT", help="those that fire on a text more than on plain prose")
     which.add_argument("--tokens", metavar="SUM", help=f"those near to {_help(fields['tokens'])}")
     which.add_argument("--like", type=int, metavar="FEATURE", help="those near to this feature, by its number")
+    which.add_argument("--atlas", metavar="WORDS", help=f"those of an atlas by {_help(fields['words'])}")
     for goes_with, names in _SEARCH_OPTIONS.items():
         for name in names:
-            option = _option(fields[name]) | {"default": None}  # so that one is missed where it does not belong
-            finding.add_argument(f"--{name}", help=f"with --{goes_with}: {_help(fields[name])}", **option)
+            option = _option(fields[name]) | {"default": None}  # so that one is seen where it does not belong
+            finding.add_argument(
+                f"--{name.replace('_', '-')}", help=f"with --{goes_with}: {_help(fields[name])}", **option
+            )
+    finding.add_argument("--in", dest="place", metavar="ATLAS", help="the atlas that is searched, and that tells of "
+                         "what is found: a folder, or a dataset repository on the hub (default: the demo's)")
     add = finding.add_argument
     add("--top", type=int, default=TextSearch.top, metavar="N", help=_help(fields["top"]))
     add("--csv", type=Path, metavar="FILE", help="write them as a table")
@@ -182,9 +192,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_sae_options(parser: argparse.ArgumentParser) -> None:
+def _add_sae_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     add = parser.add_argument
-    add("--sae", required=True, metavar="NAME",
+    add("--sae", required=required, metavar="NAME",
         help="RELEASE/SAE_ID, demo/…, an SAE's folder, or hf://OWNER/REPO/PATH")
     add("--hook", metavar="NAME", help="where the SAE of a folder reads, if its files do not tell: "
         "blocks.N.hook_resid_post, model.layers.N, hook_embed, …")
@@ -386,9 +396,10 @@ def _find(options) -> None:
     _check_writable(csv=options.csv, json=options.json)
     from multitool.jobs.find import find_job
 
-    library = _library(options)
+    library = _library(options, atlas=options.place)
     found = _done(find_job(library, asked, model=options.model), library)
-    _note_other_model(options.model, library.find(asked.sae))
+    if asked.sae:
+        _note_other_model(options.model, library.find(asked.sae))
     if options.csv:
         _write(options.csv, found.to_csv().encode(errors="backslashreplace"))
     if options.json:
@@ -397,7 +408,7 @@ def _find(options) -> None:
         _print_found(found)
 
 
-def _search(options) -> TextSearch | TokenSearch | LikenessSearch:
+def _search(options) -> TextSearch | TokenSearch | LikenessSearch | AtlasSearch:
     """What is looked for."""
     by = next(name for name in _SEARCH_OPTIONS if getattr(options, name) is not None)
     more = {name: getattr(options, name) for names in _SEARCH_OPTIONS.values() for name in names}
@@ -405,8 +416,13 @@ def _search(options) -> TextSearch | TokenSearch | LikenessSearch:
     for name in given:
         if name not in _SEARCH_OPTIONS[by]:
             belongs = next(other for other, names in _SEARCH_OPTIONS.items() if name in names)
-            raise UserError(f"--{name} goes with --{belongs}, and not with --{by}. Leave it out.")
+            told = name.replace("_", "-")
+            raise UserError(f"--{told} goes with --{belongs}, and not with --{by}. Leave it out.")
     given |= {"sae": options.sae, "top": options.top}
+    if by == "atlas":
+        return AtlasSearch(words=options.atlas, **given)
+    if options.sae is None:
+        raise UserError(f"Name the SAE whose features are looked for: --{by} goes with --sae NAME.")
     match by:
         case "text":
             return TextSearch(text=options.text, **given)
@@ -418,16 +434,21 @@ def _search(options) -> TextSearch | TokenSearch | LikenessSearch:
 def _print_found(found: "FoundFeatures") -> None:
     print(f"{visible(found.sentence)}\n")
     wide = max((len(one.sae) for one in found.features), default=3)
-    figures = "".join(f" {column:>11}" for column in found.columns)
-    print(f"{'rank':>4}  {'SAE':{wide}} {'feature':>8}{figures}  description")
-    for rank, sae, feature, *numbers, description in found.rows:
-        beside = "".join(f" {number:11}" if isinstance(number, int) else f" {number:11.4f}" for number in numbers)
+    widths = [max(11, len(column)) for column in found.columns]
+    headings = "".join(f" {column:>{width}}" for column, width in zip(found.columns, widths, strict=True))
+    print(f"{'rank':>4}  {'SAE':{wide}} {'feature':>8}{headings}  description")
+    for rank, sae, feature, *figures, description in found.rows:
+        beside = "".join(f" {_figure(figure):>{width}}" for figure, width in zip(figures, widths, strict=True))
         print(f"{rank:4}  {visible(sae):{wide}} {feature:8}{beside}  {visible(description)}")
     if found.tokens:
         print("\nToken by token, the features that fire more than on plain prose and how strongly")
     for token in found.tokens:
         fires = "  ".join(f"{feature} {activation:.3g}" for feature, activation in token.features[:_FIRING_PRINTED])
         print(f"{visible(token.token, spaces=True):24} {fires}".rstrip())
+
+
+def _figure(value: float | str | None) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _span(text: str) -> range:
@@ -530,10 +551,10 @@ def _recipe(kind: type, options, **instead):
     return kind(**{field.name: getattr(options, field.name) for field in recipe_fields(kind)} | instead)
 
 
-def _library(options) -> "Library":
+def _library(options, **more) -> "Library":
     from multitool.store.library import Library
 
-    return Library(dtype=options.dtype, device=options.device, allow_folder=True)
+    return Library(dtype=options.dtype, device=options.device, allow_folder=True, **more)
 
 
 def _done(job: "Job[Result]", library: "Library") -> "Result":

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.slow  # runs every benchmark
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    "recursion", "floor", "stock", "steering", "lists", "pullback", "memory", "starting", "drawing", "serving", "gpu",
+    "recursion", "floor", "stock", "steering", "lists", "pullback", "finding", "memory", "starting", "drawing",
+    "serving", "gpu",
 }
 COMPARED = {"recursion", "stock", "steering"}  # that have trees to compare
 

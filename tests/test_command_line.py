@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from atlas_material import write_atlas
 from PIL import Image
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
@@ -421,6 +422,33 @@ def test_components_are_printed_and_written(folders, tmp_path, capsys):
     assert "Name a model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    [(["--tokens", "#100 - #101", "--weights", "mix"], "cosine"), (["--like", "2", "--by", "encoder"], "cosine"),
+     (["--tokens", "#100", "--measure", "activation"], "cosine  activation"),
+     (["--text", "A dog"], "above_prose     maximum        mean    fires_on       prose")],
+)
+def test_features_are_found_and_printed_and_written(folders, cache, tmp_path, capsys, options, columns):
+    command = ["find", *folders, "--top", "3", *options]
+    assert main(command) == 0
+    sentence, _, heading, first, *_ = capsys.readouterr().out.splitlines()
+    assert sentence.endswith(".") and re.sub(" +", " ", heading) == re.sub(
+        " +", " ", f"rank SAE feature {columns} description")
+    assert first.split()[0] == "1"
+    table, file = tmp_path / "found.csv", tmp_path / "found.json"
+    assert main([*command, "--csv", str(table), "--json", str(file)]) == 0
+    told = json.loads(file.read_text())
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert [int(row["feature"]) for row in rows] == [one["feature"] for one in told["features"]]
+
+
+def test_features_are_found_in_an_atlas_that_is_named(folders, tmp_path, capsys):
+    command = ["find", "--atlas", "rain", "--in", str(write_atlas(tmp_path / "atlas"))]
+    assert main([*command, "--verdict", "agrees"]) == 0
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line.split()[:3] == ["1", "demo/hook_embed", "927"] and "agrees" in line
+
+
 def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
@@ -465,6 +493,8 @@ VECTOR_OPTIONS = {
                   "--evidence", "--json", "--image", "--drawn", "--dpi", "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--negative", "--words", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
+        ("find", {"--text", "--like", "--atlas", "--measure", "--by", "--among", "--verdict", "--max-entropy",
+                  "--min-cosine", "--in", "--top", "--csv", "--json"}),
         ("components", {"--sae", "--model", "--count", "--top", "--json"}),
         ("saes", {"--search"}),
     ],

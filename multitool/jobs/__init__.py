@@ -4,7 +4,7 @@ Uses ``store`` and what lies below, and ``evidence``. A job is a generator of st
 scanned and asked of the model, in its order. Whoever runs it does the steps: ``local`` on this machine, for Python and
 the command line; ``page.service`` for visitors.
 
-- ``tree``, ``token_list``, ``check``, ``suggest``, ``study``, ``text``, ``components``: the jobs
+- ``tree``, ``token_list``, ``check``, ``suggest``, ``study``, ``text``, ``find``, ``components``: the jobs
 - ``token_table``: a token list as a result
 - ``features``: from a recipe to what it names, loaded, and to a vector; ``steering``: to what is done to the model
 - ``candidates``, ``trials``: the settings that are tried, and how; ``judging``: what evidence is made of

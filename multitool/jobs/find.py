@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multitool._version import __version__
 from multitool.errors import UserError, some
-from multitool.jobs.features import Resolved, feature_sources, pullback_matrix, resolve, scans, vectors_of
+from multitool.jobs.features import Resolved, pullback_matrix, resolve, scans
 from multitool.jobs.steps import Ask, Job, Keep, Prepare
 from multitool.jobs.text import check_length, read_task, text_tokens
 from multitool.model.subject import check_tokens, tokens_meant
@@ -27,8 +27,7 @@ from multitool.store.library import Library
 from multitool.store.registry import saes
 from multitool.store.saes import Sae, strongest_contexts
 from multitool.text import csv_table, html_table
-from multitool.vectors.nearness import best, carried_cosines, cosines, mixed_cosines
-from multitool.vectors.ranking import token_scores
+from multitool.vectors.nearness import best, lengths, mixed_lengths, products
 from multitool.vectors.vector import token_sum
 
 FIRES_TOLD = 10  # features at a token of a text
@@ -110,11 +109,14 @@ class TokenFires:
         ]}
 
 
-def find_job(
-    library: Library, asked: TextSearch | TokenSearch | LikenessSearch, *, model: str | None = None
-) -> Job[FoundFeatures]:
+Search = TextSearch | TokenSearch | LikenessSearch | AtlasSearch
+
+
+def find_job(library: Library, asked: Search, *, model: str | None = None) -> Job[FoundFeatures]:
     """The features that are asked for. Arguments and errors as in the job of each kind."""
     match asked:
+        case AtlasSearch():
+            return find_in_atlas_job(library, asked)
         case TextSearch():
             return find_by_text_job(library, asked, model=model)
         case TokenSearch():
@@ -156,19 +158,20 @@ def _found_on_text(target: Resolved, asked: TextSearch, ids: Sequence[int], resi
     encoder, prose = library.encoder(entry), library.on_prose(entry, target.subject)
     if prose is None:
         raise ValueError("plain prose must be read first")
-    maximum, total = torch.full_like(prose, -torch.inf), torch.zeros_like(prose)
-    fires_on = torch.zeros(len(prose), dtype=torch.long)
+    maximum, total, fires_on = torch.full_like(prose, -torch.inf), torch.zeros_like(prose), torch.zeros_like(prose)
     tokens: list[TokenFires] = []
     for place, part in encoder.encoded(torch.from_numpy(residuals)):
+        firing = part > 0
         maximum = torch.maximum(maximum, part.amax(0))
         total += part.sum(0)
-        fires_on += (part > 0).sum(0)
-        for token_id, fires in zip(ids[place], part, strict=True):
-            strongest = best(fires - prose, FIRES_TOLD, fires > 0)
-            tokens.append(TokenFires(texts[token_id], list(zip(
-                strongest.tolist(), fires[strongest].tolist(), strict=True))))
+        fires_on += firing.float().sum(0)
+        strongest = (part - prose).where(firing, -torch.inf).topk(min(FIRES_TOLD, len(prose)), dim=1).indices
+        for token_id, features, values in zip(ids[place], strongest.tolist(), part.gather(1, strongest).tolist(),
+                                              strict=True):
+            fires = [(feature, value) for feature, value in zip(features, values, strict=True) if value > 0]
+            tokens.append(TokenFires(texts[token_id], fires))
     columns = {
-        "above_prose": maximum - prose, "maximum": maximum, "mean": total / len(ids), "fires_on": fires_on,
+        "above_prose": maximum - prose, "maximum": maximum, "mean": total / len(ids), "fires_on": fires_on.int(),
         "prose": prose,
     }
     found = best(columns["above_prose"], asked.top, fires_on > 0)
@@ -266,14 +269,30 @@ def _nearness(target: Resolved, matrix: Tensor | None, towards: Tensor) -> Tenso
     Args:
         matrix: by what the features' rows are carried, if they are.
     """
-    sae, subject, kind = target.sae, target.subject, target.recipe.kind
+    library, sae, kind = target.library, target.sae, target.recipe.kind
     if kind == "mix":
-        return mixed_cosines(sae.W_enc.T, sae.W_dec, target.recipe.encoder_share, towards)
-    rows = sae.W_dec if kind in ("decoder", "mapped") else sae.W_enc.T
+        share = target.recipe.encoder_share
+        mixed = share * _cosines(library, sae, "encoder", towards) + (1 - share) * _cosines(
+            library, sae, "decoder", towards)
+        return mixed / library.lengths(sae.entry, "mix", partial(mixed_lengths, sae.W_enc.T, sae.W_dec, share))
+    side = "decoder" if kind in ("decoder", "mapped") else "encoder"
     if matrix is None:
-        return cosines(rows, towards)
-    norms = target.library.carried_norms(sae.entry, subject, kind, rows, matrix)
-    return carried_cosines(rows, matrix, norms, towards)
+        return _cosines(library, sae, side, towards)
+    # No row is carried: (w M)·t is w·(M t).
+    rows = _rows(sae, side)
+    carried = library.lengths(sae.entry, kind, partial(lengths, rows, matrix), target.subject)
+    return products(rows, matrix @ towards) / (carried * towards.norm())
+
+
+def _cosines(library: Library, sae: Sae, side: str, towards: Tensor) -> Tensor:
+    """``cos(w_i, t)`` for all features: (d_sae,) float32; NaN for a feature of zeros."""
+    rows = _rows(sae, side)
+    return products(rows, towards) / (library.lengths(sae.entry, side, partial(lengths, rows)) * towards.norm())
+
+
+def _rows(sae: Sae, side: str) -> Tensor:
+    """A row for every feature, (d_sae, d_model)."""
+    return sae.W_dec if side == "decoder" else sae.W_enc.T
 
 
 # By likeness
@@ -328,7 +347,7 @@ def _loaded(library: Library, entry: SaeEntry, beside: Sae) -> Sae:
 
 
 def _alike(sae: Sae, target: Resolved, asked: LikenessSearch, towards: Tensor) -> list[tuple[float, SaeEntry, int]]:
-    near = cosines(sae.W_dec if asked.by == "decoder" else sae.W_enc.T, towards)
+    near = _cosines(target.library, sae, asked.by, towards)
     if sae.entry == target.sae.entry:
         near[asked.feature] = torch.nan
     return [(float(near[feature]), sae.entry, feature) for feature in best(near, asked.top).tolist()]
@@ -389,27 +408,27 @@ def _settings(target: Resolved, asked: TextSearch | TokenSearch | LikenessSearch
 
 
 def described(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> list[str]:
-    """What is known of features of an SAE, in a few words: the tokens on which each fired most in the texts kept with
-    the SAE; where there are none, those nearest to its encoder's direction."""
-    told = {
-        feature: _few(context.token for context in strongest_contexts(entry, feature)) for feature in features
-    }
-    told |= _nearest_tokens(target, entry, [feature for feature in features if not told[feature]])
+    """What is known of features of an SAE, in a few words: what the atlas says of each; where it says nothing, the
+    tokens on which it fired most in the texts kept with the SAE; where there are none, those nearest to its encoder's
+    direction."""
+    atlas = target.library.atlas()
+    told = dict(zip(features, atlas.describe(entry.name, features), strict=True)) if atlas else {}
+    for feature in features:
+        if not told.get(feature):
+            told[feature] = _few(context.token for context in strongest_contexts(entry, feature))
+    if unknown := [feature for feature in features if not told[feature]]:
+        told |= _nearest_tokens(target, entry, unknown)
     return [told[feature] for feature in features]
 
 
 def _nearest_tokens(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> dict[int, str]:
-    subject = target.subject
-    recipe = VectorRecipe(sae=entry.name, feature=0, weights="encoder")
-    sources = feature_sources(target, target.library.sae(entry), features, scan=False) if features else []
-    vectors = vectors_of(sources, subject, recipe)
-    if not vectors:
-        return {}
-    order = token_scores(subject.space, torch.stack([vector.v for _, vector in vectors]))
-    return {
-        source.index: _few(subject.token_texts[token_id] for token_id in np.argsort(row)[: 4 * _DESCRIBED_BY])
-        for (source, _), row in zip(vectors, order, strict=True)
-    }
+    """The tokens with the largest ``u(W_enc[:, i])·u(E_t)`` of each feature that has an encoder, told in few words."""
+    space, texts = target.subject.space, target.subject.token_texts
+    rows = target.library.sae(entry).W_enc.T[list(features)].float()
+    told = {}
+    for feature, near in zip(features, space.products(rows) / space.norms, strict=True):
+        told[feature] = _few(texts[token_id] for token_id in best(near, 4 * _DESCRIBED_BY).tolist())
+    return told
 
 
 def _few(tokens: Iterable[str]) -> str:
@@ -462,6 +481,26 @@ def find_in_atlas(
     if not isinstance(atlas, Atlas):
         atlas = open_atlas() if atlas is None else open_atlas(atlas)
     return found_in_atlas(atlas, asked)
+
+
+def find_in_atlas_job(library: Library, asked: AtlasSearch) -> Job[FoundFeatures]:
+    """As ``search_atlas``."""
+    return (yield Prepare(partial(search_atlas, library, asked), "find"))
+
+
+def search_atlas(library: Library, asked: AtlasSearch, *, offered: bool = False) -> FoundFeatures:
+    """The features of the library's atlas that are looked for. Runs no model.
+
+    Args:
+        offered: only features of SAEs that are to be had here.
+
+    Raises:
+        UserError: there is no atlas, it cannot be read, the words cannot be looked for, or it has no such SAE.
+    """
+    atlas = library.atlas()
+    if atlas is None:
+        raise UserError("There is no atlas here to look in. Find features by a text, by tokens or by likeness.")
+    return found_in_atlas(atlas, asked, list(filter(library.offers, atlas.saes)) if offered else None)
 
 
 def found_in_atlas(atlas: Atlas, asked: AtlasSearch, offered: Collection[str] | None = None) -> FoundFeatures:

@@ -25,6 +25,7 @@ from multitool.page.service import Service
 from multitool.page.tools import tools
 from multitool.page.values import TREE, checking
 from multitool.pictures.figure import render
+from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
@@ -235,6 +236,17 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "cosine, description; settings, sentence.",
             returns_json="JSON: features with cosine and description.",
             run=lambda given: _as_dict(_last(service.found_like(recipe_of(LikenessSearch, given)))),
+        ),
+        Endpoint(
+            "find_in_atlas",
+            "Find features by words in what bulk runs have told of them: their definitions, the tokens of their lists, "
+            "the tokens that fire them.",
+            recipe_parameters(AtlasSearch), {"found": dict},
+            returns="JSON (schema sae-multitool/found-features/1): features, the best first, each with sae, feature, "
+            "score (where there are words), verdict, auroc, first_token_entropy (nats), encoder_decoder_cosine, "
+            "description; settings, sentence.",
+            returns_json="JSON: features with score, verdict, figures and a description.",
+            run=lambda given: _as_dict(_last(service.found_in_atlas(recipe_of(AtlasSearch, given)))),
         ),
         Endpoint(
             "components",

@@ -22,7 +22,13 @@ from multitool.errors import UserError
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.features import missing_scan, pulled_at_once, recipe_heading, resolve, vector_to, with_weights
-from multitool.jobs.find import FoundFeatures, find_by_text_job, find_by_tokens_job, find_like_job
+from multitool.jobs.find import (
+    FoundFeatures,
+    find_by_text_job,
+    find_by_tokens_job,
+    find_like_job,
+    search_atlas,
+)
 from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
@@ -34,6 +40,7 @@ from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
 from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
+from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
@@ -206,6 +213,12 @@ class Service:
         """The features near to a feature. Answers and errors as in ``found_by_text``."""
         yield (yield from self._run(asked.sae, find_like_job(self.library, asked)))
 
+    def found_in_atlas(self, asked: AtlasSearch) -> Iterator[str | FoundFeatures]:
+        """The features of the atlas that are looked for, of SAEs that are served. Answers and errors as in
+        ``found_by_text``."""
+        work = partial(search_atlas, self.library, asked, offered=True)
+        yield (yield from self._prepared(None, Prepare(work, "find")))
+
     def suggestion(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | Suggestion]:
         """The best of many settings for a feature; before it, in words, what it waits for. Raises UserError if there is
         none."""
@@ -266,7 +279,7 @@ class Service:
                 case Grow():
                     answer = yield from self._grown(step, budget)
 
-    def _prepared(self, entry: SaeEntry, step: Prepare) -> Generator[str, None, Any]:
+    def _prepared(self, entry: SaeEntry | None, step: Prepare) -> Generator[str, None, Any]:
         """What the step's work gives, in a thread of its own.
 
         A visitor who leaves does not cancel the work that has begun: others may be waiting for the same download. It
@@ -278,8 +291,9 @@ class Service:
         future.add_done_callback(lambda _: leave())
         try:
             while not wait([future], timeout=self._poll_seconds).done:
-                loading = f"Loading {entry.name} and {entry.model} …"
-                yield self.library.progress(entry) or _WORDS.get(step.purpose, loading)
+                loading = f"Loading {entry.name} and {entry.model} …" if entry else "Loading …"
+                fetching = self.library.progress(entry) if entry else ""
+                yield fetching or _WORDS.get(step.purpose, loading)
             return future.result()
         finally:
             future.cancel()

@@ -27,6 +27,10 @@ class ServerSettings(Declared):
     allow: Annotated[tuple[str, ...], ListAsTuple, Field(
         description="what visitors may load of the registry, as in registry.allowed; none: all of it"
     )] = ()
+    atlas: Annotated[str | None, Field(
+        description="what is told of features and searched: a folder with atlases, or a dataset repository on the hub "
+        "as OWNER/NAME; None: the demo's"
+    )] = None
     max_model_gb: Annotated[float | None, Valid("it must be a number of gigabytes above 0"), Field(
         gt=0, lt=1e6, description="larger models are refused before they are fetched"
     )] = None

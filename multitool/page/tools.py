@@ -26,6 +26,7 @@ from multitool.page.requested import (
     trimmed,
 )
 from multitool.page.service import Service
+from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.registry import saes as find_saes
@@ -127,6 +128,13 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             "another layer?",
             "JSON: features with sae, cosine and a description.", "features", 20,
             work=lambda given: service.found_like(recipe_of(LikenessSearch, given)),
+            data=lambda found: found.to_dict(), brief=brief_found,
+        ),
+        "find_in_atlas": Tool(
+            "Find features by words in what bulk runs have told of them: definitions, tokens; at once, without the "
+            "model. Filters by evidence.",
+            "JSON: features with score, verdict, figures and a description.", "features", 20,
+            work=lambda given: service.found_in_atlas(recipe_of(AtlasSearch, given)),
             data=lambda found: found.to_dict(), brief=brief_found,
         ),
         "components": Tool(

@@ -21,6 +21,7 @@ from multitool.model.tasks import Base, Place, Task, Text
 from multitool.recipes.fields import check
 from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import Device, Dtype
+from multitool.store.atlases import DEMO_ATLAS, Atlas, open_atlas
 from multitool.store.devices import Gpu, gpu_here, placement
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry, hub_id
@@ -38,7 +39,6 @@ from multitool.store.registry import find_sae
 from multitool.store.saes import Sae, load_sae
 from multitool.store.scans import ScanTask, scan_task
 from multitool.store.worker import work_on
-from multitool.vectors.nearness import carried_norms
 from multitool.vectors.scan_directions import embedding_map
 
 _ROWS_AT_ONCE = 8192  # of a scan in memory
@@ -67,6 +67,7 @@ class Library:
         max_model_bytes: refuse to fetch larger models.
         bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
         gpu: tells the GPU that there is; None: PyTorch does.
+        atlas: where what is told of features stands, as ``open_atlas`` takes it; None: the demo's atlas.
 
     What a user may not expect of device and precision stands in ``notes``, and in the log.
 
@@ -86,6 +87,7 @@ class Library:
         max_model_bytes: int | None = None,
         bars: bool = True,
         gpu: Callable[[], Gpu | None] | None = None,
+        atlas: str | None = None,
     ):
         check(device, "device", Device)
         check(dtype, "dtype", Dtype | None)
@@ -104,8 +106,10 @@ class Library:
         self._saes = _MadeOnce(max_saes)
         self._encoders = _MadeOnce(2)
         self._maps = _MadeOnce(4)
+        self._atlas_at = (DEMO_ATLAS if DEMO_ATLAS.is_dir() else None) if atlas is None else atlas
+        self._atlases = _MadeOnce(1)
         self._prose = _MadeOnce(16)  # a number for each feature, as these
-        self._carried = _MadeOnce(16)
+        self._lengths = _MadeOnce(32)
         self._fetching: dict[str, str] = {}
 
     def find(self, name: str) -> SaeEntry:
@@ -227,6 +231,11 @@ class Library:
         encoder = self.encoder(entry)
         return torch.cat([encoder.encode_feature(rows, features) for _, rows in scan.chunks(_ROWS_AT_ONCE)])
 
+    def atlas(self) -> Atlas | None:
+        """What bulk runs have told of features; None where there is none. Raises UserError if it cannot be read."""
+        where = self._atlas_at
+        return None if where is None else self._atlases.get(where, partial(open_atlas, where, download=self._download))
+
     def prose_task(self, entry: SaeEntry, subject: Subject) -> ProseRowsTask:
         """Plain prose to be read at an SAE's hook, for ``do``; see ``on_prose``."""
         return prose_rows_task(
@@ -242,20 +251,21 @@ class Library:
         Raises:
             UserError: the SAE cannot be had, or what was read is damaged.
         """
-        kept = open_rows(self.prose_task(entry, subject))
+        task = self.prose_task(entry, subject)
+        kept = open_rows(task)
         if kept is None:
             return None
-        return self._prose.get((_sae_as_it_is(entry), kept.task), lambda: mean_maximum(self.encoder(entry), kept))
+        return self._prose.get((_sae_as_it_is(entry), task), lambda: mean_maximum(self.encoder(entry), task, kept))
 
-    def carried_norms(self, entry: SaeEntry, subject: Subject, kind: str, rows: Tensor, matrix: Tensor) -> Tensor:
-        """``|w_i M|`` for every feature of an SAE, (d_sae,) float32; computed once for each kind of direction.
+    def lengths(
+        self, entry: SaeEntry, kind: str, compute: Callable[[], Tensor], subject: Subject | None = None
+    ) -> Tensor:
+        """A number for each feature of an SAE, (d_sae,), such as ``|W_dec[i]|``; computed once for each kind.
 
         Args:
-            rows: w, (d_sae, d_model).
-            matrix: M, (d_model, d_model), that the kind is carried by, as this library gives it.
+            subject: the model whose matrices have a part in it.
         """
-        key = _sae_as_it_is(entry), subject.name, subject.folder, kind
-        return self._carried.get(key, lambda: carried_norms(rows, matrix))
+        return self._lengths.get((_sae_as_it_is(entry), kind, subject and (subject.name, subject.folder)), compute)
 
     def pin(self, entry: SaeEntry) -> None:
         """From now on, delete neither this SAE nor its model to make room on a Space's disk."""

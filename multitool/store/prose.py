@@ -78,15 +78,15 @@ def read_prose(model, task: ProseRowsTask, max_bytes: float = MAX_BYTES) -> Iter
     return compute_rows(task, prepare, max_bytes)
 
 
-def mean_maximum(encoder: Encoder, kept: KeptRows) -> Tensor:
+def mean_maximum(encoder: Encoder, task: ProseRowsTask, kept: KeptRows) -> Tensor:
     """The mean over the passages of each feature's maximum: (d_sae,) float32.
 
     Args:
-        kept: the passages as the model read them, of a ``ProseRowsTask``.
+        kept: the task's rows.
     """
     total, first = torch.zeros(encoder.d_sae), 0
-    for text in kept.task.texts:
+    for text in task.texts:
         fires = encoder.encoded(kept.part(first, first + len(text)))
         total += torch.stack([part.amax(0) for _, part in fires]).amax(0)
         first += len(text)
-    return total / len(kept.task.texts)
+    return total / len(task.texts)

@@ -1,4 +1,7 @@
-"""Many features' directions against one: cosines without a second matrix of them all."""
+"""Many features' directions against one: cosines from products and lengths, without a second matrix of them all.
+
+The lengths do not depend on what the directions are held against, so they are worth keeping.
+"""
 
 from collections.abc import Iterator
 
@@ -8,52 +11,28 @@ from torch import Tensor
 _NUMBERS_AT_ONCE = 1 << 22  # of a matrix, in float32
 
 
-def cosines(rows: Tensor, target: Tensor, norms: Tensor | None = None) -> Tensor:
-    """``cos(w_i, t)`` for every row: (n,) float32; NaN for a row of zeros.
+def products(rows: Tensor, target: Tensor) -> Tensor:
+    """``w_i·t`` for every row: (n,) float32.
 
     Args:
         rows: (n, d), of any precision.
         target: (d,).
-        norms: (n,), by what the products are divided in the place of ``|w_i||t|``.
     """
-    found = torch.empty(len(rows))
-    for place, part in chunks(rows):
-        product = part @ target
-        found[place] = product / (part.norm(dim=1) * target.norm()) if norms is None else product / norms[place]
-    return found
+    return torch.cat([part @ target for part in _chunks(rows)])
 
 
-def carried_cosines(rows: Tensor, matrix: Tensor, norms: Tensor, target: Tensor) -> Tensor:
-    """``cos(w_i M, t)`` for every row, as ``w_i·(M t)``: no row is carried. (n,) float32.
-
-    Args:
-        matrix: M, (d, d).
-        norms: ``|w_i M|``, by ``carried_norms``.
-    """
-    return cosines(rows, matrix @ target, norms * target.norm())
+def lengths(rows: Tensor, matrix: Tensor | None = None) -> Tensor:
+    """``|w_i|`` for every row, or ``|w_i M|`` with a matrix M (d, d): (n,) float32."""
+    return torch.cat([(part if matrix is None else part @ matrix).norm(dim=1) for part in _chunks(rows)])
 
 
-def carried_norms(rows: Tensor, matrix: Tensor) -> Tensor:
-    """``|w_i M|`` for every row: (n,) float32."""
-    return torch.cat([(part @ matrix).norm(dim=1) for _, part in chunks(rows)])
-
-
-def mixed_cosines(one: Tensor, other: Tensor, share: float, target: Tensor) -> Tensor:
-    """``cos(a·u(w_i) + (1-a)·u(x_i), t)`` for the rows w of ``one`` and x of ``other``, a their share: (n,) float32."""
-    found = torch.empty(len(one))
-    for (place, part), (_, partner) in zip(chunks(one), chunks(other), strict=True):
-        mixed = share * part / part.norm(dim=1, keepdim=True) + (1 - share) * partner / partner.norm(
-            dim=1, keepdim=True)
-        found[place] = mixed @ target / (mixed.norm(dim=1) * target.norm())
-    return found
-
-
-def chunks(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The rows some at a time in float32, each part with its place."""
-    at_once = max(1, _NUMBERS_AT_ONCE // rows.shape[1])
-    for first in range(0, len(rows), at_once):
-        place = slice(first, first + at_once)
-        yield place, rows[place].float()
+def mixed_lengths(one: Tensor, other: Tensor, share: float) -> Tensor:
+    """``|a·u(w_i) + (1-a)·u(x_i)|`` for the rows w of ``one`` and x of ``other``, a their share: (n,) float32."""
+    unit = torch.nn.functional.normalize
+    return torch.cat([
+        (share * unit(part) + (1 - share) * unit(partner)).norm(dim=1)
+        for part, partner in zip(_chunks(one), _chunks(other), strict=True)
+    ])
 
 
 def best(values: Tensor, n: int, among: Tensor | None = None) -> Tensor:
@@ -65,3 +44,8 @@ def best(values: Tensor, n: int, among: Tensor | None = None) -> Tensor:
     chosen = values.isfinite() if among is None else values.isfinite() & among
     order = values.where(chosen, -torch.inf)
     return order.topk(min(n, int(chosen.sum()))).indices
+
+
+def _chunks(rows: Tensor) -> Iterator[Tensor]:
+    """The rows some at a time, in float32."""
+    return (part.float() for part in rows.split(max(1, _NUMBERS_AT_ONCE // rows.shape[1])))

@@ -24,7 +24,8 @@ def client(app_url):
 
 ENDPOINTS = {
     "/definition_tree", "/definition_trees", "/continue_tree", "/trim_tree", "/check_tree", "/token_list",
-    "/check_list", "/activity", "/suggest", "/components", "/saes",
+    "/check_list", "/activity", "/find_by_text", "/find_by_tokens", "/find_like", "/find_in_atlas", "/suggest",
+    "/components", "/saes",
 }
 
 
@@ -160,6 +161,17 @@ def test_components_are_told(client):
     assert len(first["positive"]) == len(second["negative"]) == 3
     with pytest.raises(AppError, match="top is 0"):
         client.predict(top=0, api_name="/components")
+
+
+def test_features_are_found(client):
+    found = client.predict(tokens="rain", top=2, api_name="/find_by_tokens")
+    assert found["features"][0]["feature"] == 927 and len(found["features"]) == 2
+    found = client.predict(text="No rain at all", api_name="/find_by_text")
+    assert found["features"][0]["feature"] == 927 and found["tokens"][1]["token"] == " rain"
+    found = client.predict(feature=927, among=["demo/hook_embed"], api_name="/find_like")
+    assert len(found["features"]) == 20
+    with pytest.raises(AppError, match="tokens is ''; it cannot be read"):
+        client.predict(api_name="/find_by_tokens")
 
 
 def test_requests_at_the_same_time_answer_as_those_one_after_the_other(client):

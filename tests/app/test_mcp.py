@@ -41,7 +41,7 @@ def test_the_tools_are_the_endpoints_and_read_as_documentation(call, app_url):
     tools = call()
     assert set(tools) == {
         "definition_tree", "definition_trees", "continue_tree", "trim_tree", "check_tree", "token_list", "check_list",
-        "activity", "suggest", "components", "saes",
+        "activity", "find_by_text", "find_by_tokens", "find_like", "find_in_atlas", "suggest", "components", "saes",
     }
     # What Gradio's page on the API counts as public; the twins are called by their names as before.
     with urllib.request.urlopen(f"{app_url}/config") as config:
@@ -94,6 +94,7 @@ def test_defaults_give_short_answers(call):
     assert found["total"] > 4000 and len(found["saes"]) == 50
     assert answer(call, "saes", offset=50)["saes"][0] not in found["saes"]
     assert len(answer(call, "components")["components"]) == 8
+    assert answer(call, "find_by_tokens", tokens="rain")["features"][0]["feature"] == 927
     assert answer(call, "activity", text="Is it rain?")["strongest"][0]["token"] == " rain"
 
 

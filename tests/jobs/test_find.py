@@ -309,7 +309,7 @@ def test_features_of_rain_are_found_in_the_demo(demo_library):
     find = partial(find_by_tokens, demo_library, "demo/hook_embed")
     for tokens in ("rain", '" rain"', "rain + snow"):
         assert features(find(tokens))[0] == 927, tokens
-    assert find("rain").features[0].description == "rain, rains, wind, snow"
+    assert "rain" in find("rain").features[0].description
     assert find("rain").settings["weights"] == "pullback", "what suits lists of the SAE"
     assert features(find("rain", measure="activation"))[0] == 927
     assert features(find_by_text(demo_library, "demo/hook_embed", "We had rain all day."))[0] == 927
@@ -321,4 +321,4 @@ def test_features_of_rain_are_found_in_the_demo(demo_library):
     like = find_like(demo_library, behind, 150)
     assert like.settings["among"] == [behind, "demo/hook_embed", "demo/blocks.1.hook_resid_post",
                                       "demo/blocks.12.hook_resid_post"]
-    assert like.features[0].sae == "demo/blocks.12.hook_resid_post" and "military" in like.features[0].description
+    assert like.features[0].sae == "demo/blocks.12.hook_resid_post" and like.features[0].feature == 731, "war"

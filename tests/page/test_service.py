@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from atlas_material import row, write_atlas
 from tiny import random_sae, tiny_model, write_model
 
 from multitool.errors import UserError
@@ -20,6 +21,8 @@ from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, Le
 from multitool.page import callers
 from multitool.page.service import LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
+from multitool.recipes.atlas import AtlasSearch
+from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import LENSES, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
 from multitool.store.scans import ScanTask
@@ -470,6 +473,31 @@ def test_a_text_that_is_empty_or_too_long_is_not_read(grown, text, said):
     with pytest.raises(UserError, match=said):
         list(service.activity(RAIN, text))
     assert not tasks
+
+
+def test_features_are_found_and_a_page_is_told_what_they_wait_for(grown):
+    tasks, service = grown
+    *words, found = service.found_by_text(TextSearch(sae=RAIN.sae, text="No rain at all"))
+    assert all(isinstance(word, str) for word in words) and found.features[0].feature == 927
+    *_, found = service.found_by_tokens(TokenSearch(sae=RAIN.sae, tokens="rain"))
+    assert found.features[0].feature == 927
+    *_, found = service.found_like(LikenessSearch(sae=RAIN.sae, feature=927, top=3))
+    assert len(found.features) == 3
+    tasks.clear()
+    for text in ("", "x" * 2001):
+        with pytest.raises(UserError, match="characters; it must have 1 to 2,000"):
+            list(service.found_by_text(TextSearch(sae=RAIN.sae, text=text)))
+    assert not tasks
+
+
+def test_an_atlas_is_searched_for_features_that_are_served(tmp_path):
+    rows = [row(927, [("rain", 0.5)]), row(3, [("rain", 0.25)]) | {"sae": "gone/sae"}]
+    library = Library(device="cpu", dtype="float32", atlas=str(write_atlas(tmp_path, rows)))
+    service = Service(library, ServerSettings(), None)
+    *_, found = service.found_in_atlas(AtlasSearch(words="rain"))
+    assert [(one.sae, one.feature) for one in found.features] == [("demo/hook_embed", 927)]
+    with pytest.raises(UserError, match="has no letter or digit"):
+        list(service.found_in_atlas(AtlasSearch(words="…")))
 
 
 def test_settings_are_suggested(grown, monkeypatch):

@@ -43,14 +43,14 @@ def test_every_variable_is_read():
         "SAE": "demo/hook_embed", "FEATURE": "7", "ALLOW": "gemma-2b-res-jb, model:openai-community/gpt2",
         "MAX_MODEL_GB": "2.5", "MODELS": "3", "DTYPE": "bfloat16", "DEVICE": "cpu", "MAX_NODES": "99",
         "MAX_PROMPT": "50", "SECONDS": "9", "QUEUE": "4", "CONCURRENCY": "5", "CALLS": "6", "FILES_MB": "70",
-        "STATES": "80", "TREES_MB": "90",
+        "STATES": "80", "ATLAS": "somebody/atlas", "TREES_MB": "90",
     }  # fmt: skip
     settings = read_settings(ZEROGPU | {f"SAE_MULTITOOL_{name}": value for name, value in values.items()})
     assert settings == ServerSettings(
         on_space=True, zero_gpu=True, sae="demo/hook_embed", feature=7,
         allow=("gemma-2b-res-jb", "model:openai-community/gpt2"), max_model_gb=2.5, models=3, dtype="bfloat16",
         device="cpu", max_nodes=99, max_prompt=50, seconds=9, queue=4, concurrency=5, calls=6, files_mb=70,
-        states=80, trees_mb=90,
+        states=80, atlas="somebody/atlas", trees_mb=90,
     )
     assert {name.lower() for name in values} == SETTABLE
 
