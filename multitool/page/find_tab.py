@@ -49,8 +49,8 @@ _ENTROPIES, _COSINES = [_ANY, "3", "4", "5", "6"], [_ANY, "0.9", "0.7", "0.5", "
 _FOCUS = "() => { const box = document.querySelector('#find-by textarea'); if (box && !box.value) box.focus(); }"
 # On a phone what is found stands below all that is seen.
 _INTO_VIEW = (
-    "() => { const status = document.querySelector('#find-status'); "
-    "if (status.getBoundingClientRect().bottom > innerHeight - 150) status.scrollIntoView(); }"
+    "() => { const top = document.querySelector('#find-title p, #find-status'); "
+    "if (top.getBoundingClientRect().bottom > innerHeight - 150) top.scrollIntoView(); }"
 )
 
 
@@ -132,7 +132,7 @@ def _details() -> tuple[dict[str, Component], dict[str, gr.Row]]:
         kinds = [("what suits lists", SUITING), *((kind, kind) for kind, made in DIRECTIONS.items() if made.of_feature)]
         details: dict[str, Component] = {
             "measure": gr.Radio(_ORDERS, value="cosine", label="Order by", elem_id="find-measure",
-                                info="Which fires most takes a vocabulary scan, once"),
+                                info="By the weights alone, or by what a single token fires"),
             "weights": gr.Dropdown(kinds, value=SUITING, label="A feature's direction", elem_id="find-weights",
                                    info="What is compared with the word, as in token lists"),
         }

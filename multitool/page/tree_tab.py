@@ -39,7 +39,10 @@ from multitool.trees.document import DefinitionTree, read_tree
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
 DEMO_TREE = DEMO_FOLDER / "opening_tree.json"
-_INTO_VIEW = "() => document.querySelector('#tabs').scrollIntoView({block: 'nearest'})"
+_INTO_VIEW = (
+    "() => { const tabs = document.querySelector('#tabs'), top = tabs.getBoundingClientRect().top; "
+    "if (top < 0 || top > innerHeight / 2) tabs.scrollIntoView(); }"
+)
 # Only a browser knows under which address it sees the page.
 _WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathname + link : link"
 
