@@ -3,7 +3,7 @@ these tells it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -180,6 +180,25 @@ def _found_on_text(target: Resolved, asked: TextSearch, ids: Sequence[int], resi
         "than on plain prose."
     )
     return _told("text", target, asked, columns, found, sentence, tuple(tokens))
+
+
+def fires_at_job(library: Library, found: FoundFeatures, place: int) -> Job[FoundFeatures]:
+    """What fires at a token of a text that features were found by, in the order of ``TokenFires``.
+
+    Args:
+        place: of the token, from 0.
+
+    Raises:
+        UserError: the SAE cannot be had any more.
+    """
+    target = yield Prepare(partial(resolve, library, VectorRecipe(sae=found.settings["sae"], feature=0)))
+    entry, fires = target.sae.entry, found.tokens[place].features
+    told = yield Prepare(partial(described, target, entry, [feature for feature, _ in fires]), "find")
+    features = tuple(
+        FoundFeature(entry.name, feature, {"activation": activation}, description)
+        for (feature, activation), description in zip(fires, told, strict=True)
+    )
+    return replace(found, columns=("activation",), features=features)
 
 
 # By tokens

@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 from multitool.page.endpoints import add_endpoints
+from multitool.page.find_tab import FIND, TREE, find_tab
 from multitool.page.gradio_workarounds import Page
 from multitool.page.list_tab import list_tab
 from multitool.page.opening import Opening
@@ -78,9 +79,12 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
         with gr.Row():
             with gr.Column(scale=1, min_width=320, elem_id="controls"):
                 controls = vector_controls(service, opening)
-            with gr.Column(scale=3, min_width=480), gr.Tabs():
-                with gr.Tab("Definition tree"):
-                    growth = tree_tab(service, controls, opening, page)
+            with gr.Column(scale=3, min_width=480), gr.Tabs(elem_id="tabs") as tabs:
+                tree = gr.Tab("Definition tree", id=TREE)
+                with gr.Tab("Find", id=FIND) as finding:
+                    found = find_tab(service, controls, tabs, finding)
+                with tree:  # it grows what is found, too
+                    growth = tree_tab(service, controls, opening, page, found, tabs)
                 with gr.Tab("Token list"):
                     list_tab(service, controls)
                 with gr.Tab("Text"):

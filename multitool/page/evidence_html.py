@@ -29,7 +29,7 @@ _LONGEST_JUDGED = 200
 # In the table of definitions: one of those that the verdict speaks of, and one that begins as one of them.
 JUDGED, BEGINS_JUDGED = "●", "◐"
 # A shape each, so that they are told apart without colour.
-_MARKS = {AGREES: ("✓", "agrees"), PARTLY: ("~", "in part"), NO: ("✗", "does not agree"),
+MARKS = {AGREES: ("✓", "agrees"), PARTLY: ("~", "in part"), NO: ("✗", "does not agree"),
           UNKNOWN: ("?", "cannot be judged")}
 _STRONGEST_SHOWN = 8
 
@@ -182,22 +182,29 @@ def highlighted(activity: Sequence[tuple[str, float]]) -> str:
             f"<q>{_token(text)}</q> {value:.2f}" for text, value in firing[:_STRONGEST_SHOWN]
         )
         summary = f"It fires on {len(firing):,} of {len(activity):,} tokens, most on {strongest}"
-    tokens = "".join(_fired(text, value, most) for text, value in activity)
+    tokens = "".join(fired(text, value, most) for text, value in activity)
     return f'<p class="fires-summary">{summary}</p><div class="fires">{tokens}</div>'
 
 
-def _fired(text: str, value: float, most: float) -> str:
+def fired(text: str, value: float, most: float, attributes: str = "") -> str:
+    """A token as HTML, as marked as it fires.
+
+    Args:
+        value: how strongly.
+        most: the strongest of all tokens.
+        attributes: others of its element, as HTML.
+    """
     # Line ends are shown, and kept.
     shown = escape(visible(text.replace("\n", "⏎"))) + "\n" * text.count("\n")
     if value <= 0:
-        return f"<span>{shown}</span>"
-    return f'<mark style="--fires: {value / most:.3f}" title="{value:.3f}">{shown}</mark>'
+        return f"<span{attributes}>{shown}</span>"
+    return f'<mark style="--fires: {value / most:.3f}" title="{value:.3f}"{attributes}>{shown}</mark>'
 
 
 def _verdict(evidence: dict) -> str:
     verdict = evidence.get("verdict")
-    verdict = verdict if isinstance(verdict, str) and verdict in _MARKS else UNKNOWN
-    mark, words = _MARKS[verdict]
+    verdict = verdict if isinstance(verdict, str) and verdict in MARKS else UNKNOWN
+    mark, words = MARKS[verdict]
     sentence = visible(str(evidence.get("sentence", "")))[:_LONGEST_SENTENCE]
     return (
         f'<div class="verdict {verdict}" role="status"><span class="mark" role="img" aria-label="{words}">{mark}</span>'

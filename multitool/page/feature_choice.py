@@ -35,6 +35,7 @@ class FeatureChoice:
     model: gr.Dropdown
     sae: gr.Dropdown
     feature: gr.Textbox
+    find: gr.Button  # leads to where features are found
     known: gr.HTML  # what is known of the feature
 
 
@@ -56,6 +57,7 @@ def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
         )
     with gr.Row():
         steps = {name: gr.Button(name, size="sm", min_width=60) for name in _STEPS}
+    find = gr.Button("Find a feature by a word or a text …", size="sm", elem_id="to-find")
     known = gr.HTML(known_of_feature(library, recipe.sae, str(recipe.feature), recipe.weights), elem_id="evidence")
 
     def of_sae(sae: str, model: str | None) -> dict:
@@ -69,7 +71,7 @@ def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
     for name, button in steps.items():
         stepping = partial(_step, library, name)
         button.click(**event(stepping, pick(chosen, ("sae", "feature")), feature, show_progress_on=feature))
-    return FeatureChoice(model, sae, feature, known)
+    return FeatureChoice(model, sae, feature, find, known)
 
 
 def sae_names(library: Library, model: str | None) -> list[str]:

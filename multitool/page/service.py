@@ -27,6 +27,7 @@ from multitool.jobs.find import (
     find_by_text_job,
     find_by_tokens_job,
     find_like_job,
+    fires_at_job,
     search_atlas,
 )
 from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
@@ -204,6 +205,10 @@ class Service:
         be told."""
         check_text(asked.text)
         yield (yield from self._run(asked.sae, find_by_text_job(self.library, asked)))
+
+    def fires_at(self, found: FoundFeatures, place: int) -> Iterator[str | FoundFeatures]:
+        """What fires at a token of the text that features were found by. Answers and errors as in ``found_by_text``."""
+        yield (yield from self._run(found.settings["sae"], fires_at_job(self.library, found, place)))
 
     def found_by_tokens(self, asked: TokenSearch) -> Iterator[str | FoundFeatures]:
         """The features near to tokens. Answers and errors as in ``found_by_text``."""

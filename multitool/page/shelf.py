@@ -1,4 +1,5 @@
-"""The trees and lists that pages show: kept in memory within a bound, the latest ones of all visitors together.
+"""The trees, lists and found features that pages show: kept in memory within a bound, the latest ones of all visitors
+together.
 
 What Gradio keeps of a page is something ``Held``, which costs nothing; what no page shows any more is gone with it.
 """
@@ -9,31 +10,34 @@ from threading import Lock
 from typing import Any
 
 from multitool.errors import UserError
+from multitool.jobs.find import FoundFeatures
 from multitool.jobs.token_table import TokenTable
 from multitool.trees.document import DefinitionTree
 
 # In bytes: a node with its columns, a text with an emoji in it and all that a text is besides, a cell of a table.
 _NODE, _CHARACTER, _CELL, _REST = 150, 4, 80, 10_000
 
+Thing = DefinitionTree | TokenTable | FoundFeatures
+
 _GONE = (
     "This tree or list is not kept any more: so many others have been opened or made since that it had to make room. "
-    "Make it again, or open it from a file."
+    "Make it again, find the features again, or open it from a file."
 )
 _USES = itertools.count()
 
 
 class Held:
-    """A tree or a list on a shelf, or one that has had to make room."""
+    """A tree, a list or found features on a shelf, or what has had to make room."""
 
-    def __init__(self, thing: DefinitionTree | TokenTable):
-        self._thing: DefinitionTree | TokenTable | None = thing
+    def __init__(self, thing: Thing):
+        self._thing: Thing | None = thing
         self.n_bytes = size(thing)
         self.used = next(_USES)
 
     def __deepcopy__(self, _memo) -> "Held":
         return self  # what it holds is never changed, and Gradio makes a copy for each visitor
 
-    def take(self) -> DefinitionTree | TokenTable:
+    def take(self) -> Thing:
         """The thing. Raises UserError if it is gone."""
         thing, self.used = self._thing, next(_USES)
         if thing is None:
@@ -57,9 +61,9 @@ class Shelf:
         self._held: list[weakref.ref[Held]] = []
 
     def put(self, value: Any) -> Any:
-        """A tree or a list as something held; any other value as it is. Raises UserError if it is too large by
-        itself."""
-        if not isinstance(value, (DefinitionTree, TokenTable)):
+        """A tree, a list or found features as something held; any other value as it is. Raises UserError if it is too
+        large by itself."""
+        if not isinstance(value, (DefinitionTree, TokenTable, FoundFeatures)):
             return value
         held = Held(value)
         if held.n_bytes > self._n_bytes:
@@ -90,9 +94,14 @@ def taken(value: Any) -> Any:
     return value.take() if isinstance(value, Held) else value
 
 
-def size(thing: DefinitionTree | TokenTable) -> int:
+def size(thing: Thing) -> int:
     """About how many bytes of memory it takes."""
-    told = _REST + len(str(thing.settings)) + len(str(thing.evidence))
+    told = _REST + len(str(thing.settings))
+    if isinstance(thing, FoundFeatures):
+        told += _CHARACTER * sum(len(feature.description) for feature in thing.features)
+        cells = len(thing.features) * (3 + len(thing.columns)) + sum(1 + 2 * len(one.features) for one in thing.tokens)
+        return told + _CELL * cells
+    told += len(str(thing.evidence))
     if isinstance(thing, TokenTable):
         return told + _CELL * len(thing.rows) * len(thing.columns)
     return told + _NODE * len(thing.tree) + _CHARACTER * sum(map(len, thing.tree.token))

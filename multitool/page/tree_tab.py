@@ -14,8 +14,11 @@ import gradio as gr
 from gradio.components import Component
 
 from multitool.errors import UserError
+from multitool.jobs.find import FoundFeatures
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
 from multitool.page.examples import example_buttons
+from multitool.page.feature_choice import entry_shown
+from multitool.page.find_tab import TREE, FindTab, row_chosen
 from multitool.page.growing import check, go_on, grow
 from multitool.page.growth_controls import growth_controls, suited_growth
 from multitool.page.opening import DEMO, Opening, usual_growth
@@ -26,23 +29,32 @@ from multitool.page.tree_display import TreeDisplay
 from multitool.page.tree_updates import no_tree
 from multitool.page.tree_views import recipes_told
 from multitool.page.turns import Turns, only_latest
-from multitool.page.vector_controls import VectorControls
+from multitool.page.vector_controls import SUITING, VectorControls
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
+from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.recipe import MAX_NODES_LIMIT, VectorRecipe
 from multitool.store.registry import DEMO_FOLDER
 from multitool.trees.document import DefinitionTree, read_tree
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
 DEMO_TREE = DEMO_FOLDER / "opening_tree.json"
+_INTO_VIEW = (
+    "() => { const tabs = document.querySelector('#tabs'), top = tabs.getBoundingClientRect().top; "
+    "if (top < 0 || top > innerHeight / 2) tabs.scrollIntoView(); }"
+)
 # Only a browser knows under which address it sees the page.
 _WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathname + link : link"
 
 
 def tree_tab(
-    service: Service, vector_controls: VectorControls, opening: Opening, page: gr.Blocks
+    service: Service, vector_controls: VectorControls, opening: Opening, page: gr.Blocks, found: FindTab, tabs: gr.Tabs
 ) -> dict[str, Component]:
     """Build the tab and wire it to the controls; a link's recipes are taken from the page's address.
+
+    Args:
+        found: features that have been found: one that is chosen grows.
+        tabs: of which this is one.
 
     Returns:
         The controls of growth and steering, as ``growth_controls`` gives them.
@@ -59,6 +71,7 @@ def tree_tab(
         "number": gr.Number(0, visible=False),
         "linked": gr.State(""),  # the link that the page was opened by
         "suited": gr.State(opening.entry.model),  # whose growth the controls were last given
+        "tabs": tabs, **found.states,
     }
 
     def on(handler, takes, gives, **options) -> dict:
@@ -83,6 +96,16 @@ def tree_tab(
         growths.append(button.click(**example).then(**growing))
     following_all = on(partial(_following_all, service, controls), ("turns", "document"), filling, **QUIETLY)
     growths.append(named["follow_all"].click(**following_all).success(**growing))
+
+
+    def chosen(row: gr.EventData, **states) -> dict:  # Gradio knows by the annotation what to give
+        return _chosen(service, row.number, **states)
+
+    choosing = found.table.select(**on(
+        chosen, ("turns", "sae", "weights", *found.states), (*filling, "tabs"), **QUIETLY
+    ))
+    growths.append(choosing.success(**growing))
+    choosing.success(None, js=_INTO_VIEW, **PRIVATE)
 
     # What follows a growth, whichever it was.
     turns = named["turns"]
@@ -133,6 +156,25 @@ def _example(service: Service, recipe: VectorRecipe, turns: Turns) -> dict:
     """A growth is asked for, and the controls as an example sets them."""
     usual = usual_growth(service.library.find(recipe.sae).model)
     return _asked(turns) | filled(service.library, values_shown(service.library, recipe, usual))
+
+
+def _chosen(
+    service: Service, number: int, turns: Turns, sae: str, weights: str, found: FoundFeatures | None, token: int | None
+) -> dict:
+    """A growth is asked for: that of a feature that was found. All else stays as it is set, where that suits it.
+
+    Args:
+        number: of its row.
+        sae, weights: what the controls show.
+        token: the one of a text that was chosen.
+    """
+    library, (name, feature) = service.library, row_chosen(found, token, number)
+    before, opened = entry_shown(library, sae), {"tabs": gr.Tabs(selected=TREE)}
+    if before is None or before.model != library.find(name).model:
+        return _example(service, VectorRecipe(sae=name, feature=feature), turns) | opened
+    stays = name == sae and (weights == SUITING or DIRECTIONS[weights].of_feature)
+    filling = {"sae": name, "feature": str(feature)} | ({} if stays else {"weights": SUITING})
+    return _asked(turns) | filling | opened
 
 
 def _following_all(service: Service, controls: Mapping, turns: Turns, document: DefinitionTree | None) -> dict:

@@ -41,6 +41,7 @@ class VectorControls:
     # By the fields of VectorRecipe that they set, but for ``pca``, which the sliders of COMPONENTS set; and
     # ``usual_scale``, whether the scale is left to the model.
     fields: dict[str, Component]
+    find: gr.Button  # leads to where features are found
     telling: tuple[dict, ...]  # the arguments of events that tell what is known of feature, vector and components
 
     def tell_after(self, making) -> None:
@@ -66,7 +67,7 @@ def vector_controls(service: Service, opening: Opening) -> VectorControls:
         partial(known_of_feature, service.library), of_feature, choice.known, **LATEST
     )
     gr.on([control.change for control in of_feature.values()], **telling_known)
-    return VectorControls(choice.model, fields, (telling_known, telling_distance, telling_components))
+    return VectorControls(choice.model, fields, choice.find, (telling_known, telling_distance, telling_components))
 
 
 def _direction_controls(library: Library, choice: FeatureChoice, opening: Opening) -> dict[str, Component]:

@@ -318,10 +318,152 @@ def test_the_next_feature_is_one_click_away(page):
     page.wait_for_function("document.querySelector('#feature input').value === '928'")
 
 
+def found_features(page) -> list[str]:
+    return [text.rstrip(" ▸") for text in page.locator("#found tbody button").all_inner_texts()]
+
+
+def wait_for_found(page, sentence: str) -> None:
+    page.wait_for_function(
+        "sentence => document.querySelector('#find-status textarea').value.includes(sentence)", arg=sentence
+    )
+
+
+def open_find(page) -> None:
+    """Open the tab; its box waits for words."""
+    page.get_by_role("tab", name="Find").click()
+    page.wait_for_function("document.activeElement.matches('#find-by textarea')")
+
+
+def test_from_a_word_to_a_features_tree_in_three_clicks(page):
+    write(page, "#feature input", "5")
+    before = view(page)
+    open_find(page)  # the first click
+    page.keyboard.type("rain")
+    page.click("#find")
+    page.locator("#found tbody tr").first.click()
+    wait_for_new_view(page, before)
+    wait_for_whole_tree(page)
+    wait_until_changed(page, False)
+    assert title(page) == "demo/hook_embed · feature 927 · encoder"
+    assert page.input_value("#feature input") == "927"
+    assert page.locator("#tree-view").is_visible() and not page.locator("#found").is_visible()
+    assert any("water falling from the sky" in text for text in definitions(page))
+    # What was found is still there, and so is the way to it beside the feature's number.
+    page.click("#to-find")
+    page.locator("#found").wait_for()
+    assert found_features(page)[0] == "927"
+
+
+def test_features_are_found_by_a_text_and_at_its_tokens(page):
+    open_find(page)
+    page.keyboard.type("The <b>soldiers</b> sat in prison.")
+    page.keyboard.press("Enter")
+    wait_for_found(page, "fire on this text")
+    assert {"1785", "648"} <= set(found_features(page))
+    assert page.inner_text("#find-tokens .tokens") == "The <b>soldiers</b> sat in prison."
+    assert {" prison"} <= set(page.locator("#find-tokens mark").all_text_contents())
+    whole = found_features(page)
+    tokens = page.locator("#find-tokens [role=button]")
+    tokens.get_by_text(" prison", exact=True).click()
+    page.get_by_text("What fires on ␣prison").wait_for()
+    assert found_features(page)[0] == "648" and found_features(page) != whole
+    assert all(page.locator("#found .told").all_inner_texts()), "each tells what is known of it"
+    # Once more: back. By keyboard: to a token, to its neighbour, and back to all by the button.
+    tokens.get_by_text(" prison", exact=True).click()
+    page.wait_for_selector("#find-tokens [aria-pressed=true]", state="detached")
+    assert found_features(page) == whole
+    tokens.first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.get_by_text("What fires on ␣<").wait_for()
+    page.wait_for_function("document.activeElement.matches('#find-tokens [aria-pressed=true]')")
+    page.get_by_role("button", name="Back to the whole text").click()
+    page.wait_for_selector("#find-tokens [aria-pressed=true]", state="detached")
+    assert found_features(page) == whole
+    before = view(page)
+    tokens.get_by_text(" prison", exact=True).click()
+    page.get_by_text("What fires on ␣prison").wait_for()
+    page.locator("#found tbody tr").first.click()
+    wait_for_new_view(page, before)
+    assert title(page) == "demo/hook_embed · feature 648 · encoder"
+    page.click("#stop")
+
+
+def test_what_cannot_be_found_is_told_beside_the_box(page):
+    open_find(page)
+    page.click("#find")
+    wait_for_found(page, "nothing to find features by")
+    page.fill("#find-by textarea", "king - xylophones")
+    page.keyboard.press("Enter")
+    wait_for_found(page, "no single token")
+    assert page.locator(".toast-body").count() == 0
+    page.fill("#find-by textarea", "xylophones")
+    page.keyboard.press("Enter")
+    wait_for_found(page, "This word is no single token, so it was read as a text")
+    assert len(found_features(page)) > 2
+    page.locator("#find-way").get_by_text("word", exact=True).click()
+    wait_until_changed(page, result="find")
+    page.fill("#find-by textarea", "99999")
+    page.locator("#find-way").get_by_text("likeness").click()
+    page.click("#find")
+    wait_for_found(page, "99999")
+    assert page.locator("#found tbody tr").count() == 0
+
+
+def test_features_are_found_by_likeness_and_grown_by_keyboard_alone(page):
+    open_find(page)
+    page.locator("#find-way").get_by_text("likeness").click()
+    page.wait_for_function("document.querySelector('#find-by textarea').value === '927'")
+    page.locator("#find-others input").uncheck()
+    page.focus("#find-by textarea")
+    page.keyboard.press("Enter")
+    wait_for_found(page, "nearest to that of feature 927")
+    second = found_features(page)[1]
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('#found') !== null"):
+            break
+    page.keyboard.press("ArrowDown")
+    before = view(page)
+    page.keyboard.press("Enter")
+    wait_for_new_view(page, before)
+    assert title(page) == f"demo/hook_embed · feature {second} · encoder"
+    assert page.input_value("#feature input") == second
+    page.click("#stop")
+
+
+def test_a_row_of_another_sae_brings_that_sae(page):
+    page.locator("#weights input[value=decoder]").check()
+    open_find(page)
+    page.keyboard.type("927")
+    page.keyboard.press("Enter")
+    wait_for_found(page, "nearest to that of feature 927")
+    row = page.locator("#found tbody tr", has_text="demo/blocks.6.hook_resid_post").first
+    number = row.locator("button").inner_text().rstrip(" ▸")
+    row.click()
+    page.wait_for_function("document.querySelector('#sae input').value === 'demo/blocks.6.hook_resid_post'")
+    page.locator("#tree-title", has_text=f"demo/blocks.6.hook_resid_post · feature {number}").wait_for()
+    assert weights(page) == "suits"
+    page.click("#stop")
+
+
 def test_a_phone_shows_everything_without_scrolling_sideways(browser, app_url, page):
     page.set_viewport_size({"width": 390, "height": 844})
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.click("#to-find")
+    page.wait_for_function("document.activeElement.matches('#find-by textarea')")
+    page.keyboard.type("The soldiers sat in prison.")
+    page.keyboard.press("Enter")
+    row = page.locator("#found tbody tr").first
+    row.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    row.scroll_into_view_if_needed()
+    before = view(page)
+    row.click()
+    wait_for_new_view(page, before)
+    page.wait_for_function("document.querySelector('#tree-title').getBoundingClientRect().top < innerHeight")
+    page.click("#stop")
 
 
 def test_a_feature_is_chosen_grown_and_explored_by_keyboard_alone(page):

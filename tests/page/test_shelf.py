@@ -1,12 +1,15 @@
 """What pages show is kept within a bound, and is gone when no page shows it."""
 
 import copy
+import pickle
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from multitool.errors import UserError
+from multitool.jobs.find import FoundFeature, FoundFeatures, TokenFires
 from multitool.page.common import event
 from multitool.page.shelf import Held, Shelf, size, taken
 from multitool.trees.document import DefinitionTree, read_tree
@@ -68,6 +71,18 @@ def test_sizes_are_those_of_memory_or_more(text):
 
 def test_what_is_told_beside_the_tree_counts_too():
     assert size(read_tree(document(3).to_dict() | {"evidence": {"sentence": "x" * 5000}})) > size(document(3)) + 4000
+
+
+def test_found_features_count_with_the_tokens_of_a_text():
+    rows = tuple(FoundFeature(f"sae {i}", i, {"cosine": i / 3}, f"told of {i} 雨" * 20) for i in range(200))
+    tokens = tuple(TokenFires(f"token {i}", [(i + j, i / (3 + j)) for j in range(10)]) for i in range(500))
+    found = FoundFeatures("text", ("cosine",), rows, {"text": "x" * 2000}, "Found.", tokens)
+    tracemalloc.start()
+    _copied = pickle.loads(pickle.dumps(found))
+    real = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert real / 2 < size(found) < 3 * real + 100_000
+    assert isinstance(Shelf(1e7).put(found), Held)
 
 
 def test_events_give_handlers_the_tree_and_components_what_holds_it():
