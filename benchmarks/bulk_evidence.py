@@ -19,7 +19,7 @@ _PREPARED = {"vectors": "vectors and scan", "list": "lists", "judge_tree": "acti
 _FOR_EVIDENCE = ("reading", "lifts", "activations and judging", "controls")
 
 
-def bulk_evidence(repeats: int, smoke: bool) -> list[Row]:
+def evidence_in_bulk(repeats: int, smoke: bool) -> list[Row]:
     """Evidence in bulk, what is asked once for all included, against ``check_tree`` of a sample, scaled."""
     features, sample = (range(6), [2]) if smoke else (range(200), range(0, 200, 10))
     prepared = finish(prepare_atlas(library(), [RECIPE], ATLAS_TREE, _EVIDENCE), library())
