@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import MISSING, replace
 from pathlib import Path
 from types import UnionType
@@ -191,6 +192,10 @@ def _parser() -> argparse.ArgumentParser:
         help="where the table is written; what is there already is not made again")
     add("--per-part", type=int, default=PER_PART, metavar="N",
         help=f"describe so many features together, and write them to one file (default: {PER_PART})")
+    add("--ray", nargs="?", const=True, default=False, metavar="ADDRESS",
+        help="let several workers by Ray describe: on the cluster at HOST:PORT, or without an address on this machine")
+    add("--workers", type=int, metavar="N",
+        help="with --ray: how many (default: one for each GPU, or for each machine where there is none)")
     own = [field.name for field in recipe_fields(VectorRecipe)][2:]  # but SAE and feature
     _add_fields(describing, VectorRecipe, own, several={"weights": "several rows of each feature"})
     _add_fields(describing, TreeRecipe, defaults=ATLAS_TREE)
@@ -549,10 +554,11 @@ def _atlas(options) -> None:
 
     library, told = _library(options), _Telling()
     making = atlas(library, vectors, options.features, options.out, tree, kept, model=options.model,
-                   per_part=options.per_part, report=_kept)
+                   per_part=options.per_part, ray=options.ray, workers=options.workers, report=_kept)
     try:
-        for progress in making:
-            told.tell(progress)
+        with redirect_stdout(sys.stderr):  # Ray prints there that a worker was killed
+            for progress in making:
+                told.tell(progress)
     except (KeyboardInterrupt, UserError) as error:
         told.leave()
         if told.last and isinstance(error, KeyboardInterrupt):

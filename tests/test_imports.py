@@ -46,6 +46,7 @@ DOORS = {
     "gradio_client": {"page"},
     "spaces": {"page"},
     "pandas": {"page"},
+    "ray": {"jobs"},
     "pyarrow": {"store"},
     "matplotlib": {"pictures"},
     "sklearn": {"evidence"},

@@ -1,7 +1,8 @@
 """An atlas made part by part: what is missing in its folder is described, wherever the model runs, and written."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -12,8 +13,9 @@ from multitool.recipes.fields import whole
 from multitool.store.atlas_files import AtlasPlan, Part, writing
 from multitool.store.library import Library
 
-# Described is given the parts that are missing, makes ready what it takes, and hands them out with their rows.
-Describe = Callable[[Sequence[Part]], Iterable[tuple[Part, Sequence[dict]]]]
+# Describe is given the parts that are missing, makes ready what it takes, and hands them out with their rows, in the
+# order in which they are done. It is closed in the end, or when nothing more is wanted.
+Describe = Callable[[Sequence[Part]], Generator[tuple[Part, Sequence[dict]], None, None]]
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,12 @@ def made(out: Path, plan: AtlasPlan, describe: Describe) -> Iterator[AtlasProgre
         yield AtlasProgress(before, total, None)
         if not missing:
             return
-        parts, done = describe(missing), before
-        started = time.monotonic()
-        for part, rows in parts:
-            files.write(part, rows)
-            done += len(part)
-            yield AtlasProgress(done, total, (done - before) / max(time.monotonic() - started, 1e-6))
+        with closing(describe(missing)) as parts:
+            done, started = before, time.monotonic()
+            for part, rows in parts:
+                files.write(part, rows)
+                done += len(part)
+                yield AtlasProgress(done, total, (done - before) / max(time.monotonic() - started, 1e-6))
 
 
 def _number(feature) -> int | None:

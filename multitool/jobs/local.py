@@ -1,9 +1,11 @@
 """Jobs done on this machine and waited for: the Python API, which the command line uses too."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
+from multitool.errors import UserError
 from multitool.jobs.atlas import atlas_facts, describe_job, prepare_atlas
 from multitool.jobs.atlas_parts import AtlasProgress, atlas_plan, made
 from multitool.jobs.candidates import Candidate
@@ -18,8 +20,9 @@ from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial
-from multitool.recipes.atlas import ATLAS_TREE, PER_PART, AtlasRecipe
+from multitool.recipes.atlas import ATLAS_TREE, MOST_WORKERS, PER_PART, AtlasRecipe
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
+from multitool.recipes.fields import whole
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.atlas_files import Part
@@ -244,6 +247,8 @@ def atlas(
     *,
     model: str | None = None,
     per_part: int = PER_PART,
+    ray: bool | str = False,
+    workers: int | None = None,
     report: Report = no_report,
 ) -> Iterator[AtlasProgress]:
     """Describe many features of an SAE, and write them to a folder as a table in Parquet files. Yields how far it is.
@@ -267,20 +272,53 @@ def atlas(
         out: the folder.
         model: another model than the SAE names: a hub id or a folder.
         per_part: how many features are described together and written to one file.
+        ray: let workers by Ray describe, each with a model of its own: on the cluster at this address (as ``ray.init``
+            takes it), or for True on this machine, or where RAY_ADDRESS or a connection to Ray tells.
+        workers: with Ray, how many; None: one for each GPU, or for each machine where there is none.
+        report: of what is kept on disk and missing; workers by Ray do not tell.
 
     Raises:
         UserError: the recipes cannot be followed, there is no such feature, or the folder cannot be written or is
-            another atlas'.
+            another atlas'; Ray is not installed or cannot be reached.
     """
+    if workers is not None:
+        whole(workers, "workers", 1, MOST_WORKERS)
+        if ray is False:
+            raise UserError("workers is about Ray. Add --ray (in Python ray=True), or leave it out.")
     facts = atlas_facts(library, vector_recipes, tree_recipe, atlas_recipe, model=model)
     plan = atlas_plan(library, facts, features, per_part)
+    recipes = tuple(vector_recipes), tree_recipe, atlas_recipe, model
 
-    def describe(parts: Sequence[Part]) -> Iterator[tuple[Part, list[dict]]]:
-        preparing = prepare_atlas(library, vector_recipes, tree_recipe, atlas_recipe, model=model)
-        prepared = finish(preparing, library, report)
-        return ((part, finish(describe_job(prepared, part), library, report)) for part in parts)
+    def describe(parts: Sequence[Part]) -> Generator[tuple[Part, Sequence[dict]], None, None]:
+        if ray is not False:
+            from multitool.jobs.atlas_ray import described_by_ray
+
+            return described_by_ray(
+                partial(_prepared, library.options, *recipes), parts, address=ray if isinstance(ray, str) else None,
+                workers=workers, use_gpus=library.options["device"] != "cpu",
+            )
+        rows_of = describer(library, *recipes, report)
+        return ((part, rows_of(part)) for part in parts)
 
     yield from made(Path(out), plan, describe)
+
+
+def describer(
+    library: Library, vector_recipes: Sequence[VectorRecipe], tree_recipe: TreeRecipe, atlas_recipe: AtlasRecipe,
+    model: str | None = None, report: Report = no_report,
+) -> Callable[[Part], list[dict]]:
+    """What gives the rows of an atlas for some features, with all that it takes made ready.
+
+    Raises:
+        UserError: a recipe cannot be followed.
+    """
+    prepared = finish(prepare_atlas(library, vector_recipes, tree_recipe, atlas_recipe, model=model), library, report)
+    return lambda part: finish(describe_job(prepared, part), library, report)
+
+
+def _prepared(options: dict, *recipes) -> Callable[[Part], list[dict]]:
+    """In another process."""
+    return describer(Library(**options), *recipes)
 
 
 def scan_if_missing(

@@ -12,6 +12,7 @@ from multitool.recipes.recipe import TreeRecipe
 ATLAS_TREE = TreeRecipe(cutoff=2e-3)  # what definitions are judged on reaches down to here
 PER_PART = 128  # features that are described together, and written to one file
 MOST_PER_PART = 100_000
+MOST_WORKERS = 10_000  # processes that describe
 
 if TYPE_CHECKING:  # what a text says is checked where it is used
     Verdict = str

@@ -69,7 +69,8 @@ class Library:
         gpu: tells the GPU that there is; None: PyTorch does.
         atlas: where what is told of features stands, as ``open_atlas`` takes it; None: the demo's atlas.
 
-    What a user may not expect of device and precision stands in ``notes``, and in the log.
+    What a user may not expect of device and precision stands in ``notes``, and in the log. ``Library(**options)`` makes
+    another one like it, in another process or on another machine.
 
     Raises:
         UserError: the dtype or device does not exist here.
@@ -96,6 +97,10 @@ class Library:
         self.device, self.dtype, self.notes = found.device, found.dtype, found.notes
         for note in self.notes:
             _LOG.warning("note: %s", note)
+        self.options = {
+            "dtype": self.dtype, "device": device, "allow_folder": allow_folder, "patterns": patterns,
+            "max_models": max_models, "max_saes": max_saes, "max_model_bytes": max_model_bytes, "bars": bars,
+        }
         self.patterns = patterns
         self._allow_folder = allow_folder
         self._download = DownloadOptions(max_bytes=max_model_bytes)
