@@ -340,30 +340,6 @@ def scan_if_missing(
     finish(scans(resolve(library, vector_recipe, model), always=always), library, report)
 
 
-def describe_features(
-    library: Library,
-    vector_recipes: Sequence[VectorRecipe],
-    features: Sequence[int],
-    tree_recipe: TreeRecipe = ATLAS_TREE,
-    atlas_recipe: AtlasRecipe = AtlasRecipe(),
-    *,
-    model: str | None = None,
-    report: Report = no_report,
-    at_once: int = 128,
-) -> Iterator[list[dict]]:
-    """The rows of an atlas, ``at_once`` features at a time: of each feature one for every recipe.
-
-    Args:
-        vector_recipes: of one SAE; the features in them do not matter.
-
-    Raises:
-        UserError: a recipe cannot be followed, or there is no such feature.
-    """
-    prepared = finish(prepare_atlas(library, vector_recipes, tree_recipe, atlas_recipe, model=model), library, report)
-    for first in range(0, len(features), at_once):
-        yield finish(describe_job(prepared, features[first : first + at_once]), library, report)
-
-
 def find_by_text(
     library: Library, sae: str, text: str, *, top: int = TextSearch.top, model: str | None = None
 ) -> FoundFeatures:

@@ -13,7 +13,15 @@ from torch import Tensor
 from multitool.model.finite import finite
 from multitool.model.ghost_prompt import GhostPrompt
 from multitool.model.interventions import AppliedInterventions
-from multitool.model.passes import WHAT_FITS, Batches, Continuations, Passes, ghost_embeddings, prompt_ids
+from multitool.model.passes import (
+    WHAT_FITS,
+    Batches,
+    Continuations,
+    Passes,
+    ghost_embeddings,
+    prompt_ids,
+    trees_at_once,
+)
 from multitool.model.residual_stream import padded, residuals
 from multitool.model.tasks import (
     Asked,
@@ -30,6 +38,7 @@ from multitool.model.tasks import (
 from multitool.trees.growth import Growth, finished, grow_forest
 from multitool.trees.tree import ROOT, Tree
 
+_NODES_OF_A_TREE = 0.2  # times 1 / cutoff: so many have usual ones of the demo
 TEXTS_AT_ONCE = {"cpu": 64, "cuda": 512}
 
 
@@ -90,7 +99,12 @@ def grow_together(
     Args:
         changes: those under which the trees grow.
     """
-    yield (yield from _grown(model, task.growth, torch.from_numpy(task.growth.v), changes))
+    growth = task.growth
+    n_nodes = min(growth.max_nodes, int(_NODES_OF_A_TREE / growth.cutoff))
+    grown: list[Growth] = []
+    for vs in torch.from_numpy(growth.v).split(trees_at_once(model, growth.prompt, n_nodes)):
+        grown += yield from _grown(model, growth, vs, changes)
+    yield grown
 
 
 @torch.inference_mode()

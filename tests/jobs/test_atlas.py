@@ -10,7 +10,7 @@ from tiny import PROMPT, random_sae, tiny_model, write_model, write_sae
 
 from multitool.errors import UserError
 from multitool.jobs.features import missing_scan, resolve
-from multitool.jobs.local import check_tree, definition_tree, describe_features, token_table
+from multitool.jobs.local import check_tree, definition_tree, describer, token_table
 from multitool.recipes.atlas import ATLAS_TREE, AtlasRecipe
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.atlas_schema import COLUMNS
@@ -38,8 +38,9 @@ class World:
 
     def rows(self, features, *settings, tree=TREE, atlas=ALL, sae=None, at_once=128) -> list[dict]:
         recipes = [self.recipe(sae=sae, **each) for each in settings or ({},)]
-        parts = describe_features(self.library, recipes, features, tree, atlas, at_once=at_once)
-        return [row for part in parts for row in part]
+        describe = describer(self.library, recipes, tree, atlas)
+        parts = [features[first : first + at_once] for first in range(0, len(features), at_once)]
+        return [row for part in parts for row in describe(part)]
 
 
 @pytest.fixture(scope="module")
@@ -202,10 +203,10 @@ def test_an_sae_with_nothing_to_compare_with_is_not_judged(world):
 
 @pytest.mark.parametrize(("ask", "said"), [
     (lambda world: world.rows([2, D_SAE]), "feature is 30; .* has 30 features"),
-    (lambda world: list(describe_features(world.library, [], [2], TREE, ALL)), "settings name none"),
+    (lambda world: describer(world.library, [], TREE, ALL), "settings name none"),
     (lambda world: world.rows([2], tree=replace(TREE, inject_layer=2)), "inject_layer is 2"),
-    (lambda world: list(describe_features(
-        world.library, [world.recipe(), world.recipe(sae=world.others["few"])], [2], TREE, ALL)), "is of one SAE"),
+    (lambda world: describer(
+        world.library, [world.recipe(), world.recipe(sae=world.others["few"])], TREE, ALL), "is of one SAE"),
 ], ids=["no such feature", "no settings", "no such layer", "two SAEs"])  # fmt: skip
 def test_what_cannot_be_described_at_all_is_refused(world, ask, said):
     with pytest.raises(UserError, match=said):
@@ -217,6 +218,6 @@ def test_what_cannot_be_described_at_all_is_refused(world, ask, said):
 ], ids=["embedding", "layer"])  # fmt: skip
 def test_the_demos_rows_are_what_is_said_of_its_features_one_by_one(demo_library, sae, features):
     """By the weights that suit the SAE, which differ for trees and lists."""
-    rows, = describe_features(demo_library, [VectorRecipe(sae=sae, feature=0)], features, ATLAS_TREE, ALL)
+    rows = describer(demo_library, [VectorRecipe(sae=sae, feature=0)], ATLAS_TREE, ALL)(features)
     for feature, row in zip(features, rows, strict=True):
         assert_as_alone(demo_library, row, VectorRecipe(sae=sae, feature=feature), ATLAS_TREE, ALL)
