@@ -292,7 +292,9 @@ def _token_chosen(service: Service, found: FoundFeatures | None, number) -> dict
     """What fires at a token of the text that features were found by; or, of another number, on the whole of it."""
     if found is None or not _is_place(number, found.tokens):
         return {"tokens": text_tokens(found), "table": feature_table(found), "token": None}
-    *_, part = service.fires_at(found, number)
+    part = found
+    for answer in service.fires_at(found, number):
+        part = part if isinstance(answer, str) else answer
     return {"tokens": text_tokens(found, number), "table": feature_table(part), "token": number}
 
 

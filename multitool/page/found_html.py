@@ -98,7 +98,8 @@ def text_tokens(found: FoundFeatures | None, chosen: int | None = None) -> str:
     """
     if found is None or not found.tokens:
         return ""
-    prose = {feature.feature: feature.figures["prose"] for feature in found.features}
+    figures = {feature.feature: feature.figures["prose"] for feature in found.features}
+    prose = {feature: value for feature, value in figures.items() if is_number(value)}
     fires = [
         max((activation - prose[feature] for feature, activation in token.features if feature in prose), default=0.0)
         for token in found.tokens

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from visit import open_growth, write
 
+from multitool.store.atlases import DEMO_ATLAS
 from multitool.store.demo_model import DEMO_MODEL
 
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
@@ -430,6 +431,20 @@ def test_features_are_found_by_likeness_and_grown_by_keyboard_alone(page):
     assert title(page) == f"demo/hook_embed · feature {second} · encoder"
     assert page.input_value("#feature input") == second
     page.click("#stop")
+
+
+@pytest.mark.skipif(not DEMO_ATLAS.exists(), reason="The demo's atlas is not here.")
+def test_features_are_found_by_what_the_atlas_says_of_them(page):
+    open_find(page)
+    page.locator("#find-way").get_by_text("descriptions").click()
+    page.locator("#find-only input").check()
+    page.locator("#find-verdict input[value=agrees]").check()
+    page.fill("#find-by textarea", "rain")
+    page.click("#find")
+    row = page.locator("#found tbody tr").first
+    row.wait_for()
+    assert found_features(page)[0] == "927"
+    assert "rain" in row.inner_text() and "✓ agrees" in row.inner_text()
 
 
 def test_a_row_of_another_sae_brings_that_sae(page):
