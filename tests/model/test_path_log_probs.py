@@ -91,7 +91,9 @@ def test_only_nodes_with_children_are_fed_to_the_model(llama, monkeypatch):
     forward = llama.model.forward
     monkeypatch.setattr(llama.model, "forward", lambda **inputs: fed.append(inputs) or forward(**inputs))
     measured(llama, tree)
-    continued = sum(len(inputs["inputs_embeds"]) for inputs in fed if "cache" in inputs)
+    # A node is fed alone; the prompts go behind their common beginning, several tokens each.
+    continued = sum(len(inputs["inputs_embeds"]) for inputs in fed
+                    if "cache" in inputs and inputs["inputs_embeds"].shape[1] == 1)
     assert continued == N_GHOSTS * np.count_nonzero(~tree.is_leaf)
     assert continued < N_GHOSTS * len(tree) / 2
 
