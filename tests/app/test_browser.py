@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from visit import open_growth, write
 
-from multitool.store.atlases import DEMO_ATLAS
 from multitool.store.demo_model import DEMO_MODEL
 
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
@@ -433,7 +432,6 @@ def test_features_are_found_by_likeness_and_grown_by_keyboard_alone(page):
     page.click("#stop")
 
 
-@pytest.mark.skipif(not DEMO_ATLAS.exists(), reason="The demo's atlas is not here.")
 def test_features_are_found_by_what_the_atlas_says_of_them(page):
     open_find(page)
     page.locator("#find-way").get_by_text("descriptions").click()
