@@ -46,9 +46,9 @@ def feature_table(found: FoundFeatures | None) -> str:
     """Features as HTML, each in a row to be chosen; nothing where there are none."""
     if found is None or not found.features:
         return ""
-    several = len({feature.sae for feature in found.features}) > 1
+    others = {feature.sae for feature in found.features} != {found.settings.get("sae")}
     columns = "".join(f'<th scope="col" class="figure" {_help(name)}>{_heading(name)}</th>' for name in found.columns)
-    rows = "".join(_row(number, feature, found.columns, several) for number, feature in enumerate(found.features))
+    rows = "".join(_row(number, feature, found.columns, others) for number, feature in enumerate(found.features))
     return (
         '<p class="found-about">Choose a feature, and its tree grows.</p><table class="found"><thead><tr>'
         '<th scope="col">Feature</th><th scope="col">What is known of it</th>'
@@ -56,7 +56,7 @@ def feature_table(found: FoundFeatures | None) -> str:
     )
 
 
-def _row(number: int, feature: FoundFeature, columns: Sequence[str], several: bool) -> str:
+def _row(number: int, feature: FoundFeature, columns: Sequence[str], with_sae: bool) -> str:
     name, sae = f"{feature.feature:d}", visible(feature.sae)
     label = escape(f"{number + 1}: feature {name} of {sae}; grow its tree", quote=True)
     told = visible(feature.description)
@@ -67,7 +67,7 @@ def _row(number: int, feature: FoundFeature, columns: Sequence[str], several: bo
     )
     return (
         f'<tr data-number="{number}"><th scope="row"><button type="button" data-number="{number}" tabindex="0" '
-        f'aria-label="{label}">{name}</button>{f"<small>{escape(sae)}</small>" if several else ""}</th>'
+        f'aria-label="{label}">{name}</button>{f"<small>{escape(sae)}</small>" if with_sae else ""}</th>'
         f'<td class="told">{escape(told)}</td>{figures}</tr>'
     )
 

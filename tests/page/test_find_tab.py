@@ -123,7 +123,8 @@ def test_figures_have_three_digits_and_nothing_that_is_told_acts_as_html():
     html = feature_table(NEAR)
     assert ">0.502<" in html and ">1.23e+03<" in html and ">12,345<" in html
     assert "&lt;img src=x onerror=alert(1)&gt;\\n" in html and "<img" not in html
-    assert "<small>" not in html  # all of one SAE
+    assert "<small>" not in html  # all of the SAE that was asked for
+    assert f"<small>{EMBED}</small>" in feature_table(replace(NEAR, settings={"sae": None}))  # as of an atlas
     assert html.count("<button") == 2 and 'aria-label="1: feature 927 of demo/hook_embed; grow its tree"' in html
     assert feature_table(None) == feature_table(replace(NEAR, features=())) == ""
 
