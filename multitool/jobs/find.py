@@ -209,8 +209,8 @@ def find_by_tokens_job(library: Library, asked: TokenSearch, *, model: str | Non
     activation.
 
     ``cosine``: ``f·u(sum w_t (E_t - c))`` with the feature's direction ``f`` by its weights, as in ``VectorRecipe``.
-    ``activation``: how strongly it fires on the token alone; told of a single token that the vocabulary scan has, or
-    that is read to order by it.
+    ``activation``: how strongly it fires on the token alone; told of a single token, not one taken away, that
+    the vocabulary scan has, or that is read to order by it.
 
     Args:
         model: another model than the SAE names: a hub id or a folder.
@@ -247,9 +247,9 @@ def _found_near(
 def _fires_alone(target: Resolved, asked: TokenSearch, meant: Sequence[tuple[int, float]]) -> Job[Tensor | None]:
     """How strongly every feature fires on the one token, (d_sae,); None where nobody asks and no scan tells it."""
     library, entry, subject = target.library, target.sae.entry, target.subject
-    if len(meant) > 1:
+    (token_id, weight), *more = meant
+    if more or weight <= 0:
         return None
-    token_id = meant[0][0]
     scan = yield Prepare(partial(library.scan, entry, subject))
     if scan is not None:
         residual = scan.part(token_id, token_id + 1)

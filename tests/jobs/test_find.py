@@ -191,6 +191,7 @@ def test_what_fires_on_a_token_is_told_by_a_scan_or_by_reading_it(library, sae, 
     assert {one.feature: one.figures["activation"] for one in scanned.features} == pytest.approx(
         dict(enumerate(fires.tolist())), abs=2e-3 * float(fires.max()))
     assert features(find_by_tokens(library, sae, "#120", measure="activation", top=3)) == order[:3]
+    assert find_by_tokens(library, sae, "#120*-1").columns == ("cosine",)  # away from a token: nothing fires on that
     assert asked == []
 
 
