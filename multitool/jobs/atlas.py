@@ -122,7 +122,11 @@ def atlas_facts(
     for recipe in vector_recipes:
         found = asdict(with_weights(library, recipe)) | {"pca": list(recipe.pca)}
         del found["feature"]
-        settings.append(found | {"list_weights": with_weights(library, recipe, for_list=True).kind})
+        found |= {"list_weights": with_weights(library, recipe, for_list=True).kind}
+        if found in settings:
+            raise UserError(f"Two settings are the same, with weights {found['weights']}. Each makes rows of its own; "
+                            "name it once.")
+        settings.append(found)
     sae = vector_recipes[0].sae
     versions = {name: version(name) for name in ("torch", "transformers", "sae-lens")}
     return {

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 
 from multitool.errors import UserError
@@ -285,6 +285,8 @@ def atlas(
         whole(workers, "workers", 1, MOST_WORKERS)
         if ray is False:
             raise UserError("workers is about Ray. Add --ray (in Python ray=True), or leave it out.")
+    if not fspath(out):
+        raise UserError("out is empty. Name the folder that the atlas is written to.")
     facts = atlas_facts(library, vector_recipes, tree_recipe, atlas_recipe, model=model)
     plan = atlas_plan(library, facts, features, per_part)
     recipes = tuple(vector_recipes), tree_recipe, atlas_recipe, model

@@ -281,12 +281,12 @@ def open_atlas(*where: str | Path, download: DownloadOptions = UNLIMITED) -> Atl
 def _files(where: str | Path, download: DownloadOptions) -> list[Path]:
     """The Parquet files of an atlas, fetched if need be."""
     name = str(where)
-    if is_folder(name):
+    if name and is_folder(name):
         return atlas_files(Path(name))
     if is_path(name) or not DATASET.fullmatch(name):
         raise UserError(
-            f"There is no atlas {shown(name)}: no such folder is on this machine. Name a folder that `sae-multitool "
-            "atlas` has written, or a dataset repository on the hub as OWNER/NAME."
+            f"There is no atlas {shown(name)}: no such folder is on this machine. Name a folder (not a file in it) "
+            "that `sae-multitool atlas` has written, or a dataset repository on the hub as OWNER/NAME."
         )
     return atlas_files(fetch_atlas(name, download))
 

@@ -9,8 +9,9 @@ import torch
 from tiny import PROMPT, random_sae, tiny_model, write_model, write_sae
 
 from multitool.errors import UserError
+from multitool.jobs.atlas import atlas_facts
 from multitool.jobs.features import missing_scan, resolve
-from multitool.jobs.local import check_tree, definition_tree, describer, token_table
+from multitool.jobs.local import atlas, check_tree, definition_tree, describer, token_table
 from multitool.recipes.atlas import ATLAS_TREE, AtlasRecipe
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.atlas_schema import COLUMNS
@@ -207,7 +208,10 @@ def test_an_sae_with_nothing_to_compare_with_is_not_judged(world):
     (lambda world: world.rows([2], tree=replace(TREE, inject_layer=2)), "inject_layer is 2"),
     (lambda world: describer(
         world.library, [world.recipe(), world.recipe(sae=world.others["few"])], TREE, ALL), "is of one SAE"),
-], ids=["no such feature", "no settings", "no such layer", "two SAEs"])  # fmt: skip
+    (lambda world: atlas_facts(
+        world.library, [world.recipe(feature=1), world.recipe(feature=2)], TREE, ALL), "Two settings are the same"),
+    (lambda world: list(atlas(world.library, [world.recipe()], [2], "")), "out is empty"),
+], ids=["no such feature", "no settings", "no such layer", "two SAEs", "a setting twice", "no folder"])  # fmt: skip
 def test_what_cannot_be_described_at_all_is_refused(world, ask, said):
     with pytest.raises(UserError, match=said):
         ask(world)

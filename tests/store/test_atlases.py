@@ -162,7 +162,7 @@ def test_searches_that_cannot_be(atlas, values, said):
 
 
 def test_places_without_an_atlas(tmp_path):
-    for name in ("nowhere", "/no/such/folder", r"C:\x", "a/b/c", "a b/c", "x\0y"):
+    for name in ("nowhere", "/no/such/folder", r"C:\x", "a/b/c", "a b/c", "x\0y", ""):
         with pytest.raises(UserError, match="no such folder"):
             open_atlas(name)
     with pytest.raises(UserError, match="no Parquet files"):
