@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add = describing.add_argument
     add("--features", required=True, type=_features, metavar="all|FIRST:LAST|FILE",
         help="all; many, the last one not included; or a file with a feature's number on each line")
-    add("--out", required=True, type=Path, metavar="FOLDER",
+    add("--out", required=True, metavar="FOLDER",
         help="where the table is written; what is there already is not made again")
     add("--per-part", type=int, default=PER_PART, metavar="N",
         help=f"describe so many features together, and write them to one file (default: {PER_PART})")
@@ -492,7 +492,10 @@ def _search(options) -> TextSearch | TokenSearch | LikenessSearch | AtlasSearch:
 
 
 def _print_found(found: "FoundFeatures") -> None:
-    print(f"{visible(found.sentence)}\n")
+    print(visible(found.sentence))
+    if not found.features:
+        return
+    print()
     wide = max((len(one.sae) for one in found.features), default=3)
     widths = [max(11, len(column)) for column in found.columns]
     headings = "".join(f" {column:>{width}}" for column, width in zip(found.columns, widths, strict=True))
@@ -501,7 +504,7 @@ def _print_found(found: "FoundFeatures") -> None:
         beside = "".join(f" {_figure(figure):>{width}}" for figure, width in zip(figures, widths, strict=True))
         print(f"{rank:4}  {visible(sae):{wide}} {feature:8}{beside}  {visible(description)}")
     if found.tokens:
-        print("\nToken by token, the features that fire more than on plain prose and how strongly")
+        print("\nToken by token, the features that fire and how strongly, first those that do more than on plain prose")
     for token in found.tokens:
         fires = "  ".join(f"{feature} {activation:.3g}" for feature, activation in token.features[:_FIRING_PRINTED])
         print(f"{visible(token.token, spaces=True):24} {fires}".rstrip())
@@ -562,7 +565,7 @@ def _atlas(options) -> None:
     if options.push:
         check_push(options.push, options.licence)  # before the hours that it takes
 
-    library, told = _library(options), _Telling()
+    library, told, out = _library(options), _Telling(), Path(options.out)
     making = atlas(library, vectors, options.features, options.out, tree, kept, model=options.model,
                    per_part=options.per_part, ray=options.ray, workers=options.workers, report=_kept)
     try:
@@ -572,11 +575,11 @@ def _atlas(options) -> None:
     except (KeyboardInterrupt, UserError) as error:
         told.leave()
         if told.last and isinstance(error, KeyboardInterrupt):
-            _say(f"{told.last.told} and kept in {_told(options.out)}; the same command goes on with the others.\n")
+            _say(f"{told.last.told} and kept in {_told(out)}; the same command goes on with the others.\n")
         raise
     _note_other_model(options.model, library.find(options.sae))
-    found = counted(options.out)
-    said = f"{found.rows:,} rows in {_told(options.out)}"
+    found = counted(out)
+    said = f"{found.rows:,} row{'' if found.rows == 1 else 's'} in {_told(out)}"
     if found.problems:
         said += f"; {found.problems:,} of features that have no direction"
     if found.verdicts:

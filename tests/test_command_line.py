@@ -447,6 +447,8 @@ def test_features_are_found_in_an_atlas_that_is_named(folders, tmp_path, capsys)
     assert main([*command, "--verdict", "agrees"]) == 0
     *_, line = capsys.readouterr().out.splitlines()
     assert line.split()[:3] == ["1", "demo/hook_embed", "927"] and "agrees" in line
+    assert main([*command, "--max-entropy", "0"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1  # no table of nothing
 
 
 def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
