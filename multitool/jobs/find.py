@@ -431,7 +431,9 @@ def described(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> lis
     tokens on which it fired most in the texts kept with the SAE; where there are none, those nearest to its encoder's
     direction."""
     atlas = target.library.atlas()
-    told = dict(zip(features, atlas.describe(entry.name, features), strict=True)) if atlas else {}
+    # One that was made of an SAE's folder names it by its path.
+    name = str(entry.folder) if atlas and entry.name not in atlas.saes else entry.name
+    told = dict(zip(features, atlas.describe(name, features), strict=True)) if atlas else {}
     for feature in features:
         if not told.get(feature):
             told[feature] = _few(context.token for context in strongest_contexts(entry, feature))

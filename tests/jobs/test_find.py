@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import atlas_material
 import pytest
 import torch
 from tiny import random_sae, tiny_model, write_model, write_sae
@@ -236,6 +237,14 @@ def test_a_description_is_of_what_fires_or_of_the_nearest_tokens(library, folder
     kept, nearest = described(target, target.sae.entry, [0, 1])
     assert kept == f"Rain, rains, {'x' * 30}, snow"
     assert nearest.split(", ")[0] == target.subject.token_texts[71].strip() and len(nearest.split(", ")) == 4
+
+
+def test_an_atlas_that_was_made_of_an_saes_folder_describes_it(tmp_path, sae):
+    atlas = atlas_material.write_atlas(tmp_path / "atlas", [atlas_material.row(3, [("a dog", 0.5)], sae=sae)])
+    library = Library(device="cpu", dtype="float32", allow_folder=True, atlas=str(atlas))
+    target = resolve(library, VectorRecipe(sae=sae, feature=0))
+    told, _ = described(target, target.sae.entry, [3, 4])
+    assert told == "a dog"
 
 
 def test_what_is_found_is_a_table_and_json(library, sae):
