@@ -104,7 +104,8 @@ def test_the_page_tells_of_vector_and_components_as_soon_as_a_list_has_loaded_th
     with opened(browser, gemma_space.url, shows="#grow") as page:
         component = page.locator(".component", has_text="of the variance").first
         distance = page.locator("#distance", has_text="Distance from the centroid")
-        page.get_by_text("Principal components").click()
+        # By key: right after scrolling a click may still go to Neuronpedia's frame, which was there before.
+        page.get_by_role("button", name="Principal components").press("Enter")
         component.wait_for()
         distance.wait_for()
         write(page, "#sae input", PYTHIA_3)
