@@ -154,8 +154,8 @@ def kept_for_all(target: Resolved, *, scan: bool, layers: bool) -> Job[None]:
     if scan and not (yield Prepare(partial(library.scan, entry, subject))):
         yield Prepare(partial(library.encoder, entry))  # as in ``scans``
         yield Keep(library.scan_task(entry, subject))
-    if layers and entry.kind != "embed" and (yield Prepare(partial(library.pullback, entry, subject))) is None:
-        yield Keep(library.pullback_task(entry, subject))
+    if layers and entry.kind != "embed":
+        yield from pullback_matrix(target, entry)
 
 
 def ready(target: Resolved, *, always: bool = False) -> Job[Resolved]:

@@ -101,8 +101,10 @@ def grow_together(
     """
     growth = task.growth
     n_nodes = min(growth.max_nodes, int(_NODES_OF_A_TREE / growth.cutoff))
+    # That takes a pass, and a tree alone, as one that is pushed along its own feature, has nothing to share.
+    at_once = trees_at_once(model, growth.prompt, n_nodes) if len(growth.v) > 1 else 1
     grown: list[Growth] = []
-    for vs in torch.from_numpy(growth.v).split(trees_at_once(model, growth.prompt, n_nodes)):
+    for vs in torch.from_numpy(growth.v).split(at_once):
         grown += yield from _grown(model, growth, vs, changes)
     yield grown
 
