@@ -1,4 +1,6 @@
-"""The atlas of the demo's SAEs, a file for each: ``python -m training.demo_atlas FOLDER``, half an hour on two cores.
+"""The atlas of the SAEs of the demo's first model, a file for each: ``python -m training.demo_atlas FOLDER``.
+
+Half an hour on two cores.
 
 In FOLDER the atlases are made, part by part, and gone on with where they were stopped. What is shipped is the same in
 fewer bytes.
@@ -14,6 +16,7 @@ from multitool.jobs.local import atlas
 from multitool.recipes.atlas import AtlasRecipe
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.atlases import DEMO_ATLAS
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.library import Library
 from multitool.store.registry import demo_saes
 
@@ -25,7 +28,7 @@ KEPT = AtlasRecipe(definitions=5, top=10, evidence=True, trees=False)
 def main(folder: Path) -> None:
     library = Library(dtype="float32", device="cpu")
     DEMO_ATLAS.mkdir(exist_ok=True)
-    for entry in demo_saes():
+    for entry in [entry for entry in demo_saes() if entry.model == DEMO_MODEL]:
         out = folder / entry.hook
         for progress in atlas(library, [VectorRecipe(sae=entry.name, feature=0)], None, out, TREE, KEPT):
             print(f"{entry.name}: {progress.told}", flush=True)
