@@ -25,6 +25,7 @@ class TrainedOn:
     layers: tuple[int, ...]
     embed_features: int
     embed_passes: float
+    stored: str  # the type that activations are kept in: float16 where it holds the largest
     output: Path
 
     @property
@@ -45,11 +46,12 @@ class TrainedOn:
 MODELS = {
     "SmolLM2-135M-Instruct": TrainedOn(
         "HuggingFaceTB/SmolLM2-135M-Instruct", DEMO_MODEL, "SmolLM2's vocabulary (Apache-2.0)",
-        layers=(1, 6, 12), embed_features=2048, embed_passes=40, output=DEMO_FOLDER,
+        layers=(1, 6, 12), embed_features=2048, embed_passes=40, stored="float16", output=DEMO_FOLDER,
     ),
     "gemma-3-270m": TrainedOn(
         "google/gemma-3-270m", GEMMA_MODEL, "Gemma 3's vocabulary (Gemma Terms of Use)",
-        layers=(0, 5, 9, 13), embed_features=3072, embed_passes=8, output=DEMO_FOLDER / "gemma-3-270m",
+        layers=(0, 5, 9, 13), embed_features=3072, embed_passes=8, stored="float32",
+        output=DEMO_FOLDER / "gemma-3-270m",
     ),
 }
 
@@ -103,25 +105,27 @@ def replaced_output(model, hook_name: str, change: Callable[[torch.Tensor], torc
 def residual_activations(
     trained_on: TrainedOn, contexts: np.ndarray, hook_names: list[str], folder: Path, batch: int = 16
 ) -> dict[str, np.memmap]:
-    """Float16 activations ``(contexts, positions - 1, d_model)`` of every hook, from one forward pass each.
+    """Activations ``(contexts, positions - 1, d_model)`` of every hook, from one forward pass each.
 
     Position 0 is left out: whatever token stands there, these models put a huge constant vector on it.
     The files in ``folder`` are used again when they are already complete.
     """
-    paths = {name: folder / f"{name}.{len(contexts)}x{contexts.shape[1]}.float16" for name in hook_names}
+    paths = {name: folder / f"{name}.{len(contexts)}x{contexts.shape[1]}.{trained_on.stored}" for name in hook_names}
     width = AutoConfig.from_pretrained(trained_on.folder).hidden_size
     shape = (len(contexts), contexts.shape[1] - 1, width)
     missing = {name: path for name, path in paths.items() if not path.exists()}
     if missing:
-        _dump(load_model(trained_on), contexts, missing, shape, batch)
-    return {name: np.memmap(paths[name], np.float16, "r", shape=shape) for name in hook_names}
+        _dump(load_model(trained_on), trained_on.stored, contexts, missing, shape, batch)
+    return {name: np.memmap(paths[name], trained_on.stored, "r", shape=shape) for name in hook_names}
 
 
-def _dump(model, contexts: np.ndarray, paths: dict[str, Path], shape: tuple[int, ...], batch: int) -> None:
+def _dump(
+    model, stored: str, contexts: np.ndarray, paths: dict[str, Path], shape: tuple[int, ...], batch: int
+) -> None:
     # Layers above the last hook would only cost time.
     model.model.layers = model.model.layers[: 1 + max(layer_of(name) for name in paths)]
     unfinished = {name: path.with_suffix(".unfinished") for name, path in paths.items()}
-    stores = {name: np.memmap(path, np.float16, "w+", shape=shape) for name, path in unfinished.items()}
+    stores = {name: np.memmap(path, stored, "w+", shape=shape) for name, path in unfinished.items()}
     seen: dict[str, torch.Tensor] = {}
 
     def keep(name: str):
