@@ -5,7 +5,7 @@
 Needs Gemma-2B (5 GB; accept its licence on the hub and log in with `hf auth login`) and four SAEs of it (0.3 GB each),
 all fetched once. In float16 it takes a GPU with 8 GB; in float32 one with 16 GB, or a processor with 16 GB of memory.
 
-What was published: scripts/published_outputs.json. What agreement is: scripts/published_rules.py. The exit status is 0
+What was published: scripts/published_outputs.json. What agreement is, and why: docs/published.md. The exit status is 0
 if all cases agree, 1 if not, and 2 for what you can put right.
 """
 
@@ -26,6 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs as a file too
 
 import multitool as mt
+from multitool.process import interrupted, prepare_streams
 from multitool.text import visible
 from scripts.published_rules import (
     FIRST,
@@ -98,8 +99,8 @@ class Outcome:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    prepare_streams()
     options = _parser().parse_args(arguments)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     outcomes: list[Outcome] = []
     try:
         if options.json and not options.json.resolve().parent.is_dir():
@@ -119,8 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"published: {visible(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return 130
+        return interrupted()
     print("\n".join(conclusion(about, outcomes, options.json)))
     return 0 if all(outcome.compared.agrees for outcome in outcomes) else 1
 
@@ -218,16 +218,17 @@ def _compared_list(
 ) -> tuple[ComparedList, dict]:
     recipe = mt.ListRecipe(**case.recipe | {"top": LOOKED_AT})
     table = mt.token_table(library, vector, recipe, model=model)
-    other = None
+    when_turned = None
     if case.vector["pca"]:
         weight, = case.vector["pca"]
         scale, other_weight = turned(case.vector["scale"], weight)
-        other_vector = mt.VectorRecipe(sae=vector.sae, **case.vector | {"scale": scale, "pca": [other_weight]})
-        other = mt.token_table(library, other_vector, recipe, model=model)
-    tokens, tokens_when_turned = (
-        None if found is None else tuple(token for rank, token, *numbers in found.rows) for found in (table, other)
-    )
-    return ComparedList(case.tokens, tokens or (), tokens_when_turned), table.to_dict()
+        other = mt.VectorRecipe(sae=vector.sae, **case.vector | {"scale": scale, "pca": [other_weight]})
+        when_turned = _texts(mt.token_table(library, other, recipe, model=model))
+    return ComparedList(case.tokens, _texts(table), when_turned), table.to_dict()
+
+
+def _texts(table: mt.TokenTable) -> tuple[str, ...]:
+    return tuple(token for rank, token, *numbers in table.rows)
 
 
 def _sae(release: str, case: Case) -> str:

@@ -1,7 +1,6 @@
-"""When a tree or a list of ours agrees with a published one. No model, no file: rules on numbers and texts.
+"""When a tree or a list of ours agrees with a published one: rules on numbers and texts, without model or file.
 
-Published probabilities come from logits in float16, whose steps behind the first token are 1/64 or 1/128: each token's
-probability is rounded by up to 0.8 %, besides what float16 does to the numbers on the way to it.
+docs/published.md says why they are these.
 """
 
 import math
@@ -72,8 +71,8 @@ class ComparedTree:
         missing, off, beyond = len(self.missing), len(self.off), len(self.beyond)
         return [
             *[f"{missing} of {len(self.nodes)} nodes missing"] * bool(missing),
-            *[f"{off} nodes with a probability more than {PER_TOKEN:.0%} off"] * bool(off),
-            *[f"{beyond} nodes that the published tree does not have"] * bool(beyond),
+            *[f"{_nodes(off)} with a token's probability more than {PER_TOKEN:.0%} off"] * bool(off),
+            *[f"{_nodes(beyond)} that the published tree does not have"] * bool(beyond),
         ]
 
     @property
@@ -222,6 +221,10 @@ def turned(scale: float, weight: float) -> tuple[float, float]:
     """
     s = scale * (1 - 2 * weight)
     return s, -scale * weight / s
+
+
+def _nodes(n: int) -> str:
+    return "1 node" if n == 1 else f"{n} nodes"
 
 
 def _in_both(one: Sequence[str], other: Sequence[str]) -> int:

@@ -44,7 +44,7 @@ def test_a_whole_log_proves_what_was_not_there():
     log = FULL
     more = [*FULL, Node(1, "a", 0.0012)]
     assert compared(more, log, whole=False).agrees
-    assert compared(more, log, whole=True).reasons == ["1 nodes that the published tree does not have"]
+    assert compared(more, log, whole=True).reasons == ["1 node that the published tree does not have"]
     assert compared([*FULL, Node(1, "a", 0.00119)], log, whole=True).agrees
 
 
@@ -71,7 +71,7 @@ def test_across_a_gap_the_tokens_share_what_differs():
     # "the act of" stands two tokens behind "the": together they may be (1 + 5 %)² off.
     assert compared(with_probability(0.008 * 1.10, 4, FULL)).agrees
     found = compared(with_probability(0.008 * 1.11, 4, FULL))
-    assert found.reasons == ["1 nodes with a probability more than 5% off"]
+    assert found.reasons == ["1 node with a token's probability more than 5% off"]
     assert found.nodes[3].factor == pytest.approx(1.11**0.5)
 
 
@@ -155,7 +155,7 @@ def test_what_differs_is_told_and_everything_if_asked():
                                                          ["0.00800000", "missing", "the"]]
     assert lines[-2:] == [
         "  3 of 4 published nodes are there; a token's probability differs by 0.0% (median), 20.0% at most",
-        "  DOES NOT AGREE: 1 of 4 nodes missing; 1 nodes with a probability more than 5% off",
+        "  DOES NOT AGREE: 1 of 4 nodes missing; 1 node with a token's probability more than 5% off",
     ]
     assert told(compared(FULL)) == [
         "  4 of 4 published nodes are there; a token's probability differs by 0.0% (median), 0.0% at most", "  agrees"]
