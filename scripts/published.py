@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs as a file too
 
@@ -39,6 +40,11 @@ from scripts.published_rules import (
     logged,
     turned,
 )
+
+if TYPE_CHECKING:
+    from multitool.jobs.token_table import TokenTable
+    from multitool.recipes.recipe import VectorRecipe
+    from multitool.store.library import Library
 
 OUTPUTS = Path(__file__).with_name("published_outputs.json")
 SCHEMA = "sae-multitool/published-comparison/1"
@@ -168,7 +174,7 @@ def usual_precision(device: str) -> str:
     return "float16" if card and card.usable else "float32"
 
 
-def setting(library: mt.Library, release: str, model: str | None, case: Case) -> dict:
+def setting(library: "Library", release: str, model: str | None, case: Case) -> dict:
     """What it runs with, on what: all that figures depend on. Raises UserError where model or SAE cannot be had."""
     from multitool.model.ghost_prompt import ghost_prompt
     from multitool.store.devices import gpu_here
@@ -195,9 +201,7 @@ def setting(library: mt.Library, release: str, model: str | None, case: Case) ->
     }
 
 
-def compare(
-    library: mt.Library, release: str, model: str | None, cases: Sequence[Case]
-) -> Iterator[Outcome]:
+def compare(library: "Library", release: str, model: str | None, cases: Sequence[Case]) -> Iterator[Outcome]:
     """Each case beside ours. Raises UserError where one cannot be done."""
     for case in cases:
         began = time.perf_counter()
@@ -214,7 +218,7 @@ def compare(
 
 
 def _compared_list(
-    library: mt.Library, vector: mt.VectorRecipe, case: Case, model: str | None
+    library: "Library", vector: "VectorRecipe", case: Case, model: str | None
 ) -> tuple[ComparedList, dict]:
     recipe = mt.ListRecipe(**case.recipe | {"top": LOOKED_AT})
     table = mt.token_table(library, vector, recipe, model=model)
@@ -227,7 +231,7 @@ def _compared_list(
     return ComparedList(case.tokens, _texts(table), when_turned), table.to_dict()
 
 
-def _texts(table: mt.TokenTable) -> tuple[str, ...]:
+def _texts(table: "TokenTable") -> tuple[str, ...]:
     return tuple(token for rank, token, *numbers in table.rows)
 
 

@@ -214,10 +214,11 @@ def outcomes(tmp_path_factory):
         [sys.executable, "scripts/published.py", "--json", str(file)], cwd=ROOT_FOLDER, env=online, check=False,
         stdout=subprocess.PIPE, text=True,
     )
-    assert file.exists(), done.stdout
-    told = json.loads(file.read_text(encoding="utf-8"))
-    assert told["is_gemma_2b"], done.stdout
-    return {outcome["name"]: outcome for outcome in told["cases"]}
+    print(done.stdout, f"The figures: {file}")
+    assert done.returncode in (0, 1)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["is_gemma_2b"]
+    return {outcome["name"]: outcome for outcome in found["cases"]}
 
 
 @pytest.mark.gemma
