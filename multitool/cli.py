@@ -230,7 +230,8 @@ def _add_sae_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         "blocks.N.hook_resid_post, model.layers.N, hook_embed, …")
     add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
     add("--dtype", choices=get_args(Dtype),
-        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
+        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU that has it, else what suits the "
+             "model)")
     add("--device", choices=get_args(Device), default="auto", help="where the model runs (default: auto)")
 
 
@@ -642,7 +643,8 @@ def _study(
     sys.stderr.write("\n")
     if not trials:
         raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
-    return Study(trials)
+    entry = library.find(vector.sae)
+    return Study(trials, library.precision(library.model_of(entry, model)))
 
 
 def _components(options) -> None:

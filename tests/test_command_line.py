@@ -396,7 +396,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
 
 def test_the_options_of_what_is_suggested_are_those_that_are_not_the_usual_ones():
     def options(tree=TreeRecipe(), **vector) -> str:
-        return _options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, ()))
+        return _options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, (), "float32"))
 
     assert options(weights="encoder") == "--weights encoder"
     assert options(weights="mapped", scale=1.25, pca=[0.2]) == "--weights mapped --scale 1.25 --pca 0.2"

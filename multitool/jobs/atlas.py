@@ -111,7 +111,7 @@ def atlas_facts(
     model: str | None = None,
 ) -> dict:
     """What all rows have in common, for JSON: whose they are, the settings in their order with their weights told,
-    recipes, versions. Nothing is loaded for it.
+    recipes, versions. Nothing is loaded for it, unless the precision depends on the model.
 
     Arguments and errors as for ``prepare_atlas``, as far as names tell.
     """
@@ -128,12 +128,13 @@ def atlas_facts(
                             "name it once.")
         settings.append(found)
     sae = vector_recipes[0].sae
+    model = library.model_of(library.find(sae), model)
     versions = {name: version(name) for name in ("torch", "transformers", "sae-lens")}
     return {
         "schema": SCHEMA,
         "sae": sae,
-        "model": library.model_of(library.find(sae), model),
-        "dtype": library.dtype,
+        "model": model,
+        "dtype": library.precision(model),
         "settings": settings,
         "tree": asdict(tree_recipe),
         "atlas": asdict(atlas_recipe),

@@ -179,7 +179,7 @@ def _found_on_text(target: Resolved, asked: TextSearch, ids: Sequence[int], resi
         f"{_counted(int((fires_on > 0).sum()), 'feature')} of {entry.name} fire on this text; first those that do more "
         "than on plain prose."
     )
-    return _told("text", target, asked, columns, found, sentence, tuple(tokens))
+    return _told("text", target, asked, columns, found, sentence, runs=True, tokens=tuple(tokens))
 
 
 def fires_at_job(library: Library, found: FoundFeatures, place: int) -> Job[FoundFeatures]:
@@ -241,7 +241,8 @@ def _found_near(
     else:
         found = best(values, asked.top)
         sentence = f"The features of {name} whose {target.recipe.kind} direction is nearest to {asked.tokens}."
-    return _told("tokens", target, asked, columns, found, sentence)
+    runs = matrix is not None or alone is not None
+    return _told("tokens", target, asked, columns, found, sentence, runs=runs)
 
 
 def _fires_alone(target: Resolved, asked: TokenSearch, meant: Sequence[tuple[int, float]]) -> Job[Tensor | None]:
@@ -401,8 +402,11 @@ def _told_alike(
 
 def _told(
     by: str, target: Resolved, asked: TextSearch | TokenSearch, columns: dict[str, Tensor], found: Tensor,
-    sentence: str, tokens: tuple[TokenFires, ...] = (),
+    sentence: str, *, runs: bool, tokens: tuple[TokenFires, ...] = (),
 ) -> FoundFeatures:
+    """Args:
+        runs: whether the running model has a part in it.
+    """
     entry, features = target.sae.entry, found.tolist()
     figures = {name: values[found].tolist() for name, values in columns.items()}
     return FoundFeatures(
@@ -412,7 +416,7 @@ def _told(
             FoundFeature(entry.name, feature, {name: values[row] for name, values in figures.items()}, description)
             for row, (feature, description) in enumerate(zip(features, described(target, entry, features), strict=True))
         ),
-        settings=_settings(target, asked),
+        settings=_settings(target, asked) | ({"dtype": target.precision} if runs else {}),
         sentence=sentence,
         tokens=tokens,
     )

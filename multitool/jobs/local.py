@@ -296,7 +296,8 @@ def atlas(
             from multitool.jobs.atlas_ray import described_by_ray
 
             return described_by_ray(
-                partial(_prepared, library.options, *recipes), parts, address=ray if isinstance(ray, str) else None,
+                partial(_prepared, library.options | {"dtype": facts["dtype"]}, *recipes), parts,
+                address=ray if isinstance(ray, str) else None,
                 workers=workers, use_gpus=library.options["device"] != "cpu",
             )
         rows_of = describer(library, *recipes, report)

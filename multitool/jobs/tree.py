@@ -122,7 +122,7 @@ def prepare_tree(
     if begun:
         check_grown(task, target.subject, begun.tree)
     settings = resolved_settings(target, vector) | asdict(tree_recipe)
-    settings |= {"dtype": target.library.dtype, "version": __version__}
+    settings |= {"dtype": target.precision, "version": __version__}
     before = (begun.seconds, begun.first_token_entropy) if begun else ()
     return PreparedTree(task, settings, _figures(vector, task), target.subject.token_texts, *before)
 
