@@ -166,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
                 f"--{name.replace('_', '-')}", help=f"with --{goes_with}: {_help(fields[name])}", **option
             )
     finding.add_argument("--in", dest="place", metavar="ATLAS", help="the atlas that is searched, and that tells of "
-                         "what is found: a folder, or a dataset repository on the hub (default: the demo's)")
+                         "what is found: a folder, or a dataset repository on the hub (default: what the environment "
+                         "variable SAE_MULTITOOL_ATLAS names, or the demo's)")
     add = finding.add_argument
     add("--top", type=int, default=TextSearch.top, metavar="N", help=_help(fields["top"]))
     add("--csv", type=Path, metavar="FILE", help="write them as a table")
@@ -457,7 +458,8 @@ def _find(options) -> None:
     _check_writable(csv=options.csv, json=options.json)
     from multitool.jobs.find import find_job
 
-    library = _library(options, atlas=options.place)
+    place = options.place or os.environ.get("SAE_MULTITOOL_ATLAS", "").strip() or None
+    library = _library(options, atlas=place)
     found = _done(find_job(library, asked, model=options.model), library)
     if asked.sae:
         _note_other_model(options.model, library.find(asked.sae))
@@ -582,7 +584,7 @@ def _atlas(options) -> None:
     found = counted(out)
     said = f"{found.rows:,} row{'' if found.rows == 1 else 's'} in {_told(out)}"
     if found.problems:
-        said += f"; {found.problems:,} of features that have no direction"
+        said += f"; {found.problems:,} without a tree (the column problem says why)"
     if found.verdicts:
         judged = sum(found.verdicts.values())
         said += f"; {found.verdicts.get('agrees', 0):,} of {judged:,} trees agree with what fires their feature"

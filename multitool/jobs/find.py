@@ -5,6 +5,7 @@ these tells it.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from multitool.vectors.vector import token_sum
 FIRES_TOLD = 10  # features at a token of a text
 _DESCRIBED_BY = 4  # tokens of a description
 _LONGEST_TOKEN = 30  # characters of it
+_DEAD = "dead: its encoder weights are zero, or no numbers"
 
 
 @dataclass(frozen=True)
@@ -447,13 +449,15 @@ def described(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> lis
 
 
 def _nearest_tokens(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> dict[int, str]:
-    """The tokens with the largest ``u(W_enc[:, i])·u(E_t)`` of each feature that has an encoder, told in few words."""
+    """The tokens with the largest ``u(W_enc[:, i])·u(E_t)`` of each feature, told in few words; or that it has no
+    encoder."""
     space, texts = target.subject.space, target.subject.token_texts
     rows = target.library.sae(entry).W_enc.T[list(features)].float()
     near = (space.products(rows) / space.norms).nan_to_num(-torch.inf)
     values, token_ids = (found.tolist() for found in near.topk(min(4 * _DESCRIBED_BY, space.n_tokens), dim=1))
     return {
         feature: _few(texts[token_id] for token_id, value in zip(ids, cosines, strict=True) if value > 0)
+        if isfinite(cosines[0]) else _DEAD
         for feature, ids, cosines in zip(features, token_ids, values, strict=True)
     }
 

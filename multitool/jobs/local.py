@@ -5,7 +5,7 @@ from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 
-from multitool.errors import UserError
+from multitool.errors import GhostError, UserError
 from multitool.jobs.atlas import atlas_facts, describe_job, prepare_atlas
 from multitool.jobs.atlas_parts import AtlasProgress, atlas_plan, made
 from multitool.jobs.candidates import Candidate
@@ -39,21 +39,24 @@ def no_report(task: RowsTask, done: int) -> None:
 
 def stream(job: Job[Result], library: Library, report: Report = no_report) -> Generator[DefinitionTree, None, Result]:
     """Do the steps of a job. Yields trees as they grow, and returns the job's result."""
-    answer = None
+    answer, problem = None, None
     while True:
         try:
-            step = job.send(answer)
+            step = job.throw(problem) if problem else job.send(answer)
         except StopIteration as end:
             return end.value
+        answer, problem = None, None
         match step:
             case Prepare():
                 answer = step.work()
             case Keep():
-                answer = None
                 for done in library.do(step.task):
                     report(step.task, done)
             case Ask():
-                answer = [part for task in step.tasks for part in library.do(task)]
+                try:
+                    answer = [part for task in step.tasks for part in library.do(task)]
+                except GhostError as error:  # a job of many ghosts goes on without the one
+                    problem = error
             case Grow():
                 for growth in library.do(step.task):
                     answer = step.document(growth)

@@ -190,13 +190,16 @@ def _grown_on(library: Library, vector_recipe: VectorRecipe, document: Definitio
 
 
 def _figures(vector: FeatureVector, task: GrowthTask) -> dict:
-    """The vector's figures; of an injected one its norm in mean residual norms, as it does not lie among the
-    embeddings; and the typical maximum of a clamped feature."""
-    found: dict[str, float | None] = dict(vector.figures)
+    """Those of ``vector_figures``, and the typical maximum of a clamped feature."""
     wanted = task.interventions
-    if wanted and wanted.injection:
-        norm = wanted.injection.scale * float(vector.direction.norm())
-        found |= {"norm": norm, "distance_from_centroid": None}
-    if wanted and wanted.clamp:
-        found["typical_maximum"] = wanted.clamp.typical_maximum
-    return found
+    clamp = {"typical_maximum": wanted.clamp.typical_maximum} if wanted and wanted.clamp else {}
+    return vector_figures(vector, wanted) | clamp
+
+
+def vector_figures(vector: FeatureVector, wanted: Interventions | None) -> dict[str, float | None]:
+    """The vector's figures; of an injected one its norm in mean residual norms, as it does not lie among the
+    embeddings."""
+    if not (wanted and wanted.injection):
+        return dict(vector.figures)
+    norm = wanted.injection.scale * float(vector.direction.norm())
+    return vector.figures | {"norm": norm, "distance_from_centroid": None}

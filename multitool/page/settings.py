@@ -37,7 +37,7 @@ class ServerSettings(Declared):
     )] = None
     models: Annotated[Whole, Field(ge=1, le=100, description="running models kept in memory")] = 1
     dtype: Annotated[Dtype | None, Field(
-        description="of running models; None: float32 on a CPU, bfloat16 on a GPU that has it, else what suits the model"
+        description="of running models; None: float32 on a CPU, bfloat16 on a GPU that has it, else what suits a model"
     )] = None
     device: Annotated[Device, Field(description="where they run")] = "auto"
     max_nodes: Annotated[Whole, Field(

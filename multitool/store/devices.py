@@ -85,7 +85,7 @@ def placement(device: str, dtype: str | None, gpu: Gpu | None, apple: bool = Fal
         return Placement("cuda", dtype or "bfloat16")
     return Placement("cuda", None, (
         f"{gpu.name} has no bfloat16 of its own: models run in float32 where they fit into its memory; else in "
-        "float16, or in bfloat16, emulated and slow, those whose numbers are too large for float16. To choose yourself: "
+        "float16, or in bfloat16, emulated and slow, if their numbers are too large for float16. To choose yourself: "
         "--dtype, SAE_MULTITOOL_DTYPE.",
     ), gpu.memory)
 
