@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from multitool.errors import GhostError, UserError
 from multitool.jobs.atlas import atlas_facts, describe_job, prepare_atlas
@@ -39,7 +40,8 @@ def no_report(task: RowsTask, done: int) -> None:
 
 def stream(job: Job[Result], library: Library, report: Report = no_report) -> Generator[DefinitionTree, None, Result]:
     """Do the steps of a job. Yields trees as they grow, and returns the job's result."""
-    answer, problem = None, None
+    answer: Any = None
+    problem: GhostError | None = None
     while True:
         try:
             step = job.throw(problem) if problem else job.send(answer)
