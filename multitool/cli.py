@@ -166,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
                 f"--{name.replace('_', '-')}", help=f"with --{goes_with}: {_help(fields[name])}", **option
             )
     finding.add_argument("--in", dest="place", metavar="ATLAS", help="the atlas that is searched, and that tells of "
-                         "what is found: a folder, or a dataset repository on the hub (default: the demo's)")
+                         "what is found: a folder, or a dataset repository on the hub (default: what the environment "
+                         "variable SAE_MULTITOOL_ATLAS names, or the demo's)")
     add = finding.add_argument
     add("--top", type=int, default=TextSearch.top, metavar="N", help=_help(fields["top"]))
     add("--csv", type=Path, metavar="FILE", help="write them as a table")
@@ -230,7 +231,8 @@ def _add_sae_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         "blocks.N.hook_resid_post, model.layers.N, hook_embed, …")
     add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
     add("--dtype", choices=get_args(Dtype),
-        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
+        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU that has it, else what suits the "
+             "model)")
     add("--device", choices=get_args(Device), default="auto", help="where the model runs (default: auto)")
 
 
@@ -456,7 +458,8 @@ def _find(options) -> None:
     _check_writable(csv=options.csv, json=options.json)
     from multitool.jobs.find import find_job
 
-    library = _library(options, atlas=options.place)
+    place = options.place or os.environ.get("SAE_MULTITOOL_ATLAS", "").strip() or None
+    library = _library(options, atlas=place)
     found = _done(find_job(library, asked, model=options.model), library)
     if asked.sae:
         _note_other_model(options.model, library.find(asked.sae))
@@ -581,7 +584,7 @@ def _atlas(options) -> None:
     found = counted(out)
     said = f"{found.rows:,} row{'' if found.rows == 1 else 's'} in {_told(out)}"
     if found.problems:
-        said += f"; {found.problems:,} of features that have no direction"
+        said += f"; {found.problems:,} without a tree (the column problem says why)"
     if found.verdicts:
         judged = sum(found.verdicts.values())
         said += f"; {found.verdicts.get('agrees', 0):,} of {judged:,} trees agree with what fires their feature"
@@ -642,7 +645,8 @@ def _study(
     sys.stderr.write("\n")
     if not trials:
         raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
-    return Study(trials)
+    entry = library.find(vector.sae)
+    return Study(trials, library.precision(library.model_of(entry, model)))
 
 
 def _components(options) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from atlas_material import write_atlas
+from atlas_material import row, write_atlas
 from PIL import Image
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
@@ -396,7 +396,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
 
 def test_the_options_of_what_is_suggested_are_those_that_are_not_the_usual_ones():
     def options(tree=TreeRecipe(), **vector) -> str:
-        return _options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, ()))
+        return _options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, (), "float32"))
 
     assert options(weights="encoder") == "--weights encoder"
     assert options(weights="mapped", scale=1.25, pca=[0.2]) == "--weights mapped --scale 1.25 --pca 0.2"
@@ -449,6 +449,15 @@ def test_features_are_found_in_an_atlas_that_is_named(folders, tmp_path, capsys)
     assert line.split()[:3] == ["1", "demo/hook_embed", "927"] and "agrees" in line
     assert main([*command, "--max-entropy", "0"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1  # no table of nothing
+
+
+def test_where_none_is_named_the_environments_atlas_is_searched(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SAE_MULTITOOL_ATLAS", str(write_atlas(tmp_path / "atlas", [row(41, [("rainfall", 0.5)])])))
+    assert main(["find", "--atlas", "rain"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["1", "demo/hook_embed", "41"]
+    other = write_atlas(tmp_path / "other", [row(42, [("rainfall", 0.5)])])
+    assert main(["find", "--atlas", "rain", "--in", str(other)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["1", "demo/hook_embed", "42"]
 
 
 def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):

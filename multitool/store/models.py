@@ -135,6 +135,18 @@ def _without_weights(config):
         return AutoModelForCausalLM.from_config(config)
 
 
+def model_size(name: str, folder: Path) -> tuple[str, int]:
+    """transformers' name for the architecture of a model's text model, and how many numbers its weights are.
+
+    By its configuration alone. Raises UserError if transformers cannot make such a model.
+    """
+    from transformers import AutoConfig
+
+    with _quiet_transformers(), loading_model(name, folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return config.get_text_config().model_type, sum(w.numel() for w in _without_weights(config).parameters())
+
+
 def load_model(name: str, folder: Path, dtype: str, device: str):
     """The running model from a folder: a transformers causal LM that is only ever read.
 

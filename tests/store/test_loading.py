@@ -426,9 +426,9 @@ def test_a_gpu_where_there_is_none_is_refused(monkeypatch):
 )
 def test_by_default_the_device_is_what_there_is_and_the_precision_what_suits_it(gpu, device, dtype):
     library = Library(gpu=lambda: gpu)
-    assert (library.device, library.dtype) == (device, dtype)
-    assert Library(device="cpu", gpu=lambda: gpu).dtype == "float32"
-    assert Library(dtype="float16", gpu=lambda: gpu).dtype == "float16"
+    assert (library.device, library.precision("any/model")) == (device, dtype)
+    assert Library(device="cpu", gpu=lambda: gpu).precision("any/model") == "float32"
+    assert Library(dtype="float16", gpu=lambda: gpu).precision("any/model") == "float16"
 
 
 @pytest.fixture

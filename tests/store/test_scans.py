@@ -391,7 +391,7 @@ def test_a_model_folder_and_the_demo_give_a_task(demo_library, tokenizer, tmp_pa
     name = str(write_model(tmp_path / "tiny", tiny_model("llama"), tokenizer))
     subject = demo_library.subject(name)
     a_task = scan_task(name, subject.folder, HOOK, n_tokens=subject.space.n_tokens, d_model=subject.space.d_model,
-                       bos_id=subject.bos_id, dtype=demo_library.dtype)
+                       bos_id=subject.bos_id, dtype=demo_library.precision(subject.name))
     assert a_task.bos_id == tokenizer.eos_token_id  # as GPT-2's: one token begins and ends a text
     assert close(scanned(demo_library.run(name, subject.folder), a_task).part(0, N_ROWS),
                  by_hand(tiny_model("llama"), HOOK, a_task.bos_id))
