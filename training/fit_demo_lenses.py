@@ -21,7 +21,7 @@ from torch import Tensor
 
 from multitool.model.jacobian_lens import SKIPPED_FIRST, SKIPPED_LAST
 from multitool.model.residual_stream import EMBEDDING, changed, last_residuals
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.folders import cache_folder
 from multitool.store.lenses import LENS_FILE
 from multitool.store.library import Library

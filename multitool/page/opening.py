@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from multitool.errors import UserError
 from multitool.page.settings import PREFIX, ServerSettings
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.entries import SaeEntry
 from multitool.store.hub import may_read
 from multitool.store.library import Library

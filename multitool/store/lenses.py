@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from multitool.errors import UserError
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.entries import registry_facts
 from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_lens_file
 from multitool.store.problems import READING_PICKLE, refuse_pointer, said

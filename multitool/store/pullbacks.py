@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multitool.model.pullback import Pullback
 from multitool.model.tasks import Base
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.entries import SaeEntry
 from multitool.store.kept_rows import MAX_BYTES, MatrixTask, compute_rows, rows_path
 from multitool.store.sae_files import safetensors_file

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from multitool.errors import UserError, shown, some
 from multitool.recipes.fields import check
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.entries import SaeEntry
 from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_state, is_file, is_folder, is_path
 from multitool.store.hub import UNLIMITED, DownloadOptions

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tiny import random_sae, write_sae
 
 from multitool.errors import UserError
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, registry_facts
 from multitool.store.folders import folder_sae
 from multitool.store.library import Library

