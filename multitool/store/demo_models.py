@@ -48,6 +48,7 @@ class DemoModel:
     download: str  # what is fetched, in words
     room: str  # what fetching and converting take on disk, in words
     saes: Path  # the folder that holds its SAEs' folders
+    prefix: str = ""  # of their sae_id
     same_as: str = ""  # the model on the hub whose weights it has, rounded to 4 bits
     terms: Terms | None = None  # to be accepted first
 
@@ -91,12 +92,22 @@ DEMO_MODELS: Mapping[str, DemoModel] = MappingProxyType({model.name: model for m
         ),
         gguf="gemma-3-270m-q4_k_m.gguf",
         gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        download="238 MB", room="1.6 GB",
-        saes=DEMO_FOLDER / "gemma-3-270m",
+        download="238 MB", room="1.5 GB",
+        saes=DEMO_FOLDER / "gemma-3-270m", prefix="gemma-3-270m/",
         same_as="google/gemma-3-270m",
         terms=GEMMA_TERMS,
     ),
 )})
+
+
+def terms_of(model: str) -> Terms | None:
+    """The terms under which a model of any name is used, where they are accepted here."""
+    return DEMO_MODELS[model].terms if model in DEMO_MODELS else None
+
+
+def same_model(name: str, other: str) -> bool:
+    """Whether one of two names is a local model's, and the other that of the model on the hub that it was made from."""
+    return any({name, other} == {model.name, model.same_as} for model in DEMO_MODELS.values())
 
 
 def demo_model_folder(name: str = DEMO_MODEL) -> Path:
