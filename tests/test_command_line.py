@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import standin_gemma
 import torch
 from atlas_material import row, write_atlas
 from PIL import Image
@@ -19,6 +20,7 @@ from multitool.cli import _options_of, main
 from multitool.jobs.suggest import Suggestion
 from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.demo_models import GEMMA_MODEL
 from multitool.trees.document import read_tree
 
 pytestmark = pytest.mark.slow  # runs the demo
@@ -275,6 +277,31 @@ def test_an_sae_on_another_model_than_its_own_is_noted(tmp_path, tokenizer, caps
     copy = write_model(tmp_path / "gemma-2b", tiny_model("qwen2"), tokenizer)  # a folder of that name
     assert main(["tokens", *options, "--model", str(copy)]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_the_second_local_model_takes_its_terms_accepted_once(tmp_path, tokenizer, monkeypatch, capsys):
+    cache = standin_gemma.put_in_place(tmp_path, monkeypatch, tokenizer)
+    command = ["tokens", "--sae", standin_gemma.SAE, "--feature", "1", "--top", "3", "--device", "cpu"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "--accept-gemma-terms" in told and "TERMS.txt or at https://ai.google.dev/gemma/terms" in told
+    assert main([*command, "--accept-gemma-terms"]) == 0
+    assert (cache / "gemma-terms-accepted.txt").is_file()
+    assert main(command) == 0
+
+
+def test_the_hubs_saes_of_the_second_local_model_are_read_on_it(tmp_path, tokenizer, monkeypatch, capsys):
+    standin_gemma.put_in_place(tmp_path, monkeypatch, tokenizer)
+    sae = random_sae(tmp_path / "scope", d_model=standin_gemma.D_MODEL, model="google/gemma-3-270m")
+    file = tmp_path / "tree.json"
+    options = ["--sae", str(sae), "--feature", "1", "--device", "cpu", "--model", GEMMA_MODEL, "--accept-gemma-terms"]
+    assert main(["tree", *options, "--cutoff", "0.1", "--max-nodes", "9", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["settings"]["model"] == GEMMA_MODEL
+    note = f"local/scope was trained on google/gemma-3-270m; but for its rounding {GEMMA_MODEL} is the same"
+    assert note in capsys.readouterr().err
+    assert main(["components", "--model", GEMMA_MODEL, "--count", "1", "--top", "2"]) == 0
+    assert main(["saes", "--search", "gemma-scope-2-270m-pt-res layer_5"]) == 0
+    assert f"with --model {GEMMA_MODEL}" in capsys.readouterr().err
 
 
 def test_a_token_list_is_printed_as_a_table(folders, capsys):

@@ -21,11 +21,10 @@ from torch import Tensor
 
 from multitool.model.jacobian_lens import SKIPPED_FIRST, SKIPPED_LAST
 from multitool.model.residual_stream import EMBEDDING, changed, last_residuals
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_FOLDER, DEMO_MODEL
 from multitool.store.folders import cache_folder
 from multitool.store.lenses import LENS_FILE
 from multitool.store.library import Library
-from multitool.store.registry import DEMO_FOLDER
 from training.corpus import load_corpus
 from training.subject_model import load_tokenizer
 

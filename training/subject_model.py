@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from multitool.store.demo_model import demo_model_folder
+from multitool.store.demo_models import demo_model_folder
 
 MODEL_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBED = "hook_embed"

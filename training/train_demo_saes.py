@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from sae_lens import SAE
 
+from multitool.store.demo_models import DEMO_FOLDER
 from multitool.store.folders import cache_folder
-from multitool.store.registry import DEMO_FOLDER
 from training.contexts import strongest_contexts, strongest_tokens, write_contexts
 from training.corpus import CONTEXT_TOKENS, PARTS, Corpus, load_corpus
 from training.evaluation import language_model_loss, reconstruction

@@ -35,7 +35,7 @@ from multitool.recipes import links
 from multitool.recipes.captions import title_told
 from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.recipe import VectorRecipe
-from multitool.store.registry import DEMO_FOLDER
+from multitool.store.demo_models import DEMO_FOLDER
 from multitool.trees.document import DefinitionTree, read_tree
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.

@@ -16,7 +16,7 @@ from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, writ
 from multitool.errors import UserError
 from multitool.jobs.local import definition_tree, token_table
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.devices import Gpu
 from multitool.store.folders import folder_sae
 from multitool.store.library import Library, _MadeOnce

@@ -16,7 +16,7 @@ from tiny import N_ROWS, tiny_model, write_model
 from multitool.errors import UserError
 from multitool.model.residual_stream import residuals
 from multitool.store import kept_rows, scans
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.kept_rows import open_rows
 from multitool.store.scans import scan_path, scan_task, scan_vocabulary
 from multitool.store.worker import work_on
