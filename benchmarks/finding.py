@@ -14,7 +14,7 @@ from benchmarks.material import library
 from benchmarks.measuring import Reach, Row, side_by_side, timed
 from multitool.jobs.local import find_by_text, find_by_tokens, find_like
 from multitool.recipes.plain_texts import PASSAGES
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.library import Library
 
 _TEXT = PASSAGES[0]  # some 110 tokens

@@ -10,7 +10,7 @@ from torch import Tensor
 from multitool.jobs.features import recipe_vector, resolve
 from multitool.jobs.tree import PreparedTree, prepare_tree
 from multitool.model.tasks import GrowthTask
-from multitool.recipes.recipe import MAX_NODES_LIMIT, TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.trees.growth import Growth
 from multitool.vectors.embedding import EmbeddingSpace
@@ -27,7 +27,7 @@ def library() -> Library:
     return Library(dtype="float32", device="cpu")
 
 
-def prepared(cutoff: float, max_nodes: int = MAX_NODES_LIMIT) -> PreparedTree:
+def prepared(cutoff: float, max_nodes: int = 20_000) -> PreparedTree:
     """A tree of the demo's opening feature, ready to grow."""
     target = resolve(library(), RECIPE)
     return prepare_tree(target, recipe_vector(target), TreeRecipe(cutoff=cutoff, max_nodes=max_nodes))

@@ -31,6 +31,7 @@ _PUBLIC = {
     "TreeRecipe": "recipes.recipe",
     "UserError": "errors",
     "VectorRecipe": "recipes.recipe",
+    "accept_gemma_terms": "store.terms",
     "atlas": "jobs.local",
     "check_tree": "jobs.local",
     "components": "jobs.local",

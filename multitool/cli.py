@@ -27,9 +27,11 @@ from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.fields import Declared, RecipeField, recipe_fields, whole
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.demo_models import DEMO_MODELS, GEMMA_MODEL, same_model
 from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.folders import with_hook
 from multitool.store.registry import saes
+from multitool.store.terms import GEMMA_TERMS, accept_gemma_terms
 from multitool.text import percent, visible
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
 from multitool.trees.phrases import END, outline
@@ -94,6 +96,8 @@ def _run(arguments: list[str]) -> None:
         options = _parser().parse_args(arguments)
         if getattr(options, "hook", None):
             options.sae = with_hook(options.sae, options.hook)
+        if getattr(options, "accept_gemma_terms", False):
+            accept_gemma_terms()
         options.run(options)
     finally:
         sys.stdout.flush()  # here it can be told that it fails
@@ -166,7 +170,8 @@ def _parser() -> argparse.ArgumentParser:
                 f"--{name.replace('_', '-')}", help=f"with --{goes_with}: {_help(fields[name])}", **option
             )
     finding.add_argument("--in", dest="place", metavar="ATLAS", help="the atlas that is searched, and that tells of "
-                         "what is found: a folder, or a dataset repository on the hub (default: the demo's)")
+                         "what is found: a folder, or a dataset repository on the hub (default: what the environment "
+                         "variable SAE_MULTITOOL_ATLAS names, or the demo's)")
     add = finding.add_argument
     add("--top", type=int, default=TextSearch.top, metavar="N", help=_help(fields["top"]))
     add("--csv", type=Path, metavar="FILE", help="write them as a table")
@@ -210,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     add = showing.add_argument
     add("--sae", metavar="NAME", help="an SAE of the model, named as for trees")
     add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
+    _add_terms_option(showing)
     add("--count", type=int, default=COMPONENTS_SHOWN, metavar="N",
         help=f"how many, the first ones (default: {COMPONENTS_SHOWN})")
     add("--top", type=int, default=TOKENS_PER_END, metavar="N", help=f"tokens at each end (default: {TOKENS_PER_END})")
@@ -228,10 +234,18 @@ def _add_sae_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         help="RELEASE/SAE_ID, demo/…, an SAE's folder, or hf://OWNER/REPO/PATH")
     add("--hook", metavar="NAME", help="where the SAE of a folder reads, if its files do not tell: "
         "blocks.N.hook_resid_post, model.layers.N, hook_embed, …")
-    add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names")
+    add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names; "
+        f"{GEMMA_MODEL} for SAEs of {DEMO_MODELS[GEMMA_MODEL].same_as}: the same in 4 bits, without the hub")
+    _add_terms_option(parser)
     add("--dtype", choices=get_args(Dtype),
-        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU)")
+        help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU that has it, else what suits the "
+             "model)")
     add("--device", choices=get_args(Device), default="auto", help="where the model runs (default: auto)")
+
+
+def _add_terms_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--accept-gemma-terms", action="store_true", help="accept the Gemma Terms of Use "
+        f"({GEMMA_TERMS.page}), without which {GEMMA_MODEL} is not fetched; once is enough")
 
 
 def _add_vector_options(parser: argparse.ArgumentParser) -> None:
@@ -456,7 +470,8 @@ def _find(options) -> None:
     _check_writable(csv=options.csv, json=options.json)
     from multitool.jobs.find import find_job
 
-    library = _library(options, atlas=options.place)
+    place = options.place or os.environ.get("SAE_MULTITOOL_ATLAS", "").strip() or None
+    library = _library(options, atlas=place)
     found = _done(find_job(library, asked, model=options.model), library)
     if asked.sae:
         _note_other_model(options.model, library.find(asked.sae))
@@ -581,7 +596,7 @@ def _atlas(options) -> None:
     found = counted(out)
     said = f"{found.rows:,} row{'' if found.rows == 1 else 's'} in {_told(out)}"
     if found.problems:
-        said += f"; {found.problems:,} of features that have no direction"
+        said += f"; {found.problems:,} without a tree (the column problem says why)"
     if found.verdicts:
         judged = sum(found.verdicts.values())
         said += f"; {found.verdicts.get('agrees', 0):,} of {judged:,} trees agree with what fires their feature"
@@ -642,7 +657,8 @@ def _study(
     sys.stderr.write("\n")
     if not trials:
         raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
-    return Study(trials)
+    entry = library.find(vector.sae)
+    return Study(trials, library.precision(library.model_of(entry, model)))
 
 
 def _components(options) -> None:
@@ -672,6 +688,9 @@ def _saes(options) -> None:
     wide = [max(len(row[column]) for row in rows) for column in range(4)]
     for name, model, hook, d_sae, neuronpedia in rows:
         print(f"{name:{wide[0]}}  {model:{wide[1]}}  {hook:{wide[2]}}  {d_sae:>{wide[3]}}  {neuronpedia}".rstrip())
+    for local in DEMO_MODELS.values():
+        if any(entry.model == local.same_as for entry in entries):
+            _say(f"note: those of {local.same_as} are also read on the same in 4 bits, with --model {local.name}.\n")
 
 
 def _recipe(kind: type, options, **instead):
@@ -699,7 +718,8 @@ def _done(job: "Job[Result]", library: "Library") -> "Result":
 def _note_other_model(model: str | None, entry: SaeEntry) -> None:
     """An SAE may be read on another model of the same width; whoever does so should know it."""
     if model and entry.model and Path(hub_id(model)).name.lower() != Path(entry.model).name.lower():
-        _say(f"note: {entry.name} was trained on {entry.model}, not on {model}.\n")
+        alike = f"; but for its rounding {model} is the same" if same_model(model, entry.model) else ""
+        _say(f"note: {entry.name} was trained on {entry.model}{alike or f', not on {model}'}.\n")
 
 
 def _title(settings: dict, vector: dict) -> str:

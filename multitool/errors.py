@@ -21,6 +21,10 @@ class UserError(Exception):
     """
 
 
+class GhostError(UserError):
+    """The model's numbers are too large or none with a ghost in the prompt, and not without it."""
+
+
 def size_shown(n_bytes: int) -> str:
     """A size as a message shows it."""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 5e7 else f"{n_bytes / 1e6:.1f} MB"

@@ -9,6 +9,7 @@ and all other npz releases are in that table too. So that model is as wide as th
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ GEMMA_2B_SAES = {
     0: "gemma_2b_blocks.0.hook_resid_post_16384_anthropic",
     6: "gemma_2b_blocks.6.hook_resid_post_16384_anthropic_fast_lr",
     10: "gemma_2b_blocks.10.hook_resid_post_16384",
+    12: "gemma_2b_blocks.12.hook_resid_post_16384",
 }
 GPT2_SAES = [f"blocks.{layer}.hook_resid_pre" for layer in (*range(6), 11)]
 GEMMA_SCOPE_SAES = {"embedding/width_4k/average_l0_6": 4096, "layer_1/width_16k/average_l0_102": 16384}
@@ -38,19 +40,24 @@ def standin_repos(folder: Path) -> dict[str, dict[str, Path]]:
     _gpt2(folder / "openai-community/gpt2")
     _gemma_2_2b(folder / "google/gemma-2-2b")
     _pythia(folder / "EleutherAI/pythia-70m-deduped")
-    for layer, path in GEMMA_2B_SAES.items():
-        _own_format(folder / "jbloom/Gemma-2b-Residual-Stream-SAEs" / path, f"blocks.{layer}.hook_resid_post", layer)
+    gemma_2b_saes(folder / "jbloom/Gemma-2b-Residual-Stream-SAEs", (0, 6, 10))
     for seed, hook in enumerate(GPT2_SAES):
         _own_format(folder / "jbloom/GPT2-Small-SAEs-Reformatted" / hook, hook, seed)
     for seed, (path, d_sae) in enumerate(GEMMA_SCOPE_SAES.items()):
         _gemma_scope(folder / "google/gemma-scope-2b-pt-res" / path, d_sae, seed)
     _dictionary_learning(folder / "canrager/lm_sae" / PYTHIA_SAE)
-    return {
-        repo.relative_to(folder).as_posix(): {
-            path.relative_to(repo).as_posix(): path for path in sorted(repo.rglob("*")) if path.is_file()
-        }
-        for repo in sorted(folder.glob("*/*"))
-    }
+    return {repo.relative_to(folder).as_posix(): _files(repo) for repo in sorted(folder.glob("*/*"))}
+
+
+def gemma_2b_saes(repo: Path, layers: Sequence[int], d_sae: int = D_SAE) -> dict[str, Path]:
+    """Write the repository of Gemma-2B's SAEs with those of these layers. Returns its files by path."""
+    for layer in layers:
+        _own_format(repo / GEMMA_2B_SAES[layer], f"blocks.{layer}.hook_resid_post", layer, d_sae)
+    return _files(repo)
+
+
+def _files(repo: Path) -> dict[str, Path]:
+    return {path.relative_to(repo).as_posix(): path for path in sorted(repo.rglob("*")) if path.is_file()}
 
 
 def evil_ae(marker: Path) -> bytes:
@@ -131,10 +138,10 @@ def _save(repo: Path, model, tokenizer, **options) -> None:
 # SAEs
 
 
-def _own_format(folder: Path, hook: str, seed: int) -> None:
+def _own_format(folder: Path, hook: str, seed: int, d_sae: int = D_SAE) -> None:
     """An SAE in sae-lens' own format, with the sparsity that it once kept beside it."""
-    random_sae(folder, D_MODEL, D_SAE, seed, hook=hook)
-    save_file({"sparsity": torch.full((D_SAE,), -3.0)}, folder / "sparsity.safetensors")
+    random_sae(folder, D_MODEL, d_sae, seed, hook=hook)
+    save_file({"sparsity": torch.full((d_sae,), -3.0)}, folder / "sparsity.safetensors")
 
 
 def _gemma_scope(folder: Path, d_sae: int, seed: int) -> None:

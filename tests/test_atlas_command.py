@@ -134,8 +134,7 @@ def test_a_row_s_tree_is_the_tree_that_grows_alone(table, demo_library):
         expected = mt.definition_tree(demo_library, recipe, mt.TreeRecipe(cutoff=2e-2)).to_dict()
         assert found["settings"] == expected["settings"]
         assert_close(found["tree"], expected["tree"])
-        for name, value in found["vector"].items():
-            assert value == pytest.approx(expected["vector"][name], rel=1e-6)
+        assert found["vector"] == pytest.approx(expected["vector"], rel=1e-6)
         assert found["result"] == pytest.approx(expected["result"] | {"seconds": 0}, abs=1e-5)
         assert mt.read_tree(json.dumps(found)).definitions()[0].text
 
@@ -159,6 +158,15 @@ def test_a_row_of_a_data_frame_gives_the_tree_too(whole, table):
     row = frame[frame["feature"] == 927].iloc[0]
     same = next(row for row in table.to_pylist() if row["feature"] == 927)
     assert mt.tree_of_row(row, facts).to_dict() == mt.tree_of_row(same, facts).to_dict()
+
+
+def test_a_row_of_an_atlas_that_is_older_than_a_column_gives_its_tree(table):
+    facts = json.loads(table.schema.metadata[METADATA])
+    row = table.to_pylist()[0]
+    old = {name: value for name, value in row.items() if name not in ("norm", "mean_token_distance")}
+    assert mt.tree_of_row(old, facts).vector == {"distance_from_centroid": row["distance_from_centroid"]}
+    assert mt.tree_of_row(row | {"distance_from_centroid": float("nan")}, facts).vector == {  # as a data frame has null
+        "norm": row["norm"], "distance_from_centroid": None, "mean_token_distance": row["mean_token_distance"]}
 
 
 # On a tiny model
@@ -185,7 +193,7 @@ def describe(folders, tmp_path, capsys):
 def test_a_feature_without_a_direction_is_a_row_that_says_why(describe, tmp_path):
     status, out, err = describe("--no-trees")
     assert status == 0
-    assert out == f"8 rows in {tmp_path / 'out'}; 1 of features that have no direction.\n"
+    assert out == f"8 rows in {tmp_path / 'out'}; 1 without a tree (the column problem says why).\n"
     assert err.splitlines()[0] == "multitool: 0 of 8 features described"
     row = pq.read_table(tmp_path / "out" / "data").to_pylist()[3]
     assert row["feature"] == 3 and row["problem"] and row["nodes"] is None

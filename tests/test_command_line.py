@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import standin_gemma
 import torch
-from atlas_material import write_atlas
+from atlas_material import row, write_atlas
 from PIL import Image
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
@@ -19,6 +20,7 @@ from multitool.cli import _options_of, main
 from multitool.jobs.suggest import Suggestion
 from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.demo_models import GEMMA_MODEL
 from multitool.trees.document import read_tree
 
 pytestmark = pytest.mark.slow  # runs the demo
@@ -277,6 +279,31 @@ def test_an_sae_on_another_model_than_its_own_is_noted(tmp_path, tokenizer, caps
     assert capsys.readouterr().err == ""
 
 
+def test_the_second_local_model_takes_its_terms_accepted_once(tmp_path, tokenizer, monkeypatch, capsys):
+    cache = standin_gemma.put_in_place(tmp_path, monkeypatch, tokenizer)
+    command = ["tokens", "--sae", standin_gemma.SAE, "--feature", "1", "--top", "3", "--device", "cpu"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "--accept-gemma-terms" in told and "TERMS.txt or at https://ai.google.dev/gemma/terms" in told
+    assert main([*command, "--accept-gemma-terms"]) == 0
+    assert (cache / "gemma-terms-accepted.txt").is_file()
+    assert main(command) == 0
+
+
+def test_the_hubs_saes_of_the_second_local_model_are_read_on_it(tmp_path, tokenizer, monkeypatch, capsys):
+    standin_gemma.put_in_place(tmp_path, monkeypatch, tokenizer)
+    sae = random_sae(tmp_path / "scope", d_model=standin_gemma.D_MODEL, model="google/gemma-3-270m")
+    file = tmp_path / "tree.json"
+    options = ["--sae", str(sae), "--feature", "1", "--device", "cpu", "--model", GEMMA_MODEL, "--accept-gemma-terms"]
+    assert main(["tree", *options, "--cutoff", "0.1", "--max-nodes", "9", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["settings"]["model"] == GEMMA_MODEL
+    note = f"local/scope was trained on google/gemma-3-270m; but for its rounding {GEMMA_MODEL} is the same"
+    assert note in capsys.readouterr().err
+    assert main(["components", "--model", GEMMA_MODEL, "--count", "1", "--top", "2"]) == 0
+    assert main(["saes", "--search", "gemma-scope-2-270m-pt-res layer_5"]) == 0
+    assert f"with --model {GEMMA_MODEL}" in capsys.readouterr().err
+
+
 def test_a_token_list_is_printed_as_a_table(folders, capsys):
     assert main(["tokens", *folders, "--feature", "2", "--top", "7"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -396,7 +423,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
 
 def test_the_options_of_what_is_suggested_are_those_that_are_not_the_usual_ones():
     def options(tree=TreeRecipe(), **vector) -> str:
-        return _options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, ()))
+        return _options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, (), "float32"))
 
     assert options(weights="encoder") == "--weights encoder"
     assert options(weights="mapped", scale=1.25, pca=[0.2]) == "--weights mapped --scale 1.25 --pca 0.2"
@@ -449,6 +476,15 @@ def test_features_are_found_in_an_atlas_that_is_named(folders, tmp_path, capsys)
     assert line.split()[:3] == ["1", "demo/hook_embed", "927"] and "agrees" in line
     assert main([*command, "--max-entropy", "0"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1  # no table of nothing
+
+
+def test_where_none_is_named_the_environments_atlas_is_searched(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SAE_MULTITOOL_ATLAS", str(write_atlas(tmp_path / "atlas", [row(41, [("rainfall", 0.5)])])))
+    assert main(["find", "--atlas", "rain"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["1", "demo/hook_embed", "41"]
+    other = write_atlas(tmp_path / "other", [row(42, [("rainfall", 0.5)])])
+    assert main(["find", "--atlas", "rain", "--in", str(other)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["1", "demo/hook_embed", "42"]
 
 
 def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):

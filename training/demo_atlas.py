@@ -16,7 +16,6 @@ from multitool.jobs.local import atlas
 from multitool.recipes.atlas import AtlasRecipe
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.atlases import DEMO_ATLAS
-from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.library import Library
 from multitool.store.registry import demo_saes
 
@@ -28,7 +27,7 @@ KEPT = AtlasRecipe(definitions=5, top=10, evidence=True, trees=False)
 def main(folder: Path) -> None:
     library = Library(dtype="float32", device="cpu")
     DEMO_ATLAS.mkdir(exist_ok=True)
-    for entry in [entry for entry in demo_saes() if entry.model == DEMO_MODEL]:
+    for entry in demo_saes():
         out = folder / entry.hook
         for progress in atlas(library, [VectorRecipe(sae=entry.name, feature=0)], None, out, TREE, KEPT):
             print(f"{entry.name}: {progress.told}", flush=True)

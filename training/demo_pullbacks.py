@@ -15,8 +15,8 @@ from training.subject_model import MODELS
 
 def main(model: str) -> None:
     library = Library(dtype="float32", device="cpu")
-    for entry in demo_saes():
-        if entry.kind == "embed" or entry.model != MODELS[model].name:
+    for entry in demo_saes(MODELS[model].name):
+        if entry.kind == "embed":
             continue
         _, subject = library.load(entry)
         task = library.pullback_task(entry, subject)

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from multitool.store.demo_models import DEMO_MODEL, GEMMA_MODEL, demo_model_folder
-from multitool.store.registry import DEMO_FOLDER
+from multitool.store.demo_models import DEMO_FOLDER, DEMO_MODEL, GEMMA_MODEL, demo_model_folder
 
 EMBED = "hook_embed"
 

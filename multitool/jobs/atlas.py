@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from multitool._version import __version__
-from multitool.errors import UserError
+from multitool.errors import GhostError, UserError
 from multitool.evidence.verdicts import tree_verdict
 from multitool.jobs.check import RANDOM_GHOSTS
 from multitool.jobs.features import (
@@ -54,7 +54,7 @@ from multitool.jobs.judging import (
 )
 from multitool.jobs.steering import interventions
 from multitool.jobs.steps import Ask, Job, Prepare, ask_ghosts
-from multitool.jobs.tree import ghost_row
+from multitool.jobs.tree import ghost_row, vector_figures
 from multitool.model.interventions import Interventions
 from multitool.model.questions import likeliest_texts, text_of
 from multitool.model.tasks import GHOSTS_AT_ONCE, Asked, ForestTask, PathsTask, Place, ReadTask, Text, growth_task
@@ -111,7 +111,7 @@ def atlas_facts(
     model: str | None = None,
 ) -> dict:
     """What all rows have in common, for JSON: whose they are, the settings in their order with their weights told,
-    recipes, versions. Nothing is loaded for it.
+    recipes, versions. Nothing is loaded for it, unless the precision depends on the model.
 
     Arguments and errors as for ``prepare_atlas``, as far as names tell.
     """
@@ -128,12 +128,13 @@ def atlas_facts(
                             "name it once.")
         settings.append(found)
     sae = vector_recipes[0].sae
+    model = library.model_of(library.find(sae), model)
     versions = {name: version(name) for name in ("torch", "transformers", "sae-lens")}
     return {
         "schema": SCHEMA,
         "sae": sae,
-        "model": library.model_of(library.find(sae), model),
-        "dtype": library.dtype,
+        "model": model,
+        "dtype": library.precision(model),
         "settings": settings,
         "tree": asdict(tree_recipe),
         "atlas": asdict(atlas_recipe),
@@ -270,10 +271,11 @@ class _Asked:
 def describe_job(prepared: PreparedAtlas, features: Sequence[int]) -> Job[list[Row]]:
     """A row of ``store.atlas_schema`` for each feature and setting: feature by feature, for each all settings.
 
-    A feature that has no vector by a setting has a row that says why. The same features give the same rows.
+    A feature that has no vector by a setting has a row that says why, and so has one with whose vector the model's
+    numbers are not finite. The same features give the same rows.
 
     Raises:
-        UserError: there is no such feature, or the model's numbers are not finite.
+        UserError: there is no such feature, or the model's numbers are not finite whatever the vector.
     """
     for feature in features:
         prepared.target.sae.check(feature)
@@ -294,22 +296,16 @@ def _described(prepared: PreparedAtlas, features: Sequence[int]) -> Job[list[Row
     found: dict[tuple[int, int], Row] = {}
     for first in range(0, len(ghosts), GHOSTS_AT_ONCE):
         part = slice(first, first + GHOSTS_AT_ONCE)
-        for row, listed in zip((yield from _rows(prepared, ghosts[part])), lists[part], strict=True):
-            found[row["feature"], row["setting"]] = row | {"tokens": listed}
+        for row, listed in zip((yield from _rows_each(prepared, ghosts[part])), lists[part], strict=True):
+            if row["problem"] is None:
+                row |= {"tokens": listed}
+            found[row["feature"], row["setting"]] = row
     for feature in features:
         for setting in range(len(prepared.settings)):
             if (feature, setting) not in found:
-                problem = problems.get((feature, setting)) or _no_numbers(sae, feature)
+                problem = problems.get((feature, setting)) or sae.problem(feature)
                 found[feature, setting] = _blank(prepared, feature, setting) | {"problem": problem}
     return [found[feature, setting] for feature in features for setting in range(len(prepared.settings))]
-
-
-def _no_numbers(sae, feature: int) -> str:
-    try:
-        sae.feature(feature)
-    except UserError as error:
-        return str(error)
-    raise AssertionError("its weights are numbers")
 
 
 def _ghosts(
@@ -367,6 +363,19 @@ def _listed(listed: TokenList, token_texts: Sequence[str]) -> list[dict]:
     ]
 
 
+def _rows_each(prepared: PreparedAtlas, ghosts: Sequence[_Ghost]) -> Job[list[Row]]:
+    """Of some ghosts, all but their lists. Where the model's numbers are not finite with one, its row says so; the half
+    without it is described together."""
+    try:
+        return (yield from _rows(prepared, ghosts))
+    except GhostError as error:
+        if len(ghosts) == 1:
+            return [_blank(prepared, ghosts[0].source.index, ghosts[0].setting) | {"problem": str(error)}]
+    middle = len(ghosts) // 2
+    before = yield from _rows_each(prepared, ghosts[:middle])
+    return before + (yield from _rows_each(prepared, ghosts[middle:]))
+
+
 def _rows(prepared: PreparedAtlas, ghosts: Sequence[_Ghost]) -> Job[list[Row]]:
     """Of some ghosts, all but their lists."""
     tasks = yield Prepare(partial(_forests, prepared, ghosts), "vectors")
@@ -416,10 +425,9 @@ def _blank(prepared: PreparedAtlas, feature: int, setting: int) -> Row:
 def _row(prepared: PreparedAtlas, said: _Said) -> Row:
     """What is known without evidence, but for the list."""
     ghost, growth, source = said.ghost, said.growth, said.ghost.source
-    injected = ghost.wanted is not None and ghost.wanted.injection is not None
     return _blank(prepared, source.index, ghost.setting) | {
         "scale": ghost.vector.scale,
-        "distance_from_centroid": None if injected else ghost.vector.distance_from_centroid,
+        **vector_figures(ghost.vector, ghost.wanted),
         "nodes": len(said.tree),
         "effective_cutoff": growth.effective_cutoff,
         "first_token_entropy": growth.entropy,

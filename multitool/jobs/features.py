@@ -67,6 +67,11 @@ class Resolved:
         """The recipe's one feature. Raises UserError if there are several."""
         return self.recipe.single_feature()
 
+    @property
+    def precision(self) -> str:
+        """That in which the model runs."""
+        return self.library.precision(self.subject.name)
+
     def by(self, recipe: VectorRecipe) -> "Resolved":
         """The same features by a recipe that differs in how their vector is made."""
         return replace(self, recipe=recipe)

@@ -5,6 +5,7 @@ these tells it.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from multitool.vectors.vector import token_sum
 FIRES_TOLD = 10  # features at a token of a text
 _DESCRIBED_BY = 4  # tokens of a description
 _LONGEST_TOKEN = 30  # characters of it
+_DEAD = "dead: its encoder weights are zero, or no numbers"
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def _found_on_text(target: Resolved, asked: TextSearch, ids: Sequence[int], resi
         f"{_counted(int((fires_on > 0).sum()), 'feature')} of {entry.name} fire on this text; first those that do more "
         "than on plain prose."
     )
-    return _told("text", target, asked, columns, found, sentence, tuple(tokens))
+    return _told("text", target, asked, columns, found, sentence, runs=True, tokens=tuple(tokens))
 
 
 def fires_at_job(library: Library, found: FoundFeatures, place: int) -> Job[FoundFeatures]:
@@ -241,7 +243,8 @@ def _found_near(
     else:
         found = best(values, asked.top)
         sentence = f"The features of {name} whose {target.recipe.kind} direction is nearest to {asked.tokens}."
-    return _told("tokens", target, asked, columns, found, sentence)
+    runs = matrix is not None or alone is not None
+    return _told("tokens", target, asked, columns, found, sentence, runs=runs)
 
 
 def _fires_alone(target: Resolved, asked: TokenSearch, meant: Sequence[tuple[int, float]]) -> Job[Tensor | None]:
@@ -401,8 +404,11 @@ def _told_alike(
 
 def _told(
     by: str, target: Resolved, asked: TextSearch | TokenSearch, columns: dict[str, Tensor], found: Tensor,
-    sentence: str, tokens: tuple[TokenFires, ...] = (),
+    sentence: str, *, runs: bool, tokens: tuple[TokenFires, ...] = (),
 ) -> FoundFeatures:
+    """Args:
+        runs: whether the running model has a part in it.
+    """
     entry, features = target.sae.entry, found.tolist()
     figures = {name: values[found].tolist() for name, values in columns.items()}
     return FoundFeatures(
@@ -412,7 +418,7 @@ def _told(
             FoundFeature(entry.name, feature, {name: values[row] for name, values in figures.items()}, description)
             for row, (feature, description) in enumerate(zip(features, described(target, entry, features), strict=True))
         ),
-        settings=_settings(target, asked),
+        settings=_settings(target, asked) | ({"dtype": target.precision} if runs else {}),
         sentence=sentence,
         tokens=tokens,
     )
@@ -443,13 +449,15 @@ def described(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> lis
 
 
 def _nearest_tokens(target: Resolved, entry: SaeEntry, features: Sequence[int]) -> dict[int, str]:
-    """The tokens with the largest ``u(W_enc[:, i])·u(E_t)`` of each feature that has an encoder, told in few words."""
+    """The tokens with the largest ``u(W_enc[:, i])·u(E_t)`` of each feature, told in few words; or that it has no
+    encoder."""
     space, texts = target.subject.space, target.subject.token_texts
     rows = target.library.sae(entry).W_enc.T[list(features)].float()
     near = (space.products(rows) / space.norms).nan_to_num(-torch.inf)
     values, token_ids = (found.tolist() for found in near.topk(min(4 * _DESCRIBED_BY, space.n_tokens), dim=1))
     return {
         feature: _few(texts[token_id] for token_id, value in zip(ids, cosines, strict=True) if value > 0)
+        if isfinite(cosines[0]) else _DEAD
         for feature, ids, cosines in zip(features, token_ids, values, strict=True)
     }
 

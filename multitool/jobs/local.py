@@ -4,8 +4,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
-from multitool.errors import UserError
+from multitool.errors import GhostError, UserError
 from multitool.jobs.atlas import atlas_facts, describe_job, prepare_atlas
 from multitool.jobs.atlas_parts import AtlasProgress, atlas_plan, made
 from multitool.jobs.candidates import Candidate
@@ -39,21 +40,25 @@ def no_report(task: RowsTask, done: int) -> None:
 
 def stream(job: Job[Result], library: Library, report: Report = no_report) -> Generator[DefinitionTree, None, Result]:
     """Do the steps of a job. Yields trees as they grow, and returns the job's result."""
-    answer = None
+    answer: Any = None
+    problem: GhostError | None = None
     while True:
         try:
-            step = job.send(answer)
+            step = job.throw(problem) if problem else job.send(answer)
         except StopIteration as end:
             return end.value
+        answer, problem = None, None
         match step:
             case Prepare():
                 answer = step.work()
             case Keep():
-                answer = None
                 for done in library.do(step.task):
                     report(step.task, done)
             case Ask():
-                answer = [part for task in step.tasks for part in library.do(task)]
+                try:
+                    answer = [part for task in step.tasks for part in library.do(task)]
+                except GhostError as error:  # a job of many ghosts goes on without the one
+                    problem = error
             case Grow():
                 for growth in library.do(step.task):
                     answer = step.document(growth)
@@ -296,7 +301,8 @@ def atlas(
             from multitool.jobs.atlas_ray import described_by_ray
 
             return described_by_ray(
-                partial(_prepared, library.options, *recipes), parts, address=ray if isinstance(ray, str) else None,
+                partial(_prepared, library.options | {"dtype": facts["dtype"]}, *recipes), parts,
+                address=ray if isinstance(ray, str) else None,
                 workers=workers, use_gpus=library.options["device"] != "cpu",
             )
         rows_of = describer(library, *recipes, report)

@@ -39,7 +39,8 @@ class Keep:
 
 @dataclass(frozen=True)
 class Ask:
-    """Tasks for the running model. The answer is a list of all that it answers to them, one after another."""
+    """Tasks for the running model. The answer is a list of all that it answers to them, one after another; ``local``
+    raises a ``GhostError`` here, in the job."""
 
     tasks: tuple[Task, ...]
     purpose: Purpose

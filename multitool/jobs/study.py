@@ -93,11 +93,15 @@ STUDY_COLUMNS: dict[str, Callable[[Trial], float | None]] = {
 class Study:
     """What came of trying settings on many features.
 
+    Args:
+        dtype: in which the model ran.
+
     Means are over features, each with its 95 % confidence interval; what is compared is compared feature by feature.
     """
 
-    def __init__(self, trials: Sequence[Trial]):
+    def __init__(self, trials: Sequence[Trial], dtype: str | None = None):
         self.trials = tuple(trials)
+        self.dtype = dtype
         self._by_candidate: dict[Candidate, dict[int, Trial]] = {}
         for trial in trials:
             self._by_candidate.setdefault(trial.candidate, {})[trial.feature] = trial
@@ -163,6 +167,7 @@ class Study:
         return {
             "schema": "sae-multitool/study/1",
             "sentence": self.sentence,
+            "dtype": self.dtype,
             "settings": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
             "trials": [trial_facts(trial) for trial in self.trials],
         }

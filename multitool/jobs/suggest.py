@@ -61,6 +61,7 @@ class Suggestion:
     recipe: VectorRecipe  # with the best setting
     tree: TreeRecipe  # the growth that goes with it: it may inject the vector
     trials: tuple[Trial, ...]  # the best first
+    dtype: str  # in which the model ran
 
     columns = (
         "weights", "scale", "components", "injected", "chosen by", "score", "hit rate", "AUROC", "rank", "list AP",
@@ -110,6 +111,7 @@ class Suggestion:
             "schema": "sae-multitool/suggestion/1",
             "recipe": asdict(self.recipe) | {"pca": list(self.recipe.pca)},
             "growth": self.growth,
+            "dtype": self.dtype,
             "sentence": self.sentence,
             "trials": [trial_facts(trial) for trial in self.trials],
         }
@@ -118,4 +120,4 @@ class Suggestion:
 def _suggestion(target: Resolved, tree_recipe: TreeRecipe, trials: Sequence[Trial]) -> Suggestion:
     ranked = sorted(trials, key=lambda trial: -trial.choosing.score)
     best = ranked[0].candidate
-    return Suggestion(best.of(target.recipe, target.subject), best.growth(tree_recipe), tuple(ranked))
+    return Suggestion(best.of(target.recipe, target.subject), best.growth(tree_recipe), tuple(ranked), target.precision)

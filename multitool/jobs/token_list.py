@@ -25,6 +25,7 @@ from multitool.jobs.steps import Ask, Job, Prepare
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.jobs.tree import resolved_settings
 from multitool.model.tasks import ChangeTask, LensTask
+from multitool.recipes.directions import needs_layers, needs_scan
 from multitool.recipes.recipe import ListRecipe, VectorRecipe
 from multitool.store.lenses import FittedLens
 from multitool.store.library import Library
@@ -119,7 +120,9 @@ class PreparedList:
     @property
     def _settings(self) -> dict:
         """The recipe with every default resolved, as results carry it."""
-        dtype = self.target.library.dtype if self.lens else str(self.target.subject.space.E.dtype).split(".")[-1]
+        kind = self.target.recipe.kind
+        runs = self.lens or self.source or needs_scan(kind) or needs_layers(kind)
+        dtype = self.target.precision if runs else str(self.target.subject.space.E.dtype).split(".")[-1]
         found = resolved_settings(self.target, self.vector) | asdict(self.recipe)
         lens = {"lens": self.jacobian.source} if self.jacobian else {}
         return found | lens | {"dtype": dtype, "version": __version__}

@@ -122,7 +122,7 @@ def prepare_tree(
     if begun:
         check_grown(task, target.subject, begun.tree)
     settings = resolved_settings(target, vector) | asdict(tree_recipe)
-    settings |= {"dtype": target.library.dtype, "version": __version__}
+    settings |= {"dtype": target.precision, "version": __version__}
     before = (begun.seconds, begun.first_token_entropy) if begun else ()
     return PreparedTree(task, settings, _figures(vector, task), target.subject.token_texts, *before)
 
@@ -190,13 +190,16 @@ def _grown_on(library: Library, vector_recipe: VectorRecipe, document: Definitio
 
 
 def _figures(vector: FeatureVector, task: GrowthTask) -> dict:
-    """The vector's figures; of an injected one its norm in mean residual norms, as it does not lie among the
-    embeddings; and the typical maximum of a clamped feature."""
-    found: dict[str, float | None] = dict(vector.figures)
+    """Those of ``vector_figures``, and the typical maximum of a clamped feature."""
     wanted = task.interventions
-    if wanted and wanted.injection:
-        norm = wanted.injection.scale * float(vector.direction.norm())
-        found |= {"norm": norm, "distance_from_centroid": None}
-    if wanted and wanted.clamp:
-        found["typical_maximum"] = wanted.clamp.typical_maximum
-    return found
+    clamp = {"typical_maximum": wanted.clamp.typical_maximum} if wanted and wanted.clamp else {}
+    return vector_figures(vector, wanted) | clamp
+
+
+def vector_figures(vector: FeatureVector, wanted: Interventions | None) -> dict[str, float | None]:
+    """The vector's figures; of an injected one its norm in mean residual norms, as it does not lie among the
+    embeddings."""
+    if not (wanted and wanted.injection):
+        return dict(vector.figures)
+    norm = wanted.injection.scale * float(vector.direction.norm())
+    return vector.figures | {"norm": norm, "distance_from_centroid": None}

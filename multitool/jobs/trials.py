@@ -31,6 +31,7 @@ from multitool.jobs.judging import (
 )
 from multitool.jobs.steering import interventions
 from multitool.jobs.steps import Job, Prepare
+from multitool.jobs.tree import ghost_row
 from multitool.model.tasks import Asked, AskTask
 from multitool.recipes.directions import needs_layers
 from multitool.recipes.recipe import TreeRecipe
@@ -130,7 +131,7 @@ def candidate_tasks(target: Resolved, tried: Tried, tree_recipe: TreeRecipe) -> 
         growth = tried.candidates[numbers[0]].growth(small_recipe(tree_recipe))
         wanted = interventions(target, growth)
         ghosts = [tried.vectors[number] for number in numbers]
-        vs = torch.stack([ghost.direction if wanted else ghost.v for ghost in ghosts])
+        vs = torch.stack([ghost_row(ghost, wanted) for ghost in ghosts])
         tasks.append(ask_task(target, vs, small_recipe(tree_recipe), DEFINITIONS_TRIED, wanted))
     return tuple(tasks)
 

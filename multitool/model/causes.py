@@ -2,6 +2,7 @@
 
 import torch
 
+from multitool.errors import GhostError, UserError
 from multitool.model.interventions import Interventions
 from multitool.model.layer_inputs import given
 from multitool.model.passes import ghost_embeddings, prompt_ids
@@ -10,8 +11,10 @@ from multitool.model.tasks import AskTask, CheckTask, ForestTask, GrowthTask, Le
 _OTHERS = {"float16": "bfloat16 or float32", "bfloat16": "float32"}  # what holds larger or more exact numbers
 
 
-def not_finite(model, task: Task) -> str:
-    """The sentence for a task at which ``NotFiniteError`` was raised: what was found, and what to do.
+def not_finite(model, task: Task) -> UserError:
+    """The error of a task at which ``NotFiniteError`` was raised: what was found, and what to do.
+
+    A ``GhostError`` where it is not the model's own.
 
     Args:
         model: the one that the task names.
@@ -22,22 +25,22 @@ def not_finite(model, task: Task) -> str:
     damaged = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
     if damaged:
         again = "Fetch or copy the model's files again, or use another model"
-        return f"{said}: its weights {damaged} hold such numbers. {_either(again, precision)}."
+        return UserError(f"{said}: its weights {damaged} hold such numbers. {_either(again, precision)}.")
     if isinstance(task, LensTask):
-        return f"{said} for this direction, and its weights are finite. {_either('Use a smaller scale', precision)}."
+        remedy = _either("Use a smaller scale", precision)
+        return UserError(f"{said} for this direction, and its weights are finite. {remedy}.")
     if not isinstance(task, (GrowthTask, CheckTask, AskTask, ForestTask, PathsTask)):
-        return f"{said} on plain text, and its weights are finite. {_either('', precision)}."
+        return UserError(f"{said} on plain text, and its weights are finite. {_either('', precision)}.")
     growth = task if isinstance(task, GrowthTask) else task.growth
     if not _answers(model, growth, ghost=False):
-        return f"{said} for this prompt even without the vector. {_either('', precision)}."
+        return UserError(f"{said} for this prompt even without the vector. {_either('', precision)}.")
     if not (growth.interventions and growth.interventions.injection) and not _answers(model, growth, ghost=True):
-        return f"{said} with this vector, and not without it. {_either('Use a smaller scale', precision)}."
+        remedy = _either("Use a smaller scale", precision)
+        return GhostError(f"{said} with this vector, and not without it. {remedy}.")
     if done := _done(growth.interventions):
-        return (
-            f"{said} with {done}; without, its answer to the prompt is finite. "
-            f"{_either('Use a smaller value', precision)}."
-        )
-    return f"{said} on some of the tokens behind the prompt. {_either('', precision)}."
+        remedy = _either("Use a smaller value", precision)
+        return GhostError(f"{said} with {done}; without, its answer to the prompt is finite. {remedy}.")
+    return GhostError(f"{said} on some of the tokens behind the prompt. {_either('', precision)}.")
 
 
 def _either(remedy: str, precision: str) -> str:

@@ -18,6 +18,7 @@ from multitool.model.passes import (
     Batches,
     Continuations,
     Passes,
+    Read,
     ghost_embeddings,
     prompt_ids,
     trees_at_once,
@@ -242,9 +243,9 @@ def _levels_read(
         row, token_id = place[ghost, tree.parent[each]], tree.token_id[each]
         read = partial(_read, row, token_id)
         if step is None:
-            found, entropies = passes.start(read)
+            found, entropies = passes.start(partial(_read_with_entropies, read))
         else:
-            found, _ = passes.advance(read, *step)
+            found, = passes.advance(read, *step)
         log_probs[ghost, each] = log_probs[ghost, tree.parent[each]] + found
         open_ = goes_on[ghost, each]
         place[ghost[open_], each[open_]] = np.arange(np.count_nonzero(open_))
@@ -253,8 +254,14 @@ def _levels_read(
     return log_probs[:, :-1], entropies
 
 
-def _read(row: np.ndarray, token_id: np.ndarray, logits: Tensor, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Of one batch: the log-probability of ``token_id`` in each ``row`` that belongs to it, the entropy of each row.
+def _read_with_entropies(read: Read, logits: Tensor, rows: slice) -> tuple[np.ndarray, ...]:
+    """Of one batch, what ``read`` reads, and the entropy of each row."""
+    entropy = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+    return *read(logits, rows), entropy.double().cpu().numpy()
+
+
+def _read(row: np.ndarray, token_id: np.ndarray, logits: Tensor, rows: slice) -> tuple[np.ndarray]:
+    """Of one batch: the log-probability of ``token_id`` in each ``row`` that belongs to it.
 
     Args:
         row, token_id: (n,) each, of all batches; ``row`` rises.
@@ -263,5 +270,4 @@ def _read(row: np.ndarray, token_id: np.ndarray, logits: Tensor, rows: slice) ->
     log_probs = logits.log_softmax(dim=-1)
     first, last = np.searchsorted(row, [rows.start, rows.stop])
     found = log_probs[row[first:last] - rows.start, token_id[first:last]]
-    entropy = torch.special.entr(log_probs.exp()).sum(dim=-1)
-    return found.double().cpu().numpy(), entropy.double().cpu().numpy()
+    return (found.double().cpu().numpy(),)

@@ -102,7 +102,7 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
 def launch_options(settings: ServerSettings) -> dict:
     """What ``launch`` is told, other than how the page looks."""
     return {
-        "max_file_size": "20mb", "ssr_mode": False, "mcp_server": True,
+        "max_file_size": "20mb" if settings.on_space else None, "ssr_mode": False, "mcp_server": True,
         "enable_monitoring": False,  # it would tell anybody who calls what
         # One for each that may wait for the model, beside those who need none.
         "max_threads": _THREADS + settings.queue + settings.concurrency,

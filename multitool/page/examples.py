@@ -6,7 +6,7 @@ from multitool.page.common import QUIETLY
 from multitool.page.feature_choice import entry_shown
 from multitool.page.opening import DEMO, Opening
 from multitool.recipes.recipe import VectorRecipe
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.library import Library
 
 _DEMO_FEATURES = {"rain": 927, "viruses": 1521, "prison": 648, "stars": 152, "symptoms": 513, "smell": 2006,

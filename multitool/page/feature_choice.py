@@ -12,8 +12,10 @@ from multitool.errors import UserError, shown
 from multitool.page.common import QUIETLY, event, pick
 from multitool.page.opening import Opening
 from multitool.page.service import Service
+from multitool.page.terms_panel import terms_panel
 from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.weighted_sums import LONGEST
+from multitool.store.demo_models import terms_of
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.registry import models, saes
@@ -55,6 +57,7 @@ def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
             str(recipe.feature), label="Feature", max_lines=1, max_length=LONGEST, elem_id="feature",
             info=_range(entry),
         )
+    terms_panel(service, sae)
     with gr.Row():
         steps = {name: gr.Button(name, size="sm", min_width=60) for name in _STEPS}
     find = gr.Button("Find a feature by a word or a text …", size="sm", elem_id="to-find")
@@ -123,7 +126,7 @@ def _about(entry: SaeEntry, here: bool) -> str:
     """Where an SAE was trained, and what loading its model takes unless it is here already."""
     where = "token embeddings" if entry.kind == "embed" else f"layer {entry.layer}"
     about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>)."
-    if entry.licence_page and not here:
+    if entry.licence_page and not here and not terms_of(entry.model):  # those have a panel of their own
         page = escape(entry.licence_page, quote=True)
         about += f' Its <a href="{page}" target="_blank" rel="noopener">licence</a> must be accepted first.'
     return about

@@ -21,6 +21,7 @@ from multitool.page.service import LONGEST_TEXT, Service
 from multitool.page.vector_controls import SUITING, VectorControls
 from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.directions import DIRECTIONS
+from multitool.recipes.fields import check, recipe_fields
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.weighted_sums import token_terms
 from multitool.text import visible
@@ -44,6 +45,7 @@ EXAMPLES = ("rain", "king - man + woman", "The soldiers were sent to prison.")
 _NOTHING_ASKED = "There is nothing to find features by. Write a word, a text, or a feature's number above."
 _ORDERS = [("nearest to it", "cosine"), ("fires most on it alone", "activation")]
 _ANY = "any"
+_ENTROPY, _COSINE = "Entropy at most", "Cosine at least"
 _VERDICTS = [(_ANY, _ANY), ("agrees in part", "partly"), ("agrees", "agrees")]
 _ENTROPIES, _COSINES = [_ANY, "3", "4", "5", "6"], [_ANY, "0.9", "0.7", "0.5", "0.3"]
 _FOCUS = "() => { const box = document.querySelector('#find-by textarea'); if (box && !box.value) box.focus(); }"
@@ -148,9 +150,9 @@ def _details() -> tuple[dict[str, Component], dict[str, gr.Row]]:
         details |= {
             "verdict": gr.Radio(_VERDICTS, value=_ANY, label="Evidence", elem_id="find-verdict", scale=2, min_width=280,
                                 info="Do its definitions fire it? At least"),
-            "max_entropy": gr.Dropdown(_ENTROPIES, value=_ANY, label="Entropy at most", allow_custom_value=True,
+            "max_entropy": gr.Dropdown(_ENTROPIES, value=_ANY, label=_ENTROPY, allow_custom_value=True,
                                        info="Of the first token, in nats", elem_id="find-entropy", min_width=150),
-            "min_cosine": gr.Dropdown(_COSINES, value=_ANY, label="Cosine at least", allow_custom_value=True,
+            "min_cosine": gr.Dropdown(_COSINES, value=_ANY, label=_COSINE, allow_custom_value=True,
                                       info="Of encoder and decoder", elem_id="find-cosine", min_width=150),
         }
         with gr.Column(min_width=160):
@@ -194,7 +196,8 @@ def search_asked(
         case "atlas":
             return (AtlasSearch(
                 words=words, sae=sae if only else None, verdict=None if verdict == _ANY else verdict,
-                max_entropy=_limit(max_entropy), min_cosine=_limit(min_cosine),
+                max_entropy=_limit(max_entropy, "max_entropy", _ENTROPY),
+                min_cosine=_limit(min_cosine, "min_cosine", _COSINE),
             ),)
     return _fitting(sae, words)
 
@@ -212,8 +215,10 @@ def _fitting(sae: str, words: str) -> tuple[Search, ...]:
     return (TokenSearch(sae=sae, tokens=words), *([TextSearch(sae=sae, text=words)] if is_word else []))
 
 
-def _limit(chosen: str) -> Any:
-    return None if chosen == _ANY else as_number(chosen)
+def _limit(chosen: str, name: str, label: str) -> Any:
+    """A field of the search, refused by its label on the page."""
+    kind = next(field.kind for field in recipe_fields(AtlasSearch) if field.name == name)
+    return None if chosen == _ANY else check(as_number(chosen), label, kind)
 
 
 def _nothing(status: str) -> dict:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from multitool.errors import UserError
 from multitool.page.settings import PREFIX, ServerSettings
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODELS
 from multitool.store.entries import SaeEntry
 from multitool.store.hub import may_read
 from multitool.store.library import Library
@@ -15,7 +15,7 @@ GEMMA = VectorRecipe(sae="gemma-2b-res-jb/blocks.6.hook_resid_post", feature=17)
 GPT2 = VectorRecipe(sae="gpt2-small-res-jb/blocks.0.hook_resid_pre", feature=0)
 
 # On the demo all next tokens above a larger cutoff hold ten times as much of the probability as five each, the single
-# words among them, at about the same cost: docs/growth.md. Other models start as published.
+# words among them, at about the same cost: docs/growth.md. The other local model starts so too, all else as published.
 _DEMO_GROWTH = TreeRecipe(top_k=0, cutoff=5e-4)
 
 _HOW_TO_GET_GEMMA = (
@@ -27,7 +27,7 @@ _HOW_TO_GET_GEMMA = (
 
 def usual_growth(model: str) -> TreeRecipe:
     """What the page's controls of growth begin with on a model."""
-    return _DEMO_GROWTH if model == DEMO_MODEL else TreeRecipe()
+    return _DEMO_GROWTH if model in DEMO_MODELS else TreeRecipe()
 
 
 @dataclass(frozen=True)

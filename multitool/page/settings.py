@@ -12,6 +12,7 @@ from multitool.recipes.recipe import LONGEST_PROMPT, MAX_NODES_LIMIT, Device, Dt
 from multitool.store.hub import on_a_space, on_zero_gpu
 
 PREFIX = "SAE_MULTITOOL_"
+USUAL_MOST_NODES = 20_000  # what a page can show quickly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,12 @@ class ServerSettings(Declared):
     )] = None
     models: Annotated[Whole, Field(ge=1, le=100, description="running models kept in memory")] = 1
     dtype: Annotated[Dtype | None, Field(
-        description="of running models; None: float32 on a CPU, bfloat16 on a GPU"
+        description="of running models; None: float32 on a CPU, bfloat16 on a GPU that has it, else what suits a model"
     )] = None
     device: Annotated[Device, Field(description="where they run")] = "auto"
     max_nodes: Annotated[Whole, Field(
         ge=1, le=MAX_NODES_LIMIT, description="most nodes that a visitor may ask for"
-    )] = MAX_NODES_LIMIT
+    )] = USUAL_MOST_NODES
     max_prompt: Annotated[Whole, Field(
         ge=10, le=LONGEST_PROMPT, description="longest prompt, in characters"
     )] = LONGEST_PROMPT

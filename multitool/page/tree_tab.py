@@ -25,6 +25,7 @@ from multitool.page.opening import DEMO, Opening, usual_growth
 from multitool.page.recipe_controls import filled, recipes_shown, values_shown, values_within
 from multitool.page.result import Made, as_shown, title_answer
 from multitool.page.service import Service
+from multitool.page.settings import USUAL_MOST_NODES
 from multitool.page.tree_display import TreeDisplay
 from multitool.page.tree_updates import no_tree
 from multitool.page.tree_views import recipes_told
@@ -33,8 +34,8 @@ from multitool.page.vector_controls import SUITING, VectorControls
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
 from multitool.recipes.directions import DIRECTIONS
-from multitool.recipes.recipe import MAX_NODES_LIMIT, VectorRecipe
-from multitool.store.registry import DEMO_FOLDER
+from multitool.recipes.recipe import VectorRecipe
+from multitool.store.demo_models import DEMO_FOLDER
 from multitool.trees.document import DefinitionTree, read_tree
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
@@ -216,10 +217,10 @@ def _opened(service: Service, controls: Mapping, turns: Turns, upload: str, **va
     except FileNotFoundError as error:
         raise UserError("The file is not here any more: later uploads have taken its room. Open it again.") from error
     document = read_tree(saved)
-    if service.settings.on_space and len(document.tree) > MAX_NODES_LIMIT:  # its views are kept for every visitor
+    if service.settings.on_space and len(document.tree) > USUAL_MOST_NODES:  # its views are kept for every visitor
         raise UserError(
-            f"This tree has {len(document.tree):,} nodes; the page shows trees of up to {MAX_NODES_LIMIT:,} here. Trim "
-            "it first (/trim_tree), or open it on a machine of your own."
+            f"This tree has {len(document.tree):,} nodes; the page shows trees of up to {USUAL_MOST_NODES:,} here. "
+            "Trim it first (/trim_tree), or open it on a machine of your own."
         )
     turns.stop()
     filling = {}

@@ -19,7 +19,7 @@ from multitool.text import is_text
 
 DEFAULT_PROMPT = PROMPTS["definition"].prompt
 GHOST = "{ghost}"
-MAX_NODES_LIMIT = 20_000
+MAX_NODES_LIMIT = 10_000_000  # memory ends long before
 MAX_DEPTH_LIMIT = 200
 MAX_COMPONENTS = 20_000  # more than any model's embeddings have
 LONGEST_PROMPT = 2_000  # characters; with the largest trees a longer one takes hours

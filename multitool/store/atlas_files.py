@@ -136,7 +136,7 @@ class Counted:
     """What an atlas holds."""
 
     rows: int
-    problems: int  # rows of features that have no vector
+    problems: int  # rows that have no tree
     verdicts: dict[str, int]  # how many rows have which; empty without evidence
 
 
@@ -202,8 +202,19 @@ def _differences(there: dict, asked: dict) -> str:
     one, other = _flat(there), _flat(asked)
     names = [name for name in other | one if one.get(name) != other.get(name)]
     names = [name for name in names if name in one and name in other] or names
-    return some((f"{name} is {shown(one.get(name))} (asked: {shown(other.get(name))})" for name in names),
-                _DIFFERENCES_TOLD)
+    return some((
+        f"the features are {_spans_told(one.get(name))} (asked: {_spans_told(other.get(name))})" if name == "features"
+        else f"{name} is {shown(one.get(name))} (asked: {shown(other.get(name))})" for name in names
+    ), _DIFFERENCES_TOLD)
+
+
+def _spans_told(spans) -> str:
+    """Pairs as ``_spans`` makes them, in words; the file may have anything in their place."""
+    try:
+        told = [f"{first}" if last == first + 1 else f"{first} to {last - 1}" for first, last in spans]
+    except (TypeError, ValueError):
+        return shown(spans)
+    return some(told, 4) or "none"
 
 
 def _flat(plan: dict, before: str = "") -> dict:

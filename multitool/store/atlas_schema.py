@@ -29,9 +29,11 @@ COLUMNS = pa.schema({
     "feature": pa.int32(),
     "setting": pa.int16(),  # which of the metadata's settings
     "weights": pa.string(),  # of the tree's vector
-    "problem": pa.string(),  # why there is no vector, in a sentence; all that follows is null then
+    "problem": pa.string(),  # why there is no tree, in a sentence; all that follows is null then
     "scale": pa.float64(),
-    "distance_from_centroid": pa.float64(),
+    "norm": pa.float64(),  # of the vector; of an injected one in mean residual norms
+    "distance_from_centroid": pa.float64(),  # null where it is injected
+    "mean_token_distance": pa.float64(),  # of the model
     "nodes": pa.int32(),
     "effective_cutoff": pa.float64(),
     "first_token_entropy": pa.float64(),  # nats

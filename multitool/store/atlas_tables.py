@@ -24,7 +24,7 @@ TEXTS = {"definitions": ("text", 50), "tokens": ("token", 100), "strongest_token
 LONGEST_TEXT = 500  # characters of a text that are kept
 LONGEST_NAME = 300
 MAX_ROWS = 2_000_000
-_READ = ("sae", "feature", "setting", "weights", "verdict", *NUMBERS, *TEXTS)
+_READ = ("sae", "feature", "setting", "weights", "problem", "verdict", *NUMBERS, *TEXTS)
 _ROWS_AT_ONCE = 4096
 
 
@@ -48,6 +48,7 @@ class AtlasTable:
     setting: np.ndarray  # (n,) int16, place in the settings of
     source: np.ndarray  # (n,) int32, place in ``facts``
     weights: pa.Array  # (n,) dictionary of strings
+    problems: pa.Array  # (n,) dictionary of strings, empty where there is none
     verdict: np.ndarray  # (n,) int8, place in VERDICTS; -1: not judged
     numbers: dict[str, np.ndarray]  # (n,) float64 of each of NUMBERS; nan where there is none
     texts: dict[str, Texts]  # of each of TEXTS
@@ -85,6 +86,7 @@ def read_tables(files: Sequence[Path]) -> AtlasTable:
         setting=table["setting"].to_numpy(),
         source=np.concatenate([np.empty(0, np.int32), *sources]),
         weights=table["weights"].combine_chunks().dictionary_encode(),
+        problems=table["problem"].combine_chunks().dictionary_encode(),
         verdict=table["verdict"].to_numpy(),
         numbers={name: table[name].to_numpy() for name in NUMBERS},
         texts={
@@ -151,8 +153,8 @@ def _kept_schema() -> pa.Schema:
     lists = {name: pa.list_(pa.string()) for name in TEXTS}
     lists |= {_weights_of(name): pa.list_(pa.float32()) for name in TEXTS}
     return pa.schema({
-        "sae": pa.string(), "feature": pa.int32(), "setting": pa.int16(), "weights": pa.string(), "verdict": pa.int8(),
-        **{name: pa.float64() for name in NUMBERS}, **lists,
+        "sae": pa.string(), "feature": pa.int32(), "setting": pa.int16(), "weights": pa.string(),
+        "problem": pa.string(), "verdict": pa.int8(), **{name: pa.float64() for name in NUMBERS}, **lists,
     })  # fmt: skip
 
 
@@ -161,7 +163,7 @@ def _kept(rows: pa.RecordBatch) -> pa.RecordBatch:
     verdicts = pc.fill_null(pc.index_in(rows["verdict"], pa.array(VERDICTS)), -1).cast(pa.int8())
     kept = [
         _cut(rows["sae"], LONGEST_NAME), rows["feature"], pc.fill_null(rows["setting"], 0),
-        _cut(rows["weights"], LONGEST_NAME), verdicts,
+        _cut(rows["weights"], LONGEST_NAME), _cut(rows["problem"], LONGEST_TEXT), verdicts,
         *(_finite(rows[name]) for name in NUMBERS),
     ]  # fmt: skip
     texts, weights = [], []

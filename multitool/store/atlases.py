@@ -46,15 +46,16 @@ class AtlasFeature:
     tokens: tuple[str, ...]  # the first of its list
     strongest_tokens: tuple[str, ...]  # of the vocabulary scan
     settings: dict  # those of the vector that were used, as the atlas tells them; empty if it does not
+    problem: str = ""  # why the setting has no tree; empty where it has
 
     @property
     def description(self) -> str:
         """A few words for a reader, with nothing hidden in them: its first definition, unless the evidence is against
-        it, and the tokens that fire it most (of its list, if there was no scan)."""
+        it, and the tokens that fire it most (of its list, if there was no scan); or why there is nothing."""
         tokens = list(dict.fromkeys(filter(None, map(_short, self.strongest_tokens or self.tokens))))[:TOKENS_TOLD]
         definitions = [] if self.verdict == "no" and tokens else [text for text, _ in self.definitions]
         first = next(filter(None, map(_short, definitions)), "")
-        return " · ".join(filter(None, (first, ", ".join(tokens))))
+        return " · ".join(filter(None, (first, ", ".join(tokens)))) or visible(self.problem)
 
 
 class Atlas:
@@ -142,7 +143,8 @@ class Atlas:
             verdict=VERDICTS[table.verdict[row]] if table.verdict[row] >= 0 else None,
             definitions=tuple(zip(self._texts(row, "definitions"), weights, strict=True)),
             tokens=self._texts(row, "tokens"), strongest_tokens=self._texts(row, "strongest_tokens"),
-            settings=_setting(table.facts[table.source[row]], int(table.setting[row])), **numbers,
+            settings=_setting(table.facts[table.source[row]], int(table.setting[row])),
+            problem=table.problems[row].as_py(), **numbers,
         )  # fmt: skip
 
     def _texts(self, row: int, name: str) -> tuple[str, ...]:

@@ -1,4 +1,8 @@
-"""Where models run, and in which precision: on a GPU that the installed PyTorch can use, else on the processor."""
+"""Where models run, and in which precision: on a GPU that the installed PyTorch can use, else on the processor.
+
+bfloat16 has 8 significant bits, float16 11 and float32 24: logits near 20 are multiples of 1/8, 1/64 and 2e-6. What
+float16 lacks is range: its largest number is 65,504.
+"""
 
 import os
 import re
@@ -8,7 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from multitool.errors import UserError
+from multitool.store.entries import registry_facts
 from multitool.store.hub import on_zero_gpu
+
+_FLOAT32_SHARE = 0.75  # of a GPU's memory that weights in float32 may take: passes, caches and logits need the rest
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,7 @@ class Gpu:
     capability: tuple[int, int]  # its compute capability
     compiled: tuple[str, ...] = ()  # for what the installed PyTorch has code: ("sm_80", "compute_120"); none: not told
     problem: str = ""  # what PyTorch says when it is asked about the GPU and cannot reach it
+    memory: int = 0  # bytes, all of it
 
     @property
     def usable(self) -> bool:
@@ -47,8 +55,9 @@ class Placement:
     """Where models run. What a user may not expect of it stands in ``notes``, a sentence or two each."""
 
     device: str
-    dtype: str
+    dtype: str | None  # None: ``suited_precision`` tells each model's
     notes: tuple[str, ...] = ()
+    memory: int = 0  # of the GPU, bytes
 
 
 def placement(device: str, dtype: str | None, gpu: Gpu | None, apple: bool = False) -> Placement:
@@ -74,10 +83,26 @@ def placement(device: str, dtype: str | None, gpu: Gpu | None, apple: bool = Fal
         return Placement("cpu", dtype or "float32", (f"Models run on the processor: {_not_usable(gpu)}",))
     if dtype or gpu.has_bfloat16:
         return Placement("cuda", dtype or "bfloat16")
-    return Placement("cuda", "float32", (
-        f"Models run in float32: {gpu.name} has no bfloat16 of its own. In float16 they take half of the memory, but "
-        "some compute numbers that are too large for it (--dtype float16, SAE_MULTITOOL_DTYPE=float16).",
-    ))
+    return Placement("cuda", None, (
+        f"{gpu.name} has no bfloat16 of its own: models run in float32 where they fit into its memory; else in "
+        "float16, or in bfloat16, emulated and slow, if their numbers are too large for float16. To choose yourself: "
+        "--dtype, SAE_MULTITOOL_DTYPE.",
+    ), gpu.memory)
+
+
+def suited_precision(model_type: str, n_weights: int, memory: int) -> str:
+    """In which precision a model runs on a GPU that has no bfloat16 of its own, one of ``recipes.recipe.Dtype``.
+
+    By what the GPU has, not by what is free at the moment: the same settings give the same result tomorrow.
+
+    Args:
+        model_type: transformers' name for the architecture of its text model.
+        n_weights: how many numbers its weights are.
+        memory: of the GPU, bytes.
+    """
+    if 4 * n_weights <= _FLOAT32_SHARE * memory:
+        return "float32"
+    return "bfloat16" if model_type in registry_facts()["not_in_float16"] else "float16"
 
 
 def _not_usable(gpu: Gpu) -> str:
@@ -98,6 +123,9 @@ def gpu_here(environment: Mapping[str, str] = os.environ, cuda=torch.cuda) -> Gp
     if on_zero_gpu(environment) or torch.version.hip:
         return Gpu("the GPU", (9, 0))
     try:
-        return Gpu(cuda.get_device_name(), cuda.get_device_capability(), tuple(cuda.get_arch_list()))
+        return Gpu(
+            cuda.get_device_name(), cuda.get_device_capability(), tuple(cuda.get_arch_list()),
+            memory=cuda.get_device_properties().total_memory,
+        )
     except (RuntimeError, AssertionError) as error:
         return Gpu("the GPU", (0, 0), problem=" ".join(str(error).split())[:200])

@@ -60,7 +60,7 @@ class SaeEntry:
 
     release: str
     sae_id: str
-    model: str  # hub id, the demo's model, or a local folder
+    model: str  # hub id, a local model (demo_models), or a folder
     kind: str  # one of SERVED_KINDS, or what else it was trained on
     layer: int | None  # None for the embedding
     neuronpedia_id: str | None = None  # as in https://neuronpedia.org/{neuronpedia_id}/{feature}
@@ -87,13 +87,15 @@ class SaeEntry:
 
     @property
     def gated(self) -> bool:
-        """Whether the model's licence must be accepted on the hub before the model can be downloaded."""
-        return self.model in registry_facts()["models"]["gated"]
+        """Whether the model's licence must be accepted before the model can be downloaded: on the hub, or here."""
+        return self.licence_page is not None
 
     @property
     def licence_page(self) -> str | None:
-        """Where the model's licence is accepted; None where there is no need."""
-        return f"https://huggingface.co/{self.model}" if self.gated else None
+        """Where the model's licence is accepted, or of a local model stands; None where there is no need."""
+        if self.model in registry_facts()["models"]["gated"]:
+            return f"https://huggingface.co/{self.model}"
+        return registry_facts()["terms"].get(self.model)
 
     @property
     def pickled(self) -> bool:
@@ -115,7 +117,7 @@ class SaeEntry:
     def default_weights(self) -> str:
         """The weights for vectors of its features where a recipe names none, but for lists.
 
-        The demo's layers write in other directions than the embeddings lie in, so their own weights point nowhere.
+        The local models' layers write in other directions than embeddings lie in, so their own weights point nowhere.
         Which suit them is measured in docs/study.md; of other SAEs nothing is, and they take the published ones.
         """
         return "vocabulary" if self.release == "demo" and self.kind != "embed" else "encoder"

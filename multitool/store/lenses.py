@@ -1,4 +1,4 @@
-"""Jacobian lenses that are fitted already: the demo's, and those that Neuronpedia has put on the hub.
+"""Jacobian lenses that are fitted already: the local models', and those that Neuronpedia has put on the hub.
 
 A lens is a matrix for a model and a hook (``model.jacobian_lens``). Those on the hub were fitted with the lens'
 reference implementation (https://github.com/anthropics/jacobian-lens), whose file format this reads: a dictionary that
@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from multitool.errors import UserError
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODELS
 from multitool.store.entries import registry_facts
 from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_lens_file
 from multitool.store.problems import READING_PICKLE, refuse_pointer, said
-from multitool.store.registry import DEMO_FOLDER
 from multitool.store.sae_files import refuse_unpickling, safetensors_file
 
 LENS_FILE = "jacobian_lens.safetensors"
@@ -40,7 +39,7 @@ class FittedLens:
 
 def is_fitted(model: str, hook: str) -> bool:
     """Whether ``fitted_lens`` has a lens for a hook of a model."""
-    return model == DEMO_MODEL and _demo_file(hook).is_file() or _on_hub(model, hook) is not None
+    return _shipped(model, hook) is not None or _on_hub(model, hook) is not None
 
 
 def fitted_lens(model: str, hook: str, d_model: int, download: DownloadOptions = UNLIMITED) -> FittedLens:
@@ -49,8 +48,7 @@ def fitted_lens(model: str, hook: str, d_model: int, download: DownloadOptions =
     Raises:
         UserError: it cannot be had or read.
     """
-    if model == DEMO_MODEL:
-        path = _demo_file(hook)
+    if path := _shipped(model, hook):
         J, source = safetensors_file(path).read("J"), "the demo's"
     else:
         found = _on_hub(model, hook)
@@ -66,8 +64,10 @@ def fitted_lens(model: str, hook: str, d_model: int, download: DownloadOptions =
     return FittedLens(J.float(), source)
 
 
-def _demo_file(hook: str) -> Path:
-    return DEMO_FOLDER / hook / LENS_FILE
+def _shipped(model: str, hook: str) -> Path | None:
+    """The lens that lies beside a local model's SAE of that hook, if there is one."""
+    path = DEMO_MODELS[model].saes / hook / LENS_FILE if model in DEMO_MODELS else None
+    return path if path and path.is_file() else None
 
 
 def _on_hub(model: str, hook: str) -> tuple[str, str, int] | None:

@@ -22,7 +22,7 @@ from multitool.recipes.fields import check
 from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.atlases import DEMO_ATLAS, Atlas, open_atlas
-from multitool.store.devices import Gpu, gpu_here, placement
+from multitool.store.devices import Gpu, gpu_here, placement, suited_precision
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.folders import folder_state, is_folder
@@ -31,7 +31,7 @@ from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.kept_rows import KeptRows, RowsTask, open_rows
 from multitool.store.lens_rows import LensRowsTask, lens_rows_task
 from multitool.store.lenses import FittedLens, fitted_lens, is_fitted
-from multitool.store.models import load_model, load_subject
+from multitool.store.models import load_model, load_subject, model_size
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.prose import ProseRowsTask, mean_maximum, prose_rows_task
 from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task, read_shipped, shipped_pullback
@@ -57,7 +57,8 @@ class Library:
     'demo/SmolLM2-135M-Instruct-Q4_1'
 
     Args:
-        dtype: of the running model, one of ``Dtype``; None for float32 on a CPU and bfloat16 on a GPU that has it.
+        dtype: of running models, one of ``Dtype``; None for float32 on a CPU, bfloat16 on a GPU that has it, and on
+            others what suits the model: see ``precision``.
         device: of the running model, one of ``Device``.
         allow_folder: whether an SAE may be named by a folder of this machine, or of any repository on the hub as
             hf://OWNER/REPO/PATH (never for what comes from a web page).
@@ -93,12 +94,12 @@ class Library:
         check(device, "device", Device)
         check(dtype, "dtype", Dtype | None)
         card = None if device == "cpu" else (gpu or gpu_here)()
-        found = placement(device, dtype, card, torch.backends.mps.is_available())
-        self.device, self.dtype, self.notes = found.device, found.dtype, found.notes
+        self._placement = placement(device, dtype, card, torch.backends.mps.is_available())
+        self.device, self.notes = self._placement.device, self._placement.notes
         for note in self.notes:
             _LOG.warning("note: %s", note)
         self.options = {
-            "dtype": self.dtype, "device": device, "allow_folder": allow_folder, "patterns": patterns,
+            "dtype": self._placement.dtype, "device": device, "allow_folder": allow_folder, "patterns": patterns,
             "max_models": max_models, "max_saes": max_saes, "max_model_bytes": max_model_bytes, "bars": bars,
         }
         self.patterns = patterns
@@ -108,6 +109,7 @@ class Library:
         self._found = _MadeOnce(256)  # SAEs of any repository on the hub, by name
         self._models = _MadeOnce(max_models)
         self._subjects = _MadeOnce(max_models + 2)
+        self._precisions = _MadeOnce(32)
         self._saes = _MadeOnce(max_saes)
         self._encoders = _MadeOnce(2)
         self._maps = _MadeOnce(4)
@@ -179,7 +181,7 @@ class Library:
         """The vocabulary scan that an SAE needs, for ``do``; see also ``scan``."""
         return scan_task(
             subject.name, subject.folder, entry.hook, n_tokens=subject.space.n_tokens, d_model=subject.space.d_model,
-            bos_id=subject.bos_id, dtype=self.dtype,
+            bos_id=subject.bos_id, dtype=self.precision(subject.name),
         )
 
     def scan(self, entry: SaeEntry, subject: Subject) -> KeptRows | None:
@@ -194,7 +196,7 @@ class Library:
         """The matrix that carries directions at an SAE's hook back to the embeddings, for ``do``; see ``pullback``."""
         base = Base(Place(entry.hook, subject.bos_id), subject.base_ids)
         return pullback_rows_task(
-            subject.name, subject.folder, base, d_model=subject.space.d_model, dtype=self.dtype
+            subject.name, subject.folder, base, d_model=subject.space.d_model, dtype=self.precision(subject.name)
         )
 
     def pullback(self, entry: SaeEntry, subject: Subject) -> Tensor | None:
@@ -213,7 +215,7 @@ class Library:
         """The Jacobian lens from an SAE's hook on, to be fitted by ``do``; see ``lens``."""
         return lens_rows_task(
             subject.name, subject.folder, Place(entry.hook, subject.bos_id), _passages(subject),
-            d_model=subject.space.d_model, dtype=self.dtype,
+            d_model=subject.space.d_model, dtype=self.precision(subject.name),
         )
 
     def lens(self, entry: SaeEntry, subject: Subject) -> FittedLens | None:
@@ -250,7 +252,7 @@ class Library:
         """Plain prose to be read at an SAE's hook, for ``do``; see ``on_prose``."""
         return prose_rows_task(
             subject.name, subject.folder, Place(entry.hook, subject.bos_id), _passages(subject),
-            d_model=subject.space.d_model, dtype=self.dtype,
+            d_model=subject.space.d_model, dtype=self.precision(subject.name),
         )
 
     def on_prose(self, entry: SaeEntry, subject: Subject) -> Tensor | None:
@@ -304,11 +306,29 @@ class Library:
         """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""
         return self._fetching.get(entry.name) or self._fetching.get(entry.model) or ""
 
+    def precision(self, model: str) -> str:
+        """In which precision a model runs here, one of ``Dtype``: what was asked for, or suits the device, or the model
+        where the device has no bfloat16 of its own. Results tell it.
+
+        Args:
+            model: by its name, as ``subject`` takes it.
+
+        Raises:
+            UserError: it depends on the model, which cannot be had.
+        """
+        place = self._placement
+        if place.dtype:
+            return place.dtype
+        subject = self.subject(model)
+        return self._precisions.get(
+            subject.folder, lambda: suited_precision(*model_size(subject.name, subject.folder), place.memory)
+        )
+
     def run(self, name: str, folder: Path):
         """A model ready to run. Raises UserError if it cannot be loaded."""
         # A newer revision of a model on the hub lies in another folder.
         key = (_as_it_is(name), folder)
-        return self._models.get(key, lambda: load_model(name, folder, self.dtype, self.device))
+        return self._models.get(key, lambda: load_model(name, folder, self.precision(name), self.device))
 
     def do(self, task: Task, *, pulse: bool = False) -> Iterator:
         """The model's work on a task, as it comes: levels of a tree, batches of answers, tokens scanned.

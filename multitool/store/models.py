@@ -1,4 +1,4 @@
-"""Loading models and tokenizers: from the demo, from a folder, from the hub.
+"""Loading models and tokenizers: of a package index, from a folder, from the hub.
 
 No file that can run code is read: weights come from safetensors, and a model brings no code of its own.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multitool.errors import UserError, shown, some
 from multitool.model.subject import Subject
-from multitool.store.demo_model import DEMO_MODEL, demo_model_folder
+from multitool.store.demo_models import DEMO_MODELS, demo_model_folder
 from multitool.store.entries import unreadable_model
 from multitool.store.folders import is_folder
 from multitool.store.hub import UNLIMITED, DownloadOptions, fetch_model
@@ -24,7 +24,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
 def load_subject(name: str, download: DownloadOptions = UNLIMITED) -> Subject:
-    """The embeddings and tokens of the model ``name``: the demo's, a folder in Hugging Face format, or a hub id.
+    """The embeddings and tokens of a model: one of ``DEMO_MODELS``, a folder in Hugging Face format, or a hub id.
 
     Args:
         download: how it is fetched, if it is not here.
@@ -52,8 +52,8 @@ def load_subject(name: str, download: DownloadOptions = UNLIMITED) -> Subject:
 
 
 def _model_folder(name: str, download: DownloadOptions) -> Path:
-    if name == DEMO_MODEL:
-        return demo_model_folder()
+    if name in DEMO_MODELS:
+        return demo_model_folder(name)
     if is_folder(name):
         return Path(name)
     if reason := unreadable_model(name):
@@ -133,6 +133,18 @@ def _without_weights(config):
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
+
+
+def model_size(name: str, folder: Path) -> tuple[str, int]:
+    """transformers' name for the architecture of a model's text model, and how many numbers its weights are.
+
+    By its configuration alone. Raises UserError if transformers cannot make such a model.
+    """
+    from transformers import AutoConfig
+
+    with _quiet_transformers(), loading_model(name, folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return config.get_text_config().model_type, sum(w.numel() for w in _without_weights(config).parameters())
 
 
 def load_model(name: str, folder: Path, dtype: str, device: str):

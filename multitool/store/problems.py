@@ -158,12 +158,15 @@ READING_ATLAS: Cases = (
 # Whatever writes it: the tokenizer's library raises plain exceptions.
 STORING_DEMO_MODEL: Cases = (
     (full_disk,
-     "The disk is full: the demo model cannot be stored in {folder}. Make room there (about 0.8 GB), or name another "
-     "folder in SAE_MULTITOOL_CACHE. [{words}]"),
+     "The disk is full: the model {model} cannot be stored in {folder}. Make room there (about {room}), or name "
+     "another folder in SAE_MULTITOOL_CACHE. [{words}]"),
     ((OSError, SafetensorError),
-     "The demo model cannot be stored in {folder}: {reason}. It takes a folder that you may write to; name another "
-     "one in SAE_MULTITOOL_CACHE."),
+     "The model {model} cannot be stored in {folder}: {reason}. It takes a folder that you may write to; name "
+     "another one in SAE_MULTITOOL_CACHE."),
 )
+STORING_ACCEPTANCE: Cases = ((OSError,
+    "That you accept the terms cannot be remembered in {folder}: {reason}. Name a folder that you may write to in "
+    "SAE_MULTITOOL_CACHE."),)
 STORING_ROWS: Cases = ((OSError,
     "The {what} cannot be stored in {folder}: {reason}. Make room or permissions there (about "
     "{size}), or name another folder in SAE_MULTITOOL_CACHE."),)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from multitool.model.pullback import Pullback
 from multitool.model.tasks import Base
-from multitool.store.demo_model import DEMO_MODEL
 from multitool.store.entries import SaeEntry
 from multitool.store.kept_rows import MAX_BYTES, MatrixTask, compute_rows, rows_path
 from multitool.store.sae_files import safetensors_file
@@ -72,14 +71,14 @@ def pull_back_all(model, task: PullbackRowsTask, max_bytes: float = MAX_BYTES) -
     return compute_rows(task, prepare, max_bytes)
 
 
-# The demo's are shipped with it
+# Those of the local models are shipped with their SAEs
 
 _SHIPPED = "pullback.safetensors"
 
 
 def shipped_pullback(entry: SaeEntry, task: PullbackRowsTask) -> Path | None:
-    """The file that holds the task's matrix, if it came with the SAE: the demo's do, made on the demo's model."""
-    if entry.release != "demo" or entry.folder is None or task.model != DEMO_MODEL:
+    """The file that holds the task's matrix, if it came with the SAE: a local model's, made on that model."""
+    if entry.release != "demo" or entry.folder is None or task.model != entry.model:
         return None
     path = entry.folder / _SHIPPED
     return path if path.is_file() else None

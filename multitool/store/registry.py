@@ -1,11 +1,12 @@
 """Which SAEs there are and which of them the tool can serve: by name, by search, by an operator's limit.
 
-Three sources: the demo's SAEs in this package, folders that the operator names, and the registry that sae-lens ships.
-Nothing of these is downloaded here. Where folders may be named, so may any repository on the hub (``hub_saes``).
+Three sources: the local models' SAEs in this package, folders that the operator names, and the registry that sae-lens
+ships. Nothing of these is downloaded here. Where folders may be named, so may any repository on the hub (``hub_saes``).
 """
 
 import difflib
 import os
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,14 +16,14 @@ from pydantic import Field
 
 from multitool.errors import UserError, shown, some
 from multitool.recipes.fields import check
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL, DEMO_MODELS, DemoModel, terms_of
 from multitool.store.entries import SaeEntry
 from multitool.store.folders import HOOKS, folder_and_hook, folder_sae, folder_state, is_file, is_folder, is_path
-from multitool.store.hub import UNLIMITED, DownloadOptions
+from multitool.store.hub import UNLIMITED, DownloadOptions, on_a_space
 from multitool.store.hub_saes import HUB_PREFIX, hub_and_hook, hub_sae, is_hub_place
 from multitool.store.registry_file import registry_saes
+from multitool.store.terms import Terms
 
-DEMO_FOLDER = Path(__file__).parent / "demo"
 LONGEST_SEARCH = 1000  # characters
 LOCAL_SAES_VARIABLE = "SAE_MULTITOOL_SAES"
 _LONGEST_COMPARED = 200  # characters of a name that is none: the time goes with their square
@@ -60,7 +61,7 @@ def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
         UserError: ``search`` is no text, or longer than any name.
     """
     words = check(search, "search", Annotated[str, Field(max_length=LONGEST_SEARCH)]).lower().split()
-    entries = (*demo_saes(), *operator_saes(), *registry_saes().values())
+    entries = (*local_saes(), *operator_saes(), *registry_saes().values())
     return [entry for entry in entries if entry.served and allowed(entry, patterns) and _mentions(entry, words)]
 
 
@@ -70,23 +71,32 @@ def _mentions(entry: SaeEntry, words: list[str]) -> bool:
 
 
 def models(patterns: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The models that have SAEs to serve: the demo's, then the others by name.
+    """The models that have SAEs to serve: the demo's, the other local ones, then the rest by name.
 
     Args:
         patterns: the operator's limit, see ``allowed``.
     """
     others = {entry.model for entry in saes(patterns=patterns)} - {"", DEMO_MODEL}
-    return (DEMO_MODEL, *sorted(others, key=str.lower))
+    return (DEMO_MODEL, *sorted(others, key=lambda name: (name not in DEMO_MODELS, name.lower())))
 
 
 def allowed(entry: SaeEntry, patterns: tuple[str, ...]) -> bool:
-    """Whether an operator who serves only ``patterns`` serves this SAE. Those on this machine always are.
+    """Whether an operator who serves only ``patterns`` serves this SAE. Those on this machine always are, but on a
+    Space for those of a model whose terms its operator has not accepted: nobody else there can.
 
     Args:
         patterns: each a release, a name, a pattern of names (``gemma-scope-2b-*/layer_1[0-9]/*``), or ``model:`` and
             the same of the model's hub id (``model:google/gemma-2b``). None at all allows everything.
     """
+    if _awaits_operator(entry):
+        return False
     return not patterns or entry.folder is not None or any(_matches(entry, pattern) for pattern in patterns)
+
+
+def _awaits_operator(entry: SaeEntry) -> Terms | None:
+    """The terms of an SAE's model that the operator of this Space would have to accept first."""
+    terms = terms_of(entry.model)
+    return terms if terms and on_a_space() and not terms.accepted else None
 
 
 def _matches(entry: SaeEntry, pattern: str) -> bool:
@@ -124,7 +134,7 @@ def find_sae(
         # The registry corrects what some files say, and knows the formats of others.
         known = None if hook or told else _of_repository(place.removeprefix(HUB_PREFIX))
         return _served(known or hub_sae(place, download, hook or told), patterns)
-    near_by = {entry.name: entry for entry in (*demo_saes(), *operator_saes())}
+    near_by = {entry.name: entry for entry in (*local_saes(), *operator_saes())}
     folder, told = folder_and_hook(name) if allow_folder else (name, None)
     named, _, apart = name.rpartition("@")
     hook = hook or told
@@ -152,13 +162,21 @@ def find_sae(
     return entry
 
 
+def local_saes() -> tuple[SaeEntry, ...]:
+    """The SAEs in this package, by model."""
+    return tuple(entry for model in DEMO_MODELS for entry in demo_saes(model))
+
+
+def demo_saes(model: str = DEMO_MODEL) -> tuple[SaeEntry, ...]:
+    """The SAEs of a local model in this package, the embedding's first, then by layer."""
+    return _shipped(DEMO_MODELS[model])
+
+
 @cache
-def demo_saes() -> tuple[SaeEntry, ...]:
-    """The SAEs in this package, the embedding's first, then by layer."""
-    entries = [
-        folder_sae(cfg.parent, release="demo", model=DEMO_MODEL) for cfg in DEMO_FOLDER.glob("*/cfg.json")
-    ]
-    return tuple(sorted(entries, key=lambda entry: -1 if entry.layer is None else entry.layer))
+def _shipped(model: DemoModel) -> tuple[SaeEntry, ...]:
+    entries = [folder_sae(cfg.parent, release="demo", model=model.name) for cfg in model.saes.glob("*/cfg.json")]
+    entries.sort(key=lambda entry: -1 if entry.layer is None else entry.layer)
+    return tuple(replace(entry, sae_id=model.prefix + entry.sae_id) for entry in entries)
 
 
 def operator_saes() -> tuple[SaeEntry, ...]:
@@ -241,6 +259,11 @@ def _not_served(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
 
 
 def _not_allowed(entry: SaeEntry, patterns: tuple[str, ...]) -> str:
+    if terms := _awaits_operator(entry):
+        return (
+            f"SAE {entry.name} is not served here: its model is used under the {terms.title} ({terms.page}), which the "
+            f"operator of this Space has not accepted. The operator does so by setting {terms.variable} to 1."
+        )
     return (
         f"SAE {entry.name} is not served here: besides the demo, this server serves only {some(patterns, 8)}. A copy "
         "of this tool on your own machine serves them all."

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from multitool.errors import UserError, is_number
@@ -47,9 +46,19 @@ class Sae:
                 f"feature is {index}; {self.entry.name} has {self.d_sae} features, numbered 0 to {self.d_sae - 1}."
             )
 
+    def problem(self, index: int) -> str | None:
+        """Why a feature has no weights, in a sentence; None where they are numbers."""
+        for name, row in (("W_enc", self.W_enc[:, index]), ("W_dec", self.W_dec[index])):
+            if not row.isfinite().all():
+                return (
+                    f"{name} of SAE {self.entry.name} has NaN or infinity at feature {index}. Choose another "
+                    "feature, or get the SAE's files from where they came."
+                )
+        return None
+
     def has_numbers(self, index: int) -> bool:
         """Whether a feature's weights are finite, which ``feature`` refuses otherwise."""
-        return bool(self.W_enc[:, index].isfinite().all() and self.W_dec[index].isfinite().all())
+        return self.problem(index) is None
 
     def feature(self, index: int) -> FeatureWeights:
         """The weights of one feature.
@@ -58,14 +67,9 @@ class Sae:
             UserError: there is no such feature, or its weights are no numbers.
         """
         self.check(index)
-        rows = {"W_enc": self.W_enc[:, index].float(), "W_dec": self.W_dec[index].float()}
-        for name, row in rows.items():
-            if not torch.isfinite(row).all():
-                raise UserError(
-                    f"{name} of SAE {self.entry.name} has NaN or infinity at feature {index}. Choose another "
-                    "feature, or get the SAE's files from where they came."
-                )
-        return FeatureWeights(encoder=rows["W_enc"], decoder=rows["W_dec"])
+        if problem := self.problem(index):
+            raise UserError(problem)
+        return FeatureWeights(encoder=self.W_enc[:, index].float(), decoder=self.W_dec[index].float())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from multitool.errors import UserError
 from multitool.model.causes import not_finite
 from multitool.model.finite import NotFiniteError
 from multitool.model.interventions import AppliedInterventions
@@ -48,7 +47,7 @@ def work_on(model, task: Task, encoders: Encoders) -> Iterator:
     try:
         yield from _answers(model, task, encoders)
     except NotFiniteError as error:
-        raise UserError(not_finite(model, task)) from error
+        raise not_finite(model, task) from error
 
 
 def _answers(model, task: Task, encoders: Encoders) -> Iterator:

@@ -13,6 +13,7 @@ _NUMBERS = {
     "parent": np.int64, "token_id": np.int64, "prob": np.float64, "cumulative_prob": np.float64, "end": np.bool_,
     "beyond": np.float64,
 }
+_OF_VECTOR = ("norm", "distance_from_centroid", "mean_token_distance")
 
 
 def tree_columns(tree: Tree) -> dict[str, list | None]:
@@ -45,7 +46,8 @@ def tree_of_row(row: Mapping, facts: Mapping) -> DefinitionTree:
     if kept is None:
         why = row["problem"] or "the atlas was made without trees"
         raise UserError(f"The row of feature {row['feature']} has no tree: {why}")
-    distance = row["distance_from_centroid"]  # none of a vector that is injected
+    # Of an injected vector there is no distance; atlases of version 0.5 tell nothing else.
+    vector = {name: _number(row[name]) for name in _OF_VECTOR if name in row}
     columns: dict[str, Any] = {
         name: None if kept[name] is None else np.array(kept[name], kind) for name, kind in _NUMBERS.items()
     }
@@ -55,9 +57,14 @@ def tree_of_row(row: Mapping, facts: Mapping) -> DefinitionTree:
         tree=Tree(token=tuple(kept["token"]), **columns),
         settings={"model": facts["model"], **settings, "feature": int(row["feature"]), "scale": float(row["scale"]),
                   **facts["tree"], "dtype": facts["dtype"], "version": facts["versions"]["multitool"]},
-        vector={} if distance is None else {"distance_from_centroid": float(distance)},
+        vector=vector,
         effective_cutoff=float(row["effective_cutoff"]),
         complete=True,
         seconds=0.0,
         first_token_entropy=float(row["first_token_entropy"]),
     )
+
+
+def _number(value) -> float | None:
+    """Null as a data frame has it is NaN."""
+    return None if value is None or np.isnan(value) else float(value)

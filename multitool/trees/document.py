@@ -19,10 +19,8 @@ from multitool.text import html_table, is_text, percent
 from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
 
 SCHEMA = "sae-multitool/definition-tree/1"
-_MOST_NODES = 100_000
 _LONGEST_TOKEN = 1_000
 _LONGEST_SETTING = 10_000
-_LONGEST_FILE = 100_000_000  # characters; the largest tree there may be has a fifth of them
 _MOST_SETTINGS = 200  # of each section
 _LONGEST_KEY = 100
 _MOST_TEXTS = 100  # in a list
@@ -207,7 +205,7 @@ def _nested(tree: Tree) -> dict:
 
 
 def read_tree(source: str | bytes | dict) -> DefinitionTree:
-    """A definition tree from its JSON (text or object).
+    """A definition tree from its JSON (text or object), of any size: who reads others' files bounds what comes in.
 
     >>> tree = mt.definition_tree(library, vector, mt.TreeRecipe(cutoff=2e-2))
     >>> mt.read_tree(tree.to_json()).definitions() == tree.definitions()
@@ -219,8 +217,6 @@ def read_tree(source: str | bytes | dict) -> DefinitionTree:
     data = source
     if not isinstance(source, dict):
         try:
-            if isinstance(source, (str, bytes)) and len(source) > _LONGEST_FILE:
-                raise ValueError(f"it is longer than {_LONGEST_FILE:,} characters")
             data = json.loads(source)
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(
@@ -291,8 +287,6 @@ def _flat(root) -> Tree:
         for child in children:
             name = f"node {len(rows)}"
             rows.append(_row(parent, reached, child, name))
-            if len(rows) > _MOST_NODES:
-                raise UserError(f"This tree has more than {_MOST_NODES} nodes; trim it with the tool that made it.")
             waiting.append((len(rows) - 1, rows[-1][4], child.get("children"), name, depth + 1))
     columns = zip(*rows, strict=True) if rows else ((),) * 9
     parents, token_id, token, prob, cumulative, end, lifts, activation, beyond = columns

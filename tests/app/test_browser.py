@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from visit import open_growth, write
 
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
 CLAMP = "#clamp input, #clamp textarea"

@@ -78,7 +78,7 @@ def assert_as_alone(library: Library, row: dict, recipe: VectorRecipe, tree_reci
     assert (row["sae"], row["feature"], row["weights"]) == (recipe.sae, recipe.feature, tree.settings["weights"])
     assert row["problem"] is None
     assert row["scale"] == pytest.approx(tree.settings["scale"])
-    assert row["distance_from_centroid"] == close(tree.vector["distance_from_centroid"] or np.nan)
+    assert {name: row[name] for name in tree.vector} == {name: close(value) for name, value in tree.vector.items()}
     assert (row["nodes"], row["effective_cutoff"]) == (len(tree.tree), pytest.approx(tree.effective_cutoff, rel=1e-4))
     assert row["first_token_entropy"] == close(tree.first_token_entropy)
     same_tree(row["tree"], tree.tree)

@@ -239,6 +239,15 @@ def test_a_description_is_of_what_fires_or_of_the_nearest_tokens(library, folder
     assert nearest.split(", ")[0] == target.subject.token_texts[71].strip() and len(nearest.split(", ")) == 4
 
 
+def test_a_dead_feature_is_told_to_be_one(library, folder, model):
+    W = torch.eye(D)[:, :3].clone()
+    W[:, 1], W[0, 2] = 0, torch.nan
+    path = write_sae(folder / "dead-told", W_enc=W, W_dec=torch.eye(D)[:3], hook="hook_embed", model=model)
+    target = resolve(library, VectorRecipe(sae=str(path), feature=0))
+    told = described(target, target.sae.entry, [0, 1, 2])
+    assert not told[0].startswith("dead") and told[1] == told[2] == "dead: its encoder weights are zero, or no numbers"
+
+
 def test_an_atlas_that_was_made_of_an_saes_folder_describes_it(tmp_path, sae):
     atlas = atlas_material.write_atlas(tmp_path / "atlas", [atlas_material.row(3, [("a dog", 0.5)], sae=sae)])
     library = Library(device="cpu", dtype="float32", allow_folder=True, atlas=str(atlas))

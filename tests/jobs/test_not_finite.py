@@ -12,9 +12,18 @@ from tiny import PROMPT, random_sae, tiny_model, write_model
 from multitool.cli import main
 from multitool.errors import UserError
 from multitool.jobs.features import resolve
-from multitool.jobs.local import check_tree, definition_tree, definition_trees, finish, suggest, token_table
+from multitool.jobs.local import (
+    check_tree,
+    definition_tree,
+    definition_trees,
+    describer,
+    finish,
+    suggest,
+    token_table,
+)
 from multitool.jobs.text import text_job
 from multitool.jobs.tree import continuation_job
+from multitool.recipes.atlas import AtlasRecipe
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.trees.document import read_tree
@@ -145,6 +154,25 @@ def test_a_vector_that_is_too_long_is_named(brought):
     library, vector = brought(dtype="float16")
     message = refused(definition_tree, library, replace(vector, scale=1e6), TREE)
     assert "with this vector, and not without it. Use a smaller scale, or load it in bfloat16 or float32" in message
+
+
+@pytest.mark.parametrize("evidence", [False, True])
+def test_in_an_atlas_a_vector_that_is_too_long_is_a_row_that_says_so(brought, evidence):
+    library, vector = brought(dtype="float16")
+    kept = AtlasRecipe(evidence=evidence, top=3)
+    rows = describer(library, [vector, replace(vector, scale=1e6)], TREE, kept)([0, 1, 2])
+    assert [(row["feature"], row["setting"]) for row in rows] == [(f, s) for f in (0, 1, 2) for s in (0, 1)]
+    for row, alone in zip(rows[::2], describer(library, [vector], TREE, kept)([0, 1, 2]), strict=True):
+        assert row["problem"] is None and len(row["tokens"]) == 3 and row["nodes"] == alone["nodes"] > 0
+    for row in rows[1::2]:
+        assert "with this vector, and not without it. Use a smaller scale" in row["problem"]
+        assert row["nodes"] is row["tokens"] is row["scale"] is None
+
+
+def test_an_atlas_of_damaged_weights_ends_with_what_is_damaged(brought):
+    library, vector = brought(one_number)
+    message = refused(lambda: describer(library, [vector], TREE, AtlasRecipe())([0, 1]))
+    assert "model.layers.1.mlp.up_proj.weight hold such numbers" in message
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])

@@ -79,7 +79,7 @@ def test_the_score_is_the_mean_of_being_found_and_of_the_list():
 
 def test_one_half_chooses_and_the_other_is_shown(recipe):
     lucky, good = trial(1, ENCODER, judged=0.1, choosing=0.9), trial(1, DECODER, judged=0.6, choosing=0.5)
-    found = Suggestion(replace(recipe, weights="encoder"), TREE, (lucky, good))
+    found = Suggestion(replace(recipe, weights="encoder"), TREE, (lucky, good), "float32")
     assert found.best is lucky
     score = found.columns.index("score")
     assert [row[score] for row in found.rows] == pytest.approx([0.1, 0.6])

@@ -76,7 +76,8 @@ def test_of_the_details_only_those_of_the_chosen_way_count():
     ({"way": "like", "words": "rain"}, "write the number of one"),
     ({"way": "tokens", "words": "It rains."}, "cannot be read"),
     ({"way": "tokens", "words": "king - man", "measure": "activation"}, "not on a sum"),
-    ({"way": "atlas", "max_entropy": "little"}, "max_entropy is 'little'"),
+    ({"way": "atlas", "max_entropy": "little"}, "Entropy at most is 'little'; it must be a number from 0 to 100"),
+    ({"way": "atlas", "min_cosine": "2"}, "Cosine at least is 2.0; it must be a number within ±1"),
     ({"words": "rain", "sae": ""}, "sae is ''"),
 ])
 def test_what_cannot_be_asked_is_told_beside_the_controls(shown, sentence):

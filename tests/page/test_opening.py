@@ -5,7 +5,7 @@ import pytest
 from multitool.jobs.local import definition_tree
 from multitool.page.opening import DEMO, usual_growth
 from multitool.page.tree_tab import DEMO_TREE
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.trees.document import read_tree
 
 

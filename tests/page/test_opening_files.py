@@ -24,14 +24,14 @@ def opened(upload, *, on_space: bool):
 
 
 def test_a_tree_too_large_to_show_to_many_is_refused_on_a_space_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(tree_tab, "MAX_NODES_LIMIT", 3)
+    monkeypatch.setattr(tree_tab, "USUAL_MOST_NODES", 3)
     monkeypatch.setattr(tree_tab, "as_shown", lambda *_: None)
     saved = tmp_path / "tree.json"
     saved.write_text(DefinitionTree(TREE, {"prompt": "x"}, {}, 0.01, True, 1.0).to_json(), encoding="utf-8")
     with pytest.raises(UserError, match=r"This tree has 4 nodes; .* up to 3 here"):
         opened(saved, on_space=True)
     assert len(opened(saved, on_space=False)["document"].tree) == 4
-    monkeypatch.setattr(tree_tab, "MAX_NODES_LIMIT", 4)
+    monkeypatch.setattr(tree_tab, "USUAL_MOST_NODES", 4)
     assert len(opened(saved, on_space=True)["document"].tree) == 4
 
 

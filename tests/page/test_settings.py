@@ -64,7 +64,7 @@ def test_an_empty_variable_is_none():
     [
         ("QUEUE", "0", "from 1"),
         ("QUEUE", "many", "a whole number"),
-        ("MAX_NODES", "20001", "to 20000"),
+        ("MAX_NODES", "10000001", "to 10000000"),
         ("MAX_MODEL_GB", "-1", "above 0"),
         ("MAX_MODEL_GB", "nan", "above 0"),
         ("FEATURE", "-1", "from 0"),

@@ -157,7 +157,8 @@ def test_a_part_that_is_damaged_within_is_named_when_it_is_read(tmp_path):
          "settings.0.weights is 'encoder' (asked: 'mix')"),
         ({"facts": FACTS | {"versions": {"multitool": "2.0"}}}, "versions.multitool is '1.0' (asked: '2.0')"),
         ({"facts": FACTS | {"new": 1}}, "new is None (asked: 1)"),
-        ({"features": tuple(range(12))}, "features is [[0, 10]] (asked: [[0, 12]])"),
+        ({"features": tuple(range(12))}, "of which the features are 0 to 9 (asked: 0 to 11)"),
+        ({"features": (0, 1, 2, 5, 7, 9, 11)}, "are 0 to 9 (asked: 0 to 2, 5, 7, 9 and 1 more)"),
         ({"per_part": 5}, "per_part is 4 (asked: 5)"),
     ],
 )  # fmt: skip

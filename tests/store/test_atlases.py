@@ -92,10 +92,11 @@ def test_what_is_told_of_a_feature(atlas):
         "sae": SAE, "feature": 927, "score": 0.5, "weights": "encoder", "verdict": "agrees", "auroc": 0.9,
         "first_token_entropy": 2.0, "encoder_decoder_cosine": 0.5,
         "definitions": (("water that falls", 0.25), ("Rainy weather", 0.125)), "tokens": (" Rain", " rain"),
-        "strongest_tokens": (" rain", " storm"), "settings": FACTS["settings"][0],
+        "strongest_tokens": (" rain", " storm"), "settings": FACTS["settings"][0], "problem": "",
     }  # fmt: skip
     nothing = atlas.search("")[-1]
     assert (nothing.feature, nothing.verdict, nothing.auroc, nothing.definitions) == (7, None, None, ())
+    assert (nothing.problem, found.problem) == ("Its decoder is zero.", "")
 
 
 def test_descriptions(atlas):
@@ -103,7 +104,8 @@ def test_descriptions(atlas):
         "to fall · falling, Raining",  # the list, where there is no scan
         "water that falls · rain, storm",
         "train",  # its definitions are not what fires it
-        "", "", "", "",
+        "Its decoder is zero.",
+        "", "", "",
     ]  # fmt: skip
     assert atlas.describe("another/sae", [927]) == [""]
     assert atlas.describe(SAE, []) == []

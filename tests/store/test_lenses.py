@@ -13,7 +13,7 @@ from multitool.jobs.local import finish
 from multitool.model.jacobian_lens import JacobianLens
 from multitool.recipes.recipe import VectorRecipe
 from multitool.store import lenses
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.entries import registry_facts
 from multitool.store.library import Library
 

@@ -16,7 +16,7 @@ from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, writ
 from multitool.errors import UserError
 from multitool.jobs.local import definition_tree, token_table
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.devices import Gpu
 from multitool.store.folders import folder_sae
 from multitool.store.library import Library, _MadeOnce
@@ -426,9 +426,9 @@ def test_a_gpu_where_there_is_none_is_refused(monkeypatch):
 )
 def test_by_default_the_device_is_what_there_is_and_the_precision_what_suits_it(gpu, device, dtype):
     library = Library(gpu=lambda: gpu)
-    assert (library.device, library.dtype) == (device, dtype)
-    assert Library(device="cpu", gpu=lambda: gpu).dtype == "float32"
-    assert Library(dtype="float16", gpu=lambda: gpu).dtype == "float16"
+    assert (library.device, library.precision("any/model")) == (device, dtype)
+    assert Library(device="cpu", gpu=lambda: gpu).precision("any/model") == "float32"
+    assert Library(dtype="float16", gpu=lambda: gpu).precision("any/model") == "float16"
 
 
 @pytest.fixture

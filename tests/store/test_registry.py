@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tiny import random_sae, write_sae
 
 from multitool.errors import UserError
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL, DEMO_MODELS
 from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, registry_facts
 from multitool.store.folders import folder_sae
 from multitool.store.library import Library
@@ -30,6 +30,7 @@ from multitool.store.registry import (
     allowed,
     demo_saes,
     find_sae,
+    local_saes,
     models,
     operator_saes,
     saes,
@@ -388,16 +389,17 @@ def test_the_facts_of_an_sae_are_plain_json():
 def test_the_models_are_the_demos_and_then_by_name():
     names = models()
     assert names[0] == DEMO_MODEL
-    assert list(names[1:]) == sorted({entry.model for entry in served_from_the_hub()}, key=str.lower)
-    assert models(patterns=("gemma-2b-res-jb", "model:openai-community/gpt2")) == (
-        DEMO_MODEL, "google/gemma-2b", "openai-community/gpt2",
-    )  # fmt: skip
+    from_the_hub = [name for name in names if name not in DEMO_MODELS]
+    assert from_the_hub == sorted({entry.model for entry in served_from_the_hub()}, key=str.lower)
+    limited = models(patterns=("gemma-2b-res-jb", "model:openai-community/gpt2"))
+    assert limited[0] == DEMO_MODEL and limited[-2:] == ("google/gemma-2b", "openai-community/gpt2")
+    assert set(limited[:-2]) <= set(DEMO_MODELS)
 
 
 def test_an_operators_model_is_among_the_models(tmp_path, monkeypatch):
     folders = [random_sae(tmp_path / f"of-{model}", d_model=4, model=model) for model in ("a/model", "")]
     monkeypatch.setenv(LOCAL_SAES_VARIABLE, ":".join(map(str, folders)))
-    assert models()[:2] == (DEMO_MODEL, "a/model")
+    assert [name for name in models() if name not in DEMO_MODELS][0] == "a/model"
     assert "" not in models()
 
 
@@ -443,7 +445,7 @@ def test_what_lies_on_the_server_is_always_served(tmp_path, monkeypatch):
     folder = random_sae(tmp_path / "mine", d_model=4)
     monkeypatch.setenv(LOCAL_SAES_VARIABLE, str(folder))
     patterns = ("no-such-release",)
-    assert [entry.name for entry in saes(patterns=patterns)] == [*(entry.name for entry in demo_saes()), "local/mine"]
+    assert [entry.name for entry in saes(patterns=patterns)] == [*(entry.name for entry in local_saes()), "local/mine"]
     assert find_sae("local/mine", patterns=patterns).folder == folder
     assert find_sae(str(folder), allow_folder=True, patterns=patterns).folder == folder
     assert saes("local", patterns=patterns) == [*operator_saes()]
@@ -562,7 +564,7 @@ def test_searching_takes_words_of_the_name_the_model_or_the_hook_in_any_case():
     assert {entry.kind for entry in saes("Gemma-Scope-2b-pt-res HOOK_EMBED")} == {"embed"}
     assert {entry.layer for entry in saes("gemma-2-9b blocks.20.")} == {20}
     assert saes("no such thing") == []
-    assert len(saes()) == len(demo_saes()) + sum(entry.served for entry in registry_saes().values())
+    assert len(saes()) == len(local_saes()) + sum(entry.served for entry in registry_saes().values())
 
 
 # Folders

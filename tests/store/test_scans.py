@@ -16,7 +16,7 @@ from tiny import N_ROWS, tiny_model, write_model
 from multitool.errors import UserError
 from multitool.model.residual_stream import residuals
 from multitool.store import kept_rows, scans
-from multitool.store.demo_model import DEMO_MODEL
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.kept_rows import open_rows
 from multitool.store.scans import scan_path, scan_task, scan_vocabulary
 from multitool.store.worker import work_on
@@ -391,7 +391,7 @@ def test_a_model_folder_and_the_demo_give_a_task(demo_library, tokenizer, tmp_pa
     name = str(write_model(tmp_path / "tiny", tiny_model("llama"), tokenizer))
     subject = demo_library.subject(name)
     a_task = scan_task(name, subject.folder, HOOK, n_tokens=subject.space.n_tokens, d_model=subject.space.d_model,
-                       bos_id=subject.bos_id, dtype=demo_library.dtype)
+                       bos_id=subject.bos_id, dtype=demo_library.precision(subject.name))
     assert a_task.bos_id == tokenizer.eos_token_id  # as GPT-2's: one token begins and ends a text
     assert close(scanned(demo_library.run(name, subject.folder), a_task).part(0, N_ROWS),
                  by_hand(tiny_model("llama"), HOOK, a_task.bos_id))

