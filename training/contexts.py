@@ -53,7 +53,7 @@ def _distinct(values, where, positions, contexts: np.ndarray, tokenizer) -> list
             break
         ids = contexts[number]
         before, token, after = (
-            tokenizer.decode(part.tolist(), clean_up_tokenization_spaces=False)
+            tokenizer.decode(part.tolist(), clean_up_tokenization_spaces=False, skip_special_tokens=True)  # no BOS
             for part in (
                 ids[max(0, position - _BEFORE) : position],
                 ids[position : position + 1],

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from training.subject_model import TrainedOn, beginning, load_tokenizer
+
 SEED = 0
 CONTEXT_TOKENS = 128
 HELD_OUT_SHARE = 0.04
@@ -38,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Contexts of ``CONTEXT_TOKENS`` token ids, each from one part, in shuffled order."""
+    """Contexts of ``CONTEXT_TOKENS`` token ids, each from one part, in shuffled order; BOS first where there is one."""
 
     train: np.ndarray
     train_parts: np.ndarray  # index into PARTS
@@ -209,11 +211,11 @@ def unpacked(package: str, cache: Path) -> Path:
 # ---- tokens
 
 
-def load_corpus(tokenizer, cache: Path) -> Corpus:
-    """Fetch, clean, tokenize and shuffle everything; the result is kept in ``cache``."""
-    path = cache / "corpus.npz"
+def load_corpus(trained_on: TrainedOn, cache: Path) -> Corpus:
+    """Fetch, clean, tokenize and shuffle everything; packages and the model's tokens are kept in ``cache``."""
+    path = trained_on.kept(cache) / "corpus.npz"
     if not path.exists():
-        arrays = _build(tokenizer, cache)
+        arrays = _build(load_tokenizer(trained_on), cache)
         unfinished = path.with_suffix(".unfinished.npz")
         np.savez_compressed(unfinished, **arrays)
         unfinished.rename(path)
@@ -245,11 +247,13 @@ def _build(tokenizer, cache: Path) -> dict[str, np.ndarray]:
 def _contexts(tokenizer, passages: list[str], limit: int) -> np.ndarray:
     """Passages one after another, cut into contexts of equal length."""
     tokens: list[int] = []
-    separator = tokenizer("\n\n", add_special_tokens=False).input_ids
+    separator, begin = tokenizer("\n\n", add_special_tokens=False).input_ids, beginning(tokenizer)
+    length = CONTEXT_TOKENS - len(begin)
     for start in range(0, len(passages), 200):
         for ids in tokenizer(passages[start : start + 200], add_special_tokens=False).input_ids:
             tokens += ids + separator
         if len(tokens) >= limit:
             break
-    count = min(len(tokens), limit) // CONTEXT_TOKENS
-    return np.array(tokens[: count * CONTEXT_TOKENS], np.uint16).reshape(count, CONTEXT_TOKENS)
+    count = min(len(tokens), limit) // length
+    rows = np.array(tokens[: count * length], np.uint32).reshape(count, length)
+    return np.hstack([np.tile(np.array(begin, np.uint32), (count, 1)), rows])

@@ -1,4 +1,6 @@
-"""The atlas of the demo's SAEs, a file for each: ``python -m training.demo_atlas FOLDER``, half an hour on two cores.
+"""The atlas of the SAEs of the demo's first model, a file for each: ``python -m training.demo_atlas FOLDER``.
+
+Half an hour on two cores.
 
 In FOLDER the atlases are made, part by part, and gone on with where they were stopped. What is shipped is the same in
 fewer bytes.

@@ -1,4 +1,4 @@
-"""Fit the Jacobian lenses of the demo's hooks, and write them as float16.
+"""Fit the Jacobian lenses of the hooks of the demo's first model, and write them as float16.
 
     python -m training.fit_demo_lenses --prepare texts.npy       contexts of the SAEs' held-out text, with a network
     python -m training.fit_demo_lenses --texts texts.npy [--device cuda --contexts 256]
@@ -21,14 +21,14 @@ from torch import Tensor
 
 from multitool.model.jacobian_lens import SKIPPED_FIRST, SKIPPED_LAST
 from multitool.model.residual_stream import EMBEDDING, changed, last_residuals
-from multitool.store.demo_models import DEMO_FOLDER, DEMO_MODEL
 from multitool.store.folders import cache_folder
 from multitool.store.lenses import LENS_FILE
 from multitool.store.library import Library
 from training.corpus import load_corpus
-from training.subject_model import load_tokenizer
+from training.subject_model import EMBED, MODELS
 
-LAYERS = [f"blocks.{layer}.hook_resid_post" for layer in (1, 6, 12)]
+MODEL = MODELS["SmolLM2-135M-Instruct"]
+LAYERS = [hook for hook in MODEL.hooks if hook != EMBED]
 CONTEXTS = 256  # a minute and a half on an H100; ten hours on one core
 _COPIES = {"cpu": 8, "cuda": 96}  # of a context that go through the layers together
 
@@ -41,16 +41,16 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, metavar="FILE", help="read the contexts from there, not from the corpus")
     parser.add_argument("--contexts", type=int, default=CONTEXTS, help="how many")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--output", type=Path, default=DEMO_FOLDER, help="where the hooks' folders are")
+    parser.add_argument("--output", type=Path, default=MODEL.output, help="where the hooks' folders are")
     parser.add_argument("--cache", type=Path, default=cache_folder() / "training", help="where the corpus is kept")
     options = parser.parse_args()
-    contexts = np.load(options.texts) if options.texts else load_corpus(load_tokenizer(), options.cache).held_out
+    contexts = np.load(options.texts) if options.texts else load_corpus(MODEL, options.cache).held_out
     if options.prepare:
         np.save(options.prepare, contexts)
         return
     # The rounding is far below what the sample of texts leaves open.
     library = Library(dtype="bfloat16", device=options.device)
-    subject = library.subject(DEMO_MODEL)
+    subject = library.subject(MODEL.name)
     model = library.run(subject.name, subject.folder)
     started = time.monotonic()
     halves = torch.zeros(2, 1 + len(LAYERS), subject.space.d_model, subject.space.d_model)

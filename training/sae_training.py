@@ -17,7 +17,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file, save_file
 
 from training.fast_batchtopk import FastBatchTopKTrainingSAE
-from training.subject_model import EMBED, MODEL_NAME, hf_module_name
+from training.subject_model import EMBED, TrainedOn, hf_module_name
 
 OUTLIER = 10  # times the median distance from the mean
 
@@ -37,14 +37,14 @@ class Recipe:
     seed: int = 0
 
 
-EMBED_RECIPE = Recipe(EMBED, "topk", d_sae=2048, k=8, passes=40, batch=1024, lr=1e-3, dead_window=96)
-
-
-def layer_recipe(layer: int, passes: float) -> Recipe:
-    return Recipe(
-        f"blocks.{layer}.hook_resid_post", "batchtopk", d_sae=3072, k=32, passes=passes, batch=1024, lr=1e-3,
-        dead_window=150,
-    )
+def recipe_for(trained_on: TrainedOn, hook_name: str, passes: float) -> Recipe:
+    """Args: passes: over the text, for a layer's SAE; that on the embedding has its own number."""
+    if hook_name == EMBED:
+        return Recipe(
+            EMBED, "topk", d_sae=trained_on.embed_features, k=8, passes=trained_on.embed_passes, batch=1024, lr=1e-3,
+            dead_window=96,
+        )
+    return Recipe(hook_name, "batchtopk", d_sae=3072, k=32, passes=passes, batch=1024, lr=1e-3, dead_window=150)
 
 
 def shuffled_batches(rows: np.ndarray, chosen: np.ndarray, batch: int, seed: int) -> Iterator[torch.Tensor]:
@@ -116,7 +116,7 @@ def _new_sae(recipe: Recipe, d_in: int):
     )
 
 
-def export(sae, recipe: Recipe, target: Path, metadata: dict) -> None:
+def export(sae, trained_on: TrainedOn, recipe: Recipe, target: Path, metadata: dict) -> None:
     """Write the inference form of ``sae`` to ``target``, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-") as work:
@@ -127,10 +127,9 @@ def export(sae, recipe: Recipe, target: Path, metadata: dict) -> None:
         config = json.loads(config_path.read_text())
         config["dtype"] = "float16"
         config["metadata"] = config["metadata"] | metadata | {
-            "model_name": MODEL_NAME,
+            "model_name": trained_on.hub_id,
             "hook_name": recipe.hook_name,
             "hf_hook_name": hf_module_name(recipe.hook_name),
-            "prepend_bos": False,
             "seed": recipe.seed,
         }
         config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,26 +1,78 @@
-"""The demo's language model as training needs it: its rows, its activations, and replacing them."""
+"""The demo's language models as training needs them: their rows, their activations, and replacing these."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from multitool.store.demo_models import demo_model_folder
+from multitool.store.demo_models import DEMO_FOLDER, DEMO_MODEL, GEMMA_MODEL, demo_model_folder
 
-MODEL_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBED = "hook_embed"
 
 
-def load_tokenizer():
-    return AutoTokenizer.from_pretrained(demo_model_folder())
+@dataclass(frozen=True)
+class TrainedOn:
+    """A model that SAEs are trained on, and what is trained for it."""
+
+    hub_id: str
+    name: str  # by which the tool loads it
+    vocabulary: str  # whose tokens are quoted, in words
+    layers: tuple[int, ...]
+    embed_features: int
+    embed_passes: float
+    stored: str  # the type that activations are kept in: float16 where it holds the largest
+    output: Path
+
+    @property
+    def hooks(self) -> list[str]:
+        return [EMBED, *(f"blocks.{layer}.hook_resid_post" for layer in self.layers)]
+
+    @property
+    def folder(self) -> Path:
+        return demo_model_folder(self.name)
+
+    def kept(self, cache: Path) -> Path:
+        """Where its tokens and activations are kept; made if need be."""
+        folder = cache / self.name.rpartition("/")[2]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
-def load_model(dtype: torch.dtype = torch.float32):
-    model = AutoModelForCausalLM.from_pretrained(demo_model_folder(), dtype=dtype)
+MODELS = {
+    "SmolLM2-135M-Instruct": TrainedOn(
+        "HuggingFaceTB/SmolLM2-135M-Instruct", DEMO_MODEL, "SmolLM2's vocabulary (Apache-2.0)",
+        layers=(1, 6, 12), embed_features=2048, embed_passes=40, stored="float16", output=DEMO_FOLDER,
+    ),
+    "gemma-3-270m": TrainedOn(
+        "google/gemma-3-270m", GEMMA_MODEL, "Gemma 3's vocabulary (Gemma Terms of Use)",
+        layers=(0, 5, 9, 13), embed_features=3072, embed_passes=8, stored="float32",
+        output=DEMO_FOLDER / "gemma-3-270m",
+    ),
+}
+
+
+def load_tokenizer(trained_on: TrainedOn):
+    return AutoTokenizer.from_pretrained(trained_on.folder)
+
+
+def load_model(trained_on: TrainedOn, dtype: torch.dtype = torch.float32):
+    model = AutoModelForCausalLM.from_pretrained(trained_on.folder, dtype=dtype)
     return model.eval().requires_grad_(False)
+
+
+def embeddings(trained_on: TrainedOn) -> np.ndarray:
+    """What the layers get of every token, (V, d_model): Gemma's rows multiplied by √d_model."""
+    embed = load_model(trained_on).get_input_embeddings()
+    return embed(torch.arange(embed.num_embeddings)).numpy()
+
+
+def beginning(tokenizer) -> list[int]:
+    """What the tokenizer puts before every text: BOS, or nothing."""
+    return tokenizer("").input_ids
 
 
 def layer_of(hook_name: str) -> int:
@@ -50,27 +102,29 @@ def replaced_output(model, hook_name: str, change: Callable[[torch.Tensor], torc
 
 
 def residual_activations(
-    contexts: np.ndarray, hook_names: list[str], folder: Path, batch: int = 16
+    trained_on: TrainedOn, contexts: np.ndarray, hook_names: list[str], folder: Path, batch: int = 16
 ) -> dict[str, np.memmap]:
-    """Float16 activations ``(contexts, positions - 1, d_model)`` of every hook, from one forward pass each.
+    """Activations ``(contexts, positions - 1, d_model)`` of every hook, from one forward pass each.
 
-    Position 0 is left out: whatever token stands there, this model puts a huge constant vector on it.
+    Position 0 is left out: whatever token stands there, these models put a huge constant vector on it.
     The files in ``folder`` are used again when they are already complete.
     """
-    paths = {name: folder / f"{name}.{len(contexts)}x{contexts.shape[1]}.float16" for name in hook_names}
-    width = AutoConfig.from_pretrained(demo_model_folder()).hidden_size
+    paths = {name: folder / f"{name}.{len(contexts)}x{contexts.shape[1]}.{trained_on.stored}" for name in hook_names}
+    width = AutoConfig.from_pretrained(trained_on.folder).hidden_size
     shape = (len(contexts), contexts.shape[1] - 1, width)
     missing = {name: path for name, path in paths.items() if not path.exists()}
     if missing:
-        _dump(load_model(), contexts, missing, shape, batch)
-    return {name: np.memmap(paths[name], np.float16, "r", shape=shape) for name in hook_names}
+        _dump(load_model(trained_on), trained_on.stored, contexts, missing, shape, batch)
+    return {name: np.memmap(paths[name], trained_on.stored, "r", shape=shape) for name in hook_names}
 
 
-def _dump(model, contexts: np.ndarray, paths: dict[str, Path], shape: tuple[int, ...], batch: int) -> None:
+def _dump(
+    model, stored: str, contexts: np.ndarray, paths: dict[str, Path], shape: tuple[int, ...], batch: int
+) -> None:
     # Layers above the last hook would only cost time.
     model.model.layers = model.model.layers[: 1 + max(layer_of(name) for name in paths)]
     unfinished = {name: path.with_suffix(".unfinished") for name, path in paths.items()}
-    stores = {name: np.memmap(path, np.float16, "w+", shape=shape) for name, path in unfinished.items()}
+    stores = {name: np.memmap(path, stored, "w+", shape=shape) for name, path in unfinished.items()}
     seen: dict[str, torch.Tensor] = {}
 
     def keep(name: str):
