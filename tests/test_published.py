@@ -214,7 +214,7 @@ def outcomes(tmp_path_factory):
         [sys.executable, "scripts/published.py", "--json", str(file)], cwd=ROOT_FOLDER, env=online, check=False,
         stdout=subprocess.PIPE, text=True,
     )
-    print(done.stdout, f"The figures: {file}")
+    sys.stdout.write(f"{done.stdout}The figures: {file}\n")  # pytest shows it where a test fails
     assert done.returncode in (0, 1)
     found = json.loads(file.read_text(encoding="utf-8"))
     assert found["is_gemma_2b"]
