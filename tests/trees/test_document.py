@@ -360,9 +360,9 @@ def test_a_key_of_a_million_characters_is_not_repeated():
     refusal(changed("settings." + "k" * 1_000_000, {}))
 
 
-def test_a_hundred_thousand_nodes_are_too_many():
+def test_a_tree_of_a_hundred_thousand_nodes_is_read():
     node = {"token": "x", "token_id": 1, "prob": 0.5, "cumulative_prob": 0.5, "children": []}
-    assert "100000 nodes" in refusal(changed("tree.children", [node] * 100_001))
+    assert len(read_tree(changed("tree.children", [node] * 100_001)).tree) == 100_001
 
 
 def test_more_fields_than_the_schema_has_are_no_damage():
