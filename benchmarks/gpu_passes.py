@@ -1,5 +1,5 @@
-"""What one pass over the next token of many paths costs: Python, launches, the card's own work; and what a recorded or a
-compiled pass of fixed shape would cost in its place. The tool uses neither; this tells whether it would pay."""
+"""What one pass over the next token of many paths costs: Python, launches, the card's own work; and what a recorded or
+a compiled pass of fixed shape would cost in its place. The tool uses neither; this tells whether it would pay."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

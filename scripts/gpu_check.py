@@ -11,6 +11,7 @@ This module needs the standard library alone: a bare machine has nothing else un
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -51,7 +52,7 @@ class Part:
 def _tests(name: str, seconds: float, *files: str) -> Part:
     # A few at a time: a tiny model leaves a card idle, and Python waits for it.
     words = ("-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "--tb=short", "-rs")
-    return Part(name, seconds, (*words, *files, "--numprocesses=4"), ("-k", "llama or memory", "--numprocesses=0"))
+    return Part(name, seconds, (*words, *files, "--numprocesses=4"), ("-k", "llama or gpu", "--numprocesses=0"))
 
 
 def _figures(name: str, seconds: float, *measurements: str) -> Part:
@@ -64,7 +65,7 @@ PARTS = (
     _figures("trees: speed", 90, "growth", "together", "launches"),
     _tests("trees: as the recursion's", 100, "tests/model/test_architectures.py"),
     _figures("recorded pass", 45, "graph"),
-    _tests("memory", 45, "tests/test_gpu_memory.py"),
+    _tests("memory, the demo", 75, "tests/test_gpu.py"),
     _tests("changes, evidence, pullback, scan", 120, "tests/model/test_interventions.py",
            "tests/model/test_path_log_probs.py", "tests/model/test_pullback.py", "tests/model/test_questions.py",
            "tests/model/test_residual_stream.py", "tests/store/test_scans.py"),
@@ -165,10 +166,8 @@ class Check:
 
 def _end(process: subprocess.Popen) -> None:
     """A part's processes, those that it started among them."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -230,7 +229,7 @@ def machine_facts(check: Check) -> dict:
 
 def check(options: argparse.Namespace) -> int:
     """All parts; 1 if one was not done."""
-    site = options.out / "site" if options.source else None
+    site = Path(tempfile.mkdtemp(prefix="gpu_check-")) if options.source else None
     run = Check(options.out, options.minutes, options.smoke, site)
     if site:
         began = time.monotonic()

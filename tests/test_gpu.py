@@ -1,4 +1,4 @@
-"""A GPU's memory: full, and given back. For ``scripts/gpu_check``; without a GPU there is nothing to see."""
+"""A GPU's memory, full and given back, and the demo's trees there. For ``scripts/gpu_check``."""
 
 import contextlib
 
@@ -8,8 +8,9 @@ from plain_recursion import as_paths
 from tiny import random_sae, tiny_model, write_model
 
 from multitool.errors import UserError
-from multitool.jobs.local import definition_tree
+from multitool.jobs.local import check_tree, definition_tree
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.store.demo_models import demo_model_folder
 from multitool.store.library import Library
 
 pytestmark = [
@@ -64,3 +65,24 @@ def test_after_many_requests_the_memory_is_as_it_was(ask):
         ask()
     assert torch.cuda.memory_allocated() == allocated
     assert torch.cuda.memory_reserved() <= reserved
+
+
+def test_the_demos_trees_and_their_evidence_are_the_processors():
+    try:
+        demo_model_folder()
+    except UserError as error:
+        pytest.skip(str(error))
+    recipe = VectorRecipe(sae="demo/hook_embed", feature=22, weights="encoder")
+    found = []
+    for device in ("cuda", "cpu"):
+        library = Library(dtype="float32", device=device)
+        tree = definition_tree(library, recipe, TreeRecipe(cutoff=2e-4, max_nodes=2000))
+        found.append((as_paths(tree.tree), check_tree(library, tree)))
+    (there, checked_there), (here, checked_here) = found
+    assert len(here) > 200
+    # At the cutoff, rounding may decide.
+    sure = {path for path, (_, reached) in here.items() if reached > 2e-4 * 1.001}
+    assert sure <= there.keys() and not [path for path in there.keys() - here.keys() if there[path][1] > 2e-4 * 1.001]
+    for path in sure:
+        assert there[path] == pytest.approx(here[path], rel=1e-3)
+    assert checked_there.evidence["verdict"] == checked_here.evidence["verdict"]
