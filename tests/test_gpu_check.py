@@ -1,5 +1,6 @@
 """The check of a GPU: its bundle, the times it fits, and all of it on the processor, in tiny form."""
 
+import io
 import json
 import os
 import subprocess
@@ -104,7 +105,7 @@ def test_a_bundle_goes_in_parts_and_is_unpacked_without_a_network(fake_pip, tmp_
 
 
 def test_a_part_that_is_missing_or_damaged_is_named(tmp_path):
-    write_parts(tmp_path, bytes(range(250)), 0.0001)
+    write_parts(tmp_path, io.BytesIO(bytes(range(250))), 0.0001)
     assert b"".join(read_parts(tmp_path)) == bytes(range(250))
     (tmp_path / "part.000").unlink()
     (tmp_path / "part.002").write_bytes(b"else")
