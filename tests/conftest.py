@@ -1,6 +1,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything reads it: no test needs the hub, and none may wait for it
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # on a GPU, products that are the same in every run
 
 import shutil
 import sys
@@ -28,6 +29,10 @@ def pytest_ignore_collect(collection_path, config):
 def pytest_collection_modifyitems(config, items):
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # the models are so small that a second thread costs more than it brings
+        # On a GPU, exact as on the processor, and the same in every run.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        if os.environ.get("SAE_MULTITOOL_TEST_DEVICE") == "cuda":
+            torch.use_deterministic_algorithms(True, warn_only=True)
     if config.getoption("--fast"):
         slow = {item for item in items if item.get_closest_marker("slow") or _SLOW_FIXTURES & set(item.fixturenames)}
         config.hook.pytest_deselected(items=list(slow))

@@ -30,7 +30,8 @@ class PlainRecursion:
         """The ``top_k`` most probable tokens after the prompt and ``path``, by falling probability."""
         self.forward_passes += 1
         with torch.no_grad():
-            logits = self.model(torch.tensor([self.prompt + list(path)]), use_cache=False).logits[0, -1]
+            token_ids = torch.tensor([self.prompt + list(path)], device=self.model.device)
+            logits = self.model(token_ids, use_cache=False).logits[0, -1]
         logits[self.placeholder] = -torch.inf
         best = logits.softmax(dim=0).topk(top_k)
         return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))

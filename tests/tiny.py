@@ -1,6 +1,7 @@
 """Tiny real things to test with: tokenizers trained on a few sentences, random models, SAE and model folders."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ SENTENCES = [
     "A dog is an animal that barks. A house is a place in which people live.",
 ]
 PROMPT = 'A typical definition of "{ghost}" would be "'
+# Where the tiny models run. On "cuda" only the tests that are marked so are meant to (scripts/gpu_check).
+DEVICE = os.environ.get("SAE_MULTITOOL_TEST_DEVICE", "cpu")
 END_OF_TEXT = 0  # the byte-level tokenizer's token id
 N_TOKENS = 300  # of the byte-level tokenizer
 N_ROWS = 304  # of the models' embeddings: more than there are tokens, as in many models
@@ -157,14 +160,14 @@ def tiny_model(architecture: str, seed: int = 0, **more):
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(0, 0.5)
-    return model
+    return model.to(DEVICE)
 
 
 class RunningSubject(Subject):
-    """A subject together with its model."""
+    """A subject together with its model. The subject reads its embeddings on the processor, wherever the model runs."""
 
     def __init__(self, model, tokenizer: PreTrainedTokenizerFast, name: str):
-        E = model.get_input_embeddings().weight.detach()
+        E = model.get_input_embeddings().weight.detach().cpu()
         super().__init__(E, tokenizer, model.config, name, Path(name), generation_config=model.generation_config)
         self.model = model
 

@@ -32,6 +32,7 @@ from multitool.model.tasks import (
     Task,
 )
 from multitool.page.callers import Line
+from multitool.page.gpu_times import ASSUMED
 from multitool.page.settings import PREFIX, ServerSettings
 from multitool.store.kept_rows import RowsTask
 from multitool.store.lens_rows import LensRowsTask
@@ -46,18 +47,8 @@ _LOG = logging.getLogger(__name__)
 # closed at any of them.
 Worker = Callable[[Task], Generator]
 
-# What work is assumed to take of a GPU, to ask for enough and not for more: the rank in ZeroGPU's queue and what
-# visitors have left a day both depend on what is asked for.
-_START_SECONDS = 8  # a new process, and the default model from disk to the GPU
-_BYTES_PER_SECOND = 0.5e9  # another model from disk to the GPU
-_SECONDS_PER_LEVEL = 0.1
-_SECONDS_PER_NODE = 0.005
-_SECONDS_PER_KNOWN_NODE = 0.001  # of a tree that is there, under one ghost of many that go through it together
-_SECONDS_PER_SCANNED = 1e-4
-_SECONDS_PER_PUSH = 0.2  # of all prompts in one pass
-_SECONDS_PER_BACKWARD_PASS = 0.03  # of one direction; many share a pass
-_LEAST_SECONDS = 12
 POLL_SECONDS = 0.3
+_TIMES = ASSUMED  # the rank in ZeroGPU's queue and what visitors have left a day depend on what is asked for
 _ROWS_TURN = 30  # seconds, where others share the machine; then those who wait have the model first
 _SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, before the process is ended
 
@@ -187,8 +178,8 @@ def seconds_to_ask_for(task: Task, most: int, *, loaded: bool) -> int:
         loaded: whether the process has the model from its start.
     """
     weights = 0 if loaded else sum(file.stat().st_size for file in task.folder.glob("*.safetensors"))
-    seconds = _START_SECONDS + weights / _BYTES_PER_SECOND + _work_seconds(task)
-    return min(most, max(_LEAST_SECONDS, math.ceil(seconds)))
+    seconds = _TIMES.start + weights / _TIMES.bytes_per_second + _work_seconds(task)
+    return min(most, max(_TIMES.least, math.ceil(seconds)))
 
 
 def _work_seconds(task: Task) -> float:
@@ -200,24 +191,24 @@ def _work_seconds(task: Task) -> float:
         case AskTask(growth=growth) | ForestTask(growth=growth):
             return _growth_seconds(growth, len(growth.v) * growth.max_nodes)
         case CheckTask(growth=growth, tree=tree, controls=controls):
-            return growth.max_depth * _SECONDS_PER_LEVEL + len(tree) * (1 + len(controls)) * _SECONDS_PER_KNOWN_NODE
+            return growth.max_depth * _TIMES.level + len(tree) * (1 + len(controls)) * _TIMES.known_node
         case PathsTask(growth=growth, wanted=wanted):
-            return growth.max_depth * _SECONDS_PER_LEVEL + int(wanted.sum()) * _SECONDS_PER_KNOWN_NODE
+            return growth.max_depth * _TIMES.level + int(wanted.sum()) * _TIMES.known_node
         case ScanTask():
-            return task.n_tokens * _SECONDS_PER_SCANNED
+            return task.n_tokens * _TIMES.scanned
         case ChangeTask(directions=directions, strengths=strengths):
-            return (1 + len(directions) * len(strengths)) * _SECONDS_PER_PUSH
+            return (1 + len(directions) * len(strengths)) * _TIMES.push
         case PullbackTask(directions=directions):
-            return len(directions) * _SECONDS_PER_BACKWARD_PASS
+            return len(directions) * _TIMES.backward_pass
         case PullbackRowsTask() | LensRowsTask():
-            return task.n_rows * _SECONDS_PER_BACKWARD_PASS
+            return task.n_rows * _TIMES.backward_pass
         case ReadTask() | LensTask() | ProseRowsTask():
             return 0.0  # a few texts, or directions, are read at once
     raise TypeError(f"how long does a {type(task).__name__} take?")
 
 
 def _growth_seconds(growth: GrowthTask, nodes: float) -> float:
-    return growth.max_depth * _SECONDS_PER_LEVEL + nodes * _SECONDS_PER_NODE
+    return growth.max_depth * _TIMES.level + nodes * _TIMES.node
 
 
 def _seconds_since_fork() -> float:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, most_probable, safe_cut, trimmed
-from tiny import N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_model, tiny_subject
+from tiny import DEVICE, N_ROWS, PROMPT, WITH_SCALE, WITH_WINDOW, RunningSubject, tiny_model, tiny_subject
 
 from multitool.model.ghost_prompt import GhostPrompt, ghost_prompt
 from multitool.model.passes import WHAT_FITS, Batches, ghost_embeddings
 from multitool.trees.growth import finished, grow, grow_forest
 from multitool.trees.tree import coverage
+
+pytestmark = pytest.mark.cuda
 
 SHORT_PROMPT = '"{ghost}" "'
 DEPTH = 7
@@ -114,7 +116,7 @@ def assert_ghost_is_token(subject: RunningSubject, token_id: int) -> None:
     plain[prompt.position] = token_id
     row = subject.space.E[token_id].float()
     with torch.inference_mode():
-        expected = subject.model(torch.tensor([plain])).logits
+        expected = subject.model(torch.tensor([plain], device=DEVICE)).logits
         logits = subject.model(inputs_embeds=ghost_embeddings(subject.model, prompt, row)).logits
     assert torch.equal(logits, expected)
 
@@ -161,7 +163,7 @@ def test_the_placeholder_elsewhere_in_the_prompt_stays_what_it_is(subject):
     places = [i for i, token_id in enumerate(prompt.token_ids) if token_id == prompt.placeholder_id]
     assert len(places) >= 2
     with torch.inference_mode():
-        plain = subject.model.get_input_embeddings()(torch.tensor([prompt.token_ids]))
+        plain = subject.model.get_input_embeddings()(torch.tensor([prompt.token_ids], device=DEVICE))
         embeddings = ghost_embeddings(subject.model, prompt, ghost_vector(subject))
     changed = (embeddings != plain).any(dim=-1)[0]
     assert changed.nonzero().flatten().tolist() == [prompt.position]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, safe_cut, trimmed
-from tiny import N_ROWS, RunningSubject, random_sae, tiny_model
+from tiny import DEVICE, N_ROWS, RunningSubject, random_sae, tiny_model
 
 from multitool.errors import UserError
 from multitool.model.ghost_prompt import ghost_prompt
@@ -29,6 +29,8 @@ from multitool.store.folders import folder_sae
 from multitool.store.saes import load_sae
 from multitool.trees.growth import grow
 
+pytestmark = pytest.mark.cuda
+
 PROMPT = '"{ghost}" "'  # short, so that the random models look at the ghost
 DEPTH = 3
 CUTOFF = 8e-3
@@ -43,6 +45,7 @@ def unit(seed: int) -> torch.Tensor:
 
 
 PUSH, GHOST = unit(3), unit(4)
+PUSH_THERE, GHOST_THERE = PUSH.to(DEVICE), GHOST.to(DEVICE)  # where the model is
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def saes(tmp_path_factory):
 
 def weights_of(entry):
     sae = load_sae(entry)
-    return sae.W_enc, sae.W_dec
+    return sae.W_enc.to(DEVICE), sae.W_dec.to(DEVICE)
 
 
 @pytest.fixture
@@ -83,9 +86,9 @@ def grown(
 
 def norm_at(model, hook: str) -> float:
     """Of the prose's tokens behind the first, those that are at most twice as long as the median."""
-    states = model(torch.tensor([PROSE]), output_hidden_states=True).hidden_states
+    states = model(torch.tensor([PROSE], device=DEVICE), output_hidden_states=True).hidden_states
     if hook == "hook_embed":
-        stream = model.get_input_embeddings()(torch.tensor([PROSE]))
+        stream = model.get_input_embeddings()(torch.tensor([PROSE], device=DEVICE))
     else:
         stream = states[int(hook.split(".")[1]) + hook.endswith("post")]
     norms = [float(row.norm()) for row in stream[0, 1:]]
@@ -153,7 +156,7 @@ def assert_is(subject, wanted, expected: PlainChanges, tolerance, encoder=None, 
 @pytest.mark.parametrize("where", POSITIONS)
 def test_steering_is_a_push_at_the_positions_that_are_meant(subject, where, tolerance):
     expected = plain(subject)
-    push = 0.8 * norm_at(subject.model, HOOK) * PUSH
+    push = 0.8 * norm_at(subject.model, HOOK) * PUSH_THERE
     expected.change(HOOK, lambda row: row + push, positions(subject, where))
     wanted = Interventions(pushes=(Push(HOOK, PUSH.numpy(), 0.8),), where=where, prose=PROSE)
     assert_is(subject, wanted, expected, tolerance)
@@ -165,7 +168,7 @@ def test_positions_of_the_prompt_that_are_spared_are_left_alone_but_the_ghosts_n
     prompt = prompt_of(subject)
     spared = (0, prompt.position, len(prompt.token_ids) - 1)
     expected = plain(subject)
-    push = 0.8 * norm_at(subject.model, HOOK) * PUSH
+    push = 0.8 * norm_at(subject.model, HOOK) * PUSH_THERE
     meant = (set(positions(subject, where)) - set(spared)) | {prompt.position}
     expected.change(HOOK, lambda row: row + push, meant)
     wanted = Interventions(pushes=(Push(HOOK, PUSH.numpy(), 0.8),), where=where, spared=spared, prose=PROSE)
@@ -191,7 +194,7 @@ def test_both_act_at_the_other_hooks_too_the_clamp_last(subject, hook, tolerance
     norm = norm_at(subject.model, hook)
 
     def edit(x):
-        x = x + 0.7 * norm * PUSH
+        x = x + 0.7 * norm * PUSH_THERE
         return x + (norm - (x @ W_enc[:, 1]).clamp(min=0)) * W_dec[1]
 
     expected = plain(subject)
@@ -206,7 +209,7 @@ def test_both_act_at_the_other_hooks_too_the_clamp_last(subject, hook, tolerance
 @pytest.mark.parametrize("layer", [0, 1])
 def test_an_injected_vector_takes_the_ghosts_place_behind_its_layer(subject, layer, replace, tolerance):
     hook = f"blocks.{layer}.hook_resid_post"
-    injected = 1.3 * norm_at(subject.model, hook) * GHOST
+    injected = 1.3 * norm_at(subject.model, hook) * GHOST_THERE
     expected = plain(subject, ghost=False)
     expected.change(hook, lambda row: injected + (0 if replace else row), positions(subject, "ghost"))
     wanted = Interventions(injection=Injection(layer, replace, 1.3), prose=PROSE)
@@ -217,8 +220,8 @@ def test_all_together_in_their_order_and_in_small_batches(subject, tolerance, sa
     entry, norm = saes[HOOK], norm_at(subject.model, HOOK)
     W_enc, W_dec = weights_of(entry)
     expected = plain(subject, ghost=False)
-    expected.change(HOOK, lambda row: norm * GHOST, positions(subject, "ghost"))
-    expected.change(HOOK, lambda row: row + 0.6 * norm * PUSH, positions(subject, "all"))
+    expected.change(HOOK, lambda row: norm * GHOST_THERE, positions(subject, "ghost"))
+    expected.change(HOOK, lambda row: row + 0.6 * norm * PUSH_THERE, positions(subject, "all"))
     expected.change(HOOK, lambda x: x + (-norm - (x @ W_enc[:, 4]).clamp(min=0)) * W_dec[4], positions(subject, "all"))
     wanted = Interventions(
         Injection(0, True, 1.0), (Push(HOOK, PUSH.numpy(), 0.6),), Clamp(entry, entry.hook, 4, -1.0, norm), "all", PROSE
@@ -242,7 +245,7 @@ def test_several_ghosts_are_injected_each_into_its_own_row(subject):
 
 
 def test_between_attention_and_mlp_the_change_goes_through_the_mlp_and_past_it(subject, architecture):
-    hook, ids = "blocks.1.hook_resid_mid", torch.tensor([PROSE])
+    hook, ids = "blocks.1.hook_resid_mid", torch.tensor([PROSE], device=DEVICE)
     if architecture == "gpt_neox":
         with pytest.raises(UserError, match="no place between"), changed(subject.model, hook, lambda x: x):
             raise AssertionError("entered")
@@ -253,11 +256,11 @@ def test_between_attention_and_mlp_the_change_goes_through_the_mlp_and_past_it(s
         layer.pre_feedforward_layernorm if gemma else layer.post_attention_layernorm
     )
     with torch.no_grad():
-        middle = residuals(subject.model, hook, input_ids=ids) + PUSH
+        middle = residuals(subject.model, hook, input_ids=ids) + PUSH_THERE
         out = layer.mlp(norm(middle))
         out = out[0] if isinstance(out, tuple) else out
         expected = middle + (layer.post_feedforward_layernorm(out) if gemma else out)
-    with changed(subject.model, hook, lambda stream: stream + PUSH):
+    with changed(subject.model, hook, lambda stream: stream + PUSH_THERE):
         found = residuals(subject.model, LATER, input_ids=ids)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -313,16 +316,16 @@ def test_growths_at_once_in_threads_give_what_they_give_alone_and_leave_no_trace
 def test_a_pass_that_runs_while_another_threads_is_steered_is_not():
     """The meeting made certain: while the steered pass waits in its last layer, another runs the whole model."""
     model = tiny_model("llama")
-    ids = torch.tensor([PROSE])
+    ids = torch.tensor([PROSE], device=DEVICE)
     with torch.no_grad():
         plain_logits = model(ids).logits
-    with changed(model, LATER, lambda stream: stream + 5 * PUSH), torch.no_grad():
+    with changed(model, LATER, lambda stream: stream + 5 * PUSH_THERE), torch.no_grad():
         steered_logits = model(ids).logits
     assert not torch.allclose(plain_logits, steered_logits, atol=0.1)
     inside, go_on, got = threading.Event(), threading.Event(), []
 
     def steered():
-        with changed(model, LATER, lambda stream: stream + 5 * PUSH), torch.no_grad():
+        with changed(model, LATER, lambda stream: stream + 5 * PUSH_THERE), torch.no_grad():
             got.append(model(ids).logits)
 
     thread = threading.Thread(target=steered, daemon=True)

@@ -15,6 +15,8 @@ from multitool.model.questions import path_log_probs, read_paths
 from multitool.model.tasks import GrowthTask, PathsTask
 from multitool.trees.tree import NO_TREE, Tree
 
+pytestmark = pytest.mark.cuda
+
 N_GHOSTS = 3
 
 

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from tiny import LAYER_INPUTS, N_ROWS, tiny_model, tiny_subject
+from tiny import DEVICE, LAYER_INPUTS, N_ROWS, tiny_model, tiny_subject
 
 from multitool.errors import UserError
 from multitool.model import pullback, residual_stream
@@ -18,6 +18,8 @@ from multitool.model.tasks import Base, Place, PullbackTask
 from multitool.store.kept_rows import open_rows
 from multitool.store.pullbacks import pull_back_all, pullback_rows_task, read_shipped, write_shipped
 from multitool.store.worker import work_on
+
+pytestmark = pytest.mark.cuda
 
 HOOK = "blocks.1.hook_resid_post"
 TOKENS = (5, 77, 200)
@@ -39,16 +41,16 @@ def by_finite_differences(model, w: torch.Tensor, hook: str = HOOK, bos_id: int 
     h = 1e-3
     module = model.get_input_embeddings()
     rows = module.weight[list(TOKENS)]
-    moved = (rows[:, None] + h * torch.cat([torch.eye(32), -torch.eye(32)])).flatten(0, 1)
-    ids = torch.tensor(TOKENS).repeat_interleave(64)[:, None]
+    moved = (rows[:, None] + h * torch.cat([torch.eye(32), -torch.eye(32)]).to(rows)).flatten(0, 1)
+    ids = torch.tensor(TOKENS, device=DEVICE).repeat_interleave(64)[:, None]
     embeddings = scaled_rows(module, moved)[:, None]
     if bos_id is not None:
         before = torch.full_like(ids, bos_id)
         ids, embeddings = torch.cat([before, ids], dim=1), torch.cat([module(before), embeddings], dim=1)
     r = residuals(model, hook, input_ids=ids, inputs_embeds=embeddings)[:, -1]
-    turned = torch.nn.functional.normalize(r, dim=1) @ w
+    turned = torch.nn.functional.normalize(r, dim=1) @ w.to(r)
     forth, back = turned.view(len(TOKENS), 2, 32).unbind(1)
-    return ((forth - back) / (2 * h)).mean(0)
+    return ((forth - back) / (2 * h)).mean(0).cpu()
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 2e-2) -> bool:
@@ -82,7 +84,7 @@ def test_on_the_embedding_it_is_the_encoder_itself(name):
 def test_what_normalising_takes_away_there_is_the_part_along_the_base_tokens():
     """Before layer 0 a llama's stream is the embedding: u(e) · w turns with w less its part along e, by 1/|e|."""
     model, (w,) = tiny_model("llama"), directions(1)
-    rows = model.get_input_embeddings().weight[list(TOKENS)]
+    rows = model.get_input_embeddings().weight[list(TOKENS)].cpu()
     lengths = rows.norm(dim=1, keepdim=True)
     units = rows / lengths
     expected = ((w - (units @ w)[:, None] * units) / lengths).mean(0)
@@ -92,7 +94,7 @@ def test_what_normalising_takes_away_there_is_the_part_along_the_base_tokens():
 def test_many_directions_in_one_pass_are_those_one_by_one(monkeypatch):
     model, wanted = tiny_model("gemma2"), directions(5)
     one_by_one = pulled(model, wanted)
-    monkeypatch.setitem(pullback._AT_ONCE, "cpu", 3)
+    monkeypatch.setitem(pullback._AT_ONCE, DEVICE, 3)
     assert torch.allclose(pulled(model, wanted), one_by_one, rtol=1e-4, atol=1e-6)
 
 
@@ -163,11 +165,11 @@ def test_base_tokens_are_tokens_of_texts_always_the_same(tokenizer):
 
 def test_where_the_memory_is_short_fewer_directions_share_a_pass(monkeypatch):
     model, wanted = tiny_model("llama"), directions(5)
-    monkeypatch.setitem(pullback._AT_ONCE, "cpu", 4)
+    monkeypatch.setitem(pullback._AT_ONCE, DEVICE, 4)
     alike, base = pulled(model, wanted), Base(Place(HOOK, BOS), TOKENS)
     kept_of_token = 64 * 32 * 3 * 4  # numbers in d_model · d_model · layers · bytes
     for tokens, at_once in [(1, 1), (12, 2), (23, 3), (10**6, 4)]:
-        monkeypatch.setitem(residual_stream.GRAPH_BYTES, "cpu", tokens * kept_of_token)
+        monkeypatch.setitem(residual_stream.GRAPH_BYTES, DEVICE, tokens * kept_of_token)
         assert Pullback(model, base).at_once == at_once
         assert Pullback(model, base, 2).at_once == min(2, at_once)
         assert torch.allclose(pulled(model, wanted), alike, rtol=1e-4, atol=1e-6)

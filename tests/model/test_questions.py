@@ -19,6 +19,8 @@ from multitool.recipes.recipe import TreeRecipe
 from multitool.trees.growth import grow
 from multitool.trees.tree import NO_TREE, ROOT, Tree
 
+pytestmark = pytest.mark.cuda
+
 HOOK = "blocks.1.hook_resid_post"
 RECIPE = TreeRecipe(prompt=PROMPT, cutoff=0.01, max_depth=5, max_nodes=40)
 # Longer ones than the 8 tokens that some models' windows have, and not in the order of their lengths.
@@ -27,7 +29,7 @@ TEXTS = [(7, 8, 9), (11,), tuple(range(20, 32)), (5, 5), tuple(range(40, 47)), (
 
 def one_by_one(model, text, place: Place) -> torch.Tensor:
     before = [] if place.bos_id is None else [place.bos_id]
-    return residuals(model, place.hook, input_ids=torch.tensor([before + list(text)]))[0, len(before) :]
+    return residuals(model, place.hook, input_ids=torch.tensor([before + list(text)]))[0, len(before) :].cpu()
 
 
 def close(found, expected) -> bool:
@@ -146,7 +148,7 @@ def last_position(subject, v: torch.Tensor) -> torch.Tensor:
     return residuals(
         subject.model, HOOK, input_ids=torch.tensor([prompt.token_ids]),
         inputs_embeds=ghost_embeddings(subject.model, prompt, v),
-    )[0, -1]
+    )[0, -1].cpu()
 
 
 def test_every_ghost_is_answered_as_it_would_be_alone(llama):

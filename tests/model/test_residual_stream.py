@@ -4,13 +4,17 @@ import threading
 
 import pytest
 import torch
-from tiny import tiny_model
+from tiny import DEVICE, tiny_model
 from torch import nn
 
 from multitool.errors import UserError
 from multitool.model.residual_stream import model_layers, residuals
 
-IDS = torch.tensor([[5, 17, 40, 8, 99, 3, 250, 11, 12, 13], [301, 7, 7, 60, 61, 62, 63, 64, 65, 66]])
+pytestmark = pytest.mark.cuda
+
+IDS = torch.tensor(
+    [[5, 17, 40, 8, 99, 3, 250, 11, 12, 13], [301, 7, 7, 60, 61, 62, 63, 64, 65, 66]], device=DEVICE
+)
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +96,7 @@ def test_a_layer_that_adds_one_adds_one():
     model = tiny_model("llama")
     for n, layer in enumerate(model_layers(model)):
         layer.forward = lambda hidden_states, n=n, **_: hidden_states + n + 1
-    ones = torch.ones(1, 2, 32)
+    ones = torch.ones(1, 2, 32, device=DEVICE)
     places = {"hook_embed": 1, "blocks.0.hook_resid_pre": 1, "blocks.0.hook_resid_post": 2,
               "blocks.1.hook_resid_pre": 2, "blocks.1.hook_resid_post": 4, "blocks.2.hook_resid_post": 7}
     for hook, value in places.items():

@@ -61,7 +61,7 @@ def by_hand(model, hook: str, bos_id: int | None) -> torch.Tensor:
     ids = torch.arange(N_ROWS)[:, None]
     if bos_id is not None:
         ids = torch.cat([torch.full_like(ids, bos_id), ids], dim=1)
-    return residuals(model, hook, input_ids=ids)[:, -1]
+    return residuals(model, hook, input_ids=ids)[:, -1].cpu()
 
 
 def refusal(call, *args) -> str:
@@ -73,6 +73,7 @@ def refusal(call, *args) -> str:
     return message
 
 
+@pytest.mark.cuda
 def test_every_token_is_read_behind_the_token_that_begins_a_text(subject, architecture, folder):
     for bos_id in (7, None):
         a_task = task(folder, model=f"tiny/{architecture}", bos_id=bos_id)
