@@ -21,6 +21,7 @@ import transformers
 from benchmarks.bulk import bulk
 from benchmarks.drawing import drawing
 from benchmarks.finding import finding
+from benchmarks.gemma import gemma
 from benchmarks.gpu import gpu
 from benchmarks.lists import lists
 from benchmarks.measuring import Row
@@ -34,7 +35,8 @@ from benchmarks.trees import floor, memory, recursion, stock
 # Each is given the number of repeats and whether only to try the code, and answers with rows, or why it has none.
 BENCHMARKS: dict[str, Callable[[int, bool], list[Row] | str]] = {
     made.__name__: made for made in (
-        recursion, floor, stock, bulk, steering, lists, pullback, finding, memory, starting, drawing, serving, gpu
+        recursion, floor, stock, bulk, steering, lists, pullback, finding, memory, starting, drawing, serving,
+        gemma, gpu
     )
 }
 

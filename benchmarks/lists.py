@@ -1,5 +1,6 @@
 """How fast token lists are, and what they take of memory, against one product of the matrix and a vector."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -16,22 +17,19 @@ _ROWS = 1024  # converted at once
 def lists(repeats: int, smoke: bool) -> list[Row]:
     """A warm token list against ``E @ v``; the memory of the first statistics and of a warm list."""
     shape = SMALL if smoke else GEMMA_2B
-    rows = [_speed("SmolLM2", demo_matrix(), repeats, smoke)]
+    rows = [speed("SmolLM2", demo_matrix(), repeats, smoke)]
     for dtype in DTYPES:
-        rows.append(_speed("Gemma-2B's shape", random_matrix(shape, dtype), repeats, smoke))
+        rows.append(speed("Gemma-2B's shape", random_matrix(shape, dtype), repeats, smoke))
     for dtype in DTYPES:
         # Time and again: how freed memory lies, and whether it can be used again, differs from process to process.
-        found = [_rises(shape, dtype) if smoke else in_child(_rises, shape, dtype) for _ in range(repeats)]
-        matrix, *rises = map(list, zip(*found, strict=True))
-        for name, rise in zip(("the statistics' first computation", "a warm list"), rises, strict=True):
-            measured = {"rise": rise, "matrix": matrix}
-            rows.append(Row(f"memory of {name}, Gemma-2B's shape, {str(dtype).removeprefix('torch.')}", measured,
-                            unit="MB", ratio=ratios(measured, "rise", "matrix"),
-                            reach=Reach("at most", 0.1, always=True)))
+        make = partial(random_matrix, shape, dtype)
+        found = [rises(make) if smoke else in_child(rises, make) for _ in range(repeats)]
+        rows += memory_rows(f"Gemma-2B's shape, {str(dtype).removeprefix('torch.')}", found)
     return rows
 
 
-def _speed(name: str, E: Tensor, repeats: int, smoke: bool) -> Row:
+def speed(name: str, E: Tensor, repeats: int, smoke: bool) -> Row:
+    """A warm list against one product."""
     space, v, at_least = EmbeddingSpace(E), E[5].clone(), 0.0 if smoke else 0.5
 
     @torch.inference_mode()
@@ -54,9 +52,9 @@ def _speed(name: str, E: Tensor, repeats: int, smoke: bool) -> Row:
     return Row(described(name, E), seconds, ratio=ratios(seconds, "list", "E @ v"), reach=Reach("at most", 1.5))
 
 
-def _rises(shape: tuple[int, int], dtype: torch.dtype) -> tuple[float, float, float]:
-    """In megabytes: the matrix, and how far memory rises above it for the statistics and then for a list."""
-    E = random_matrix(shape, dtype)
+def rises(make: Callable[[], Tensor]) -> tuple[float, float, float]:
+    """In megabytes: a matrix, and how far memory rises above it for the statistics and then for a list."""
+    E = make()
     space, v = EmbeddingSpace(E), E[5].float()
     with PeakRise() as statistics:
         compute_statistics(space)
@@ -64,3 +62,14 @@ def _rises(shape: tuple[int, int], dtype: torch.dtype) -> tuple[float, float, fl
     with PeakRise() as warm:
         token_list(space, v)
     return E.nbytes / 1e6, statistics.megabytes, warm.megabytes
+
+
+def memory_rows(name: str, found: Sequence[tuple[float, float, float]]) -> list[Row]:
+    """What ``rises`` found, repeat by repeat."""
+    matrix, *risen = map(list, zip(*found, strict=True))
+    rows = []
+    for what, rise in zip(("the statistics' first computation", "a warm list"), risen, strict=True):
+        measured = {"rise": rise, "matrix": matrix}
+        rows.append(Row(f"memory of {what}, {name}", measured, unit="MB", ratio=ratios(measured, "rise", "matrix"),
+                        reach=Reach("at most", 0.1, always=True)))
+    return rows

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow  # runs every benchmark
 ROOT = Path(__file__).parents[1]
 NAMES = {
     "recursion", "floor", "stock", "bulk", "steering", "lists", "pullback", "finding", "memory", "starting", "drawing",
-    "serving", "gpu",
+    "serving", "gemma", "gpu",
 }
 COMPARED = {"recursion", "stock", "bulk", "steering"}  # that have trees to compare
 

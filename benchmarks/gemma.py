@@ -1,0 +1,205 @@
+"""Google's gemma-3-270m, of which the output head is two thirds: where the time of its trees goes, what precision
+changes in them, and what lists and scans of its 262,144 tokens take."""
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.lists import memory_rows, rises, speed
+from benchmarks.material import passes
+from benchmarks.measuring import PeakRise, Row, in_child, ratios, side_by_side, timed
+from benchmarks.trees import products
+from multitool.errors import UserError
+from multitool.model.ghost_prompt import ghost_prompt
+from multitool.model.passes import ghost_embeddings
+from multitool.model.residual_stream import residuals
+from multitool.model.subject import Subject
+from multitool.model.tasks import ForestTask, GrowthTask, growth_task
+from multitool.recipes.recipe import TreeRecipe
+from multitool.store.demo_models import DEMO_MODEL, GEMMA_MODEL
+from multitool.store.library import Library
+from multitool.store.scans import scan_task
+from multitool.trees.tree import Tree
+from tests.plain_recursion import Path as TokenPath
+from tests.plain_recursion import as_paths, cutoff_after, trimmed
+
+# Single tokens of both models.
+_WORDS = (" prison", " medicine", " despite", " rain", " music", " doctor", " French", " seven", " quickly", " because")
+_HOOK = "blocks.9.hook_resid_post"
+_SCANNED = 8192  # tokens that stand for all
+
+Nodes = dict[TokenPath, tuple[float, float]]
+
+
+def gemma(repeats: int, smoke: bool) -> list[Row] | str:
+    """Words' own embedding rows are the ghosts; why there are no figures, in words, where the model cannot be had."""
+    library = Library(dtype="float32", device="cpu", max_models=2)
+    name = DEMO_MODEL if smoke else GEMMA_MODEL  # where only the code is tried, the one that is there
+    try:
+        subject = library.subject(name)
+    except UserError as error:
+        return str(error)
+    subjects = {"Gemma": subject, "the demo": library.subject(DEMO_MODEL)}
+    return [
+        *_growth(library, subjects, repeats, smoke),
+        *_precision(subject, smoke),
+        *_lists(subject, repeats, smoke),
+        _scan(library, subject, repeats, smoke),
+    ]
+
+
+def _task(subject: Subject, cutoff: float, words: Sequence[str] = _WORDS[:1]) -> GrowthTask:
+    """Of one word a tree; of several a forest."""
+    rows = torch.stack([subject.space.E[subject.token_ids[word]] for word in words])
+    return growth_task(subject, rows if len(words) > 1 else rows[0], TreeRecipe(cutoff=cutoff))
+
+
+def _grown(library: Library, task: GrowthTask) -> Tree:
+    *_, growth = library.do(task)
+    return growth.tree
+
+
+def _growth(library: Library, subjects: dict[str, Subject], repeats: int, smoke: bool) -> list[Row]:
+    """Trees of as many nodes of both models, each against its matrix products alone; and where their time goes."""
+    sizes = (5, 10) if smoke else (100, 900)
+    runs: dict[str, Callable[[], float]] = {}
+    parts: dict[str, Callable[[], dict[str, float]]] = {}
+    for name, subject in subjects.items():
+        model = library.run(subject.name, subject.folder)
+        large = as_paths(_grown(library, _task(subject, 1e-2 if smoke else 3e-5)))
+        for size in sizes:
+            run = partial(_grown, library, _task(subject, cutoff_after(large, size)))
+            what = f"{size} nodes of {name}"
+            runs[what] = timed(run)
+            runs[f"{what}, products"] = timed(partial(products, model, passes(model, run)))
+            parts[what] = partial(_parts, model, run)
+    found = side_by_side(repeats, runs, warm=not smoke)
+
+    rows = []
+    for what in parts:
+        seconds = {"growth": found[what], "products": found[f"{what}, products"]}
+        rows.append(Row(f"{what} against the products at its own batches", seconds, ratio=ratios(seconds, *seconds)))
+    for size in sizes:
+        both = {name: found[f"{size} nodes of {name}"] for name in subjects}
+        rows.append(Row(f"{size} nodes", both, ratio=ratios(both, *both), facts={"nodes": size}))
+    for what, run in parts.items():
+        shares = [run() for _ in range(repeats)]
+        measured = {part: [each[part] for each in shares] for part in shares[0]}
+        rows.append(Row(f"where the time of {what} goes", measured, unit="%"))
+    return rows
+
+
+def _parts(model, run: Callable[[], object]) -> dict[str, float]:
+    """The percents of a run's time that parts of a model take, and what is done outside of it."""
+    layers = model.get_decoder().layers
+    watched = {"output head": [model.get_output_embeddings()], "MLPs": [layer.mlp for layer in layers],
+               "attention": [layer.self_attn for layer in layers], "model": [model]}
+    spent: dict[str, float] = defaultdict(float)
+    hooks = [
+        hook
+        for part, modules in watched.items()
+        for module in modules
+        for hook in (module.register_forward_pre_hook(partial(_clock, spent, part, -1)),
+                     module.register_forward_hook(partial(_clock, spent, part, 1)))
+    ]
+    try:
+        whole = timed(run)()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    in_model = spent.pop("model")
+    spent["rest of the model"] = in_model - sum(spent.values())
+    spent["choice of next tokens, tree"] = whole - in_model
+    return {part: 100 * seconds / whole for part, seconds in spent.items()}
+
+
+def _clock(spent: dict[str, float], part: str, sign: int, *_) -> None:
+    spent[part] += sign * time.perf_counter()
+
+
+def _precision(subject: Subject, smoke: bool) -> list[Row]:
+    """The words' trees in half precision against those in float32, and how large the numbers get that float16 has no
+    room for."""
+    cutoffs, words = ((2e-1, 1e-1), _WORDS[:2]) if smoke else ((1e-2, 1e-3, 1e-4), _WORDS)
+    exact = _forest(subject, "float32", cutoffs[-1], words)
+    rows = []
+    for dtype in ("bfloat16", "float16"):
+        half = _forest(subject, dtype, cutoffs[-1], words)
+        if isinstance(half, str):
+            continue  # told by the rows below
+        for cutoff in cutoffs:
+            pairs = [(trimmed(a, cutoff), trimmed(b, cutoff)) for a, b in zip(exact, half, strict=True)]
+            n_nodes = sum(len(a) for a, _ in pairs)
+            n_other = sum(len(a.keys() ^ b.keys()) for a, b in pairs)
+            changes = [abs(a[path][1] / b[path][1] - 1) for a, b in pairs for path in a.keys() & b.keys()]
+            rows.append(Row(
+                f"cutoff {cutoff:g}, {len(words)} trees in {dtype} and in float32; median change of a cumulative "
+                f"probability {100 * float(np.median(changes)):.1f} %",
+                {"nodes in float32": [n_nodes], "in one of the two only": [n_other]}, unit="",
+                ratio=[n_other / n_nodes],
+            ))
+    return rows + [_largest(subject, dtype) for dtype in ("float32", "float16")]
+
+
+def _forest(subject: Subject, dtype: str, cutoff: float, words: Sequence[str]) -> list[Nodes] | str:
+    """The words' trees; or why there are none."""
+    task = ForestTask(model=subject.name, folder=subject.folder, growth=_task(subject, cutoff, words))
+    try:
+        *_, grown = Library(dtype=dtype, device="cpu").do(task)
+    except UserError as error:
+        return str(error)
+    return [as_paths(growth.tree) for growth in grown]
+
+
+def _largest(subject: Subject, dtype: str) -> Row:
+    """The largest number in the stream while the prompt is read; in a precision that has no room for it, infinite."""
+    library = Library(dtype=dtype, device="cpu")
+    model = library.run(subject.name, subject.folder)
+    prompt = ghost_prompt(subject, TreeRecipe().prompt, 25)
+    embeddings = ghost_embeddings(model, prompt, subject.space.E[subject.token_ids[_WORDS[0]]])
+    ids = torch.tensor([prompt.token_ids])
+    largest = [
+        float(residuals(model, f"blocks.{layer}.hook_resid_post", input_ids=ids, inputs_embeds=embeddings).abs().max())
+        for layer in range(subject.n_layers or 0)
+    ]
+    return Row(f"largest number of the prompt's residual stream, {dtype}", {"any layer": [max(largest)]}, unit="",
+               facts={"layers": largest})
+
+
+def _lists(subject: Subject, repeats: int, smoke: bool) -> list[Row]:
+    """A warm list, and the memory of the first statistics and of a warm list."""
+    rows = [speed("Gemma", subject.space.E, repeats, smoke)]
+    make = partial(_matrix, subject.name)
+    found = [rises(make) if smoke else in_child(rises, make) for _ in range(repeats)]
+    return rows + memory_rows("Gemma", found)
+
+
+def _matrix(name: str) -> Tensor:
+    return Library(dtype="float32", device="cpu").subject(name).space.E.clone()  # or the first look at the file counts
+
+
+def _scan(library: Library, subject: Subject, repeats: int, smoke: bool) -> Row:
+    """Some tokens of the vocabulary read up to a layer; their time scaled to all."""
+    n_tokens = 512 if smoke else _SCANNED
+    task = scan_task(subject.name, subject.folder, _HOOK, n_tokens=n_tokens, d_model=subject.space.d_model,
+                     bos_id=subject.bos_id, dtype="float32")
+    scale = subject.space.n_tokens / n_tokens
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder, PeakRise() as peak:
+            seconds = timed(lambda: list(library.do(replace(task, path=Path(folder) / "scan"))))()
+        memory.append(peak.megabytes)
+        return scale * seconds
+
+    memory: list[float] = []
+    seconds = [run() for _ in range(repeats)]
+    what = f"scan of {subject.space.n_tokens:,} tokens to {_HOOK}, of which {n_tokens:,} were read"
+    return Row(f"{what}; memory rises by {max(memory):.0f} MB", {"scan": seconds})
