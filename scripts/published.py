@@ -262,7 +262,7 @@ def told(compared: ComparedTree | ComparedList, *, everything: bool = False) -> 
     """A case in lines: what differs, or everything, and the verdict."""
     lines = _tree_told(compared, everything) if isinstance(compared, ComparedTree) else _list_told(compared, everything)
     verdict = "agrees" if compared.agrees else f"DOES NOT AGREE: {'; '.join(compared.reasons)}"
-    return [f"  {line}" for line in (*lines, verdict)]
+    return [f"  {line}" for line in (*lines, *_wrapped(verdict))]
 
 
 def _tree_told(compared: ComparedTree, everything: bool) -> list[str]:
@@ -300,11 +300,15 @@ def _list_told(compared: ComparedList, everything: bool) -> list[str]:
     if apart and not everything:
         more = f" and {len(apart) - _MOST_APART} more" * (len(apart) > _MOST_APART)
         text = f"published, and not among our first {n} (our rank): {', '.join(apart[:_MOST_APART])}{more}"
-        lines += textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        lines += _wrapped(text)
     shared = f"{compared.shared} of {n} tokens shared"
     if compared.shared_when_turned is not None:
         shared += f"; with the component's sign turned {compared.shared_when_turned}"
     return [*lines, shared]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _tokens(tokens: Sequence[str]) -> str:
@@ -329,7 +333,7 @@ def conclusion(about: dict, outcomes: Sequence[Outcome], file: Path | None) -> l
     agreeing = sum(outcome.compared.agrees for outcome in outcomes)
     lines = ["", f"{agreeing or 'None'} of {len(outcomes)} published outputs agree{'s' * (agreeing == 1)}."]
     if not about["is_gemma_2b"]:
-        return [*lines, f"{_not_gemma(about)} So this says nothing about the published outputs."]
+        return [*lines, _not_gemma(about), "So this says nothing about the published outputs."]
     if about["placeholder"] != PLACEHOLDER:
         lines.append(f"Another token held the ghost's place: {visible(about['placeholder'])}, not {PLACEHOLDER}.")
     if file is None:
