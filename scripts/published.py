@@ -179,7 +179,7 @@ def setting(library: "Library", release: str, model: str | None, case: Case) -> 
     from multitool.model.ghost_prompt import ghost_prompt
     from multitool.store.devices import gpu_here
 
-    sae, subject = library.load(library.find(_sae(release, case)), model)
+    _, subject = library.load(library.find(_sae(release, case)), model)
     recipe = mt.TreeRecipe()
     place = ghost_prompt(subject, recipe.prompt, recipe.max_depth).placeholder_id
     shape = (subject.space.n_tokens, subject.space.d_model)
@@ -191,7 +191,7 @@ def setting(library: "Library", release: str, model: str | None, case: Case) -> 
         | {name: version(name) for name in packages},
         "machine": {"device": library.device, "card": card and card.name, "processor": platform.processor(),
                     "cores": os.cpu_count(), "system": platform.platform()},
-        "dtype": library.dtype,
+        "dtype": library.precision(subject.name),
         "model": subject.name,
         "release": release,
         "embeddings": {"shape": shape, "dtype": str(subject.space.E.dtype).removeprefix("torch."),
