@@ -242,10 +242,10 @@ def _sae(release: str, case: Case) -> str:
 def introduction(about: dict) -> list[str]:
     """What is compared with what, in lines."""
     where = about["machine"]["card"] or about["machine"]["device"]
+    ours = (f"Ours:      {about['model']}, {about['dtype']} on {where}, {visible(about['placeholder'])} in the ghost's "
+            f"place, {about['release']}, version {about['versions']['multitool']}.")
     return [
-        f"Published: Gemma-2B, float16, {PLACEHOLDER} in the ghost's place.",
-        f"Ours:      {about['model']}, {about['dtype']} on {where}, {visible(about['placeholder'])} in the ghost's "
-        f"place, {about['release']}, version {about['versions']['multitool']}.",
+        f"Published: Gemma-2B, float16, {PLACEHOLDER} in the ghost's place.", *_wrapped(ours),
         *([] if about["is_gemma_2b"] else [_not_gemma(about)]),
     ]
 
