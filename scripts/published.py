@@ -179,7 +179,7 @@ def setting(library: "Library", release: str, model: str | None, case: Case) -> 
     from multitool.model.ghost_prompt import ghost_prompt
     from multitool.store.devices import gpu_here
 
-    sae, subject = library.load(library.find(_sae(release, case)), model)
+    _, subject = library.load(library.find(_sae(release, case)), model)
     recipe = mt.TreeRecipe()
     place = ghost_prompt(subject, recipe.prompt, recipe.max_depth).placeholder_id
     shape = (subject.space.n_tokens, subject.space.d_model)
@@ -191,7 +191,7 @@ def setting(library: "Library", release: str, model: str | None, case: Case) -> 
         | {name: version(name) for name in packages},
         "machine": {"device": library.device, "card": card and card.name, "processor": platform.processor(),
                     "cores": os.cpu_count(), "system": platform.platform()},
-        "dtype": library.dtype,
+        "dtype": library.precision(subject.name),
         "model": subject.name,
         "release": release,
         "embeddings": {"shape": shape, "dtype": str(subject.space.E.dtype).removeprefix("torch."),
@@ -242,10 +242,10 @@ def _sae(release: str, case: Case) -> str:
 def introduction(about: dict) -> list[str]:
     """What is compared with what, in lines."""
     where = about["machine"]["card"] or about["machine"]["device"]
+    ours = (f"Ours:      {about['model']}, {about['dtype']} on {where}, {visible(about['placeholder'])} in the ghost's "
+            f"place, {about['release']}, version {about['versions']['multitool']}.")
     return [
-        f"Published: Gemma-2B, float16, {PLACEHOLDER} in the ghost's place.",
-        f"Ours:      {about['model']}, {about['dtype']} on {where}, {visible(about['placeholder'])} in the ghost's "
-        f"place, {about['release']}, version {about['versions']['multitool']}.",
+        f"Published: Gemma-2B, float16, {PLACEHOLDER} in the ghost's place.", *_wrapped(ours),
         *([] if about["is_gemma_2b"] else [_not_gemma(about)]),
     ]
 
@@ -262,7 +262,7 @@ def told(compared: ComparedTree | ComparedList, *, everything: bool = False) -> 
     """A case in lines: what differs, or everything, and the verdict."""
     lines = _tree_told(compared, everything) if isinstance(compared, ComparedTree) else _list_told(compared, everything)
     verdict = "agrees" if compared.agrees else f"DOES NOT AGREE: {'; '.join(compared.reasons)}"
-    return [f"  {line}" for line in (*lines, verdict)]
+    return [f"  {line}" for line in (*lines, *_wrapped(verdict))]
 
 
 def _tree_told(compared: ComparedTree, everything: bool) -> list[str]:
@@ -300,11 +300,15 @@ def _list_told(compared: ComparedList, everything: bool) -> list[str]:
     if apart and not everything:
         more = f" and {len(apart) - _MOST_APART} more" * (len(apart) > _MOST_APART)
         text = f"published, and not among our first {n} (our rank): {', '.join(apart[:_MOST_APART])}{more}"
-        lines += textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        lines += _wrapped(text)
     shared = f"{compared.shared} of {n} tokens shared"
     if compared.shared_when_turned is not None:
         shared += f"; with the component's sign turned {compared.shared_when_turned}"
     return [*lines, shared]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _tokens(tokens: Sequence[str]) -> str:
@@ -329,7 +333,7 @@ def conclusion(about: dict, outcomes: Sequence[Outcome], file: Path | None) -> l
     agreeing = sum(outcome.compared.agrees for outcome in outcomes)
     lines = ["", f"{agreeing or 'None'} of {len(outcomes)} published outputs agree{'s' * (agreeing == 1)}."]
     if not about["is_gemma_2b"]:
-        return [*lines, f"{_not_gemma(about)} So this says nothing about the published outputs."]
+        return [*lines, _not_gemma(about), "So this says nothing about the published outputs."]
     if about["placeholder"] != PLACEHOLDER:
         lines.append(f"Another token held the ghost's place: {visible(about['placeholder'])}, not {PLACEHOLDER}.")
     if file is None:

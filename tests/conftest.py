@@ -33,10 +33,14 @@ def pytest_collection_modifyitems(config, items):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         if os.environ.get("SAE_MULTITOOL_TEST_DEVICE") == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
+    left_out = set()
     if config.getoption("--fast"):
-        slow = {item for item in items if item.get_closest_marker("slow") or _SLOW_FIXTURES & set(item.fixturenames)}
-        config.hook.pytest_deselected(items=list(slow))
-        items[:] = [item for item in items if item not in slow]
+        left_out |= {item for item in items
+                     if item.get_closest_marker("slow") or _SLOW_FIXTURES & set(item.fixturenames)}
+    if "gemma" not in config.getoption("markexpr"):  # whatever else is chosen by -m
+        left_out |= {item for item in items if item.get_closest_marker("gemma")}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_generate_tests(metafunc):
