@@ -23,7 +23,7 @@ def terms_panel(service: Service, sae: gr.Dropdown) -> None:
 
     The button is for visitors on the machine that the page runs on: for others' machines their owners accept.
     """
-    with gr.Group(visible=False, elem_id="terms") as panel:
+    with gr.Column(visible=False, elem_id="terms") as panel:
         text = gr.HTML("", elem_id="terms-text", padding=False)
         accept = gr.Button(f"I accept the {GEMMA_TERMS.title}", variant="primary", elem_id="accept-terms")
     parts = {"panel": panel, "text": text, "accept": accept}
