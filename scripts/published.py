@@ -191,7 +191,7 @@ def setting(library: "Library", release: str, model: str | None, case: Case) -> 
         | {name: version(name) for name in packages},
         "machine": {"device": library.device, "card": card and card.name, "processor": platform.processor(),
                     "cores": os.cpu_count(), "system": platform.platform()},
-        "dtype": library.dtype,
+        "dtype": library.precision(subject.name),
         "model": subject.name,
         "release": release,
         "embeddings": {"shape": shape, "dtype": str(subject.space.E.dtype).removeprefix("torch."),
