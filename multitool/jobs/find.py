@@ -5,7 +5,6 @@ these tells it.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -457,7 +456,7 @@ def _nearest_tokens(target: Resolved, entry: SaeEntry, features: Sequence[int]) 
     values, token_ids = (found.tolist() for found in near.topk(min(4 * _DESCRIBED_BY, space.n_tokens), dim=1))
     return {
         feature: _few(texts[token_id] for token_id, value in zip(ids, cosines, strict=True) if value > 0)
-        if isfinite(cosines[0]) else _DEAD
+        if cosines[0] > 0 else _DEAD
         for feature, ids, cosines in zip(features, token_ids, values, strict=True)
     }
 

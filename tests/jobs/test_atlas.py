@@ -8,10 +8,11 @@ import pytest
 import torch
 from tiny import PROMPT, random_sae, tiny_model, write_model, write_sae
 
-from multitool.errors import UserError
+from multitool.errors import GhostError, UserError
 from multitool.jobs.atlas import atlas_facts
-from multitool.jobs.features import missing_scan, resolve
+from multitool.jobs.features import missing_scan, recipe_vector, resolve
 from multitool.jobs.local import atlas, check_tree, definition_tree, describer, token_table
+from multitool.model.tasks import ForestTask
 from multitool.recipes.atlas import ATLAS_TREE, AtlasRecipe
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.atlas_schema import COLUMNS
@@ -114,6 +115,25 @@ def same_tree(columns: dict, tree) -> None:
     assert (columns["beyond"] is None) == (tree.beyond is None)
     if tree.beyond is not None:
         np.testing.assert_allclose(columns["beyond"], tree.beyond, atol=1e-5)
+
+
+def test_a_ghost_that_the_model_cannot_bear_costs_the_others_nothing(world, monkeypatch):
+    features, do = [0, 1, 2, 3, 5, 6, 7], world.library.do
+    expected = world.rows(features)
+    v = recipe_vector(resolve(world.library, world.recipe(3))).v.numpy()
+
+    def picky(task, **more):
+        if isinstance(task, ForestTask) and np.isclose(task.growth.v, v).all(axis=1).any():
+            raise GhostError("It is too long.")
+        yield from do(task, **more)
+
+    monkeypatch.setattr(world.library, "do", picky)
+    rows = world.rows(features)
+    assert [row["problem"] for row in rows] == [None, None, None, "It is too long.", None, None, None]
+    for row, other in zip(rows, expected, strict=True):
+        if row["problem"] is None:
+            assert (row["nodes"], row["verdict"]) == (other["nodes"], other["verdict"])
+            assert row["tokens"] == other["tokens"]
 
 
 @pytest.mark.slow

@@ -156,10 +156,9 @@ def test_a_vector_that_is_too_long_is_named(brought):
     assert "with this vector, and not without it. Use a smaller scale, or load it in bfloat16 or float32" in message
 
 
-@pytest.mark.parametrize("evidence", [False, True])
-def test_in_an_atlas_a_vector_that_is_too_long_is_a_row_that_says_so(brought, evidence):
+def test_in_an_atlas_a_vector_that_is_too_long_is_a_row_that_says_so(brought):
     library, vector = brought(dtype="float16")
-    kept = AtlasRecipe(evidence=evidence, top=3)
+    kept = AtlasRecipe(top=3)
     rows = describer(library, [vector, replace(vector, scale=1e6)], TREE, kept)([0, 1, 2])
     assert [(row["feature"], row["setting"]) for row in rows] == [(f, s) for f in (0, 1, 2) for s in (0, 1)]
     for row, alone in zip(rows[::2], describer(library, [vector], TREE, kept)([0, 1, 2]), strict=True):
