@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,11 +28,12 @@ from multitool.model.questions import grow_together
 from multitool.model.tasks import Base, ForestTask, GrowthTask, LensTask, Place, PullbackTask
 from multitool.store.models import load_model
 from multitool.store.scans import ScanTask, scan_vocabulary
+from multitool.trees.growth import Growth
 from multitool.vectors.embedding import EmbeddingSpace
 from multitool.vectors.ranking import token_list
 
 _REACH = {5000: 0.5, 900: 0.25}  # seconds for a tree of so many nodes
-_NOWHERE = {"model": "random", "folder": Path()}  # of tasks whose model is at hand
+_NOWHERE: dict[str, Any] = {"model": "random", "folder": Path()}  # of tasks whose model is at hand
 
 
 def growth(setting: Setting) -> Iterator[Row]:
@@ -76,10 +78,11 @@ def together(setting: Setting) -> Iterator[Row]:
         cutoff=CUTOFF, max_depth=setting.levels, max_nodes=size, end_ids=None,
     )
     task = ForestTask(**_NOWHERE, growth=growth)
-    trees: list = []
+    trees: list[Growth] = []
 
     def run() -> None:
-        *_, trees[:] = grow_together(model, task)
+        *_, found = grow_together(model, task)
+        trees[:] = found or []
 
     found = side_by_side(setting.repeats, {"growth": timed(partial(setting.synchronised, run))})
     (seconds,) = found.values()

@@ -22,6 +22,8 @@ from multitool.trees.growth import Next
 
 # Of a processor and of a GPU:
 _MAX_BATCH = {"cpu": 256, "cuda": 2048}  # beyond this a larger batch no longer makes a path cheaper
+_SORTED_AT_ONCE = 1 << 18  # next tokens of a batch; more are sorted out before
+_TINIEST = np.finfo(np.float32).smallest_subnormal
 _LOGITS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # numbers; a processor's own caches hold so many
 
 
@@ -259,19 +261,34 @@ class Continuations:
 
     def _best(self, probs: Tensor, least: np.ndarray | None, rows: slice) -> tuple[np.ndarray, ...]:
         """The parts of a ``Next``, of a batch: ``rows`` of the whole answer."""
-        least = np.zeros(rows.stop) if least is None else least
-        row, token_id, prob = _at_least(probs, least[rows])
+        least = np.zeros(len(probs)) if least is None else least[rows]
+        beyond = np.zeros(len(probs))
+        n_tokens = probs.shape[1]
+        # So many can be wanted at most, since probabilities sum to 1.
+        if 0 < self._top_k < n_tokens and (1 / np.maximum(least, 1 / n_tokens)).sum() > _SORTED_AT_ONCE:
+            least, beyond = _without_most(probs, least, self._top_k)
+        row, token_id, prob = _at_least(probs, least)
         order = np.lexsort((-prob, row))
         row, token_id, prob = row[order], token_id[order], prob[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         kept = rank < (self._top_k or len(row))
-        beyond = np.bincount(row[~kept], prob[~kept], minlength=len(probs))
+        beyond += np.bincount(row[~kept], prob[~kept], minlength=len(probs))
         return row[kept] + rows.start, token_id[kept], prob[kept], beyond
+
+
+def _without_most(probs: Tensor, least: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where far more tokens are wanted than the ``top_k`` that count: for each row of the ``probs`` (n, V) the
+    probability of the last of these, where it is more than ``least`` (n,), and the sum of what is wanted below it."""
+    last = probs.topk(top_k, dim=-1).values[:, -1:]
+    wanted = probs >= torch.from_numpy(least.astype(np.float32)[:, None]).to(probs.device)
+    left_out = torch.where(wanted & (probs < last), probs, 0.0).sum(dim=-1, dtype=torch.float64)
+    return np.maximum(least, last[:, 0].cpu().numpy()), left_out.cpu().numpy()
 
 
 def _at_least(probs: Tensor, least: np.ndarray) -> tuple[np.ndarray, ...]:
     """Row, column and value of the ``probs`` (n, V) that are at least ``least`` (n,)."""
-    bound = least.astype(np.float32)[:, None]
+    # A cutoff that float32 cannot hold is no reason to ask for tokens that are impossible.
+    bound = np.where(least > 0, np.maximum(least.astype(np.float32), _TINIEST), np.float32(0))[:, None]
     if probs.device.type == "cpu":  # NumPy takes a sixth of PyTorch's time for it
         numbers = probs.numpy()
         row, column = np.divmod(np.flatnonzero(numbers >= bound), probs.shape[1])

@@ -20,7 +20,7 @@ class GpuTimes:
     scanned: float  # token
     push: float  # of all prompts in one pass
     backward_pass: float  # of one direction; many share a pass
-    least: float  # that is asked for
+    least: int  # that is asked for
 
 
 # Not measured on any card of ZeroGPU's.

@@ -5,6 +5,7 @@ import pytest
 from test_architectures import DEPTH, ghost_vector
 from tiny import PROMPT, tiny_subject
 
+from multitool.model import passes
 from multitool.model.ghost_prompt import ghost_prompt
 from multitool.model.passes import Batches, _shared_steps, trees_at_once
 
@@ -33,6 +34,29 @@ def test_paths_in_another_order_have_the_same_answers(tokenizer, max_paths):
                 zip(found.row, found.token_id.tolist(), found.prob.tolist(), strict=True)}
 
     assert answers(TOGETHER) == pytest.approx(answers(APART), abs=1e-6)
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-4, 1e-2, 2.0])
+def test_where_far_more_are_wanted_than_count_the_answer_is_the_same(tokenizer, monkeypatch, least):
+    subject = tiny_subject("llama", tokenizer)
+    subject.model.lm_head.weight[20:40] = subject.model.lm_head.weight[20]  # twenty tokens that are equally probable
+    prompt = ghost_prompt(subject, PROMPT, DEPTH)
+
+    def answers(sorted_at_once: int) -> list:
+        monkeypatch.setattr(passes, "_SORTED_AT_ONCE", sorted_at_once)
+        source = subject.next_tokens(prompt, ghost_vector(subject), 30, DEPTH)
+        first = source.start(least=np.array([least]))
+        if not len(first.row):
+            return [first]
+        rows = first.row[:3]
+        return [first, source.advance(rows, first.token_id[:3], np.full(3, least))]
+
+    for one, other in zip(answers(0), answers(1 << 30), strict=True):
+        np.testing.assert_array_equal(one.row, other.row)
+        np.testing.assert_array_equal(one.token_id, other.token_id)
+        np.testing.assert_array_equal(one.prob, other.prob)
+        np.testing.assert_allclose(one.beyond, other.beyond, rtol=1e-6)
+        assert ((one.beyond == 0) == (other.beyond == 0)).all()
 
 
 def test_so_many_trees_grow_together_as_memory_allows(tokenizer):
