@@ -98,7 +98,7 @@ def _growth(library: Library, subjects: dict[str, Subject], repeats: int, smoke:
 
 
 def _parts(model, run: Callable[[], object]) -> dict[str, float]:
-    """The percents of a run's time that parts of a model take, and what is done outside of it."""
+    """The percents of a run's processor time that parts of a model take, and what is done outside of it."""
     layers = model.get_decoder().layers
     watched = {"output head": [model.get_output_embeddings()], "MLPs": [layer.mlp for layer in layers],
                "attention": [layer.self_attn for layer in layers], "model": [model]}
@@ -111,7 +111,9 @@ def _parts(model, run: Callable[[], object]) -> dict[str, float]:
                      module.register_forward_hook(partial(_clock, spent, part, 1)))
     ]
     try:
-        whole = timed(run)()
+        started = time.process_time()
+        run()
+        whole = time.process_time() - started
     finally:
         for hook in hooks:
             hook.remove()
@@ -122,7 +124,7 @@ def _parts(model, run: Callable[[], object]) -> dict[str, float]:
 
 
 def _clock(spent: dict[str, float], part: str, sign: int, *_) -> None:
-    spent[part] += sign * time.perf_counter()
+    spent[part] += sign * time.process_time()
 
 
 def _precision(subject: Subject, smoke: bool) -> list[Row]:

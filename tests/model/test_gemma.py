@@ -95,24 +95,29 @@ def unit(n: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(n, generator=torch.Generator().manual_seed(seed)), dim=0)
 
 
-@pytest.mark.parametrize("before", [WINDOW + 20, WINDOW - 14], ids=["from the start", "while it grows"])
-def test_a_tree_beyond_the_sliding_window_is_that_of_the_plain_recursion(library, gemma, model, before):
-    """The text before the definition names the ghost at its beginning, where sliding layers no longer see it."""
-    text = 'The word "{ghost}" was on the wall. ' + "It rained all day, and nobody came to the house. " * 60
-    asked = 'What it says is "'
-    ids = gemma.tokenizer(text, add_special_tokens=False)["input_ids"]
-    text = gemma.tokenizer.decode(ids[: before - 10])
-    recipe = TreeRecipe(prompt=f"{text} {asked}", cutoff=2e-2)
+@pytest.mark.parametrize("length", [WINDOW + 20, WINDOW - 2], ids=["from the start", "while it grows"])
+def test_a_tree_beyond_the_sliding_window_is_that_of_the_plain_recursion(library, gemma, model, length):
+    """The ghost stands at the beginning, where sliding layers no longer see it."""
+    recipe = TreeRecipe(prompt=long_prompt(gemma, length), cutoff=2e-2)
     v = row(gemma, " prison")
-    prompt = ghost_prompt(gemma, recipe.prompt, recipe.max_depth)
     tree = assert_is_the_recursions(library, gemma, model, v, recipe, range(4, 8))
-    length = len(prompt.token_ids)
-    assert length + tree.depth.max() > WINDOW and (length > WINDOW) == (before > WINDOW)
     # A model that saw everything would say something else.
-    plain = plain_recursion(model, prompt, v)
+    plain = plain_recursion(model, ghost_prompt(gemma, recipe.prompt, recipe.max_depth), v)
     path = tuple(tree.token_id[tree.path(int(tree.depth.argmax()))].tolist())
-    narrow, plain.model.func.config.sliding_window = plain.next_tokens(path, 1), 4096
-    assert abs(narrow[0][1] - plain.next_tokens(path, 1)[0][1]) > 1e-3
+    assert length + len(path) > WINDOW
+    (_, narrow), = plain.next_tokens(path, 1)
+    plain.model.func.config.sliding_window = 4096
+    (_, wide), = plain.next_tokens(path, 1)
+    assert abs(narrow - wide) > 1e-4
+
+
+def long_prompt(gemma, length: int) -> str:
+    """So many tokens: every digit is one."""
+    prompt = 'The word "{{ghost}}" stands before the number {}. The word means "'
+    short = len(ghost_prompt(gemma, prompt.format("1"), 25).token_ids)
+    prompt = prompt.format(str(7**700)[: length - short + 1])
+    assert len(ghost_prompt(gemma, prompt, 25).token_ids) == length
+    return prompt
 
 
 def test_a_real_tokens_row_as_ghost_is_that_token_bit_for_bit(gemma, model):
