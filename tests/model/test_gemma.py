@@ -4,8 +4,6 @@ is that token, windows of 512 tokens are crossed, and lists of 262,144 tokens ar
 The model comes from the package index, once. Where that is out of reach there is nothing to test with.
 """
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -80,7 +78,8 @@ def assert_is_the_recursions(library, gemma, model, v: torch.Tensor, recipe: Tre
 
 def plain_recursion(model, prompt, v: torch.Tensor) -> PlainRecursion:
     plain = PlainRecursion(model, list(prompt.token_ids), prompt.position, v)
-    plain.model = partial(plain.model, logits_to_keep=1)  # or 500 positions would have 262,144 logits each
+    # Or each of 500 positions would have its 262,144 logits.
+    plain.model.register_forward_pre_hook(lambda _, args, more: (args, more | {"logits_to_keep": 1}), with_kwargs=True)
     return plain
 
 
@@ -107,7 +106,7 @@ def test_a_tree_beyond_the_sliding_window_is_that_of_the_plain_recursion(library
     path = tuple(tree.token_id[tree.path(int(tree.depth.argmax()))].tolist())
     assert length + len(path) > WINDOW
     (_, narrow), = plain.next_tokens(path, 1)
-    plain.model.func.config.sliding_window = 4096
+    plain.model.config.sliding_window = 4096
     (_, wide), = plain.next_tokens(path, 1)
     assert abs(narrow - wide) > 1e-4
 
@@ -189,4 +188,5 @@ def test_a_pullback_is_the_gradient_by_finite_differences(gemma, model):
     embeddings = torch.stack([module(ids[:, 0]), scaled_rows(module, moved)], dim=1)
     r = residuals(model, hook, input_ids=ids, inputs_embeds=embeddings)[:, -1]
     turned = (torch.nn.functional.normalize(r, dim=1) @ w).view(2, len(tokens))
-    assert float(torch.from_numpy(found) @ step) == pytest.approx(float((turned[0] - turned[1]).mean() / (2 * h)), rel=2e-2)
+    slope = float((turned[0] - turned[1]).mean() / (2 * h))
+    assert float(torch.from_numpy(found) @ step) == pytest.approx(slope, rel=2e-2)
