@@ -98,7 +98,7 @@ def _growth(library: Library, subjects: dict[str, Subject], repeats: int, smoke:
 
 
 def _parts(model, run: Callable[[], object]) -> dict[str, float]:
-    """The percents of a run's time that parts of a model take, and what is done outside of it."""
+    """The percents of a run's processor time that parts of a model take, and what is done outside of it."""
     layers = model.get_decoder().layers
     watched = {"output head": [model.get_output_embeddings()], "MLPs": [layer.mlp for layer in layers],
                "attention": [layer.self_attn for layer in layers], "model": [model]}
@@ -111,7 +111,9 @@ def _parts(model, run: Callable[[], object]) -> dict[str, float]:
                      module.register_forward_hook(partial(_clock, spent, part, 1)))
     ]
     try:
-        whole = timed(run)()
+        started = time.process_time()
+        run()
+        whole = time.process_time() - started
     finally:
         for hook in hooks:
             hook.remove()
@@ -122,56 +124,63 @@ def _parts(model, run: Callable[[], object]) -> dict[str, float]:
 
 
 def _clock(spent: dict[str, float], part: str, sign: int, *_) -> None:
-    spent[part] += sign * time.perf_counter()
+    spent[part] += sign * time.process_time()
 
 
 def _precision(subject: Subject, smoke: bool) -> list[Row]:
-    """The words' trees in half precision against those in float32, and how large the numbers get that float16 has no
-    room for."""
-    cutoffs, words = ((2e-1, 1e-1), _WORDS[:2]) if smoke else ((1e-2, 1e-3, 1e-4), _WORDS)
+    """The words' trees in half precision against those in float32; and how large the numbers get for float16."""
+    cutoffs, words = ((5e-2, 2e-2), _WORDS[:2]) if smoke else ((1e-2, 1e-3, 1e-4), _WORDS)
     exact = _forest(subject, "float32", cutoffs[-1], words)
     rows = []
     for dtype in ("bfloat16", "float16"):
         half = _forest(subject, dtype, cutoffs[-1], words)
-        if isinstance(half, str):
-            continue  # told by the rows below
+        if not half:
+            continue  # why, the last row tells
         for cutoff in cutoffs:
             pairs = [(trimmed(a, cutoff), trimmed(b, cutoff)) for a, b in zip(exact, half, strict=True)]
-            n_nodes = sum(len(a) for a, _ in pairs)
-            n_other = sum(len(a.keys() ^ b.keys()) for a, b in pairs)
-            changes = [abs(a[path][1] / b[path][1] - 1) for a, b in pairs for path in a.keys() & b.keys()]
+            nodes = {"float32": sum(len(a) for a, _ in pairs), dtype: sum(len(b) for _, b in pairs),
+                     "both": sum(len(a.keys() & b.keys()) for a, b in pairs)}
+            either = sum(len(a.keys() | b.keys()) for a, b in pairs)
+            changes = [abs(b[path][1] / a[path][1] - 1) for a, b in pairs for path in a.keys() & b.keys()]
             rows.append(Row(
-                f"cutoff {cutoff:g}, {len(words)} trees in {dtype} and in float32; median change of a cumulative "
-                f"probability {100 * float(np.median(changes)):.1f} %",
-                {"nodes in float32": [n_nodes], "in one of the two only": [n_other]}, unit="",
-                ratio=[n_other / n_nodes],
+                f"nodes of {len(words)} trees at cutoff {cutoff:g}; ratio: those in both to those in any. A cumulative "
+                f"probability changes by {np.median(changes):.1%} (median; most {max(changes):.0%})",
+                {name: [n] for name, n in nodes.items()}, unit="", ratio=[nodes["both"] / either],
             ))
-    return rows + [_largest(subject, dtype) for dtype in ("float32", "float16")]
+    return [*rows, *_largest(subject)]
 
 
-def _forest(subject: Subject, dtype: str, cutoff: float, words: Sequence[str]) -> list[Nodes] | str:
-    """The words' trees; or why there are none."""
+def _forest(subject: Subject, dtype: str, cutoff: float, words: Sequence[str]) -> list[Nodes]:
+    """The words' trees; none where the model does not compute finite numbers."""
     task = ForestTask(model=subject.name, folder=subject.folder, growth=_task(subject, cutoff, words))
     try:
-        *_, grown = Library(dtype=dtype, device="cpu").do(task)
-    except UserError as error:
-        return str(error)
+        grown, = Library(dtype=dtype, device="cpu").do(task)
+    except UserError:
+        return []
     return [as_paths(growth.tree) for growth in grown]
 
 
-def _largest(subject: Subject, dtype: str) -> Row:
-    """The largest number in the stream while the prompt is read; in a precision that has no room for it, infinite."""
-    library = Library(dtype=dtype, device="cpu")
-    model = library.run(subject.name, subject.folder)
+def _largest(subject: Subject) -> list[Row]:
+    """The largest number of the stream behind any layer while the prompt is read, and how far float16 gets with it."""
+    largest = {dtype: _by_layer(subject, dtype) for dtype in ("float32", "float16")}
+    finite = [bool(np.isfinite(each)) for each in largest["float16"]]
+    return [
+        Row("largest number of the prompt's residual stream; float16 ends at 65,504",
+            {"float32": [max(largest["float32"])]}, unit="", facts={"layers": largest["float32"]}),
+        Row("layers behind which the stream is finite in float16", {"finite": [sum(finite)], "layers": [len(finite)]},
+            unit=""),
+    ]
+
+
+def _by_layer(subject: Subject, dtype: str) -> list[float]:
+    model = Library(dtype=dtype, device="cpu").run(subject.name, subject.folder)
     prompt = ghost_prompt(subject, TreeRecipe().prompt, 25)
     embeddings = ghost_embeddings(model, prompt, subject.space.E[subject.token_ids[_WORDS[0]]])
     ids = torch.tensor([prompt.token_ids])
-    largest = [
+    return [
         float(residuals(model, f"blocks.{layer}.hook_resid_post", input_ids=ids, inputs_embeds=embeddings).abs().max())
         for layer in range(subject.n_layers or 0)
     ]
-    return Row(f"largest number of the prompt's residual stream, {dtype}", {"any layer": [max(largest)]}, unit="",
-               facts={"layers": largest})
 
 
 def _lists(subject: Subject, repeats: int, smoke: bool) -> list[Row]:

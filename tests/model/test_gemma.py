@@ -4,8 +4,6 @@ is that token, windows of 512 tokens are crossed, and lists of 262,144 tokens ar
 The model comes from the package index, once. Where that is out of reach there is nothing to test with.
 """
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -68,19 +66,20 @@ def grown(library, gemma, v: torch.Tensor, recipe: TreeRecipe) -> Tree:
 def assert_is_the_recursions(library, gemma, model, v: torch.Tensor, recipe: TreeRecipe, nodes: range) -> Tree:
     """The tree is that of the plain recursion, cut where rounding cannot change it: between so many nodes."""
     everything = as_paths(grown(library, gemma, v, recipe))
+    assert len(everything) > nodes[-1]
     cutoff = cutoff_after(everything, safe_cut(everything, nodes[0], nodes[-1]))
     tree = grown(library, gemma, v, TreeRecipe(prompt=recipe.prompt, cutoff=cutoff))
     prompt = ghost_prompt(gemma, recipe.prompt, recipe.max_depth)
     plain = plain_recursion(model, prompt, v)
     ends = np.flatnonzero(gemma.ends('"')).tolist()
     assert_same_tree(tree, plain.tree(top_k=5, cutoff=cutoff, max_depth=recipe.max_depth, ends=ends))
-    assert tree.depth.max() >= 3
     return tree
 
 
 def plain_recursion(model, prompt, v: torch.Tensor) -> PlainRecursion:
     plain = PlainRecursion(model, list(prompt.token_ids), prompt.position, v)
-    plain.model = partial(plain.model, logits_to_keep=1)  # or 500 positions would have 262,144 logits each
+    # Or each of 500 positions would have its 262,144 logits.
+    plain.model.register_forward_pre_hook(lambda _, args, more: (args, more | {"logits_to_keep": 1}), with_kwargs=True)
     return plain
 
 
@@ -88,31 +87,37 @@ def test_a_tree_is_that_of_the_plain_recursion(library, gemma, model):
     space = gemma.space
     ghosts = (row(gemma, " prison"), space.centroid + space.mean_distance * unit(640, seed=1))
     for v in ghosts:
-        assert_is_the_recursions(library, gemma, model, v, TreeRecipe(cutoff=5e-3), range(8, 14))
+        tree = assert_is_the_recursions(library, gemma, model, v, TreeRecipe(cutoff=5e-3), range(8, 14))
+        assert tree.depth.max() >= 3
 
 
 def unit(n: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(n, generator=torch.Generator().manual_seed(seed)), dim=0)
 
 
-@pytest.mark.parametrize("before", [WINDOW + 20, WINDOW - 14], ids=["from the start", "while it grows"])
-def test_a_tree_beyond_the_sliding_window_is_that_of_the_plain_recursion(library, gemma, model, before):
-    """The text before the definition names the ghost at its beginning, where sliding layers no longer see it."""
-    text = 'The word "{ghost}" was on the wall. ' + "It rained all day, and nobody came to the house. " * 60
-    asked = 'What it says is "'
-    ids = gemma.tokenizer(text, add_special_tokens=False)["input_ids"]
-    text = gemma.tokenizer.decode(ids[: before - 10])
-    recipe = TreeRecipe(prompt=f"{text} {asked}", cutoff=2e-2)
+@pytest.mark.parametrize("length", [WINDOW + 20, WINDOW - 1], ids=["from the start", "while it grows"])
+def test_a_tree_beyond_the_sliding_window_is_that_of_the_plain_recursion(library, gemma, model, length):
+    """The ghost stands at the beginning, where sliding layers no longer see it."""
+    recipe = TreeRecipe(prompt=long_prompt(gemma, length), cutoff=2e-3, max_nodes=40)
     v = row(gemma, " prison")
-    prompt = ghost_prompt(gemma, recipe.prompt, recipe.max_depth)
-    tree = assert_is_the_recursions(library, gemma, model, v, recipe, range(4, 8))
-    length = len(prompt.token_ids)
-    assert length + tree.depth.max() > WINDOW and (length > WINDOW) == (before > WINDOW)
+    tree = assert_is_the_recursions(library, gemma, model, v, recipe, range(6, 14))
     # A model that saw everything would say something else.
-    plain = plain_recursion(model, prompt, v)
+    plain = plain_recursion(model, ghost_prompt(gemma, recipe.prompt, recipe.max_depth), v)
     path = tuple(tree.token_id[tree.path(int(tree.depth.argmax()))].tolist())
-    narrow, plain.model.func.config.sliding_window = plain.next_tokens(path, 1), 4096
-    assert abs(narrow[0][1] - plain.next_tokens(path, 1)[0][1]) > 1e-3
+    assert length + len(path) > WINDOW
+    (_, narrow), = plain.next_tokens(path, 1)
+    plain.model.config.sliding_window = 4096
+    (_, wide), = plain.next_tokens(path, 1)
+    assert abs(narrow - wide) > 1e-4
+
+
+def long_prompt(gemma, length: int) -> str:
+    """So many tokens: every digit is one."""
+    prompt = 'The word "{{ghost}}" stands before the number {}. The word means "'
+    short = len(ghost_prompt(gemma, prompt.format("1"), 25).token_ids)
+    prompt = prompt.format(str(7**700)[: length - short + 1])
+    assert len(ghost_prompt(gemma, prompt, 25).token_ids) == length
+    return prompt
 
 
 def test_a_real_tokens_row_as_ghost_is_that_token_bit_for_bit(gemma, model):
@@ -123,8 +128,8 @@ def test_a_real_tokens_row_as_ghost_is_that_token_bit_for_bit(gemma, model):
     with torch.inference_mode():
         expected = model(ids, logits_to_keep=1).logits
         assert torch.equal(model(inputs_embeds=ghost_embeddings(model, prompt, v), logits_to_keep=1).logits, expected)
-    expected[..., prompt.placeholder_id] = -torch.inf
-    probs = expected[0, -1].softmax(dim=0)
+        expected[..., prompt.placeholder_id] = -torch.inf
+        probs = expected[0, -1].softmax(dim=0)
     found = Continuations(model, prompt, v, 0, 25).start()
     assert np.array_equal(found.prob[np.argsort(found.token_id)], probs.numpy())
 
@@ -183,4 +188,5 @@ def test_a_pullback_is_the_gradient_by_finite_differences(gemma, model):
     embeddings = torch.stack([module(ids[:, 0]), scaled_rows(module, moved)], dim=1)
     r = residuals(model, hook, input_ids=ids, inputs_embeds=embeddings)[:, -1]
     turned = (torch.nn.functional.normalize(r, dim=1) @ w).view(2, len(tokens))
-    assert float(found @ step) == pytest.approx(float((turned[0] - turned[1]).mean() / (2 * h)), rel=2e-2)
+    slope = float((turned[0] - turned[1]).mean() / (2 * h))
+    assert float(torch.from_numpy(found) @ step) == pytest.approx(slope, rel=2e-2)
