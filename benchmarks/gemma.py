@@ -90,8 +90,8 @@ def _growth(library: Library, subjects: dict[str, Subject], repeats: int, smoke:
     for size in sizes:
         both = {name: found[f"{size} nodes of {name}"] for name in subjects}
         rows.append(Row(f"{size} nodes", both, ratio=ratios(both, *both), facts={"nodes": size}))
-    for what, run in parts.items():
-        shares = [run() for _ in range(repeats)]
+    for what, shares_of in parts.items():
+        shares = [shares_of() for _ in range(repeats)]
         measured = {part: [each[part] for each in shares] for part in shares[0]}
         rows.append(Row(f"where the time of {what} goes", measured, unit="%"))
     return rows

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ def fitted(rows: Sequence[Mapping], card: str) -> GpuTimes:
             if row["measurement"] == measurement and name not in found:
                 each = row["measured"][what]["median"] / row["facts"][count]
                 found[name] = 1 / each if name == "bytes_per_second" else each
-    return replace(ASSUMED, card=card, **{name: float(f"{value:.2g}") for name, value in found.items()})
+    rounded: dict[str, Any] = {name: float(f"{value:.2g}") for name, value in found.items()}
+    return replace(ASSUMED, card=card, **rounded)
 
 
 def as_table(times: GpuTimes) -> str:
