@@ -118,9 +118,10 @@ class SaeEntry:
         """The weights for vectors of its features where a recipe names none, but for lists.
 
         The local models' layers write in other directions than embeddings lie in, so their own weights point nowhere.
-        Which suit them is measured in docs/study.md; of other SAEs nothing is, and they take the published ones.
+        Which suit them stands in ``registry_facts.yaml``; other SAEs take the published ones.
         """
-        return "vocabulary" if self.release == "demo" and self.kind != "embed" else "encoder"
+        of_layers = registry_facts()["tree_weights_of_layers"]
+        return of_layers.get(self.model, "encoder") if self.release == "demo" and self.kind != "embed" else "encoder"
 
     @property
     def list_weights(self) -> str:
