@@ -560,7 +560,7 @@ def test_the_demos_layers_take_the_vocabularys_direction_its_lists_pullback_and_
 def test_searching_takes_words_of_the_name_the_model_or_the_hook_in_any_case():
     assert {entry.model for entry in saes("GPT2 resid_pre")} == {"openai-community/gpt2"}
     assert all(entry.kind == "resid_pre" for entry in saes("GPT2 resid_pre"))
-    assert len(saes("demo hook_embed")) == 1
+    assert len(saes("demo smollm2 hook_embed")) == 1
     assert {entry.kind for entry in saes("Gemma-Scope-2b-pt-res HOOK_EMBED")} == {"embed"}
     assert {entry.layer for entry in saes("gemma-2-9b blocks.20.")} == {20}
     assert saes("no such thing") == []

@@ -119,9 +119,9 @@ def test_they_are_listed_behind_the_demos_under_their_own_model(cache):
         find_sae("demo/gemma-3-270m/hook_embedding")
 
 
-def test_their_weights_are_by_the_kind_of_layer_as_the_demos(cache):
+def test_their_layers_take_pullback_weights_which_need_no_scan(cache):
     embedding, layer = demo_saes(GEMMA_MODEL)
-    assert (embedding.default_weights, layer.default_weights) == ("encoder", "vocabulary")
+    assert (embedding.default_weights, layer.default_weights) == ("encoder", "pullback")
     assert embedding.list_weights == layer.list_weights == "pullback"
 
 
