@@ -518,7 +518,7 @@ def test_all_saes_are_listed_and_the_demos_first(capsys):
 
 VECTOR_OPTIONS = {
     "--sae", "--hook", "--feature", "--model", "--weights", "--encoder-share", "--tokens", "--no-centroid", "--scale",
-    "--pca", "--dtype", "--device",
+    "--pca", "--dtype", "--device", "--accept-gemma-terms",
 }  # fmt: skip
 
 

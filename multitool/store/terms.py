@@ -57,6 +57,8 @@ def accept_gemma_terms() -> None:
 
     The model ``demo/gemma-3-270m-Q4_K_M`` is fetched only after that. A file in the cache folder remembers it.
 
+    >>> mt.accept_gemma_terms()  # doctest: +SKIP
+
     Raises:
         UserError: the cache folder cannot be written.
     """
