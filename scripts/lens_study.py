@@ -29,18 +29,19 @@ from multitool.jobs.steering import STRENGTHS, change_task, decoder
 from multitool.model.tasks import LensTask
 from multitool.recipes.recipe import LENSES, ListRecipe, VectorRecipe
 from multitool.store.library import Library
-from scripts.study import CHOOSING, REPOSITORY, SAES
+from multitool.store.registry import demo_saes
+from scripts.study import CHOOSING, REPOSITORY
 
 AT_ONCE = 16  # features that are pushed in one task
 FIGURES = ("hits", "hits_chance", "average_precision", "average_precision_chance", "auroc", "auroc_chance", "beaten_by")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser, saes = argparse.ArgumentParser(description=__doc__.partition("\n")[0]), [sae.name for sae in demo_saes()]
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--features", type=int, default=100, metavar="N", help="held-out features of each SAE")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "study-work", help="where the figures are written")
-    parser.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
+    parser.add_argument("--sae", nargs="+", choices=saes, default=saes)
     parser.add_argument("--strengths", type=float, nargs="+", metavar="S", default=STRENGTHS,
                         help="of the pushes, in mean residual norms")
     options = parser.parse_args()

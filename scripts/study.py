@@ -1,6 +1,7 @@
-"""The study of the demo: which settings work on its SAEs, by the evidence. Writes docs/study.md.
+"""The study of a local model: which settings work on its SAEs, by the evidence. Writes docs/study.md.
 
     python -m scripts.study [--device cpu|cuda|auto] [--work FOLDER] [--sae NAME ...] [--processes N]
+    python -m scripts.study --model gemma-3-270m     of the second one: docs/study-gemma.md
 
 Figures are written to FOLDER as they come and are not measured again: a run that was cut off goes on with the same
 command, and --only-page writes the document from what there is. With --processes 4 each SAE is measured in a process of
@@ -25,15 +26,16 @@ from multitool.jobs.features import resolve
 from multitool.jobs.local import check_tree, definition_tree, scan_if_missing, token_table
 from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.demo_models import DEMO_MODEL
 from multitool.store.library import Library
+from multitool.store.registry import demo_saes
 from multitool.store.saes import strongest_contexts
 from multitool.text import visible
 from scripts.study_bench import Bench
-from scripts.study_page import page
+from scripts.study_page import STUDIES, page
 from scripts.study_records import Records
 
 REPOSITORY = Path(__file__).parents[1]
-SAES = ("demo/hook_embed", *(f"demo/blocks.{layer}.hook_resid_post" for layer in (1, 6, 12)))
 CHOOSING, HELD_OUT, EXAMPLES = 24, 300, 5  # features
 EXAMPLE_TREE = TreeRecipe(cutoff=5e-4, max_nodes=300)
 
@@ -42,15 +44,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where the model runs")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "study-work", help="where figures are kept")
-    parser.add_argument("--sae", nargs="+", choices=SAES, default=SAES)
+    parser.add_argument("--model", choices=STUDIES, default=next(iter(STUDIES)), help="whose SAEs")
+    parser.add_argument("--sae", nargs="+", metavar="NAME", help="which of them (all)")
     parser.add_argument("--processes", type=int, default=1, help="measure so many SAEs at a time")
     parser.add_argument("--features", type=int, nargs=2, metavar="N", default=(CHOOSING, HELD_OUT),
                         help="so many choose, so many others judge: small numbers to try the script")
-    parser.add_argument("--page", type=Path, default=REPOSITORY / "docs" / "study.md", help="the document")
+    parser.add_argument("--page", type=Path, help="the document (in docs/)")
     parser.add_argument("--only-page", action="store_true", help="measure nothing")
     options = parser.parse_args()
+    study = STUDIES[options.model]
+    all_saes = [entry.name for entry in demo_saes(study.model)]
+    options.sae, options.page = options.sae or all_saes, options.page or REPOSITORY / "docs" / study.page
+    if unknown := set(options.sae) - set(all_saes):
+        parser.error(f"--sae: {', '.join(sorted(unknown))} is none of {', '.join(all_saes)}")
     options.work.mkdir(parents=True, exist_ok=True)
-    paths = {sae: options.work / (sae.replace("/", "-") + ".jsonl") for sae in SAES}
+    paths = {sae: options.work / (sae.replace("/", "-") + ".jsonl") for sae in all_saes}
     failed: list[str] = []
     if options.only_page:
         pass
@@ -64,9 +72,10 @@ def main() -> None:
     there = {sae: records for sae, records in kept.items() if records.settings("trees")}
     if there and options.page != Path(os.devnull):
         lenses = options.work / "lenses.json"  # of scripts.lens_study, where it was run
-        told = json.loads(lenses.read_text(encoding="utf-8")) if lenses.exists() else None
-        options.page.write_text(page(there, told), encoding="utf-8")
-        print(f"wrote {options.page} with {len(there)} of {len(SAES)} SAEs")
+        has_lenses = study.model == DEMO_MODEL and lenses.exists()
+        told = json.loads(lenses.read_text(encoding="utf-8")) if has_lenses else None
+        options.page.write_text(page(study, there, told), encoding="utf-8")
+        print(f"wrote {options.page} with {len(there)} of {len(all_saes)} SAEs")
     if failed:
         sys.exit(f"not whole: {', '.join(failed)}; the same command goes on")
 
@@ -77,8 +86,9 @@ def measured_apart(options: argparse.Namespace) -> list[str]:
     threads = str(max(1, (os.cpu_count() or 1) // options.processes))
 
     def run(sae: str) -> int:
-        command = [sys.executable, "-m", "scripts.study", "--sae", sae, "--work", options.work.resolve(),
-                   "--device", options.device, "--page", os.devnull, "--features", *map(str, options.features)]
+        command = [sys.executable, "-m", "scripts.study", "--model", options.model, "--sae", sae,
+                   "--work", options.work.resolve(), "--device", options.device, "--page", os.devnull,
+                   "--features", *map(str, options.features)]
         environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         return subprocess.run(command, cwd=REPOSITORY, env=environment).returncode
 

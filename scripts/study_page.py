@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 from textwrap import fill
@@ -10,17 +11,29 @@ import numpy as np
 
 from multitool.jobs.candidates import INJECTED, SCALES, WEIGHTS
 from multitool.recipes.prompts import PROMPTS
+from multitool.store.demo_models import DEMO_MODEL, GEMMA_MODEL
 from scripts.study_records import LIST_SCALES, ONE_TOKEN, Interval, Records, bound, chosen
 
-_NOTES = Path(__file__).with_name("study_notes.md")  # what was measured by hand
 Found = dict[str, Records]  # by SAE
 LISTS = ("list AP", "list AUROC", "text tokens@10")
 TREES = ("hit rate", "AUROC", "MRR", "recall@10")
 JUDGED_BY = ("hit rate", "recall@10", "MRR")  # prompts and read-outs
 
-_HEAD = """# Which settings work? A study of the demo
 
-Written by `python -m scripts.study`; but for the next paragraph and [what else was
+
+@dataclass(frozen=True)
+class Study:
+    """What a study is of, and the words that are not figures."""
+
+    model: str  # a local model, all of whose SAEs are measured
+    page: str  # the document's name in docs/
+    title: str
+    about: str  # what it holds for
+    further: str  # where what else was tried stands
+    notes: Path | None  # that part of the document, where it is this one
+
+
+_DEMO_ABOUT = """Written by `python -m scripts.study`; but for the next paragraph and [what else was
 tried](#what-else-was-tried) every number is what it measured.
 
 It tells what holds for the demo: SmolLM2-135M-Instruct in 4 bits, float32 arithmetic, and its four SAEs ([their
@@ -29,7 +42,25 @@ scale give lists and definitions that make sense, on its residual stream too; th
 do for another model or layer has to be measured: a model that multiplies its embeddings by √d_model, as Gemma does,
 need not be such a one. Gemma 3 270M does so too, and there the cosine of a token's centred residual with its centred
 embedding is 0.32 on average after layer 0, 0.11 after layer 1, and 0.01 to 0.16 deeper. For an SAE of your own:
-`python -m multitool suggest --sae NAME --features 0:500`.
+`python -m multitool suggest --sae NAME --features 0:500`."""
+_GEMMA_ABOUT = """Written by `python -m scripts.study --model gemma-3-270m`: every number is what it measured.
+
+It tells what holds for Google's gemma-3-270m (base) in 4 bits, float32 arithmetic, and the five SAEs that come with the
+tool ([their page](../multitool/store/demo/gemma-3-270m/README.md)). For the demo's model: [study.md](study.md)."""
+STUDIES = {
+    "SmolLM2-135M-Instruct": Study(
+        DEMO_MODEL, "study.md", "Which settings work? A study of the demo", _DEMO_ABOUT, "#what-else-was-tried",
+        Path(__file__).with_name("study_notes.md"),  # what was measured by hand
+    ),
+    "gemma-3-270m": Study(
+        GEMMA_MODEL, "study-gemma.md", "Which settings work on Gemma 3 270M?", _GEMMA_ABOUT,
+        "study.md#what-else-was-tried", None,
+    ),
+}
+
+_HEAD = """# {title}
+
+{about}
 
 {how}
 
@@ -56,7 +87,7 @@ _HOW = (
 )
 
 
-def page(found: Found, lenses: dict | None = None) -> str:
+def page(study: Study, found: Found, lenses: dict | None = None) -> str:
     """The document. Of every SAE there are held-out features, if not all of them.
 
     Args:
@@ -69,14 +100,14 @@ def page(found: Found, lenses: dict | None = None) -> str:
         list_scales=_numbers(LIST_SCALES), scales=_numbers(SCALES),
     )
     return "\n".join(filter(None, [
-        _HEAD.format(how=_prose(how)),
+        _HEAD.format(title=study.title, about=study.about, how=_prose(how)),
         _answers(found),
-        _prompts(found),
+        _prompts(study, found),
         _bounds(found),
         *(_of_sae(sae, records) for sae, records in found.items()),
         _verdicts(found),
         _lenses(lenses) if lenses else "",
-        _NOTES.read_text(encoding="utf-8"),
+        study.notes.read_text(encoding="utf-8") if study.notes else "",
         _examples(found),
         _limits(found),
     ]))
@@ -103,7 +134,7 @@ def _answers(found: Found) -> str:
     return f"## The best direction for lists and for trees\n\n{said}\n\n{table}"
 
 
-def _prompts(found: Found) -> str:
+def _prompts(study: Study, found: Found) -> str:
     """Prompts, and what is read off a tree."""
     sections = [
         "## Which prompt, and which of a tree's definitions?\n",
@@ -112,7 +143,7 @@ def _prompts(found: Found) -> str:
             "most. The three figures are hit rate, with its interval, recall@10 and MRR; **bold** is clearly better "
             "than the default, *italic* clearly worse. A prompt or a way of reading *wins* on an SAE if one of the "
             "three figures is clearly better than the default's and none clearly worse; see "
-            "[below](#what-else-was-tried) for why the default stays as published."
+            f"[what else was tried]({study.further}) for why the default stays as published."
         ) + "\n",
     ]
     names = list(PROMPTS)
@@ -353,8 +384,8 @@ def _limits(found: Found) -> str:
         "leaves their near relatives in.",
         "A definition may be right and not fire the feature: “a country in Europe” says what France is without the "
         "word that fires. Hit rates are low for that reason too.",
-        "The map's ridge and the outlier rule were set once by text tokens@10 on 250 features of the layers, drawn at "
-        "random without regard to the split used here.",
+        "The map's ridge and the outlier rule were set once by text tokens@10 on 250 features of the demo's layers, "
+        "drawn at random without regard to the split used here.",
     )
     lines = [f"- {_prose(text, '  ')}" for text in said]
     if seconds:

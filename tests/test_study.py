@@ -14,7 +14,7 @@ from multitool.trees.tree import ROOT, Tree
 from scripts.lens_study import measured as lenses_measured
 from scripts.study import measure
 from scripts.study_bench import joined, kind_of, ordered_texts
-from scripts.study_page import _lenses, page
+from scripts.study_page import STUDIES, _lenses, page
 from scripts.study_records import ONE_TOKEN, Records, bound, chosen, separated
 
 HEAD = {"sae": "demo/hook_embed", "default": {"lists": "encoder", "trees": "encoder"}, "published": ["encoder"],
@@ -130,6 +130,6 @@ def test_a_study_of_a_tiny_model_goes_on_where_it_was_and_makes_a_page(tiny_sae,
     for measured in ("hit rate", "MRR"):
         assert again.mean("trees", chosen(whole, "trees"), measured) == pytest.approx(
             whole.mean("trees", chosen(whole, "trees"), measured), abs=1e-3)
-    said = page({"demo/blocks.1.hook_resid_post": whole})
+    said = page(STUDIES["SmolLM2-135M-Instruct"], {"demo/blocks.1.hook_resid_post": whole})
     assert "| layer 1 | lists: " in said and chosen(whole, "trees").partition(",")[0] in said
     assert max(map(len, said.splitlines())) < 400, "tables fit the page"
