@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from multitool.store.demo_models import DEMO_FOLDER, DEMO_MODEL, GEMMA_MODEL, demo_model_folder
+from multitool.store.demo_models import DEMO_MODEL, DEMO_MODELS, GEMMA_MODEL, demo_model_folder
 
 EMBED = "hook_embed"
 
@@ -18,14 +18,21 @@ EMBED = "hook_embed"
 class TrainedOn:
     """A model that SAEs are trained on, and what is trained for it."""
 
-    hub_id: str
-    name: str  # by which the tool loads it
+    name: str  # one of ``DEMO_MODELS``
     vocabulary: str  # whose tokens are quoted, in words
     layers: tuple[int, ...]
     embed_features: int
     embed_passes: float
     stored: str  # the type that activations are kept in: float16 where it holds the largest
-    output: Path
+
+    @property
+    def hub_id(self) -> str:
+        return DEMO_MODELS[self.name].same_as
+
+    @property
+    def output(self) -> Path:
+        """Where the SAEs' folders go."""
+        return DEMO_MODELS[self.name].saes
 
     @property
     def hooks(self) -> list[str]:
@@ -37,20 +44,19 @@ class TrainedOn:
 
     def kept(self, cache: Path) -> Path:
         """Where its tokens and activations are kept; made if need be."""
-        folder = cache / self.name.rpartition("/")[2]
+        folder = cache / DEMO_MODELS[self.name].short_name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
 MODELS = {
     "SmolLM2-135M-Instruct": TrainedOn(
-        "HuggingFaceTB/SmolLM2-135M-Instruct", DEMO_MODEL, "SmolLM2's vocabulary (Apache-2.0)",
-        layers=(1, 6, 12), embed_features=2048, embed_passes=40, stored="float16", output=DEMO_FOLDER,
+        DEMO_MODEL, "SmolLM2's vocabulary (Apache-2.0)", layers=(1, 6, 12), embed_features=2048, embed_passes=40,
+        stored="float16",
     ),
     "gemma-3-270m": TrainedOn(
-        "google/gemma-3-270m", GEMMA_MODEL, "Gemma 3's vocabulary (Gemma Terms of Use)",
-        layers=(0, 5, 9, 13), embed_features=3072, embed_passes=8, stored="float32",
-        output=DEMO_FOLDER / "gemma-3-270m",
+        GEMMA_MODEL, "Gemma 3's vocabulary (Gemma Terms of Use)", layers=(0, 5, 9, 13), embed_features=3072,
+        embed_passes=8, stored="float32",
     ),
 }
 
