@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 from multitool.page.endpoints import add_endpoints
+from multitool.page.feature_choice import feature_choice
 from multitool.page.find_tab import FIND, TREE, find_tab
 from multitool.page.gradio_workarounds import Page
 from multitool.page.list_tab import list_tab
@@ -76,23 +77,29 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
         )
         if notices := [opening.notice] * bool(opening.notice) + list(library.notes):
             gr.Markdown("\n\n".join(notices), elem_id="notice")
-        with gr.Row():
-            with gr.Column(scale=1, min_width=320, elem_id="controls"):
-                controls = vector_controls(service, opening)
-            with gr.Column(scale=3, min_width=480), gr.Tabs(elem_id="tabs") as tabs:
-                tree = gr.Tab("Definition tree", id=TREE)
-                with gr.Tab("Find", id=FIND) as finding:
-                    found = find_tab(service, controls, tabs, finding)
-                with tree:  # it grows what is found, too
-                    growth = tree_tab(service, controls, opening, page, found, tabs)
-                with gr.Tab("Token list"):
-                    list_tab(service, controls)
-                with gr.Tab("Text"):
-                    text_tab(service, controls)
-                with gr.Tab("Prompts"):
-                    prompts_tab(service, controls)
-                with gr.Tab("Suggest settings"):
-                    suggest_tab(service, controls, growth)
+        with gr.Row(elem_id="layout"):
+            with gr.Column(elem_id="choice"):
+                choice = feature_choice(service, opening)
+            # In the order in which a phone shows them; events of the result need the vector's controls.
+            result = gr.Column(elem_id="result")
+            with gr.Column(elem_id="vector"):
+                controls = vector_controls(service, opening, choice)
+            with result:
+                gr.Column(elem_id="card")
+                with gr.Tabs(elem_id="tabs") as tabs:
+                    tree = gr.Tab("Definition tree", id=TREE)
+                    with gr.Tab("Find", id=FIND) as finding:
+                        found = find_tab(service, controls, tabs, finding)
+                    with tree:  # it grows what is found, too
+                        growth = tree_tab(service, controls, opening, page, found, tabs)
+                    with gr.Tab("Token list"):
+                        list_tab(service, controls)
+                    with gr.Tab("Text"):
+                        text_tab(service, controls)
+                    with gr.Tab("Prompts"):
+                        prompts_tab(service, controls)
+                    with gr.Tab("Suggest settings"):
+                        suggest_tab(service, controls, growth)
         add_endpoints(page, service, opening.recipe)
     # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.
     # (Without a size it would be 1 on ZeroGPU.)

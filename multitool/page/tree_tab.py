@@ -62,10 +62,11 @@ def tree_tab(
     """
     library = service.library
     examples = example_buttons(library, vector_controls.fields["sae"], opening)
+    actions = gr.Row(elem_classes="actions")
     growth = growth_controls(service, opening)
     controls = {**vector_controls.fields, **growth}
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
-    display = TreeDisplay(service, opened, controls)
+    display = TreeDisplay(service, opened, controls, actions)
     named = {
         **display.parts, **controls, "model": vector_controls.model,
         # The growth that was asked for last: the page sends its number with it, so that each growth knows its own.
