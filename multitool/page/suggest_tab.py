@@ -36,7 +36,7 @@ def suggest_tab(service: Service, controls: VectorControls, growth: Mapping[str,
         stop = gr.Button("Stop", min_width=80)
         use = gr.Button("Use the best", min_width=140, interactive=False, elem_id="use-best")
     result = Result("suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing)
-    status = gr.Textbox("", show_label=False, placeholder="Nothing tried yet.", interactive=False, container=False,
+    status = gr.Textbox("", label="Status", show_label=False, placeholder="Nothing tried yet.", interactive=False, container=False,
                         lines=1, max_lines=4, elem_id="suggest-status", elem_classes="status")
     table = gr.Dataframe(
         headers=[_heading(column) for column in Suggestion.columns], interactive=False, max_height=560, wrap=True,
