@@ -10,6 +10,7 @@ from multitool.page.endpoints import add_endpoints
 from multitool.page.feature_choice import feature_choice
 from multitool.page.find_tab import FIND, TREE, find_tab
 from multitool.page.gradio_workarounds import Page
+from multitool.page.how_to_read import how_to_read
 from multitool.page.link_preview import FAVICON, LinkPreview
 from multitool.page.list_tab import list_tab
 from multitool.page.opening import Opening
@@ -65,7 +66,8 @@ THEME = gr.themes.Soft(
     **_in_both("*primary_700", "*primary_500", "button_primary_background_fill_hover"),
     **_in_both("white", "*neutral_800", "button_secondary_background_fill", "checkbox_label_background_fill"),
     **_in_both("*neutral_100", "*neutral_700", "button_secondary_background_fill_hover"),
-    **_in_both("*neutral_500", "*neutral_400", "block_info_text_color", "body_text_color_subdued"),
+    **_in_both("*neutral_500", "*neutral_400", "block_info_text_color", "body_text_color_subdued",
+               "input_placeholder_color"),
     block_title_padding="0", block_title_text_size="*text_sm",
     block_label_padding="0", block_label_text_size="*text_sm",
     block_padding="*spacing_lg *spacing_xl", button_large_padding="*spacing_md *spacing_xl",
@@ -113,6 +115,7 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                         prompts_tab(service, controls)
                     with gr.Tab("Suggest settings"):
                         suggest_tab(service, controls, growth)
+                how_to_read()
         page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)
         add_endpoints(page, service, opening.recipe)
     # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.
