@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multitool.cli.options import add_terms_option
+from multitool.cli.options import add_quiet_option, add_terms_option
 from multitool.cli.telling import say
 from multitool.cli.work import done, library_of
 from multitool.cli.writing import check_writable, write_json
@@ -19,7 +19,8 @@ def declare(commands) -> None:
     add = showing.add_argument
     add("--sae", metavar="NAME", help="an SAE of the model, named as for trees")
     add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
-    add_terms_option(showing)
+    add_terms_option(add)
+    add_quiet_option(showing)
     add("--count", type=int, default=COMPONENTS_SHOWN, metavar="N",
         help=f"how many, the first ones (default: {COMPONENTS_SHOWN})")
     add("--top", type=int, default=TOKENS_PER_END, metavar="N", help=f"tokens at each end (default: {TOKENS_PER_END})")

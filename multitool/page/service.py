@@ -30,13 +30,13 @@ from multitool.jobs.find import (
     fires_at_job,
     search_atlas,
 )
-from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
+from multitool.jobs.steps import COUNTED, Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
 from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import continuation_job, grown, prepare_trees, tree_job
-from multitool.model.tasks import AskTask, Task
+from multitool.model.tasks import Task
 from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
@@ -70,9 +70,7 @@ _WORDS = {
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
     "judge_settings": "Judging the settings …",
-    "controls": "Other features' definitions, to compare with",
-    "candidates": "Settings tried",
-}
+} | COUNTED
 
 
 class Service:
@@ -328,7 +326,7 @@ class Service:
         if answers is not None:
             return answers
         words = _WORDS.get(step.purpose)
-        n_ghosts = sum(len(task.growth.v) for task in step.tasks if isinstance(task, AskTask))
+        n_ghosts = step.n_ghosts
         yield (said := words if words and not n_ghosts else self._first_words())
         answers = []
         for task in step.tasks:
