@@ -105,7 +105,8 @@ def test_a_reader_that_leaves_early_is_no_error():
 @pytest.mark.parametrize(
     "arguments",
     [["saes"], [], ["--version"], ["--help"], ["tree", "--help"], [*TREE, "--cutoff", "2"],
-     [*TOKENS, "--top", "0", "--evidence"], [*TREE, "--json", "gone/tree.json"], ["suggest", *TREE[1:3], "--feature", "1", "--prompt", "no ghost"]],
+     [*TOKENS, "--top", "0", "--evidence"], [*TREE, "--json", "gone/tree.json"],
+     ["suggest", *TREE[1:3], "--feature", "1", "--prompt", "no ghost"]],
     ids=" ".join,
 )  # fmt: skip
 def test_what_needs_no_model_is_answered_without_waiting_for_torch(arguments):

@@ -1,10 +1,10 @@
 """How far work is: the time that is left, and what is told of it on a terminal and elsewhere."""
 
 import os
-import sys
 
 import pytest
 
+from multitool.cli import telling as telling_module
 from multitool.cli.telling import Telling
 from multitool.jobs.progress import Progress, left_told, seconds_left
 
@@ -54,8 +54,8 @@ def telling(clock):
 
 
 @pytest.fixture
-def terminal(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+def terminal(monkeypatch):
+    monkeypatch.setattr(telling_module, "on_terminal", lambda: True)
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 20)))
 
 

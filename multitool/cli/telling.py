@@ -34,6 +34,11 @@ def _write(text: str) -> None:
         drop(sys.stderr)
 
 
+def on_terminal() -> bool:
+    """Whether a person sees what is told as it comes, and a line can be written again."""
+    return sys.stderr.isatty()
+
+
 class Telling:
     """How far work is, on standard error: one line, written again and again, on a terminal; else one now and then.
 
@@ -98,7 +103,7 @@ class Telling:
         now = self._clock()
         if self.quiet or self._whole:
             return
-        if sys.stderr.isatty():
+        if on_terminal():
             room = shutil.get_terminal_size().columns - 1 - len(f"{program()}: {numbers}")
             line = f"{program()}: {what if len(what) <= room else what[: max(room - 1, 0)] + '…'}{numbers}"
             _write(f"\r{line.ljust(self._open)}" + "\n" * whole)
