@@ -132,8 +132,8 @@ def test_a_tree_is_written_as_json_and_as_a_picture(folders, tmp_path, capsys):
     assert document.settings["cutoff"] == 0.01
     assert image.read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr()
-    assert shown.out.splitlines() == [f"wrote {json_file}", f"wrote {image}"]
-    assert shown.err == ""
+    assert shown.err.splitlines() == [f"multitool: wrote {json_file}", f"multitool: wrote {image}"]
+    assert shown.out == ""
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,9 @@ def test_several_prompts_give_a_tree_and_files_each(folders, in_chats, tmp_path,
     files = ["--json", str(tmp_path / "tree.json"), "--image", str(tmp_path / "tree.v1.svg")]
     assert main([*ask, *files]) == 0
     written = ["tree-1.json", "tree.v1-1.svg", "tree-2.json", "tree.v1-2.svg"]
-    assert capsys.readouterr().out.splitlines() == [f"wrote {tmp_path / name}" for name in written]
+    assert [line for line in capsys.readouterr().err.splitlines() if "wrote" in line] == [
+        f"multitool: wrote {tmp_path / name}" for name in written
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
     settings = [json.loads((tmp_path / name).read_text())["settings"] for name in written[::2]]
     told = [[tree[name] for name in ("prompt", "chat", "answer")] for tree in settings]
@@ -172,6 +174,20 @@ def test_a_prompt_and_an_answer_of_ones_own_in_a_chat(folders, in_chats, tmp_pat
 
 def test_a_chat_with_a_model_that_knows_none_is_refused(folders, refused):
     assert "has no chat template" in refused("tree", *folders, "--feature", "2", "--prompt", "chat-meaning")
+
+
+def test_results_may_be_printed_for_another_command(folders, refused, capsys):
+    options = ["tree", *folders, "--feature", "2", "--cutoff", "0.05", "--max-depth", "3"]
+    assert main([*options, "--prompt", "meaning", "--prompt", "synonym", "--json", "-"]) == 0
+    trees = [read_tree(line) for line in capsys.readouterr().out.splitlines()]
+    assert [tree.settings["prompt"] for tree in trees] == ["meaning", "synonym"]
+    assert main(["tokens", *folders, "--feature", "2", "--top", "3", "--csv", "-"]) == 0
+    assert [row["rank"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == ["1", "2", "3"]
+    told = refused("tokens", *folders, "--feature", "2", "--csv", "-", "--json", "-")
+    assert "--csv and --json both name standard output" in told
+    assert main(["saes", "--search", "demo", "--json", "-"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {"sae", "model", "hook", "layer"} <= listed[0].keys()
 
 
 @pytest.mark.parametrize(("name", "magic"), [("tree.svg", b"<?xml"), ("tree.pdf", b"%PDF")])
@@ -540,7 +556,7 @@ VECTOR_OPTIONS = {
                   "--min-cosine", "--in", "--top", "--csv", "--json"}),
         ("components", {"--sae", "--model", "--count", "--top", "--json"}),
         ("text", {"--feature", "--file", "--csv", "--json"}),
-        ("saes", {"--search"}),
+        ("saes", {"--search", "--json"}),
     ],
 )
 def test_the_options_are_those_of_the_contract(command, own, capsys):

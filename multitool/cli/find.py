@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitool.cli.options import add_sae_options, field_help, field_option
+from multitool.cli.options import add_output_group, add_sae_options, field_help, field_option
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write, write_json
 from multitool.errors import UserError
@@ -45,7 +45,7 @@ def declare(commands) -> None:
     group.add_argument("--in", dest="place", metavar="ATLAS", help="the atlas that is searched, and that tells of what "
                        "is found: a folder, or a dataset repository on the hub (default: what the environment variable "
                        f"{variable('atlas')} names, or the demo's)")
-    add = finding.add_argument_group("output").add_argument
+    add = add_output_group(finding).add_argument
     add("--top", type=int, default=TextSearch.top, metavar="N", help=field_help(fields["top"]))
     add("--csv", type=Path, metavar="FILE", help="write them as a table")
     add("--json", type=Path, metavar="FILE", help="write them, and what was asked")

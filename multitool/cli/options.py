@@ -52,6 +52,11 @@ def add_quiet_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="do not tell how far it is; notes and errors are told")
 
 
+def add_output_group(parser: argparse.ArgumentParser, heading: str = "output"):
+    """A group for the options that say where results go."""
+    return parser.add_argument_group(heading, "- as the FILE of --json or --csv prints it")
+
+
 def add_vector_options(parser: argparse.ArgumentParser) -> None:
     add_sae_options(parser)
     add_fields(parser, VectorRecipe, [field.name for field in recipe_fields(VectorRecipe)][1:])

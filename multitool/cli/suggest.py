@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitool.cli.options import add_fields, add_sae_options, span
+from multitool.cli.options import add_fields, add_output_group, add_sae_options, span
 from multitool.cli.telling import TELLING
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write_json
@@ -27,7 +27,7 @@ def declare(commands) -> None:
     which.add_argument("--feature", type=int, metavar="N", help="one feature's number, from 0")
     which.add_argument("--features", type=span, metavar="FIRST:LAST", help="many, the last one not included")
     add_fields(trying, TreeRecipe, ("prompt",))
-    add = trying.add_argument_group("output").add_argument
+    add = add_output_group(trying).add_argument
     add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
     trying.set_defaults(run=_run)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from multitool._version import __version__
-from multitool.cli.options import add_sae_options
+from multitool.cli.options import add_output_group, add_sae_options
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, told_path, write, write_json
 from multitool.errors import UserError
@@ -32,7 +32,7 @@ def declare(commands) -> None:
     which = group.add_mutually_exclusive_group(required=True)
     which.add_argument("text", nargs="?", metavar="TEXT", help="what is read, in quotes; - reads standard input")
     which.add_argument("--file", type=Path, metavar="FILE", help="a file with the text, in UTF-8")
-    add = reading.add_argument_group("output").add_argument
+    add = add_output_group(reading).add_argument
     add("--csv", type=Path, metavar="FILE", help="write how strongly it fires on each token as a table")
     add("--json", type=Path, metavar="FILE", help="write that, and what was asked")
     reading.set_defaults(run=_run)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multitool.cli.options import add_fields, add_vector_options, recipe_of
+from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of
 from multitool.cli.printing import print_evidence, title
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write, write_json
@@ -16,7 +16,7 @@ def declare(commands) -> None:
     tokens = commands.add_parser("tokens", help="list the tokens nearest to a feature's vector")
     add_vector_options(tokens)
     add_fields(tokens, ListRecipe)
-    add = tokens.add_argument_group("evidence and output").add_argument
+    add = add_output_group(tokens, "evidence and output").add_argument
     add("--evidence", action="store_true",
         help="check the list: do its tokens fire the feature? By a lens: does the feature write them?")
     add("--csv", type=Path, metavar="FILE", help="write the list as a table")
