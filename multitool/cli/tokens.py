@@ -50,7 +50,6 @@ def _run(options) -> None:
             print(f"{rank:4}  {visible(token, spaces=True):24} {token_id:8}{beside}")
 
 
-
 def _print_evidence(evidence: ListEvidence | WrittenEvidence, token_texts: Sequence[str]) -> None:
     lines = list_lines(evidence.to_dict())
     in_texts = evidence.in_texts if isinstance(evidence, ListEvidence) else ()
