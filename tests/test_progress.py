@@ -89,7 +89,8 @@ def test_a_line_is_never_wider_than_the_terminal_and_its_numbers_stay(telling, t
     capsys.readouterr()
     telling.tell(Progress("Carrying all directions back through the layers", 10, 1000, "directions", kept=True))
     line = capsys.readouterr().err.lstrip("\r")
-    assert len(line) == 59 and line.startswith("multitool: Carrying all d") and line.endswith("…: 10 of 1,000 directions")
+    assert line.startswith("multitool: Carrying all d") and line.endswith("…: 10 of 1,000 directions")
+    assert len(line) == 59
 
 
 def test_what_is_left_before_its_end_goes_from_the_terminal(telling, clock, terminal, capsys):
