@@ -6,6 +6,7 @@ ships. Nothing of these is downloaded here. Where folders may be named, so may a
 
 import difflib
 import os
+import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
@@ -54,7 +55,8 @@ def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
     ['gemma-2b-res-jb/blocks.6.hook_resid_post']
 
     Args:
-        search: words that must all occur in the SAE's name, its model's or its hook's, in any case.
+        search: words that must all occur, in any order and case, in the SAE's name, its model's or its hook's, or in
+            ``layer 12``, ``width 16384``, ``l0 82``; of a number, all of its digits.
         patterns: the operator's limit, see ``allowed``.
 
     Raises:
@@ -66,8 +68,10 @@ def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
 
 
 def _mentions(entry: SaeEntry, words: list[str]) -> bool:
-    text = f"{entry.name} {entry.model} {entry.hook}".lower()
-    return all(word in text for word in words)
+    text = entry.told
+    return all(
+        word in text and (not word.isdecimal() or re.search(rf"(?<!\d){word}(?!\d)", text)) for word in words
+    )
 
 
 def models(patterns: tuple[str, ...] = ()) -> tuple[str, ...]:
