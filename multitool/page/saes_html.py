@@ -11,6 +11,7 @@ from multitool.store.capacity import RunsHere
 from multitool.store.choosing import layer_shown
 from multitool.store.demo_models import terms_of
 from multitool.store.entries import SaeEntry, model_size
+from multitool.text import count_shown
 
 _IN_PAGE = Path(__file__).with_name("saes_in_page.js")
 _HEADINGS = ("SAE", "Model", "Layer", "Width", "L0", "Parameters", "Licence", "Runs here")
@@ -51,7 +52,7 @@ def _row(entry: SaeEntry, runs: RunsHere) -> str:
     run = f"{_MARKS[runs.answer]} {_answer(runs)}"
     told = {
         "Model": escape(entry.model), "Layer": layer_shown(entry), "Width": width_shown(entry), "L0": l0_shown(entry),
-        "Parameters": parameters_shown(size.parameters) if size else "–", "Licence": "gated" if entry.gated else "free",
+        "Parameters": count_shown(size.parameters) if size else "–", "Licence": "gated" if entry.gated else "free",
         "Runs here": f'<span title="{escape(str(runs), quote=True)}">{run}</span>',
     }
     cells = "".join(f'<td data-name="{heading}">{value}</td>' for heading, value in told.items())
@@ -71,11 +72,6 @@ def l0_shown(entry: SaeEntry) -> str:
     return "–" if entry.l0 is None else f"{entry.l0:.0f}"
 
 
-def parameters_shown(parameters: int) -> str:
-    """A model's size as it is called: 2.5 B, 135 M."""
-    return f"{parameters / 1e9:.3g} B" if parameters >= 1e9 else f"{parameters / 1e6:.0f} M"
-
-
 def about_sae(entry: SaeEntry, runs: RunsHere, here: bool) -> str:
     """Where an SAE was trained, what it and its model are, and whether they run here.
 
@@ -86,7 +82,7 @@ def about_sae(entry: SaeEntry, runs: RunsHere, here: bool) -> str:
     size = model_size(entry.model)
     figures = [
         *[f"{entry.d_sae:,} features"] * bool(entry.d_sae), *[f"L0 {entry.l0:.0f}"] * (entry.l0 is not None),
-        *[f"a model of {parameters_shown(size.parameters)} parameters"] * bool(size),
+        *[f"a model of {count_shown(size.parameters)} parameters"] * bool(size),
     ]
     about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>): {', '.join(figures)}."
     if not here:

@@ -379,6 +379,9 @@ def test_the_facts_of_an_sae_are_plain_json():
         "hook": "blocks.6.hook_resid_post",
         "layer": 6,
         "d_sae": 16_384,
+        "l0": 56.0,
+        "canonical": False,
+        "model_parameters": 2_506_000_000,
         "gated": True,
         "neuronpedia_id": "gemma-2b/6-res-jb",
     }
