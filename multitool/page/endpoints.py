@@ -268,8 +268,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
         Endpoint(
             "saes",
             "The SAEs that can be loaded, and on which model.",
-            [Parameter("search", str, "words that must all be known of an SAE, such as `gemma-2-2b layer 12 canonical`.",
-                       "")],
+            [Parameter("search", str, "words that must all be known of it: `gemma-2-2b layer 12 canonical`.", "")],
             {"saes": list[dict]},
             returns="One object per SAE: sae, model, hook, layer, d_sae, l0 (features that fire at a token, on "
             "average), canonical, model_parameters, gated, neuronpedia_id, runs_here (yes, no or not known, and why).",

@@ -23,7 +23,7 @@ from multitool.store.registry import LONGEST_SEARCH, models, saes
 
 _ROWS = 30  # of what a search finds
 _LABELS = {"release": "Release", "place": "Layer", "width": "Width", "l0": "L0"}
-_NONE = "Nothing is found by these words. Try fewer of them, or parts of words."
+_NONE = "No SAE has all of these. Parts of words will do; numbers are whole ones."
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,9 @@ class SaeEntry:
     def told(self) -> str:
         """What a search looks through, in small letters."""
         place = "embedding" if self.layer is None else f"layer {self.layer}"
+        width = f"width {self.d_sae} {self.d_sae // 1000}k" if self.d_sae else ""
         l0 = "" if self.l0 is None else f"l0 {self.l0:.0f}"
-        return f"{self.name} {self.model} {self.hook} {place} width {self.d_sae or ''} {l0}".lower()
+        return f"{self.name} {self.model} {self.hook} {place} {width} {l0}".lower()
 
     @property
     def canonical(self) -> bool:

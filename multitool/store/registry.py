@@ -56,13 +56,14 @@ def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
 
     Args:
         search: words that must all occur, in any order and case, in the SAE's name, its model's or its hook's, or in
-            ``layer 12``, ``width 16384``, ``l0 82``; of a number, all of its digits.
+            ``layer 12``, ``width 16384``, ``16k``, ``l0 82``; of a number, all of its digits.
         patterns: the operator's limit, see ``allowed``.
 
     Raises:
         UserError: ``search`` is no text, or longer than any name.
     """
-    words = check(search, "search", Annotated[str, Field(max_length=LONGEST_SEARCH)]).lower().split()
+    asked = check(search, "search", Annotated[str, Field(max_length=LONGEST_SEARCH)]).lower()
+    words = re.findall(r"(?:layer|width|l0) \d+(?=\s|$)|\S+", asked)
     entries = (*local_saes(), *operator_saes(), *registry_saes().values())
     return [entry for entry in entries if entry.served and allowed(entry, patterns) and _mentions(entry, words)]
 
@@ -70,8 +71,15 @@ def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
 def _mentions(entry: SaeEntry, words: list[str]) -> bool:
     text = entry.told
     return all(
-        word in text and (not word.isdecimal() or re.search(rf"(?<!\d){word}(?!\d)", text)) for word in words
+        word in text and (not word[-1].isdecimal() or _whole_number(word).search(text)) for word in words
     )
+
+
+@lru_cache(maxsize=64)
+def _whole_number(word: str) -> re.Pattern:
+    """Where a word stands that is a number or ends with one, and no other digits beside it."""
+    before = r"(?<!\d)" if word[0].isdecimal() else ""
+    return re.compile(rf"{before}{re.escape(word)}(?!\d)")
 
 
 def models(patterns: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -52,9 +52,11 @@ def test_examples_of_the_demos_layers_are_fired_by_their_definitions():
 
 def test_gemmas_examples_have_the_settings_of_the_published_ones():
     cases = json.loads(PUBLISHED.read_text(encoding="utf-8"))["cases"]
-    published = {
-        (case["layer"], case["feature"], case["weights"], case["scale"], tuple(case["pca"])): case for case in cases
-    }
+    published = {}
+    for case in cases:
+        vector = case["vector"]
+        key = case["layer"], vector["feature"], vector["weights"], vector["scale"], tuple(vector.get("pca", ()))
+        published.setdefault(key, case)
     ours = [one for one in EXAMPLES if one.vector.sae.startswith("gemma-2b-res-jb/")]
     assert {find_sae(one.vector.sae).layer for one in ours} == {0, 6, 10, 12}
     for one in ours:
@@ -62,7 +64,8 @@ def test_gemmas_examples_have_the_settings_of_the_published_ones():
         key = find_sae(vector.sae).layer, vector.feature, vector.weights, vector.scale, tuple(vector.pca)
         case = published[key]
         if case["kind"] == "tree":
-            assert one.growth.cutoff == pytest.approx(case["cutoff"]) and one.growth.top_k == case["top_k"]
+            growth = case["recipe"]
+            assert one.growth.cutoff == pytest.approx(growth["cutoff"]) and one.growth.top_k == growth["top_k"]
 
 
 def test_examples_follow_the_sae_then_its_model_then_the_demo(library):

@@ -7,9 +7,9 @@ import pytest
 from multitool.store import devices
 from multitool.store.capacity import Machine, all_that_run, runs_here
 from multitool.store.devices import machine_memory
-from multitool.store.entries import SaeEntry, model_size
+from multitool.store.entries import SaeEntry, model_size, registry_facts
 from multitool.store.library import Library
-from multitool.store.registry import find_sae, registry_facts, saes
+from multitool.store.registry import find_sae, saes
 
 GB = 10**9
 GPT2 = find_sae("gpt2-small-res-jb/blocks.8.hook_resid_pre")
