@@ -80,16 +80,27 @@ def about_sae(entry: SaeEntry, runs: RunsHere, here: bool) -> str:
     """
     where = "token embeddings" if entry.kind == "embed" else f"layer {entry.layer}"
     size = model_size(entry.model)
-    figures = [
-        *[f"{entry.d_sae:,} features"] * bool(entry.d_sae), *[f"L0 {entry.l0:.0f}"] * (entry.l0 is not None),
-        *[f"a model of {count_shown(size.parameters)} parameters"] * bool(size),
-    ]
-    about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>): {', '.join(figures)}."
+    figures = []
+    if entry.d_sae:
+        figures.append(f"{entry.d_sae:,} features")
+    if entry.l0 is not None:
+        figures.append(f"L0 {entry.l0:.0f}")
+    if size:
+        figures.append(f"a model of {count_shown(size.parameters)} parameters")
+    about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>)"
+    about += f": {', '.join(figures)}." if figures else "."
     if not here:
-        about += f" Runs here: {escape(str(runs))}."
-        if entry.licence_page and not terms_of(entry.model):  # those have a panel of their own
-            page = escape(entry.licence_page, quote=True)
-            about += f' Its <a href="{page}" target="_blank" rel="noopener">licence</a> must be accepted first.'
-        elif size:
-            about += f" To be fetched once: {size_shown(size.download)}."
+        about += f" Runs here: {_runs_here(entry, runs)}."
+        if runs.answer is not False and size:
+            about += f" {size_shown(size.download)} are fetched once."
     return f'<p class="about">{about}</p>'
+
+
+def _runs_here(entry: SaeEntry, runs: RunsHere) -> str:
+    """Whether it runs here, with the way to the licence that must be accepted first."""
+    said = escape(str(runs))
+    if entry.licence_page is None or terms_of(entry.model):  # those have a panel of their own
+        return said
+    page = escape(entry.licence_page, quote=True)
+    link = f'<a href="{page}" target="_blank" rel="noopener">licence</a>'
+    return said.replace("licence", link) if "licence" in said else f"{said}; its {link} must be accepted first"
