@@ -525,10 +525,10 @@ def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
 def test_saes_are_listed_with_all_that_is_known_without_a_download(capsys):
     assert main(["saes", "--search", "gemma-2b-res-jb"]) == 0
     heading, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert heading == ["SAE", "MODEL", "HOOK", "FEATURES", "NEURONPEDIA"]
+    assert heading == ["SAE", "MODEL", "PARAMETERS", "HOOK", "FEATURES", "L0", "NEURONPEDIA"]
     assert [
-        "gemma-2b-res-jb/blocks.6.hook_resid_post", "google/gemma-2b", "(gated)", "blocks.6.hook_resid_post", "16384",
-        "gemma-2b/6-res-jb",
+        "gemma-2b-res-jb/blocks.6.hook_resid_post", "google/gemma-2b", "(gated)", "2.51", "B",
+        "blocks.6.hook_resid_post", "16384", "56", "gemma-2b/6-res-jb",
     ] in rows  # fmt: skip
 
 
