@@ -627,7 +627,10 @@ def _suggest(options) -> None:
     rows = [found.columns, *(["" if value is None else str(value) for value in row] for row in found.rows)]
     wide = [max(10, *map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(f"{value:>{width}}" for value, width in zip(row, wide, strict=True)))
+        cells = [f"{value:>{width}}" for value, width in zip(row, wide, strict=True)]
+        if options.features is None:  # the last column is a text
+            cells[-1] = visible(row[-1])
+        print("  ".join(cells))
 
 
 def _options_of(found: "Suggestion") -> str:

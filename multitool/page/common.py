@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,19 @@ def event(
         "fn": shown_errors(callers.counting(named) if callers else named), "inputs_kwargs": dict(takes),
         "outputs": list(gives.values()) if by_names else gives, **PRIVATE, **options,
     }
+
+
+def beside(making: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """The handler with its errors told where the answer would be, as ``status``: elsewhere they would hide what is to be
+    corrected."""
+
+    def handler(**values):
+        try:
+            yield from making(**values)
+        except UserError as error:
+            yield {"status": str(error)}
+
+    return handler
 
 
 def _held(handler: Callable, shelf: Shelf | None) -> Callable:

@@ -4,7 +4,7 @@ A row that is chosen brings that feature's tree: the tree's tab takes it from he
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
-from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, counted, event, pick
+from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, beside, counted, event, pick
 from multitool.page.found_html import choosable, feature_table, text_tokens
 from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
@@ -101,7 +101,7 @@ def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.
     number = {"feature": controls.fields["feature"], "way": way, "words": words}
     way.input(**event(_with_number, number, words, **LATEST))
     finding = event(
-        _beside(result.making(partial(_found, service))), result.takes,
+        beside(result.making(partial(_found, service))), result.takes,
         {"status": status, **shown, **states, **result.gives}, shelf=service.shelf, show_progress="hidden",
         **counted(service.callers),
     )
@@ -223,18 +223,6 @@ def _limit(chosen: str, name: str, label: str) -> Any:
 
 def _nothing(status: str) -> dict:
     return {"status": status, "tokens": "", "table": "", "found": None, "token": None, "title": ""}
-
-
-def _beside(finding: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
-    """The handler with its errors told where the answer would be: elsewhere they would hide what is to be corrected."""
-
-    def handler(**values):
-        try:
-            yield from finding(**values)
-        except UserError as error:
-            yield {"status": str(error)}
-
-    return handler
 
 
 def _found(service: Service, *searches: Search):

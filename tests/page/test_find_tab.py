@@ -8,7 +8,8 @@ import pytest
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeature, FoundFeatures, TokenFires
-from multitool.page.find_tab import _beside, _found, _token_chosen, _with_number, row_chosen, search_asked
+from multitool.page.common import beside
+from multitool.page.find_tab import _found, _token_chosen, _with_number, row_chosen, search_asked
 from multitool.page.found_html import WHOLE, feature_table, text_tokens
 from multitool.page.tree_tab import _chosen
 from multitool.page.turns import Turns
@@ -81,7 +82,7 @@ def test_of_the_details_only_those_of_the_chosen_way_count():
     ({"words": "rain", "sae": ""}, "sae is ''"),
 ])
 def test_what_cannot_be_asked_is_told_beside_the_controls(shown, sentence):
-    (answer,) = _beside(lambda **values: iter([search_asked(**values)]))(**OPENED | shown)
+    (answer,) = beside(lambda **values: iter([search_asked(**values)]))(**OPENED | shown)
     assert sentence in answer["status"]
 
 
