@@ -197,7 +197,8 @@ def token_table(
 
 
 def continuations(
-    library: Library, vector_recipe: VectorRecipe, steer_recipe: SteerRecipe = SteerRecipe(), *, model: str | None = None
+    library: Library, vector_recipe: VectorRecipe, steer_recipe: SteerRecipe = SteerRecipe(), *,
+    model: str | None = None,
 ) -> SteeredTexts:
     """A text continued by the model with and without a feature: unsteered, and under each of several strengths.
 

@@ -3,8 +3,9 @@
 A row that is chosen brings that feature's tree: the tree's tab takes it from here.
 """
 
+import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
-from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, beside, counted, event, pick
+from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, counted, event, pick
 from multitool.page.found_html import choosable, feature_table, text_tokens
 from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
@@ -88,7 +89,7 @@ def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.
     result = Result(
         "find", {"sae": controls.fields["sae"], "words": words, "way": way, **details}, search_asked, _nothing
     )
-    status = gr.Textbox("", show_label=False, placeholder="Nothing found yet.", interactive=False, container=False,
+    status = gr.Textbox("", label="Status", show_label=False, placeholder="Nothing found yet.", interactive=False, container=False,
                         lines=1, max_lines=8, elem_id="find-status", elem_classes="status")
     shown = {"tokens": choosable("find-tokens"), "table": choosable("found")}
     states = {"found": gr.State(), "token": gr.State()}
@@ -101,7 +102,7 @@ def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.
     number = {"feature": controls.fields["feature"], "way": way, "words": words}
     way.input(**event(_with_number, number, words, **LATEST))
     finding = event(
-        beside(result.making(partial(_found, service))), result.takes,
+        _only_beside(result.making(partial(_found, service))), result.takes,
         {"status": status, **shown, **states, **result.gives}, shelf=service.shelf, show_progress="hidden",
         **counted(service.callers),
     )
@@ -223,6 +224,17 @@ def _limit(chosen: str, name: str, label: str) -> Any:
 
 def _nothing(status: str) -> dict:
     return {"status": status, "tokens": "", "table": "", "found": None, "token": None, "title": ""}
+
+
+def _only_beside(finding: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """The handler with its errors told where the answer would be alone: in the corner they would hide what is to be
+    corrected."""
+
+    def handler(**values):
+        with contextlib.suppress(UserError):
+            yield from finding(**values)
+
+    return handler
 
 
 def _found(service: Service, *searches: Search):

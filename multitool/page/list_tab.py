@@ -42,7 +42,7 @@ def list_tab(service: Service, controls: VectorControls) -> None:
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
     listing = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
     result = Result("list", {**controls.fields, **listing}, _recipes, _nothing)
-    status = gr.Textbox("", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
+    status = gr.Textbox("", label="Status", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
                         container=False, elem_id="list-status", elem_classes="status")
     verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
     with gr.Row():
@@ -74,7 +74,9 @@ def list_tab(service: Service, controls: VectorControls) -> None:
     light, on_model = counted(service.light_callers), counted(service.callers)
     for making in (
         make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)),
-        check.click(**event(partial(_checked, service), pick(result.takes, ("made",)), answers, **options, **on_model)),
+        check.click(**event(
+            result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
+        )),
     ):
         making.success(**show)
         making.failure(**show)

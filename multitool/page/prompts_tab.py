@@ -43,7 +43,7 @@ def prompts_tab(service: Service, controls: VectorControls) -> None:
         stop = gr.Button("Stop", min_width=80)
     read = partial(_recipes, service.library, min(TreeRecipe.max_nodes, service.settings.max_nodes))
     result = Result("prompts", {**controls.fields, "prompts": prompts, "cutoff": cutoff}, read, _nothing)
-    status = gr.Textbox("", show_label=False, placeholder="Nothing asked yet.", interactive=False, container=False,
+    status = gr.Textbox("", label="Status", show_label=False, placeholder="Nothing asked yet.", interactive=False, container=False,
                         elem_id="prompts-status", elem_classes="status")
     kinds, widths = zip(*_COLUMNS.values(), strict=True)
     table = gr.Dataframe(

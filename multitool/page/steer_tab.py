@@ -5,7 +5,7 @@ from functools import partial
 
 import gradio as gr
 
-from multitool.page.common import PRIVATE, QUIETLY, as_number, beside, counted, event, pick
+from multitool.page.common import PRIVATE, QUIETLY, as_number, counted, event, pick
 from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
 from multitool.page.steered_html import steered_cards
@@ -22,8 +22,8 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
     text = gr.Textbox(
         SteerRecipe.text, label="Text for the model to continue", lines=2, max_lines=8, max_length=LONGEST_TEXT,
         elem_id="steer-text",
-        info="Once as it is, and once for each strength while the feature is strengthened or weakened inside the model; "
-        f"up to {LONGEST_TEXT:,} characters",
+        info="Once as it is, and once for each strength, while the feature is strengthened or weakened inside the "
+        f"model; up to {LONGEST_TEXT:,} characters",
     )
     with gr.Row(elem_classes="examples"):
         gr.Markdown("Examples")
@@ -54,11 +54,11 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
         "text": text, "strengths": strengths, "length": length, "temperature": temperature, "seed": seed,
     }
     result = Result("steer", {**pick(controls.fields, ("sae", "feature")), **of_text}, steering_asked, _nothing)
-    status = gr.Textbox("", show_label=False, placeholder=_NOTHING_YET, interactive=False, container=False, lines=1,
-                        max_lines=4, elem_id="steer-status", elem_classes="status")
+    status = gr.Textbox("", label="Status", show_label=False, placeholder=_NOTHING_YET, interactive=False, lines=1,
+                        max_lines=4, container=False, elem_id="steer-status", elem_classes="status")
     shown = gr.HTML("", elem_id="steered", elem_classes="greys")
     writing = event(
-        beside(result.making(partial(_written, service))), result.takes,
+        result.making(partial(_written, service)), result.takes,
         {"status": status, "shown": shown, **result.gives}, show_progress="hidden", **counted(service.callers),
     )
     filled = [
@@ -72,7 +72,9 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
         controls.tell_after(writing_now)
 
 
-def steering_asked(*, sae, feature, text, strengths: str, temperature, seed, length) -> tuple[VectorRecipe, SteerRecipe]:
+def steering_asked(
+    *, sae, feature, text, strengths: str, temperature, seed, length
+) -> tuple[VectorRecipe, SteerRecipe]:
     """The recipes that the controls show. Raises UserError for a value that cannot be."""
     recipe = SteerRecipe(
         text=text, strengths=tuple(map(as_number, re.findall(r"[^\s,;]+", strengths.replace("−", "-")))), length=length,
@@ -99,4 +101,5 @@ def _written(service: Service, vector: VectorRecipe, recipe: SteerRecipe):
             yield {"status": f"{so_far} of {recipe.length} tokens …", "shown": steered_cards(found), **title}
             title = {}
     if found is not None:
-        yield {"status": "Written." if found.complete else "The time for one request here was up before all was written."}
+        whole = "Written." if found.complete else "The time for one request here was up before all was written."
+        yield {"status": whole}

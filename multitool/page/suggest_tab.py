@@ -22,8 +22,8 @@ from multitool.text import visible
 _WHAT_IT_DOES = (
     "Tries kinds of weights, scales and components on this feature, {} in all; of an SAE after a layer also {} with "
     "pullback weights and {} with the vector injected after an early layer. A setting is good if the definitions that "
-    "it gives fire the feature, and its token list finds the tokens that do. Takes a minute or more; then the best one's "
-    "tree grows in the tab “Definition tree”."
+    "it gives fire the feature, and its token list finds the tokens that do. Takes a minute or more; then the best "
+    "one's tree grows in the tab “Definition tree”."
 )
 
 
@@ -43,8 +43,8 @@ def suggest_tab(service: Service, controls: VectorControls) -> SuggestTab:
         run = gr.Button("Try the settings", variant="primary", min_width=160, elem_id="suggest")
         stop = gr.Button("Stop", min_width=80)
     result = Result("suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing)
-    status = gr.Textbox("", show_label=False, placeholder="Nothing tried yet.", interactive=False, container=False,
-                        lines=1, max_lines=6, elem_id="suggest-status", elem_classes="status")
+    status = gr.Textbox("", label="Status", show_label=False, placeholder="Nothing tried yet.", interactive=False,
+                        container=False, lines=1, max_lines=6, elem_id="suggest-status", elem_classes="status")
     table = choosable("trials")
     settings = gr.State()
     trying = run.click(**event(

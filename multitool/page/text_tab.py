@@ -25,7 +25,7 @@ def text_tab(service: Service, controls: VectorControls) -> None:
     with gr.Row(elem_classes="actions"):
         read = gr.Button("Read the text", variant="primary", min_width=160, elem_id="read")
     result = Result("text", {**pick(controls.fields, ("sae", "feature")), "text": text}, _asked_for, _nothing)
-    status = gr.Textbox("", show_label=False, placeholder=_NOTHING_YET, interactive=False, container=False,
+    status = gr.Textbox("", label="Status", show_label=False, placeholder=_NOTHING_YET, interactive=False, container=False,
                         elem_id="text-status", elem_classes="status")
     shown = gr.HTML("", elem_id="fires", elem_classes="greys")
     reading = read.click(**event(

@@ -18,10 +18,11 @@ Strength = Annotated[float, Field(ge=-100, le=100, title="a strength in strength
 class SteerRecipe(Declared):
     """How a text is continued while the model is steered along a feature. Raises UserError for a value that cannot be.
 
-    At the SAE's hook the residual stream becomes ``x + s·m·u(W_dec[i])`` for each of the strengths ``s``, with ``m`` the
-    mean norm of residuals there on plain prose (``model.interventions.mean_residual_norm``), at every position of the
-    text and of what is written but the first one and special tokens of the text (activation addition, Turner et al.
-    2023, arXiv:2308.10248). Of several features with weights ``w_j`` each is pushed at its own SAE's hook, by ``w_j·s``.
+    At the SAE's hook the residual stream becomes ``x + s·m·u(W_dec[i])`` for each of the strengths ``s``, with ``m``
+    the mean norm of residuals there on plain prose (``model.interventions.mean_residual_norm``), at every position of
+    the text and of what is written but the first one and special tokens of the text (activation addition, Turner et
+    al. 2023, arXiv:2308.10248). Of several features with weights ``w_j`` each is pushed at its own SAE's hook, by
+    ``w_j·s``.
 
     >>> asked = mt.SteerRecipe(text="Yesterday I went to", strengths=(-0.4, 0.4), length=20)
     """
@@ -34,10 +35,12 @@ class SteerRecipe(Declared):
         tuple[Strength, ...], ListAsTuple,
         Valid(f"it must be a list of 1 to {MOST_STRENGTHS} numbers within ±100, e.g. [-0.4, 0.4]"),
         Field(min_length=1, max_length=MOST_STRENGTHS, description=(
-        "by how many mean residual norms the stream is pushed along the feature's decoder direction, a continuation for "
-        "each; the unsteered one stands beside them"
+        "by how many mean residual norms the stream is pushed along the feature's decoder direction, a continuation "
+        "for each; the unsteered one stands beside them"
     ))] = (-0.4, 0.2, 0.4, 0.8)
-    length: Annotated[Whole, Field(ge=1, le=LONGEST_CONTINUATION, description="how many tokens are written at most")] = 40
+    length: Annotated[Whole, Field(ge=1, le=LONGEST_CONTINUATION, description=(
+        "how many tokens are written at most"
+    ))] = 40
     temperature: Annotated[float, Field(ge=0, le=5, description=(
         "0: always the most probable token; above: tokens are drawn at this temperature, the more freely the higher"
     ))] = 0.0
