@@ -4,10 +4,11 @@ The figures that the limits were chosen by are in docs/steering.md.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _RUN = 4  # tokens
 REPETITIVE = 0.3  # of all runs
-IMPROBABLE = 2.5  # nats a token below the unsteered text
+IMPROBABLE = 1.0  # nats a token below the unsteered text
 
 
 def repetition(token_ids: Sequence[int]) -> float:
@@ -20,18 +21,29 @@ def repetition(token_ids: Sequence[int]) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def breaks(repeated: float, own: float | None, unsteered: float | None, *, steered: bool) -> str:
-    """Why a text is not to be trusted, in words; empty where nothing is wrong with it.
+@dataclass(frozen=True)
+class Wording:
+    """The figures of a text of some tokens."""
+
+    log_probability: float | None  # of its tokens under the unsteered model, the mean in nats; None of no tokens
+    repetition: float
+
+    @property
+    def repeats(self) -> bool:
+        return self.repetition >= REPETITIVE
+
+
+def caution(steered: Wording, unsteered: Wording) -> str:
+    """Why a text is not to be taken for good English, as a sentence; empty where nothing is wrong with it.
 
     Args:
-        repeated: its ``repetition``.
-        own, unsteered: the mean log-probability of its tokens, and of the unsteered text's, under the unsteered model,
-            in nats; None of a text without tokens.
-        steered: whether it is not the unsteered text itself.
+        unsteered: of the unsteered text; the same where that is asked about.
     """
     found = []
-    if repeated >= REPETITIVE:
-        found.append("it repeats itself")
-    if steered and own is not None and unsteered is not None and own < unsteered - IMPROBABLE:
-        found.append("the unsteered model finds it improbable")
-    return " and ".join(found)
+    if steered.repeats:
+        alike = unsteered.repeats and steered is not unsteered
+        found.append("It repeats itself, as the unsteered text does." if alike else "It repeats itself.")
+    own, plain = steered.log_probability, unsteered.log_probability
+    if own is not None and plain is not None and own < plain - IMPROBABLE:
+        found.append("The unsteered model finds it improbable.")
+    return " ".join(found)

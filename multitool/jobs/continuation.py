@@ -1,7 +1,7 @@
 """The job of steering: a text is continued with and without a feature, and it is told where that breaks the text."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 
 from multitool._version import __version__
 from multitool.errors import UserError
-from multitool.evidence.breaking import breaks, repetition
+from multitool.evidence.breaking import Wording, caution, repetition
 from multitool.jobs.features import Resolved, resolve
 from multitool.jobs.steering import prose, pushes_along
 from multitool.jobs.steps import Grow, Job, Prepare
@@ -52,7 +52,7 @@ class SteeredText:
     # Once all is written:
     log_probability: float | None = None  # nats a token, the mean under the unsteered model; None also where none is
     repetition: float | None = None  # share of runs of four tokens that have occurred before
-    caution: str = ""  # why it is not to be trusted, in words; empty where nothing is wrong
+    caution: str = ""  # where the steering breaks it, in words (``evidence.breaking``); empty where it does not
     activations: tuple[float, ...] | None = None  # of the feature on each token as the unsteered model reads it
 
     @property
@@ -107,36 +107,35 @@ class _Prepared:
 
     def result(self, written: Written) -> SteeredTexts:
         """What there is of it."""
-        rows = range(len(written.token_ids))
-        read = None if written.log_probs is None else [_mean(row) for row in written.log_probs]
-        fires = self._activations(written)
-        found = []
-        for row in rows:
-            token_ids = written.token_ids[row]
-            figures: dict = {}
-            if read is not None:
-                repeated = repetition(token_ids)
-                figures = {
-                    "log_probability": read[row], "repetition": repeated,
-                    "caution": breaks(repeated, read[row], read[0], steered=row > 0),
-                }
-            found.append(SteeredText(
-                self.task.strengths[row], tuple(self.token_texts[token_id] for token_id in token_ids), token_ids,
-                written.ended[row], activations=None if fires is None else fires[row], **figures,
-            ))
-        return SteeredTexts(self.settings, tuple(found), written.norms, written.done)
+        texts = [
+            SteeredText(strength, tuple(self.token_texts[token_id] for token_id in token_ids), token_ids, ended)
+            for strength, token_ids, ended in zip(self.task.strengths, written.token_ids, written.ended, strict=False)
+        ]
+        if written.log_probs is not None:
+            texts = self._judged(texts, written)
+        return SteeredTexts(self.settings, tuple(texts), written.norms, written.done)
 
-    def _activations(self, written: Written) -> list[tuple[float, ...]] | None:
+    def _judged(self, texts: Sequence[SteeredText], written: Written) -> list[SteeredText]:
+        assert written.log_probs is not None
+        wordings = [
+            Wording(float(log_probs.mean()) if len(log_probs) else None, repetition(text.token_ids))
+            for text, log_probs in zip(texts, written.log_probs, strict=True)
+        ]
+        return [
+            replace(
+                text, log_probability=wording.log_probability, repetition=wording.repetition,
+                caution=caution(wording, wordings[0]), activations=fires,
+            )
+            for text, wording, fires in zip(texts, wordings, self._activations(written), strict=True)
+        ]
+
+    def _activations(self, written: Written) -> list[tuple[float, ...] | None]:
         if self.encoder is None or written.residuals is None:
-            return None
+            return [None] * len(written.token_ids)
         return [
             tuple(self.encoder.encode_feature(torch.from_numpy(rows), self.feature).tolist()) if len(rows) else ()
             for rows in written.residuals
         ]
-
-
-def _mean(log_probs: np.ndarray) -> float | None:
-    return float(log_probs.mean()) if len(log_probs) else None
 
 
 def _prepared(target: Resolved, recipe: SteerRecipe) -> _Prepared:

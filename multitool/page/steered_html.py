@@ -31,7 +31,7 @@ def _card(one: SteeredText, asked: str, most: float) -> str:
     fires = one.activations or (0.0,) * len(one.tokens)
     written = "".join(fired(token, value, most) for token, value in zip(one.tokens, fires, strict=True))
     end = '<span class="end" title="The model ended the text here">■</span>' if one.ended else "…"
-    caution = f'<p class="caution"><b>The text breaks:</b> {escape(one.caution)}.</p>' if one.caution else ""
+    caution = f'<p class="caution">{escape(one.caution)}</p>' if one.caution else ""
     return (
         f'<section class="{_kind(one.strength)}"><h3>{_name(one.strength)}</h3>'
         f'<p class="written"><span class="asked">{_asked(asked)}</span>{written}{end}</p>{caution}{_figures(one)}'
