@@ -15,6 +15,11 @@ from multitool.store.kept_rows import RowsTask
 Result = TypeVar("Result")
 # What the model is asked for.
 Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "writing", "text", "trees"]
+# What the ghosts of a step are, to somebody who waits for their answers.
+COUNTED: dict[str, str] = {
+    "controls": "Other features' definitions, to compare with",
+    "candidates": "Settings tried",
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,11 @@ class Ask:
     tasks: tuple[Task, ...]
     purpose: Purpose
     shared: bool = False  # other requests ask the same, so the answer is worth keeping
+
+    @property
+    def n_ghosts(self) -> int:
+        """Of how many ghosts the tasks ask what the model says: so many parts the answers have together."""
+        return sum(len(task.growth.v) for task in self.tasks if isinstance(task, AskTask))
 
 
 @dataclass(frozen=True)

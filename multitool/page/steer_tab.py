@@ -5,7 +5,7 @@ from functools import partial
 
 import gradio as gr
 
-from multitool.page.common import PRIVATE, QUIETLY, as_number, counted, event, pick
+from multitool.page.common import PRIVATE, QUIETLY, as_number, counted, event, pick, status_line
 from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
 from multitool.page.steered_html import steered_cards
@@ -14,7 +14,6 @@ from multitool.recipes.continuation import LONGEST_CONTINUATION, MOST_STRENGTHS,
 from multitool.recipes.recipe import VectorRecipe
 
 EXAMPLES = ("Yesterday I went to", "The most important thing about", "She opened the door and")
-_NOTHING_YET = "Nothing written yet."
 
 
 def steer_tab(service: Service, controls: VectorControls) -> None:
@@ -54,8 +53,7 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
         "text": text, "strengths": strengths, "length": length, "temperature": temperature, "seed": seed,
     }
     result = Result("steer", {**pick(controls.fields, ("sae", "feature")), **of_text}, steering_asked, _nothing)
-    status = gr.Textbox("", label="Status", show_label=False, placeholder=_NOTHING_YET, interactive=False, lines=1,
-                        max_lines=4, container=False, elem_id="steer-status", elem_classes="status")
+    status = status_line("steer-status", "Nothing written yet.")
     shown = gr.HTML("", elem_id="steered", elem_classes="greys")
     writing = event(
         result.making(partial(_written, service)), result.takes,

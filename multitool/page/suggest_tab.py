@@ -10,7 +10,7 @@ import gradio as gr
 from multitool.errors import UserError
 from multitool.jobs.candidates import GRID, INJECTED, ON_EMBEDDING
 from multitool.jobs.suggest import Setting
-from multitool.page.common import PRIVATE, counted, event, pick
+from multitool.page.common import PRIVATE, counted, event, pick, status_line
 from multitool.page.found_html import choosable
 from multitool.page.result import Result
 from multitool.page.service import Service
@@ -43,8 +43,7 @@ def suggest_tab(service: Service, controls: VectorControls) -> SuggestTab:
         run = gr.Button("Try the settings", variant="primary", min_width=160, elem_id="suggest")
         stop = gr.Button("Stop", min_width=80)
     result = Result("suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing)
-    status = gr.Textbox("", label="Status", show_label=False, placeholder="Nothing tried yet.", interactive=False,
-                        container=False, lines=1, max_lines=6, elem_id="suggest-status", elem_classes="status")
+    status = status_line("suggest-status", "Nothing tried yet.")
     table = choosable("trials")
     settings = gr.State()
     trying = run.click(**event(
