@@ -11,6 +11,7 @@ from multitool._version import __version__
 from multitool.errors import UserError
 from multitool.evidence.breaking import Wording, caution, repetition
 from multitool.jobs.features import Resolved, resolve
+from multitool.jobs.progress import Progress
 from multitool.jobs.steering import prose, pushes_along
 from multitool.jobs.steps import Grow, Job, Prepare
 from multitool.jobs.text import text_tokens
@@ -79,6 +80,12 @@ class SteeredTexts:
     continuations: tuple[SteeredText, ...]  # the unsteered one, then in the order of the strengths
     norms: dict[str, float]  # the mean residual norm at each hook, by which strengths are multiplied
     complete: bool  # False while it is written, or when its time was up
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        written = max((len(one.tokens) for one in self.continuations), default=0)
+        return Progress("Writing", written, self.settings["length"], "tokens")
 
     def _repr_html_(self) -> str:
         return html_table(

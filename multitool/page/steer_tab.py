@@ -95,8 +95,7 @@ def _written(service: Service, vector: VectorRecipe, recipe: SteerRecipe):
             continue
         found = answer
         if found.continuations:
-            so_far = max(len(one.tokens) for one in found.continuations)
-            yield {"status": f"{so_far} of {recipe.length} tokens …", "shown": steered_cards(found), **title}
+            yield {"status": f"Writing: {found.progress.numbers} …", "shown": steered_cards(found), **title}
             title = {}
     if found is not None:
         whole = "Written." if found.complete else "The time for one request here was up before all was written."

@@ -127,7 +127,7 @@ def test_what_cannot_be_continued_is_refused(library, saes, tmp_path):
     W = torch.ones(32, 2)
     model = library.find(saes[HOOK]).model
     dead = write_sae(tmp_path / "dead", W_enc=W, W_dec=torch.zeros(2, 32), hook=HOOK, model=model)
-    with pytest.raises(UserError, match="no direction to steer in .a dead feature.. Use another one"):
+    with pytest.raises(UserError, match="no direction to steer in .a dead feature\\?.. Use another one"):
         continuations(library, VectorRecipe(sae=str(dead), feature=0), ASKED)
 
 
