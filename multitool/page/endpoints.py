@@ -29,6 +29,7 @@ from multitool.page.values import TREE, checking
 from multitool.pictures.figure import render
 from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
@@ -194,10 +195,29 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "Takes a minute or more, and the first time for a model and a layer every token is read alone before.",
             one_feature, {"suggestion": dict},
             returns="JSON: the best recipe, the settings of the growth that belong to it (inject_layer, inject_mode, "
-            "inject_scale: pass them to /definition_tree with the recipe), a sentence on it, and all trials with their "
-            "figures, the best first.",
+            "inject_scale: pass them to /definition_tree with the recipe), a sentence on it, and all trials, the best "
+            "first: the setting, its figures, the first definitions by it.",
             returns_json="JSON: recipe, growth, sentence, trials.",
             run=lambda given: _result(service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe()), _as_dict),
+            waits=True, on_model=True,
+        ),
+        Endpoint(
+            "continuations",
+            "Continue a text with and without a feature: once as it is, and once for each strength with the model "
+            "steered along the feature's decoder direction.",
+            [*(given for given in vector if given.name in ("sae", "feature")), *recipe_parameters(SteerRecipe)],
+            {"continuations": dict},
+            returns="JSON (schema sae-multitool/continuations/1): continuations, the unsteered one first (strength 0), "
+            "each with strength, text, tokens, token_ids, ended (the model ended the text), log_probability (nats a "
+            "token under the unsteered model), repetition (share of runs of four tokens that have occurred before), "
+            "caution (where the steering breaks the text; else empty), activations (of the feature on each token as "
+            "the unsteered model reads it; null for several features); norms (the mean residual norm at each hook); "
+            "settings, complete.",
+            returns_json="JSON: continuations, the unsteered one first, each with strength, text, figures, caution, "
+            "activations.",
+            run=lambda given: _result(
+                service.continuations(recipe_of(VectorRecipe, given), recipe_of(SteerRecipe, given)), _as_dict
+            ),
             waits=True, on_model=True,
         ),
         Endpoint(

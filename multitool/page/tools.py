@@ -7,6 +7,7 @@ from multitool.page.agents import Tool, twin
 from multitool.page.api import Endpoint, recipe_of
 from multitool.page.brief import (
     brief_activity,
+    brief_continuations,
     brief_found,
     brief_items,
     brief_list,
@@ -28,6 +29,7 @@ from multitool.page.requested import (
 )
 from multitool.page.service import Service
 from multitool.recipes.atlas import AtlasSearch
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.trees.document import DefinitionTree
@@ -100,6 +102,14 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             "JSON: the best recipe and growth, a sentence, the best trials with their figures.", "trials", 5,
             work=lambda given: service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe()),
             data=lambda found: found.to_dict(), brief=brief_suggestion,
+        ),
+        "continuations": Tool(
+            "Continue a text with and without a feature, at several strengths: what does it make the model write?\n\n"
+            "A continuation with a caution is broken by its strength: look at a smaller one. " + _LONG,
+            "JSON: continuations, the unsteered one first, each with strength, text, caution, log_probability (nats a "
+            "token under the unsteered model), repetition.", "continuations", 9,
+            work=lambda given: service.continuations(recipe_of(VectorRecipe, given), recipe_of(SteerRecipe, given)),
+            data=lambda found: found.to_dict(), brief=brief_continuations,
         ),
         "activity": Tool(
             "Tell where a feature fires in a text: a check of what a tree or a list says it means.",
