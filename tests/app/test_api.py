@@ -24,7 +24,7 @@ def client(app_url):
 
 ENDPOINTS = {
     "/definition_tree", "/definition_trees", "/continue_tree", "/trim_tree", "/check_tree", "/token_list",
-    "/check_list", "/activity", "/find_by_text", "/find_by_tokens", "/find_like", "/find_in_atlas", "/suggest",
+    "/check_list", "/continuations", "/activity", "/find_by_text", "/find_by_tokens", "/find_like", "/find_in_atlas", "/suggest",
     "/components", "/saes",
 }
 
