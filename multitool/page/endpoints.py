@@ -16,6 +16,7 @@ from multitool.page.gradio_workarounds import shrinks
 from multitool.page.requested import (
     activity_json,
     recipes_of_prompts,
+    saes_json,
     table_answers,
     table_json,
     tree_recipes,
@@ -32,7 +33,6 @@ from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
-from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE
 
@@ -294,11 +294,13 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
         Endpoint(
             "saes",
             "The SAEs that can be loaded, and on which model.",
-            [Parameter("search", str, "words that must all occur in the SAE's name or its model's.", "")],
+            [Parameter("search", str, "words that must all be known of it: `gemma-2-2b layer 12 canonical`.", "")],
             {"saes": list[dict]},
-            returns="One object per SAE: sae, model, hook, layer, d_sae, gated, neuronpedia_id.",
-            returns_json="JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.",
-            run=lambda given: [entry.facts() for entry in find_saes(given["search"], service.library.patterns)],
+            returns="One object per SAE: sae, model, hook, layer, d_sae, l0 (features that fire at a token, on "
+            "average), canonical, model_parameters, gated, neuronpedia_id, runs_here (yes, no or not known, and why).",
+            returns_json="JSON: one object per SAE with sae, model, hook, layer, d_sae, l0, canonical, "
+            "model_parameters, gated, neuronpedia_id, runs_here.",
+            run=lambda given: saes_json(service.library, given["search"]),
         ),
     ]
     return [replace(endpoint, run=checking(endpoint.parameters, endpoint.run)) for endpoint in found]

@@ -20,6 +20,7 @@ from multitool.page.kept import Kept
 from multitool.page.requested import (
     activity_json,
     recipes_of_prompts,
+    saes_json,
     table_answers,
     table_json,
     tree_recipes,
@@ -31,7 +32,6 @@ from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
-from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree
 
 _LONG = "Reports its progress; if your client gives up, call the same again: the work goes on and the result is kept."
@@ -156,8 +156,9 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
         ),
         "saes": Tool(
             "The SAEs that can be loaded, and on which model; thousands without a search. Start here for a name.",
-            "JSON: SAEs with sae, model, hook, layer, d_sae, gated, neuronpedia_id; total counts them.", "SAEs", 50,
-            work=lambda given: [[entry.facts() for entry in find_saes(given["search"], service.library.patterns)]],
+            "JSON: SAEs with sae, model, hook, layer, d_sae, l0, canonical, model_parameters, gated, neuronpedia_id, "
+            "runs_here; total counts them.", "SAEs", 50,
+            work=lambda given: [saes_json(service.library, given["search"])],
             data=lambda found: found, brief=partial(brief_items, "saes"),
         ),
     }

@@ -16,14 +16,14 @@ from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
 from multitool.jobs.suggest import Setting
 from multitool.page.common import PRIVATE, QUIETLY, SECONDS_SHOWN, counted, event, pick
-from multitool.page.examples import example_buttons
-from multitool.page.feature_choice import entry_shown
+from multitool.page.examples import example, example_buttons
 from multitool.page.find_tab import TREE, FindTab, row_chosen
 from multitool.page.growing import check, go_on, grow
 from multitool.page.growth_controls import growth_controls, suited_growth
 from multitool.page.opening import DEMO, Opening, usual_growth
 from multitool.page.recipe_controls import filled, recipes_shown, values_shown, values_within
 from multitool.page.result import Made, as_shown, title_answer
+from multitool.page.sae_choice import entry_shown
 from multitool.page.service import Service
 from multitool.page.settings import USUAL_MOST_NODES
 from multitool.page.suggest_tab import SuggestTab, setting_chosen
@@ -35,7 +35,7 @@ from multitool.page.vector_controls import SUITING, VectorControls
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
 from multitool.recipes.directions import DIRECTIONS
-from multitool.recipes.recipe import VectorRecipe
+from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.demo_models import DEMO_FOLDER
 from multitool.trees.document import DefinitionTree, read_tree
 
@@ -95,9 +95,12 @@ def tree_tab(
     named["grow"].click(**asking)
     named["go_on"].click(**asking)
     growths = [named["grow"].click(**growing), named["go_on"].click(**continuing), named["linked"].change(**growing)]
-    for button, recipe in examples:
-        example = on(partial(_example, service, recipe), ("turns",), filling, **QUIETLY)
-        growths.append(button.click(**example).then(**growing))
+
+    def of_example(chosen: gr.EventData, turns: Turns) -> dict:  # Gradio knows by the annotation what to give
+        one = example(library, chosen.number)
+        return _filled(service, one.vector, one.growth, turns)
+
+    growths.append(examples.select(**on(of_example, ("turns",), filling, **QUIETLY)).success(**growing))
     following_all = on(partial(_following_all, service, controls), ("turns", "document"), filling, **QUIETLY)
     growths.append(named["follow_all"].click(**following_all).success(**growing))
 
@@ -168,10 +171,9 @@ def _asked(turns: Turns) -> dict:
     return {"number": turns.ask(), "status": "Starting …"}
 
 
-def _example(service: Service, recipe: VectorRecipe, turns: Turns) -> dict:
-    """A growth is asked for, and the controls as an example sets them."""
-    usual = usual_growth(service.library.find(recipe.sae).model)
-    return _asked(turns) | filled(service.library, values_shown(service.library, recipe, usual))
+def _filled(service: Service, vector: VectorRecipe, tree: TreeRecipe, turns: Turns) -> dict:
+    """A growth is asked for, and the controls as recipes set them."""
+    return _asked(turns) | filled(service.library, values_shown(service.library, vector, tree))
 
 
 def _chosen(
@@ -187,7 +189,8 @@ def _chosen(
     library, (name, feature) = service.library, row_chosen(found, token, number)
     before, opened = entry_shown(library, sae), {"tabs": gr.Tabs(selected=TREE)}
     if before is None or before.model != library.find(name).model:
-        return _example(service, VectorRecipe(sae=name, feature=feature), turns) | opened
+        usual = usual_growth(library.find(name).model)
+        return _filled(service, VectorRecipe(sae=name, feature=feature), usual, turns) | opened
     stays = name == sae and (weights == SUITING or DIRECTIONS[weights].of_feature)
     filling = {"sae": name, "feature": str(feature)} | ({} if stays else {"weights": SUITING})
     return _asked(turns) | filling | opened
