@@ -57,7 +57,7 @@ def add_endpoint(page: gr.Blocks, endpoint: Endpoint, twin: Endpoint, callers: C
     for part, name, visibility in (
         (endpoint, endpoint.name, "public"), (twin, f"{endpoint.name}_json", "undocumented"),
     ):
-        function = shown_errors(callers.counting(gradio_function(part)), on_page=False)
+        function = shown_errors(callers.counting(gradio_function(part)))
         added = gr.api(function, api_name=name, api_visibility=visibility, concurrency_limit=None)
         name_endpoint(page, added, [parameter.name for parameter in part.parameters], list(part.answers))
 
