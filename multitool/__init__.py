@@ -37,6 +37,7 @@ _PUBLIC = {
     "components": "jobs.local",
     "definition_tree": "jobs.local",
     "definition_trees": "jobs.local",
+    "feature_card": "jobs.local",
     "find_by_text": "jobs.local",
     "find_by_tokens": "jobs.local",
     "find_in_atlas": "jobs.find",

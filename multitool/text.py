@@ -9,7 +9,7 @@ from html import escape
 
 END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 _BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
-_LETTERS_FIRST, _LETTERS_LAST = re.compile(r"[^\W_]*"), re.compile(r"[^\W_]*$")
+_LETTERS_FIRST, _LETTERS_LAST = re.compile(r"[^\W_]*"), re.compile(r"[^\W_]*\Z")
 _TO_A_SPACE = re.compile(r"\S*\s?")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}

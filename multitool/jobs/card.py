@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 
 from multitool.errors import UserError
 from multitool.evidence.verdicts import strongest
@@ -69,7 +68,13 @@ def card_job(
     card = yield from with_fires(library, card, model)
     card = yield from with_written(library, card, model)
     if tree is not None:
-        card = replace(card, reading=(yield from reading_job(library, card, tree, model)))
+        recipe, _ = recipes(tree.settings)
+        if (recipe.sae, recipe.single_feature()) != (card.sae, card.feature):
+            raise UserError(
+                f"The tree is of {recipe.sae}, feature {recipe.feature}, and the card of {card.sae}, feature "
+                f"{card.feature}. Give the tree of the same feature."
+            )
+        card = replace(card, reading=(yield from reading_job(library, tree, model)))
     return card
 
 
@@ -198,25 +203,20 @@ def _outermost(target: Resolved, values: np.ndarray, sign: int):
                      TOKENS)
 
 
-def reading_job(
-    library: Library, card: FeatureCard, document: DefinitionTree, model: str | None = None
-) -> Job[Reading]:
-    """What a tree says that the feature means, and on how many of its likeliest definitions the feature fires.
+def reading_job(library: Library, document: DefinitionTree, model: str | None = None) -> Job[Reading]:
+    """What a tree says that its feature means, and on how many of its likeliest definitions the feature fires.
 
     Where the tree was checked the check's count is told; else the model reads them, as the check does.
 
     Args:
         document: may be anybody's file.
+        model: as in ``card_job``.
 
     Raises:
-        UserError: it is a tree of another feature, or of no tokens of this model.
+        UserError: it is no tree of one feature, or of no tokens of this model.
     """
     vector_recipe, tree_recipe = recipes(document.settings)
-    if (vector_recipe.sae, vector_recipe.single_feature()) != (card.sae, card.feature):
-        raise UserError(
-            f"The tree is of {vector_recipe.sae}, feature {vector_recipe.feature}, and the card of {card.sae}, feature "
-            f"{card.feature}. Give the tree of the same feature."
-        )
+    vector_recipe.single_feature()
     reading = reading_of(document)
     if reading.hits is not None or not reading.definitions:
         return reading

@@ -78,8 +78,9 @@ class Reading:
         told = f"The model reads this feature as: {', '.join(self.definitions)}."
         if self.hits is None or not self.judged:
             return told
-        of = f"of its {self.judged} likeliest definitions" if self.judged > 1 else "of its one definition"
-        return f"{told} It fires on {self.hits or 'none'} {of}."
+        if self.judged == 1:
+            return f"{told} It {'fires' if self.hits else 'does not fire'} on its one definition."
+        return f"{told} It fires on {self.hits or 'none'} of its {self.judged} likeliest definitions."
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ class FeatureCard:
 
     >>> card = mt.feature_card(library, "demo/hook_embed", 927, tree=tree)
     >>> print(card.sentence)
-    The model reads this feature as: water. It fires on 1 of its one definition.
+    The model reads this feature as: water. It does not fire on its one definition.
     >>> card.contexts[0].token, card.nearest[0].feature
-    ('rain', ...)
+    ('rain', 562)
     """
 
     sae: str

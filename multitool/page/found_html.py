@@ -33,12 +33,16 @@ _HELP = {
 }
 
 
-def choosable(elem_id: str) -> gr.HTML:
-    """What ``feature_table`` or ``text_tokens`` makes, on the page: a click on a row or a token, or Enter, is its event
-    ``select``, whose data tell its ``number``, from 0."""
+def choosable(elem_id: str, value: str = "", *, greys: bool = True) -> gr.HTML:
+    """What ``feature_table``, ``text_tokens`` or ``card_html`` makes, on the page: a click on a row, a token or a
+    feature, or Enter, is its event ``select``, whose data tell its ``number``.
+
+    Args:
+        greys: when the controls change.
+    """
     return gr.HTML(
-        "", js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, elem_id=elem_id,
-        elem_classes="greys",
+        value, js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, elem_id=elem_id,
+        elem_classes="greys" if greys else None,
     )
 
 

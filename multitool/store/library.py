@@ -323,8 +323,8 @@ class Library:
         return _sae_as_it_is(entry) in self._saes and _as_it_is(entry.model) in self._subjects
 
     def at_hand(self, entry: SaeEntry) -> bool:
-        """Whether an SAE lies on this machine or is in memory, and its model's embeddings are: a short wait for them."""
-        return _as_it_is(entry.model) in self._subjects and (entry.folder is not None or _sae_as_it_is(entry) in self._saes)
+        """Whether a model's embeddings are in memory, and an SAE too or in a folder here: a short wait for both."""
+        return self.has(entry) or (entry.folder is not None and _as_it_is(entry.model) in self._subjects)
 
     def progress(self, entry: SaeEntry) -> str:
         """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""
