@@ -48,12 +48,6 @@ def test_the_best_setting_fills_in_the_vector_and_the_injection_that_goes_with_i
         _best_values(Service(), None)
 
 
-def test_a_demo_feature_shows_the_tokens_that_fire_it_most():
-    html = _evidence(find_sae("demo/hook_embed"), 927)
-    assert "␣rain" in html
-    assert "neuronpedia" not in html
-
-
 @pytest.mark.parametrize(
     ("sae", "kind", "cautioned"),
     [
