@@ -16,7 +16,7 @@ _DIGITS = 4  # behind the point
 def main() -> None:
     """Write it, without tokens of a vocabulary scan, which may be kept here or not: its contexts are such tokens."""
     tree = read_tree(DEMO_TREE.read_text(encoding="utf-8"))
-    card = feature_card(Library(device="cpu", dtype="float32"), DEMO.sae, DEMO.feature, tree=tree)
+    card = feature_card(Library(device="cpu", dtype="float32"), DEMO.sae, DEMO.single_feature(), tree=tree)
     told = _rounded(replace(card, strongest=()).to_dict())
     DEMO_CARD.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 

@@ -131,7 +131,7 @@ def with_neighbours(library: Library, card: FeatureCard, model: str | None = Non
     asked = LikenessSearch(sae=card.sae, feature=card.feature, among=(card.sae,), top=NEAREST)
     found = yield from find_like_job(library, asked, model=model)
     return replace(card, nearest=tuple(
-        Neighbour(one.feature, one.figures["cosine"], one.description) for one in found.features
+        Neighbour(one.feature, float(one.figures["cosine"] or 0), one.description) for one in found.features
     ))
 
 

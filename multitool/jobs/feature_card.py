@@ -250,8 +250,8 @@ def reading_of(document: DefinitionTree) -> Reading:
     texts = [found.text for found in complete] or [f"{found.text} …" for found in begun]
     evidence = document.evidence or {}
     hits, judged = (evidence.get(name) for name in ("hits", "n_definitions"))
-    known = is_number(hits) and is_number(judged)
+    counts = (int(hits), int(judged)) if is_number(hits) and is_number(judged) else (None, None)
     return Reading(
         tuple(text if len(text) <= _LONGEST_DEFINITION else text[:_LONGEST_DEFINITION - 1] + "…" for text in texts),
-        by_lift, int(hits) if known else None, int(judged) if known else None,
+        by_lift, *counts,
     )

@@ -53,7 +53,7 @@ class CardPanel:
         opened = opening_card(opening)
         if opened:
             service.keep_card(opened)
-        read = opened and opened.reading and Read(opened.sae, opened.feature, opened.reading)
+        read = Read(opened.sae, opened.feature, opened.reading) if opened and opened.reading else None
         self._read = gr.State(read)
         feature = str(opening.recipe.feature)
         self.card = choosable("card", _at_once(service, opening.recipe.sae, feature, opening.recipe.weights, read),
@@ -95,56 +95,57 @@ def _silent(service: Service, handler: Callable[..., Iterator]) -> Callable[...,
     return silent
 
 
-def _number(weights: str | None, feature: str | None) -> int | None:
-    """The one feature that the card is of; None if there is none, or it has no part in the vector."""
-    return None if weights in DIRECTIONS and not DIRECTIONS[weights].of_feature else feature_number(feature)
+def _feature_shown(
+    service: Service, sae: str | None, feature: str | None, weights: str | None
+) -> tuple[str, int] | None:
+    """SAE and number of the one feature that the controls show; None if there is none, or it has no part in the
+    vector."""
+    number = feature_number(feature)
+    if not sae or number is None or not service.library.offers(sae):
+        return None
+    return None if weights in DIRECTIONS and not DIRECTIONS[weights].of_feature else (sae, number)
 
 
 def _at_once(service: Service, sae: str | None, feature: str | None, weights: str | None, read: Read | None) -> str:
     """The card as far as it is known without a wait."""
-    number = _number(weights, feature)
-    if number is None or not sae or not service.library.offers(sae):
-        return ""
-    return card_html(next(iter(service.card(sae, number))), _of_tree(read, sae, number))
+    shown = _feature_shown(service, sae, feature, weights)
+    return card_html(service.card_at_once(*shown), _of_tree(read, *shown)) if shown else ""
 
 
 def _of_tree(read: Read | None, sae: str, number: int) -> Reading | None:
     return read.reading if read and (read.sae, read.feature) == (sae, number) else None
 
 
-def _filled(service: Service, sae: str | None, feature: str | None, weights: str | None, read: Read | None):
+def _filled(
+    service: Service, sae: str | None, feature: str | None, weights: str | None, read: Read | None
+) -> Iterator[str]:
     """The card with what the weights tell, where they lie here."""
-    number = _number(weights, feature)
-    if number is None or not sae or not service.library.offers(sae):
-        return
-    yield from _shown(service, sae, number, _of_tree(read, sae, number))
+    if shown := _feature_shown(service, sae, feature, weights):
+        yield from _filling(service, *shown, _of_tree(read, *shown))
 
 
-def _shown(service: Service, sae: str, number: int, reading: Reading | None, *, read: bool = False) -> Iterator[str]:
+def _filling(service: Service, sae: str, number: int, reading: Reading | None, *, read: bool = False) -> Iterator[str]:
     """The card as it fills; with in words what it waits for."""
-    card = None
+    card = service.card_at_once(sae, number)
     for answer in service.card(sae, number, read=read):
-        card, words = (card, answer) if isinstance(answer, str) else (answer, "")
-        yield card_html(card, reading, words)
+        if isinstance(answer, FeatureCard):
+            card = answer
+        yield card_html(card, reading, "" if isinstance(answer, FeatureCard) else answer)
 
 
-def _told(service: Service, sae: str | None, feature: str | None, weights: str | None, document: DefinitionTree | None):
+def _told(
+    service: Service, sae: str | None, feature: str | None, weights: str | None, document: DefinitionTree | None
+) -> Iterator[dict]:
     """What a tree says of its feature; then, if the controls still show that, all of the card."""
-    if document is None:
+    shown, settings = _feature_shown(service, sae, feature, weights), document.settings if document else {}
+    if document is None or shown is None or shown != (settings.get("sae"), settings.get("feature")):
         yield {"read": None}
         return
-    of = document.settings.get("sae"), document.settings.get("feature")
-    number = _number(weights, feature)
-    shown = number is not None and of == (sae, number) and service.library.offers(str(sae))
-    if not shown:
-        yield {"read": None}
-        return
-    reading = reading_of(document)
-    card = next(iter(service.card(sae, number)))
-    yield {"read": Read(sae, number, reading), "card": card_html(card, reading)}
+    card, reading = service.card_at_once(*shown), reading_of(document)
+    yield {"read": Read(*shown, reading), "card": card_html(card, reading)}
     for answer in service.reading(document):
         if isinstance(answer, Reading):
             reading = answer
-            yield {"read": Read(sae, number, reading), "card": card_html(card, reading)}
-    for shown in _shown(service, sae, number, reading, read=True):
-        yield {"card": shown}
+            yield {"read": Read(*shown, reading), "card": card_html(card, reading)}
+    for html in _filling(service, *shown, reading, read=True):
+        yield {"card": html}

@@ -10,7 +10,7 @@ import os
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -227,16 +227,14 @@ class Service:
         Raises:
             UserError: there is no such SAE. What else cannot be had is left out.
         """
-        entry, library = self.library.find(sae), self.library
-        key = entry.name, feature, library.state(sae)
-        card, done = self._kept(self._cards, key) or (begun(library, sae, feature), frozenset())
-        yield card
-        runs = not self.settings.zero_gpu
-        parts = {
+        entry, library, runs = self.library.find(sae), self.library, not self.settings.zero_gpu
+        parts: dict[str, tuple[bool, Callable[..., Job[FeatureCard]]]] = {
             "nearest": (library.at_hand(entry), with_neighbours), "label": (may_ask(entry), with_label),
             "fires": (read and library.has(entry), partial(with_fires, runs=runs)),
             "written": (read and library.has(entry) and runs, with_written),
         }
+        card, done = self._card(sae, feature)
+        yield card
         for name, (wanted, part) in parts.items():
             if not wanted or name in done:
                 continue
@@ -244,13 +242,30 @@ class Service:
                 card = yield from self._run(sae, part(library, card))
             if name != "fires" or card.histogram:  # else prose may be kept another time
                 done |= {name}
-            self._keep(self._cards, key, (card, done))
+            self.keep_card(card, done)
             yield card
 
-    def keep_card(self, card: FeatureCard) -> None:
-        """Keep a card that is whole, as ``card`` would have made it."""
-        key = card.sae, card.feature, self.library.state(card.sae)
-        self._keep(self._cards, key, (card, frozenset({"nearest", "label", "fires", "written"})))
+    def card_at_once(self, sae: str, feature: int) -> FeatureCard:
+        """The card as far as it is known without a wait. Raises UserError if there is no such SAE."""
+        card, _ = self._card(sae, feature)
+        return card
+
+    def _card(self, sae: str, feature: int) -> tuple[FeatureCard, frozenset[str]]:
+        """A card, and which parts have been looked for."""
+        name = self.library.find(sae).name
+        return self._kept(self._cards, (name, feature, self.library.state(sae))) or (
+            begun(self.library, sae, feature), frozenset()
+        )
+
+    def keep_card(
+        self, card: FeatureCard, done: frozenset[str] = frozenset({"nearest", "label", "fires", "written"})
+    ) -> None:
+        """Keep a card for those who look at the same feature.
+
+        Args:
+            done: the parts that have been looked for.
+        """
+        self._keep(self._cards, (card.sae, card.feature, self.library.state(card.sae)), (card, done))
 
     def whole_card(self, sae: str, feature: int) -> Iterator[str | FeatureCard]:
         """A feature's card with all its parts; before it, in words, what it waits for. The model runs for it. Raises
