@@ -26,6 +26,11 @@ def bytes_to_text(raw: bytes) -> str:
     return raw.decode("utf-8", errors="backslashreplace")
 
 
+def has_bytes(text: str) -> bool:
+    """Whether it has bytes that are no whole character, as ``bytes_to_text`` writes them."""
+    return bool(_BYTE_RUN.search(text))
+
+
 def join_tokens(tokens) -> str:
     r"""The text that the tokens spell together: escaped bytes that now make whole characters become those."""
 
@@ -111,6 +116,11 @@ def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) -> 
         f'<table><caption style="text-align: left">{escape(visible(title))}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
+
+
+def count_shown(number: int) -> str:
+    """A large number as models' sizes are told: 2.51 B, 135 M."""
+    return f"{number / 1e9:.3g} B" if number >= 1e9 else f"{number / 1e6:.0f} M"
 
 
 def csv_table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:

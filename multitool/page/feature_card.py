@@ -56,8 +56,9 @@ class CardPanel:
         read = Read(opened.sae, opened.feature, opened.reading) if opened and opened.reading else None
         self._read = gr.State(read)
         feature = str(opening.recipe.feature)
-        self.card = choosable("card", _at_once(service, opening.recipe.sae, feature, opening.recipe.weights, read),
-                              greys=False)
+        self.card = choosable(
+            "card", _at_once(service, opening.recipe.sae, feature, opening.recipe.weights, read), elem_classes=""
+        )
         self._of = pick(controls.fields, _OF)
         takes = {**self._of, "read": self._read}
         at_once = event(partial(_at_once, service), takes, self.card, **LATEST)

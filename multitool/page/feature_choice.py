@@ -5,20 +5,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 
 import gradio as gr
 
 from multitool.errors import UserError, shown
-from multitool.page.common import QUIETLY, event, pick
+from multitool.page.common import QUIETLY, event
 from multitool.page.opening import Opening
+from multitool.page.sae_choice import SaeChoice, sae_choice
 from multitool.page.service import Service
 from multitool.page.terms_panel import terms_panel
 from multitool.recipes.weighted_sums import LONGEST
-from multitool.store.demo_models import terms_of
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
-from multitool.store.registry import models, saes
 
 _RANDOM = "Random"
 _STEPS = {
@@ -32,61 +30,44 @@ _STEPS = {
 class FeatureChoice:
     """The controls that choose a feature."""
 
-    model: gr.Dropdown
-    sae: gr.Dropdown
+    saes: SaeChoice
     feature: gr.Textbox
     find: gr.Button  # leads to where features are found
-    about: gr.HTML  # what the SAE is
     chosen: tuple[Callable, ...]  # what a visitor chooses a feature by, Enter and the steps: each takes an event
+
+    @property
+    def model(self) -> gr.Dropdown:
+        return self.saes.model
+
+    @property
+    def sae(self) -> gr.Dropdown:
+        return self.saes.sae
 
 
 def feature_choice(service: Service, opening: Opening) -> FeatureChoice:
     """Build the controls, set to ``opening``."""
     library, recipe, entry = service.library, opening.recipe, opening.entry
-    with gr.Group():
-        model = gr.Dropdown(
-            models(library.patterns), value=entry.model, label="Model", elem_id="model",
-            info="Fetched when a tree or a list first needs it",
-        )
-        sae = gr.Dropdown(
-            sae_names(library, entry.model), value=recipe.sae, label="SAE", allow_custom_value=True, filterable=True,
-            elem_id="sae", info="RELEASE/SAE_ID as in sae-lens; type to search",
-        )
-        feature = gr.Textbox(
-            str(recipe.feature), label="Feature", max_lines=1, max_length=LONGEST, elem_id="feature",
-            info=_range(entry),
-        )
+    saes = sae_choice(library, opening)
+    sae = saes.sae
     terms_panel(service, sae)
+    feature = gr.Textbox(
+        str(recipe.feature), label="Feature", max_lines=1, max_length=LONGEST, elem_id="feature", info=_range(entry),
+    )
     with gr.Row():
         steps = {name: gr.Button(name, size="sm", min_width=60) for name in _STEPS}
     find = gr.Button("Find a feature by a word or a text …", size="sm", elem_id="to-find")
-    about = gr.HTML(about_sae(library, recipe.sae), elem_id="sae-about")
 
-    def of_sae(sae: str, model: str | None) -> dict:
-        """The model and the range of another SAE, and the SAEs beside it."""
-        entry = library.find(sae)
-        beside = gr.skip() if entry.model == model else gr.update(choices=sae_names(library, entry.model))
-        return {"model": entry.model, "feature": gr.update(info=_range(entry)), "sae": beside}
+    def of_sae(sae: str) -> dict:
+        return gr.update(info=_range(library.find(sae)))
 
-    chosen = {"model": model, "sae": sae, "feature": feature}
-    sae.change(**event(of_sae, pick(chosen, ("sae", "model")), chosen, **QUIETLY))
+    sae.change(**event(of_sae, {"sae": sae}, feature, **QUIETLY))
     stepped = [
         button.click(**event(
-            partial(_step, library, name), pick(chosen, ("sae", "feature")), feature, show_progress_on=feature
+            partial(_step, library, name), {"sae": sae, "feature": feature}, feature, show_progress_on=feature
         ))
         for name, button in steps.items()
     ]
-    return FeatureChoice(model, sae, feature, find, about, (feature.submit, *(step.success for step in stepped)))
-
-
-def sae_names(library: Library, model: str | None) -> list[str]:
-    """The SAEs of a model that visitors may load."""
-    return [entry.name for entry in saes(patterns=library.patterns) if entry.model == model]
-
-
-def entry_shown(library: Library, sae: str | None) -> SaeEntry | None:
-    """The entry of the SAE that the control shows; None while it shows none that can be had."""
-    return library.find(sae) if sae and library.offers(sae) else None
+    return FeatureChoice(saes, feature, find, (feature.submit, *(step.success for step in stepped)))
 
 
 def _step(library: Library, name: str, sae: str, feature: str) -> str:
@@ -109,17 +90,3 @@ def feature_number(feature: str | None) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
 
 
-def about_sae(library: Library, sae: str | None) -> str:
-    """Where the SAE that the control shows was trained, and what loading its model takes; nothing if it is no SAE."""
-    entry = entry_shown(library, sae)
-    return f'<p class="about">{_about(entry, here=library.has(entry))}</p>' if entry else ""
-
-
-def _about(entry: SaeEntry, here: bool) -> str:
-    """Where an SAE was trained, and what loading its model takes unless it is here already."""
-    where = "token embeddings" if entry.kind == "embed" else f"layer {entry.layer}"
-    about = f"Trained on {where} of {escape(entry.model)} (<code>{escape(entry.hook)}</code>)."
-    if entry.licence_page and not here and not terms_of(entry.model):  # those have a panel of their own
-        page = escape(entry.licence_page, quote=True)
-        about += f' Its <a href="{page}" target="_blank" rel="noopener">licence</a> must be accepted first.'
-    return about

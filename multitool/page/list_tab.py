@@ -27,12 +27,14 @@ _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centro
 _IF_OPEN = "(open, ...values) => [document.querySelector('#list')?.offsetParent != null, ...values]"
 
 
-def list_tab(service: Service, controls: VectorControls, tab: gr.Tab, chosen: Iterable[Dependency]) -> None:
+def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callable[[Iterable[Dependency]], None]:
     """Build the tab and wire it to the controls.
 
     Args:
-        tab: this one: when it is opened, the list of the chosen feature is made,
-        chosen: and, while it is open, at these events, at which another feature has been chosen.
+        tab: this one: when it is opened, the list of the chosen feature is made.
+
+    Returns:
+        What has the list made anew after events at which another feature has been chosen, while the tab is open.
     """
     measure = gr.Radio(
         list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
@@ -86,19 +88,25 @@ def list_tab(service: Service, controls: VectorControls, tab: gr.Tab, chosen: It
         _for_another_feature(service, result.making(partial(_listed, service))),
         {"open": gr.Checkbox(True, visible=False), **result.takes}, answers, **options, **light,
     )
-    for making in (
-        make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)),
-        tab.select(**listing_anew), *(choice.success(**listing_anew, js=_IF_OPEN) for choice in chosen),
-        check.click(**event(
-            result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
-        )),
-    ):
+
+    def show_after(making: Dependency) -> None:
         making.success(**show)
         making.failure(**show)
         result.tell_after(making)
         controls.tell_after(making)
+
+    def follow(chosen: Iterable[Dependency]) -> None:
+        for choice in chosen:
+            show_after(choice.success(**listing_anew, js=_IF_OPEN))
+
+    show_after(make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)))
+    show_after(tab.select(**listing_anew))
+    show_after(check.click(**event(
+        result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
+    )))
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
+    return follow
 
 
 def _for_another_feature(service: Service, making: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:

@@ -23,6 +23,7 @@ from multitool.errors import UserError
 from multitool.jobs.card import begun, card_job, reading_job, with_fires, with_label, with_neighbours, with_written
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
+from multitool.jobs.continuation import SteeredTexts, steer_job
 from multitool.jobs.feature_card import FeatureCard, Reading, reading_of
 from multitool.jobs.features import missing_scan, pulled_at_once, recipe_heading, resolve, vector_to, with_weights
 from multitool.jobs.find import (
@@ -33,18 +34,20 @@ from multitool.jobs.find import (
     fires_at_job,
     search_atlas,
 )
-from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
+from multitool.jobs.progress import left_told, seconds_left
+from multitool.jobs.steps import COUNTED, Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
 from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import continuation_job, grown, prepare_trees, tree_job
-from multitool.model.tasks import AskTask, Task
+from multitool.model.tasks import Task
 from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
 from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
 from multitool.recipes.atlas import AtlasSearch
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import LENSES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
@@ -75,9 +78,7 @@ _WORDS = {
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
     "judge_settings": "Judging the settings …",
-    "controls": "Other features' definitions, to compare with",
-    "candidates": "Settings tried",
-}
+} | COUNTED
 
 
 class Service:
@@ -286,6 +287,17 @@ class Service:
         check_text(text)
         yield (yield from self._run(recipe.sae, text_job(self.library, recipe, text)))
 
+    def continuations(self, vector: VectorRecipe, recipe: SteerRecipe) -> Iterator[str | SteeredTexts]:
+        """A text continued with and without a feature, as it is written; before it, in words, what it waits for.
+
+        The last answer may be incomplete: its time was up.
+
+        Raises:
+            UserError: it cannot be done, or not here.
+        """
+        check_text(recipe.text)
+        yield from self._run(vector.sae, steer_job(self.library, vector, recipe))
+
     def found_by_text(self, asked: TextSearch) -> Iterator[str | FoundFeatures]:
         """The features that fire on a text; before them, in words, what they wait for. Raises UserError if they cannot
         be told."""
@@ -347,7 +359,7 @@ class Service:
     # Doing the steps of a job
 
     def _run(self, sae: str, job: Job[Result], budget: "_Budget | None" = None) -> Generator[Any, None, Result]:
-        """Do the steps of a job: in words what it waits for, and trees as they grow. Returns the job's result.
+        """Do the steps of a job: in words what it waits for, and what grows as it does. Returns the job's result.
 
         Args:
             sae: what is being loaded, if something is.
@@ -394,15 +406,16 @@ class Service:
         with self._lock:
             running = self._rows[task.path]
         while not running.turn.acquire(timeout=self._poll_seconds):
-            yield task.told(running.done)
+            yield running.told(task)
         try:
             there = yield from self._prepared(entry, Prepare(partial(self.library.keeps, task)))
             if not there:  # nobody has done it meanwhile
                 yield self._first_words()
+                running.began = None
                 for answer in self._work(task):
                     if isinstance(answer, int):
-                        running.done = answer
-                    yield str(answer) if isinstance(answer, Waiting) else task.told(running.done)
+                        running.now(answer)
+                    yield str(answer) if isinstance(answer, Waiting) else running.told(task)
         finally:
             running.turn.release()
 
@@ -414,7 +427,7 @@ class Service:
         if answers is not None:
             return answers
         words = _WORDS.get(step.purpose)
-        n_ghosts = sum(len(task.growth.v) for task in step.tasks if isinstance(task, AskTask))
+        n_ghosts = step.n_ghosts
         yield (said := words if words and not n_ghosts else self._first_words())
         answers = []
         for task in step.tasks:
@@ -431,8 +444,8 @@ class Service:
             self._keep(cache, key, answers)
         return answers
 
-    def _grown(self, step: Grow, budget: "_Budget") -> Generator[str | DefinitionTree, None, DefinitionTree]:
-        """A tree as it grows."""
+    def _grown(self, step: Grow, budget: "_Budget") -> Generator[Any, None, Any]:
+        """A tree, say, as it grows."""
         yield self._first_words()
         # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
         yield (document := step.begun)
@@ -529,3 +542,17 @@ class _RunningRows:
 
     turn: Lock = field(default_factory=Lock)  # held by the one who does it
     done: int = 0
+    before: int = 0  # how much there was when it
+    began: float | None = None  # in seconds; None: nothing tells yet how long it takes
+
+    def now(self, done: int) -> None:
+        """So much is there."""
+        if self.began is None:
+            self.began, self.before = time.monotonic(), done
+        self.done = done
+
+    def told(self, task: RowsTask) -> str:
+        """How far it is, and how long the rest takes, in words."""
+        began, told = self.began, task.told(self.done)
+        left = None if began is None else seconds_left(self.done, task.n_rows, self.before, time.monotonic() - began)
+        return told if left is None else f"{told} · {left_told(left)}"

@@ -22,7 +22,8 @@ from multitool.recipes.fields import check
 from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.atlases import DEMO_ATLAS, Atlas, open_atlas
-from multitool.store.devices import Gpu, gpu_here, placement, suited_precision
+from multitool.store.capacity import Machine
+from multitool.store.devices import Gpu, gpu_here, machine_memory, placement, suited_precision
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.folders import folder_state, is_folder
@@ -67,10 +68,12 @@ class Library:
         max_saes: how many SAEs to keep.
         max_model_bytes: refuse to fetch larger models.
         bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
+        fetching: is told instead how far a download is: what is fetched, bytes there, bytes in all.
         gpu: tells the GPU that there is; None: PyTorch does.
         atlas: where what is told of features stands, as ``open_atlas`` takes it; None: the demo's atlas.
 
-    What a user may not expect of device and precision stands in ``notes``, and in the log. ``Library(**options)`` makes
+    What a user may not expect of device and precision stands in ``notes``, and in the log; ``machine`` tells what there
+    is for models to run on. ``Library(**options)`` makes
     another one like it, in another process or on another machine.
 
     Raises:
@@ -88,6 +91,7 @@ class Library:
         max_saes: int = 8,
         max_model_bytes: int | None = None,
         bars: bool = True,
+        fetching: Callable[[str, int, int], None] | None = None,
         gpu: Callable[[], Gpu | None] | None = None,
         atlas: str | None = None,
     ):
@@ -102,10 +106,14 @@ class Library:
             "dtype": self._placement.dtype, "device": device, "allow_folder": allow_folder, "patterns": patterns,
             "max_models": max_models, "max_saes": max_saes, "max_model_bytes": max_model_bytes, "bars": bars,
         }
+        self.machine = Machine(
+            self.device, self._placement.dtype, machine_memory(), self._placement.memory or None, max_model_bytes
+        )
         self.patterns = patterns
         self._allow_folder = allow_folder
         self._download = DownloadOptions(max_bytes=max_model_bytes)
         self._bars = bars
+        self._tell_fetching = fetching
         self._found = _MadeOnce(256)  # SAEs of any repository on the hub, by name
         self._models = _MadeOnce(max_models)
         self._subjects = _MadeOnce(max_models + 2)
@@ -377,10 +385,12 @@ class Library:
 
     def _reported(self, name: str, load: Callable):
         """What ``load`` gives, while ``progress`` tells how far it is."""
-        if self._bars:
+        if self._bars and not self._tell_fetching:
             return load(self._download)
 
         def report(there: int, total: int) -> None:
+            if self._tell_fetching:
+                self._tell_fetching(name, there, total)
             if there < total:
                 self._fetching[name] = f"Fetching {name}: {there / 1e6:,.0f} of {total / 1e6:,.0f} MB"
             else:

@@ -10,7 +10,7 @@ from multitool.errors import UserError
 from multitool.jobs.components import PrincipalComponent
 from multitool.page.callers import Callers
 from multitool.page.component_controls import COMPONENTS, _line
-from multitool.page.feature_choice import about_sae, feature_choice
+from multitool.page.feature_choice import feature_choice
 from multitool.page.growth_controls import growth_controls, tree_values
 from multitool.page.opening import DEMO, Opening
 from multitool.page.recipe_controls import check_shows, filled, recipes_shown, values_shown
@@ -19,7 +19,6 @@ from multitool.page.suggest_tab import _best_values
 from multitool.page.vector_controls import (
     SUITING,
     _distance,
-    _of_model,
     _suitable,
     _usual_scale,
     _weights_help,
@@ -119,26 +118,6 @@ def test_the_controls_show_the_weights_that_suit_the_sae_unless_a_recipe_names_o
     assert weights("demo/blocks.6.hook_resid_post", "mapped") == "mapped"
 
 
-@pytest.mark.parametrize("name", ["", "no/such", "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"])
-def test_an_sae_that_cannot_be_had_shows_nothing(name):
-    assert about_sae(Library(), name) == ""
-    assert about_sae(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post") == ""
-
-
-def test_another_model_brings_its_first_sae_and_the_same_one_changes_nothing():
-    library, own, gpt2 = Library(), "demo/blocks.6.hook_resid_post", "openai-community/gpt2"
-    model = find_sae(own).model
-    assert _of_model(library, model, own) == {"model": model}
-    for none in (None, "", "no such model"):
-        assert _of_model(library, none, own) == {"model": model}
-        assert _of_model(library, none, "no such SAE") == {}
-    following = _of_model(library, gpt2, own)
-    saes = following["sae"]
-    assert saes["value"] == saes["choices"][0] and find_sae(saes["value"]).model == gpt2
-    assert following == {"sae": saes, "weights": SUITING}
-    assert _of_model(library, model, "no such SAE")["sae"]["value"] == "demo/hook_embed"
-
-
 def test_weights_follow_another_sae_only():
     library, deep = Library(), "demo/blocks.6.hook_resid_post"
     assert _suitable(library, deep, "demo/hook_embed") == SUITING
@@ -162,13 +141,6 @@ def test_a_control_shows_what_is_within_its_limits(control, within, beyond, vali
     if beyond is not None:
         with pytest.raises(UserError, match=f"“{control.label}” is .*; this page can show {valid}. Use"):
             check_shows(control, beyond)
-
-
-def test_an_sae_tells_where_it_was_trained_and_whether_its_model_is_gated():
-    html = about_sae(Library(), "gemma-2b-res-jb/blocks.6.hook_resid_post")
-    assert "layer 6 of google/gemma-2b (<code>blocks.6.hook_resid_post</code>)" in html
-    assert 'href="https://huggingface.co/google/gemma-2b"' in html
-    assert "licence" not in about_sae(Library(), "gpt2-small-res-jb/blocks.0.hook_resid_pre")
 
 
 def of_controls(usual: bool = False, **components) -> VectorRecipe:
