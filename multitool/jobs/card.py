@@ -39,6 +39,7 @@ from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.neuronpedia import feature_page, fetch_label
 from multitool.store.saes import strongest_contexts
+from multitool.text import spelling_key
 from multitool.trees.document import DefinitionTree
 
 NEAREST, TOKENS = 5, 8
@@ -85,20 +86,17 @@ def begun(library: Library, sae: str, feature: int) -> FeatureCard:
         UserError: there is no such SAE.
     """
     entry = library.find(sae)
-    contexts = tuple(at_whole_words(context) for context in strongest_contexts(entry, feature)[:_shown(entry)])
+    kept, alone = strongest_contexts(entry, feature), entry.kind == "embed"
+    if alone:  # tokens of the vocabulary: "rain" and "Rain" are one
+        strongest_last = {spelling_key(context.token): context for context in reversed(kept)}
+        kept = sorted(strongest_last.values(), key=lambda context: -context.activation)
+    contexts = tuple(at_whole_words(context) for context in kept[:TOKENS if alone else CONTEXTS])
     return FeatureCard(
         sae=entry.name, feature=feature, model=entry.model, contexts=contexts,
-        contexts_of=_kept_with(entry) if contexts else "", described=_of_atlas(library, entry, feature),
+        contexts_of=("tokens of the vocabulary" if alone else "the texts kept with the SAE") if contexts else "",
+        described=_of_atlas(library, entry, feature),
         page=feature_page(entry, feature),
     )
-
-
-def _shown(entry: SaeEntry) -> int:
-    return TOKENS if entry.kind == "embed" else CONTEXTS
-
-
-def _kept_with(entry: SaeEntry) -> str:
-    return "tokens of the vocabulary" if entry.kind == "embed" else "the texts kept with the SAE"
 
 
 def _of_atlas(library: Library, entry: SaeEntry, feature: int) -> str:

@@ -10,7 +10,8 @@ from multitool.text import percent, visible
 _LONGEST_NAME = 120  # characters
 _LONGEST_TOLD = 80
 _CONTEXTS_SEEN = 4  # the others are folded with the details
-_BAR = 34  # pixels
+_NEAREST_SEEN = 4
+_BAR = 26  # pixels
 
 _HELP = (
     ("Fires on", "where the feature is most active in {contexts_of}, the strongest first, with its activation there"),
@@ -101,10 +102,10 @@ def _tokens(tokens: Sequence[Firing], sign: str = "") -> str:
 def _how_often(histogram: Histogram | None) -> str:
     if histogram is None:
         return ""
-    of = escape(visible(histogram.of))
+    of = visible(histogram.of)
     if not histogram.firing:
-        return _titled("How often", f'<p class="quiet">On none of {of}</p>')
-    told = f"On {percent(histogram.share)} of {of}, at most {histogram.most:.3g}"
+        return _titled("How often", "", f"on none of {of}")
+    told = f"on {percent(histogram.share)} of {of}"
     highest = max(histogram.counts)
     width = histogram.most / len(histogram.counts)
     bars = "".join(
@@ -112,9 +113,8 @@ def _how_often(histogram: Histogram | None) -> str:
         f'title="{count:,} at {number * width:.3g} to {(number + 1) * width:.3g}"></i>'
         for number, count in enumerate(histogram.counts)
     )
-    return _titled(
-        "How often", f'<div class="bars" role="img" aria-label="{told}">{bars}</div><p class="quiet">{told}</p>'
-    )
+    label = escape(f"{told}, at most {histogram.most:.3g}", quote=True)
+    return _titled("How often", f'<div class="bars" role="img" title="{label}" aria-label="{label}">{bars}</div>', told)
 
 
 def _nearest(neighbours: Sequence[Neighbour]) -> str:
@@ -124,7 +124,7 @@ def _nearest(neighbours: Sequence[Neighbour]) -> str:
         f'<li><button type="button" data-number="{one.feature:d}" tabindex="0" aria-label="feature {one.feature:d}: '
         f'show it and grow its tree">{one.feature:d}</button> <small>{one.cosine:.2f}</small> '
         f'<span title="{escape(visible(one.description), quote=True)}">{_text(_cut(one.description))}</span></li>'
-        for one in neighbours
+        for one in neighbours[:_NEAREST_SEEN]
     )
     return _titled("Nearest features", f'<ul class="nearest">{items}</ul>')
 

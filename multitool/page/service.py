@@ -274,12 +274,13 @@ class Service:
         yield (yield from self._run(sae, card_job(self.library, sae, feature)))
 
     def reading(self, document: DefinitionTree) -> Iterator[str | Reading]:
-        """What a tree says that its feature means; where that takes no GPU of ZeroGPU, also on how many of its
-        definitions the feature fires."""
-        reading = reading_of(document)
+        """What a tree says that its feature means; where that takes neither loading nor a GPU of ZeroGPU, also on how
+        many of its definitions the feature fires. The tree may be anybody's file."""
+        reading, sae = reading_of(document), str(document.settings.get("sae"))
         if reading.hits is None and not self.settings.zero_gpu:
             with contextlib.suppress(UserError):
-                reading = yield from self._run(str(document.settings.get("sae")), reading_job(self.library, document))
+                if self.library.has(self.library.find(sae)):
+                    reading = yield from self._run(sae, reading_job(self.library, document))
         yield reading
 
     def activity(self, recipe: VectorRecipe, text: str) -> Iterator[str | Activity]:

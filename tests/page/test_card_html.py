@@ -27,11 +27,11 @@ def test_all_parts_are_told():
     for part in (
         "demo/sae · feature 3", "The model reads this feature as: a dog, a pet. It fires on 2 of its 4 likeliest",
         "Neuronpedia’s label: animals", "line 0↵ dog barks 2", "Tokens alone dog", "Writes logit lens cat",
-        "Writes less tax", "On 3% of 100 tokens of prose, at most 2", "17 0.25 cats, dogs",
+        "Writes less tax", "How often on 3% of 100 tokens of prose", "17 0.25 cats, dogs",
     ):
         assert part in told, part
     assert '<button type="button" data-number="17"' in html
-    assert list(re.findall(r"height: (\d+)px", html)) == ["17", "0", "34"]
+    assert list(re.findall(r"height: (\d+)px", html)) == ["13", "0", "26"]
     seen, folded = html.split("<details>")
     assert seen.count("<mark>") == 4 and folded.count("<mark>") == 2
     assert "line 4↵" in words(folded) and "iframe" in folded and "iframe" not in seen
@@ -44,7 +44,7 @@ def test_without_a_tree_the_atlas_speaks_and_what_is_not_known_is_left_out():
     assert "Reading plain prose" in words(card_html(BARE, words="Reading plain prose"))
     assert "None of" not in words(card_html(BARE))
     silent = FeatureCard("s/e", 1, "m", histogram=Histogram("9 tokens", 9, 0, 0.0, (0, 0)))
-    assert "On none of 9 tokens" in words(card_html(silent))
+    assert "on none of 9 tokens" in words(card_html(silent))
 
 
 def test_tokens_alone_stand_in_a_line_once():
