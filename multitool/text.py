@@ -9,6 +9,8 @@ from html import escape
 
 END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 _BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
+_LETTERS_FIRST, _LETTERS_LAST = re.compile(r"[^\W_]*"), re.compile(r"[^\W_]*\Z")
+_TO_A_SPACE = re.compile(r"\S*\s?")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -66,6 +68,31 @@ def _escape(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def whole_word(before: str, token: str, after: str) -> tuple[str, str, str]:
+    """A token in its text as the whole word that it is in: what stands before, the word, what stands behind.
+
+    Spaces go to what stands around. Of that, half words at the outer ends are left out where the text was cut there:
+    they are half if no space stands at the end.
+
+    >>> whole_word("lasses were", " warm", "ing the roo")
+    ('were ', 'warming', ' the')
+    """
+    word = token.strip() or token
+    if token.strip():
+        before, after = before + token[: len(token) - len(token.lstrip())], token[len(token.rstrip()):] + after
+    if word[:1].isalnum():
+        start = _LETTERS_LAST.search(before).start()  # type: ignore[union-attr]  # they match anything
+        before, word = before[:start], before[start:] + word
+    if word[-1:].isalnum():
+        end = _LETTERS_FIRST.match(after).end()  # type: ignore[union-attr]
+        word, after = word + after[:end], after[end:]
+    if not before[:1].isspace():
+        before = before[_TO_A_SPACE.match(before).end():] or before  # type: ignore[union-attr]
+    if not after[-1:].isspace():
+        after = after[: _LETTERS_LAST.search(after).start()] or after  # type: ignore[union-attr]
+    return before.lstrip(), word, after.rstrip()
 
 
 def spelling_key(text: str) -> str:
