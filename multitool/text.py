@@ -2,15 +2,17 @@
 
 import csv
 import io
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 _BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_UNSEEN_BREAK = re.compile("[\x7f-\x9f\u2028\u2029]")  # ends a line for some readers
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -86,14 +88,26 @@ def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) -> 
     )
 
 
-def csv_table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A header line and one line per row; texts are exact, in quotes."""
+def csv_table(columns: Sequence[str], rows: Iterable[Sequence], recipe: Mapping | None = None) -> str:
+    """A header line and one line per row; texts are exact, in quotes.
+
+    Args:
+        recipe: how the table was made: told in comment lines before the header, ``# key: value in JSON``. Readers that
+            know comments skip them, and leave a # in quotes alone: pandas.read_csv(file, comment="#").
+    """
     text = io.StringIO()
+    for key, value in (recipe or {}).items():
+        told = json.dumps(value, ensure_ascii=False)
+        text.write(f"# {visible(key)}: {_UNSEEN_BREAK.sub(_json_escape, told)}\n")
     # Every text in quotes: before Python 3.13 a lone carriage return would not be quoted and end the line.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _json_escape(character: re.Match) -> str:
+    return f"\\u{ord(character.group()):04x}"
 
 
 def _cell(value) -> str:

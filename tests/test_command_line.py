@@ -18,7 +18,8 @@ from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, writ
 
 from multitool.cli import _options_of, main
 from multitool.jobs.suggest import Suggestion
-from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
+from multitool.pictures.drawing import DEFAULT_NODES
+from multitool.pictures.figure import DEFAULT_DPI, DPI
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import GEMMA_MODEL
 from multitool.trees.document import read_tree

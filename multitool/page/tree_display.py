@@ -33,7 +33,7 @@ from multitool.page.tree_views import (
     table,
 )
 from multitool.page.turns import Turns
-from multitool.pictures.figure import DEFAULT_NODES
+from multitool.pictures.drawing import DEFAULT_NODES
 from multitool.recipes.captions import title_told
 from multitool.trees.document import DefinitionTree
 
