@@ -10,6 +10,8 @@ import pytest
 from tiny import random_sae, tiny_model, write_model
 
 from multitool import cli
+from multitool.cli import command_line
+from multitool.cli.writing import as_json
 from multitool.errors import UserError
 from multitool.store.library import Library
 from multitool.store.models import load_subject
@@ -29,9 +31,10 @@ NEEDED = {
     "find": ["--sae", "demo/hook_embed", "--tokens", "rain"],
     "suggest": ["--sae", "demo/hook_embed", "--feature", "1"],
     "atlas": ["--sae", "demo/hook_embed", "--features", "0:2", "--out", "{folder}/atlas"],
+    "text": ["--sae", "demo/hook_embed", "--feature", "1", "It rained."],
     "components": ["--sae", "demo/hook_embed"], "saes": [],
 }  # fmt: skip
-INSTEAD = {"--features", "--text", "--like", "--atlas"}  # of the second of what is needed
+INSTEAD = {"--features", "--text", "--like", "--atlas", "--file"}  # of the last of what is needed
 BESIDE = {"--drawn": ["--image", "{folder}/x.png"], "--dpi": ["--image", "{folder}/x.png"], "--workers": ["--ray"]}
 
 
@@ -41,7 +44,7 @@ class BegunError(Exception):
 
 @pytest.fixture(scope="module")
 def parser():
-    return cli._parser()
+    return command_line.parser()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def status(parser, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(Library, "find", begin)
     monkeypatch.setattr(Library, "atlas", begin)
     monkeypatch.setattr("multitool.store.registry.registry_saes", dict)
-    monkeypatch.setattr(cli, "_parser", lambda: parser)
+    monkeypatch.setattr(command_line, "parser", lambda: parser)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("I am a file")
 
@@ -84,7 +87,9 @@ def test_a_wrong_value_of_an_option_is_one_line(status, commands, command, tmp_p
     actions = [action for action in commands[command]._actions if action.option_strings and action.dest != "help"]
     for action in actions:
         option = action.option_strings[0]
-        needed = NEEDED[command][:2] if option in INSTEAD and command != "atlas" else NEEDED[command]
+        needed = NEEDED[command]
+        if option in INSTEAD and command != "atlas":
+            needed = needed[:4 if command == "text" else 2]
         run = partial(status, command, *needed, *BESIDE.get(option, []))
         for value in VALUES:
             # A value that argparse takes for an option is given behind "=".
@@ -184,5 +189,5 @@ def test_a_number_that_is_none_is_no_json(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_half_a_surrogate_pair_is_an_escape_in_a_file_and_on_the_terminal():
-    assert cli._as_json({"model": HALF, "é": "–"}).decode() == '{"model": "\\udc80", "é": "–"}'
-    assert json.loads(cli._as_json([HALF])) == [HALF]
+    assert as_json({"model": HALF, "é": "–"}).decode() == '{"model": "\\udc80", "é": "–"}'
+    assert json.loads(as_json([HALF])) == [HALF]
