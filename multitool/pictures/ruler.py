@@ -43,7 +43,8 @@ class Ruler:
 
     def wrapped(self, text: str, width: float, *, size: float, **style) -> list[str]:
         """A long ``text`` in lines of at most ``width`` inches."""
-        characters = int(width * 18 * max(1, 7.5 / size))  # more than fit of most texts; those of wide characters take fewer
+        # More than fit of most texts; those of wide characters take fewer.
+        characters = int(width * 18 * max(1, 7.5 / size))
         while True:
             lines = textwrap.wrap(text, characters) or [""]
             if characters < 8 or all(self.width(line, size, **style) <= width for line in lines):
