@@ -36,8 +36,8 @@ def declare(commands) -> None:
     add("--as", dest="kind", choices=_KINDS, help="with --image: what is drawn (default: tree)")
     add("--drawn", type=int, metavar="N", help="with --image: draw the N most probable nodes (default: 80, 40 in one "
         "column), or definitions (default: 15)")
-    add("--width", type=_width, metavar="single|double|X", help="with --image: for a paper, with type that is read there "
-        "without scaling: one column (3.3 inches), two (7 inches), or X inches (default: as wide as it needs)")
+    add("--width", type=_width, metavar="single|double|X", help="with --image: for a paper, with type that is read "
+        "there without scaling: one column (3.3 inches), two (7 inches), or X inches (default: as wide as it needs)")
     add("--no-caption", dest="caption", action="store_false", help="with --image: without the feature above and the "
         "recipe below; the file's metadata tell it all the same")
     add("--dpi", type=int, metavar="N", help="with --image FILE.png: pixels per inch, 50 to 600 (default: 150)")

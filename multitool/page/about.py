@@ -23,12 +23,13 @@ from multitool.recipes.citation import (
 from multitool.recipes.tables import Pasted
 
 _METHOD = (
-    "A sparse autoencoder (SAE) splits what a language model is thinking into features. A feature's weights give a "
-    "direction; a vector that lies that way, as far from the mean of all token embeddings as a usual token, becomes the "
-    "embedding of a <em>ghost token</em>, a word that does not exist. The model reads it in <q>A typical definition of "
+    "A sparse autoencoder (SAE) splits a language model's activations into features. A feature's weights give a "
+    "direction; a vector that lies that way, as far from the mean of all token embeddings as a typical token, becomes "
+    "the embedding of a <em>ghost token</em>, a word that does not exist. The model reads <q>A typical definition of "
     "“ghost” would be “</q>, and its most probable answers grow into a <b>definition tree</b>. A <b>token list</b> "
-    "ranks the real tokens by how near they are to that vector, and how far from the mean, which is near to everything. "
-    "What the model says is tested: does it fire the feature, more than another feature's would, and more than chance?"
+    "ranks the real tokens by how near they are to that vector and how far from the mean, which is near to everything. "
+    "What comes of it is tested: does the feature fire on it, and more than on what another feature or a random "
+    "direction gives?"
 )
 
 
