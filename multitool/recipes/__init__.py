@@ -9,4 +9,5 @@ anywhere.
 - ``prompts``: the menu of prompts; ``plain_texts``: prose on which a model is measured
 - ``weighted_sums``: features and tokens with weights, as people write them
 - ``links``: a recipe as a link's query; ``captions``: a recipe in words
+- ``tables``: tables as texts to paste; ``citation``: what to cite
 """

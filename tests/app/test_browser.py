@@ -1,11 +1,10 @@
 """The page in a real browser, as a person uses it."""
 
-import csv
-import io
 import json
 import re
 from pathlib import Path
 
+import csv_files
 import pytest
 from visit import open_growth, write
 
@@ -244,7 +243,7 @@ def test_a_list_of_tokens_and_its_csv(page):
     page.get_by_role("tab", name="Token list").click()
     page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="Rain").first.wait_for()
-    rows = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
+    rows = csv_files.rows_of(download(page, "#csv").decode())
     assert len(rows) == 100
     assert rows[0]["token"] == " Rain"
     assert title(page, "list") == "demo/hook_embed · feature 927 · pullback"
@@ -850,7 +849,7 @@ def test_checking_a_list_tells_the_verdict_and_adds_the_activations(page):
     page.click("#check-list")
     page.wait_for_selector("#list-verdict .verdict.agrees")
     page.locator("#tokens", has_text="activation").wait_for()
-    assert "activation" in download(page, "#csv").decode().splitlines()[0]
+    assert "activation" in csv_files.rows_of(download(page, "#csv").decode())[0]
 
     page.locator("#measure").get_by_text("activation").click()
     page.click("#list")
@@ -866,7 +865,7 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
     page.locator("#words input").check()
     page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
-    first = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
+    first = csv_files.rows_of(download(page, "#csv").decode())
     assert first[0]["token"] == " rain" and float(first[0]["logit_lens"]) > 0
     assert all(row["token"].strip().isalpha() for row in first)
     page.locator("#negative input").check()
