@@ -1,19 +1,22 @@
 """The command ``suggest``: many settings, tried on features and judged by the evidence."""
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitool.cli.options import add_fields, add_sae_options, span
-from multitool.cli.telling import say, tell_kept
+from multitool.cli.options import add_fields, add_output_group, add_sae_options, span
+from multitool.cli.telling import TELLING
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write_json
 from multitool.errors import UserError
+from multitool.jobs.progress import Progress
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.text import visible
 
 if TYPE_CHECKING:
     from multitool.jobs.study import Study
     from multitool.jobs.suggest import Suggestion
+    from multitool.jobs.trials import Trial
     from multitool.store.library import Library
 
 
@@ -21,11 +24,12 @@ def declare(commands) -> None:
     """Add the command to those of the parser."""
     trying = commands.add_parser("suggest", help="try many settings on features and judge each by the evidence")
     add_sae_options(trying)
-    which = trying.add_mutually_exclusive_group(required=True)
+    which = trying.add_argument_group("features").add_mutually_exclusive_group(required=True)
     which.add_argument("--feature", type=int, metavar="N", help="one feature's number, from 0")
     which.add_argument("--features", type=span, metavar="FIRST:LAST", help="many, the last one not included")
     add_fields(trying, TreeRecipe, ("prompt",))
-    trying.add_argument("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
+    add = add_output_group(trying).add_argument
+    add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
     trying.set_defaults(run=_run)
 
 
@@ -51,7 +55,10 @@ def _run(options) -> None:
     rows = [found.columns, *(["" if value is None else str(value) for value in row] for row in found.rows)]
     wide = [max(10, *map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(f"{value:>{width}}" for value, width in zip(row, wide, strict=True)))
+        cells = [f"{value:>{width}}" for value, width in zip(row, wide, strict=True)]
+        if options.features is None:  # the last column is a text
+            cells[-1] = visible(row[-1])
+        print("  ".join(cells))
 
 
 def options_of(found: "Suggestion") -> str:
@@ -74,11 +81,11 @@ def _study(
     from multitool.jobs.local import try_features
     from multitool.jobs.study import Study
 
-    trials = []
-    for tried in try_features(library, vector, features, tree, model=model, report=tell_kept):
+    trials: list[Trial] = []
+    progress = Progress("Trying settings", 0, len(features), "features", kept=True)
+    for tried in try_features(library, vector, features, tree, model=model, report=TELLING.tell):
         trials += tried
-        say(f"settings tried on features up to {trials[-1].feature} of {features[-1]} ", before="\r")
-    sys.stderr.write("\n")
+        TELLING.tell(replace(progress, done=trials[-1].feature - features[0] + 1) if trials else progress)
     if not trials:
         raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
     entry = library.find(vector.sae)

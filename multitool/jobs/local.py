@@ -10,11 +10,15 @@ from multitool.errors import GhostError, UserError
 from multitool.jobs.atlas import atlas_facts, describe_job, prepare_atlas
 from multitool.jobs.atlas_parts import AtlasProgress, atlas_plan, made
 from multitool.jobs.candidates import Candidate
+from multitool.jobs.card import card_job
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
+from multitool.jobs.continuation import SteeredTexts, steer_job
+from multitool.jobs.feature_card import FeatureCard
 from multitool.jobs.features import resolve, scans
 from multitool.jobs.find import FoundFeatures, find_by_text_job, find_by_tokens_job, find_like_job
-from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
+from multitool.jobs.progress import Progress
+from multitool.jobs.steps import COUNTED, Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.study import part_job, prepare_study
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.token_list import list_job
@@ -23,23 +27,23 @@ from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial
 from multitool.recipes.atlas import ATLAS_TREE, MOST_WORKERS, PER_PART, AtlasRecipe
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.fields import whole
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.atlas_files import Part
-from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree
 
-Report = Callable[[RowsTask, int], None]  # of what is kept on disk, as a vocabulary scan: rows that are there
+Report = Callable[[Progress], None]  # of what is kept on disk, as a vocabulary scan, and of many ghosts' answers
 
 
-def no_report(task: RowsTask, done: int) -> None:
+def no_report(progress: Progress) -> None:
     """Tell nobody."""
 
 
-def stream(job: Job[Result], library: Library, report: Report = no_report) -> Generator[DefinitionTree, None, Result]:
-    """Do the steps of a job. Yields trees as they grow, and returns the job's result."""
+def stream(job: Job[Result], library: Library, report: Report = no_report) -> Generator[Any, None, Result]:
+    """Do the steps of a job. Yields what grows as it does, such as a tree, and returns the job's result."""
     answer: Any = None
     problem: GhostError | None = None
     while True:
@@ -52,17 +56,29 @@ def stream(job: Job[Result], library: Library, report: Report = no_report) -> Ge
             case Prepare():
                 answer = step.work()
             case Keep():
-                for done in library.do(step.task):
-                    report(step.task, done)
+                task = step.task
+                for done in library.do(task):
+                    report(Progress(task.heading, done, task.n_rows, task.counted, kept=True))
             case Ask():
                 try:
-                    answer = [part for task in step.tasks for part in library.do(task)]
+                    answer = _answers(library, step, report)
                 except GhostError as error:  # a job of many ghosts goes on without the one
                     problem = error
             case Grow():
                 for growth in library.do(step.task):
                     answer = step.document(growth)
                     yield answer
+
+
+def _answers(library: Library, step: Ask, report: Report) -> list:
+    """The answers to a step's tasks; of many ghosts it is told how many have answered."""
+    answers: list = []
+    for task in step.tasks:
+        for some in library.do(task):
+            answers.append(some)
+            if step.n_ghosts:
+                report(Progress(COUNTED.get(step.purpose, "Asking the model"), sum(map(len, answers)), step.n_ghosts))
+    return answers
 
 
 def finish(job: Job[Result], library: Library, report: Report = no_report) -> Result:
@@ -194,6 +210,29 @@ def token_table(
     return finish(list_job(library, vector_recipe, list_recipe, model=model, evidence=evidence), library)
 
 
+def continuations(
+    library: Library, vector_recipe: VectorRecipe, steer_recipe: SteerRecipe = SteerRecipe(), *,
+    model: str | None = None,
+) -> SteeredTexts:
+    """A text continued by the model with and without a feature: unsteered, and under each of several strengths.
+
+    Each continuation has its figures, and a caution where the steering breaks the text.
+
+    >>> rain = mt.VectorRecipe(sae="demo/hook_embed", feature=927)
+    >>> found = mt.continuations(library, rain, mt.SteerRecipe(text="Outside there was", strengths=(0.8,), length=5))
+    >>> print(found.continuations[1].text)
+     a heavy rain, and
+
+    Args:
+        vector_recipe: its SAE and its feature, or several with weights, are steered along; its weights do not count.
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: a recipe cannot be followed.
+    """
+    return finish(steer_job(library, vector_recipe, steer_recipe, model=model), library)
+
+
 def components(
     library: Library, sae: str | None = None, *, model: str | None = None, count: int = COMPONENTS_SHOWN,
     top: int = TOKENS_PER_END,
@@ -280,7 +319,7 @@ def atlas(
         ray: let workers by Ray describe, each with a model of its own: on the cluster at this address (as ``ray.init``
             takes it), or for True on this machine, or where RAY_ADDRESS or a connection to Ray tells.
         workers: with Ray, how many; None: one for each GPU, or for each machine where there is none.
-        report: of what is kept on disk and missing; workers by Ray do not tell.
+        report: is told how far that is which takes long before the first feature; workers by Ray do not tell.
 
     Raises:
         UserError: the recipes cannot be followed, there is no such feature, or the folder cannot be written or is
@@ -346,6 +385,32 @@ def scan_if_missing(
         UserError: the recipe cannot be followed, or a scan cannot be done.
     """
     finish(scans(resolve(library, vector_recipe, model), always=always), library, report)
+
+
+def feature_card(
+    library: Library, sae: str, feature: int, *, tree: DefinitionTree | None = None, label: bool = True,
+    model: str | None = None,
+) -> FeatureCard:
+    """What is known of a feature, in one place: where it fires, what it writes, how often it fires, its neighbours.
+
+    Plain prose that has not been read at the SAE's hook is read first; no vocabulary is scanned.
+
+    >>> card = mt.feature_card(library, "demo/hook_embed", 927, tree=tree)
+    >>> print(card.sentence)
+    The model reads this feature as: water. It does not fire on its one definition.
+    >>> card.contexts[0].token, card.written.more[0].token
+    ('rain', ' rain')
+
+    Args:
+        tree: of the feature, for the sentence on what the model reads it as.
+        label: ask Neuronpedia for its label, where the SAE is there; it is kept. Whatever goes wrong, there is none.
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the SAE or its model cannot be had, there is no such feature or it has no numbers, or the tree is
+            another feature's.
+    """
+    return finish(card_job(library, sae, feature, model=model, tree=tree, label=label), library)
 
 
 def find_by_text(

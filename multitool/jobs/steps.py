@@ -9,14 +9,17 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from multitool.model.tasks import Asked, AskTask, GrowthTask, Task
+from multitool.model.tasks import Asked, AskTask, Task
 from multitool.store.kept_rows import RowsTask
-from multitool.trees.document import DefinitionTree
-from multitool.trees.growth import Growth
 
 Result = TypeVar("Result")
 # What the model is asked for.
 Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "writing", "text", "trees"]
+# What the ghosts of a step are, to somebody who waits for their answers.
+COUNTED: dict[str, str] = {
+    "controls": "Other features' definitions, to compare with",
+    "candidates": "Settings tried",
+}
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,20 @@ class Ask:
     purpose: Purpose
     shared: bool = False  # other requests ask the same, so the answer is worth keeping
 
+    @property
+    def n_ghosts(self) -> int:
+        """Of how many ghosts the tasks ask what the model says: so many parts the answers have together."""
+        return sum(len(task.growth.v) for task in self.tasks if isinstance(task, AskTask))
+
 
 @dataclass(frozen=True)
 class Grow:
-    """A tree to grow. The answer is the tree as ``document`` makes it of the last level; that of each can be shown."""
+    """Something that grows: a tree, or continuations of a text. The answer is the result as ``document`` makes it of
+    the task's last answer; that of each can be shown."""
 
-    task: GrowthTask
-    document: Callable[[Growth], DefinitionTree]
-    begun: DefinitionTree  # what there is before anything grows
+    task: Task
+    document: Callable[[Any], Any]
+    begun: Any  # the result before anything has grown
 
 
 Step = Prepare | Keep | Ask | Grow

@@ -5,8 +5,10 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
+from multitool.page.about import about_panel
 from multitool.page.common import PRIVATE, part_heading
 from multitool.page.endpoints import add_endpoints
+from multitool.page.feature_card import CardPanel
 from multitool.page.feature_choice import feature_choice
 from multitool.page.find_tab import FIND, TREE, find_tab
 from multitool.page.gradio_workarounds import Page
@@ -17,15 +19,17 @@ from multitool.page.opening import Opening
 from multitool.page.prompts_tab import prompts_tab
 from multitool.page.service import MOST_LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
+from multitool.page.steer_tab import steer_tab
 from multitool.page.suggest_tab import suggest_tab
 from multitool.page.text_tab import text_tab
 from multitool.page.tree_tab import tree_tab
 from multitool.page.vector_controls import vector_controls
 from multitool.page.zero_gpu import gpu_worker
 from multitool.pictures.explorer import FOLDER as EXPLORER
+from multitool.recipes.citation import NAME
 from multitool.store.library import Library
 
-TITLE = "SAE feature multitool"
+TITLE = NAME
 _THREADS = MOST_LIGHT_CALLS + 8  # a few for what is done at once, and counts as nobody's
 _NEVER_FULL = 10**6
 
@@ -38,7 +42,7 @@ _HEAD = (
 _HEAD_SCRIPT = Path(__file__).with_name("page_head.js")
 _FOLDED_ON_A_PHONE = (
     "() => matchMedia('(max-width: 899px)').matches "
-    "&& document.querySelector('#vector-fold > .label-wrap.open')?.click()"
+    "&& document.querySelectorAll(':is(#sae-fold, #vector-fold) > .label-wrap.open').forEach(fold => fold.click())"
 )
 CSS = [Path(__file__).with_name("page.css"), EXPLORER / "explorer.css"]
 
@@ -100,22 +104,26 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                     controls = vector_controls(service, opening, choice)
             with result:
                 part_heading("Result")
-                gr.Column(elem_id="card")
+                card = CardPanel(service, controls, opening)
                 with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                     tree = gr.Tab("Definition tree", id=TREE)
                     with gr.Tab("Find", id=FIND) as finding:
                         found = find_tab(service, controls, tabs, finding)
-                    with tree:  # it grows what is found, too
-                        growth = tree_tab(service, controls, opening, page, found, tabs)
-                    with gr.Tab("Token list"):
-                        list_tab(service, controls)
+                    with gr.Tab("Token list") as listing:
+                        list_again = list_tab(service, controls, listing)
+                    with gr.Tab("Steer"):
+                        steer_tab(service, controls)
                     with gr.Tab("Text"):
                         text_tab(service, controls)
                     with gr.Tab("Prompts"):
                         prompts_tab(service, controls)
                     with gr.Tab("Suggest settings"):
-                        suggest_tab(service, controls, growth)
-                how_to_read()
+                        suggested = suggest_tab(service, controls)
+                    with tree:  # it grows what is found and suggested, too
+                        list_again(tree_tab(service, controls, opening, page, found, suggested, tabs, card))
+        with gr.Column(elem_id="foot"):
+            how_to_read()
+            about_panel()
         page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)
         add_endpoints(page, service, opening.recipe)
     # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.

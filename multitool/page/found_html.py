@@ -10,8 +10,9 @@ from pathlib import Path
 import gradio as gr
 
 from multitool.errors import is_number
+from multitool.evidence.figures import MARKS
 from multitool.jobs.find import FoundFeature, FoundFeatures
-from multitool.page.evidence_html import MARKS, fired
+from multitool.page.evidence_html import fired
 from multitool.text import visible
 
 WHOLE = -1  # what is chosen to leave a token for the whole text
@@ -33,12 +34,12 @@ _HELP = {
 }
 
 
-def choosable(elem_id: str) -> gr.HTML:
-    """What ``feature_table`` or ``text_tokens`` makes, on the page: a click on a row or a token, or Enter, is its event
-    ``select``, whose data tell its ``number``, from 0."""
+def choosable(elem_id: str, html: str = "", *, elem_classes: str = "greys") -> gr.HTML:
+    """What ``feature_table``, ``text_tokens`` or ``card_html`` makes, on the page: a click on a row, a token or a
+    feature, or Enter, is its event ``select``, whose data tell its ``number``."""
     return gr.HTML(
-        "", js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, elem_id=elem_id,
-        elem_classes="greys",
+        html, js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, elem_id=elem_id,
+        elem_classes=elem_classes,
     )
 
 

@@ -4,12 +4,13 @@ The sequence of every job is in ``jobs``; here its steps are done for visitors: 
 where the GPU is, each vocabulary scan by one visitor while others wait, and answers kept that many ask for.
 """
 
+import contextlib
 import hashlib
 import os
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,8 +20,11 @@ from typing import Any
 from cachetools import LRUCache
 
 from multitool.errors import UserError
+from multitool.jobs.card import begun, card_job, reading_job, with_fires, with_label, with_neighbours, with_written
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
+from multitool.jobs.continuation import SteeredTexts, steer_job
+from multitool.jobs.feature_card import FeatureCard, Reading, reading_of
 from multitool.jobs.features import missing_scan, pulled_at_once, recipe_heading, resolve, vector_to, with_weights
 from multitool.jobs.find import (
     FoundFeatures,
@@ -30,23 +34,26 @@ from multitool.jobs.find import (
     fires_at_job,
     search_atlas,
 )
-from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
+from multitool.jobs.progress import left_told, seconds_left
+from multitool.jobs.steps import COUNTED, Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
 from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import continuation_job, grown, prepare_trees, tree_job
-from multitool.model.tasks import AskTask, Task
+from multitool.model.tasks import Task
 from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
 from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
 from multitool.recipes.atlas import AtlasSearch
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
-from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.recipes.recipe import LENSES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
 from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
+from multitool.store.neuronpedia import may_ask
 from multitool.trees.document import DefinitionTree
 from multitool.vectors.vector import FeatureVector
 
@@ -55,6 +62,7 @@ _LOADING = 256  # threads, of work that mostly waits,
 _COMPUTING = max(4, os.cpu_count() or 1)  # and of work that does not: each takes memory, some hundreds of megabytes
 _TREES_KEPT = 100
 _HEADINGS_KEPT = 200  # of a large model 20 kB each
+_CARDS_KEPT = 300  # some kilobytes each
 _ANSWERS_KEPT = 8  # of other features; of a large model up to 20 MB each
 _PULLBACKS_KEPT = 100  # of a feature up to 20 kB each, of those to compare with 17 times as much
 LONGEST_TEXT = 2000  # characters
@@ -70,9 +78,7 @@ _WORDS = {
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
     "judge_settings": "Judging the settings …",
-    "controls": "Other features' definitions, to compare with",
-    "candidates": "Settings tried",
-}
+} | COUNTED
 
 
 class Service:
@@ -108,6 +114,7 @@ class Service:
         self._answers: LRUCache = LRUCache(_ANSWERS_KEPT)  # by the tasks
         self._pullbacks: LRUCache = LRUCache(_PULLBACKS_KEPT)  # the same, apart: of these there are many and small ones
         self._headings: LRUCache = LRUCache(_HEADINGS_KEPT)  # by their recipes without scale and components
+        self._cards: LRUCache = LRUCache(_CARDS_KEPT)  # with the names of the parts that have been looked for
         self._rows: dict[object, _RunningRows] = defaultdict(_RunningRows)  # by the folder that they are kept in
 
     def trees(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | DefinitionTree]:
@@ -179,6 +186,22 @@ class Service:
         """
         yield (yield from self._run(vector.sae, list_job(self.library, vector, recipe, evidence=evidence)))
 
+    def lists_at_once(self, vector: VectorRecipe, recipe: ListRecipe) -> bool:
+        """Whether a token list takes neither loading nor a vocabulary scan, and no GPU of ZeroGPU."""
+        try:
+            vector = with_weights(self.library, vector, for_list=True)
+            if self.settings.zero_gpu:
+                return recipe.measure not in (*LENSES, "activation") and self.vector(vector) is not None
+            entries = [self.library.find(term.sae or vector.sae) for term in vector.terms]
+            if not all(map(self.library.has, entries)):
+                return False
+            target = resolve(self.library, vector, for_list=True)
+            if recipe.measure == "jacobian_lens" and not self.library.lens_here(entries[0], target.subject):
+                return False
+            return missing_scan(target, always=recipe.needs_activations(evidence=False)) is None
+        except UserError:
+            return False
+
     def checked(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
         """The tree with its evidence; before it, in words, what it waits for. The tree may be anybody's file.
 
@@ -195,10 +218,86 @@ class Service:
         self._check(tree)
         yield (yield from self._run(vector.sae, check_job(self.library, document)))
 
+    def card(self, sae: str, feature: int, *, read: bool = False) -> Iterator[str | FeatureCard]:
+        """What is known of a feature, as it becomes known; at once what lies in files here. Nothing is fetched for it
+        but Neuronpedia's label, nothing is loaded that does not lie here, and no GPU of ZeroGPU is asked for.
+
+        Args:
+            read: where SAE and model are in memory, the SAE and the model may read for it too.
+
+        Raises:
+            UserError: there is no such SAE. What else cannot be had is left out.
+        """
+        entry, library, runs = self.library.find(sae), self.library, not self.settings.zero_gpu
+        parts: dict[str, tuple[bool, Callable[..., Job[FeatureCard]]]] = {
+            "nearest": (library.at_hand(entry), with_neighbours), "label": (may_ask(entry), with_label),
+            "fires": (read and library.has(entry), partial(with_fires, runs=runs)),
+            "written": (read and library.has(entry) and runs, with_written),
+        }
+        card, done = self._card(sae, feature)
+        yield card
+        for name, (wanted, part) in parts.items():
+            if not wanted or name in done:
+                continue
+            with contextlib.suppress(UserError):
+                card = yield from self._run(sae, part(library, card))
+            if name != "fires" or card.histogram:  # else prose may be kept another time
+                done |= {name}
+            self.keep_card(card, done)
+            yield card
+
+    def card_at_once(self, sae: str, feature: int) -> FeatureCard:
+        """The card as far as it is known without a wait. Raises UserError if there is no such SAE."""
+        card, _ = self._card(sae, feature)
+        return card
+
+    def _card(self, sae: str, feature: int) -> tuple[FeatureCard, frozenset[str]]:
+        """A card, and which parts have been looked for."""
+        name = self.library.find(sae).name
+        return self._kept(self._cards, (name, feature, self.library.state(sae))) or (
+            begun(self.library, sae, feature), frozenset()
+        )
+
+    def keep_card(
+        self, card: FeatureCard, done: frozenset[str] = frozenset({"nearest", "label", "fires", "written"})
+    ) -> None:
+        """Keep a card for those who look at the same feature.
+
+        Args:
+            done: the parts that have been looked for.
+        """
+        self._keep(self._cards, (card.sae, card.feature, self.library.state(card.sae)), (card, done))
+
+    def whole_card(self, sae: str, feature: int) -> Iterator[str | FeatureCard]:
+        """A feature's card with all its parts; before it, in words, what it waits for. The model runs for it. Raises
+        UserError as ``card_job``."""
+        yield (yield from self._run(sae, card_job(self.library, sae, feature)))
+
+    def reading(self, document: DefinitionTree) -> Iterator[str | Reading]:
+        """What a tree says that its feature means; where that takes neither loading nor a GPU of ZeroGPU, also on how
+        many of its definitions the feature fires. The tree may be anybody's file."""
+        reading, sae = reading_of(document), str(document.settings.get("sae"))
+        if reading.hits is None and not self.settings.zero_gpu:
+            with contextlib.suppress(UserError):
+                if self.library.has(self.library.find(sae)):
+                    reading = yield from self._run(sae, reading_job(self.library, document))
+        yield reading
+
     def activity(self, recipe: VectorRecipe, text: str) -> Iterator[str | Activity]:
         """Where a feature fires in a text; before it, what it waits for. Raises UserError if one of them is invalid."""
         check_text(text)
         yield (yield from self._run(recipe.sae, text_job(self.library, recipe, text)))
+
+    def continuations(self, vector: VectorRecipe, recipe: SteerRecipe) -> Iterator[str | SteeredTexts]:
+        """A text continued with and without a feature, as it is written; before it, in words, what it waits for.
+
+        The last answer may be incomplete: its time was up.
+
+        Raises:
+            UserError: it cannot be done, or not here.
+        """
+        check_text(recipe.text)
+        yield from self._run(vector.sae, steer_job(self.library, vector, recipe))
 
     def found_by_text(self, asked: TextSearch) -> Iterator[str | FoundFeatures]:
         """The features that fire on a text; before them, in words, what they wait for. Raises UserError if they cannot
@@ -261,7 +360,7 @@ class Service:
     # Doing the steps of a job
 
     def _run(self, sae: str, job: Job[Result], budget: "_Budget | None" = None) -> Generator[Any, None, Result]:
-        """Do the steps of a job: in words what it waits for, and trees as they grow. Returns the job's result.
+        """Do the steps of a job: in words what it waits for, and what grows as it does. Returns the job's result.
 
         Args:
             sae: what is being loaded, if something is.
@@ -308,15 +407,16 @@ class Service:
         with self._lock:
             running = self._rows[task.path]
         while not running.turn.acquire(timeout=self._poll_seconds):
-            yield task.told(running.done)
+            yield running.told(task)
         try:
             there = yield from self._prepared(entry, Prepare(partial(self.library.keeps, task)))
             if not there:  # nobody has done it meanwhile
                 yield self._first_words()
+                running.began = None
                 for answer in self._work(task):
                     if isinstance(answer, int):
-                        running.done = answer
-                    yield str(answer) if isinstance(answer, Waiting) else task.told(running.done)
+                        running.now(answer)
+                    yield str(answer) if isinstance(answer, Waiting) else running.told(task)
         finally:
             running.turn.release()
 
@@ -328,7 +428,7 @@ class Service:
         if answers is not None:
             return answers
         words = _WORDS.get(step.purpose)
-        n_ghosts = sum(len(task.growth.v) for task in step.tasks if isinstance(task, AskTask))
+        n_ghosts = step.n_ghosts
         yield (said := words if words and not n_ghosts else self._first_words())
         answers = []
         for task in step.tasks:
@@ -345,8 +445,8 @@ class Service:
             self._keep(cache, key, answers)
         return answers
 
-    def _grown(self, step: Grow, budget: "_Budget") -> Generator[str | DefinitionTree, None, DefinitionTree]:
-        """A tree as it grows."""
+    def _grown(self, step: Grow, budget: "_Budget") -> Generator[Any, None, Any]:
+        """A tree, say, as it grows."""
         yield self._first_words()
         # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
         yield (document := step.begun)
@@ -443,3 +543,17 @@ class _RunningRows:
 
     turn: Lock = field(default_factory=Lock)  # held by the one who does it
     done: int = 0
+    before: int = 0  # how much there was when it
+    began: float | None = None  # in seconds; None: nothing tells yet how long it takes
+
+    def now(self, done: int) -> None:
+        """So much is there."""
+        if self.began is None:
+            self.began, self.before = time.monotonic(), done
+        self.done = done
+
+    def told(self, task: RowsTask) -> str:
+        """How far it is, and how long the rest takes, in words."""
+        began, told = self.began, task.told(self.done)
+        left = None if began is None else seconds_left(self.done, task.n_rows, self.before, time.monotonic() - began)
+        return told if left is None else f"{told} · {left_told(left)}"

@@ -22,7 +22,8 @@ from multitool.recipes.fields import check
 from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.atlases import DEMO_ATLAS, Atlas, open_atlas
-from multitool.store.devices import Gpu, gpu_here, placement, suited_precision
+from multitool.store.capacity import Machine
+from multitool.store.devices import Gpu, gpu_here, machine_memory, placement, suited_precision
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.folders import folder_state, is_folder
@@ -30,7 +31,7 @@ from multitool.store.hub import DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.kept_rows import KeptRows, RowsTask, open_rows
 from multitool.store.lens_rows import LensRowsTask, lens_rows_task
-from multitool.store.lenses import FittedLens, fitted_lens, is_fitted
+from multitool.store.lenses import FittedLens, fitted_lens, is_fitted, is_shipped
 from multitool.store.models import load_model, load_subject, model_size
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.prose import ProseRowsTask, mean_maximum, prose_rows_task
@@ -67,10 +68,12 @@ class Library:
         max_saes: how many SAEs to keep.
         max_model_bytes: refuse to fetch larger models.
         bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
+        fetching: is told instead how far a download is: what is fetched, bytes there, bytes in all.
         gpu: tells the GPU that there is; None: PyTorch does.
         atlas: where what is told of features stands, as ``open_atlas`` takes it; None: the demo's atlas.
 
-    What a user may not expect of device and precision stands in ``notes``, and in the log. ``Library(**options)`` makes
+    What a user may not expect of device and precision stands in ``notes``, and in the log; ``machine`` tells what there
+    is for models to run on. ``Library(**options)`` makes
     another one like it, in another process or on another machine.
 
     Raises:
@@ -88,6 +91,7 @@ class Library:
         max_saes: int = 8,
         max_model_bytes: int | None = None,
         bars: bool = True,
+        fetching: Callable[[str, int, int], None] | None = None,
         gpu: Callable[[], Gpu | None] | None = None,
         atlas: str | None = None,
     ):
@@ -102,10 +106,14 @@ class Library:
             "dtype": self._placement.dtype, "device": device, "allow_folder": allow_folder, "patterns": patterns,
             "max_models": max_models, "max_saes": max_saes, "max_model_bytes": max_model_bytes, "bars": bars,
         }
+        self.machine = Machine(
+            self.device, self._placement.dtype, machine_memory(), self._placement.memory or None, max_model_bytes
+        )
         self.patterns = patterns
         self._allow_folder = allow_folder
         self._download = DownloadOptions(max_bytes=max_model_bytes)
         self._bars = bars
+        self._tell_fetching = fetching
         self._found = _MadeOnce(256)  # SAEs of any repository on the hub, by name
         self._models = _MadeOnce(max_models)
         self._subjects = _MadeOnce(max_models + 2)
@@ -234,6 +242,13 @@ class Library:
             return None
         return self._maps.get(kept.task, lambda: FittedLens(kept.part(0, d_model), f"fitted on {len(PASSAGES)} texts"))
 
+    def lens_here(self, entry: SaeEntry, subject: Subject) -> FittedLens | None:
+        """That lens, where it takes neither a download nor fitting; else None. Raises UserError if it cannot be read.
+        """
+        model, hook = subject.name, entry.hook
+        fetched = is_fitted(model, hook) and not is_shipped(model, hook)
+        return None if fetched and (model, hook) not in self._maps else self.lens(entry, subject)
+
     def embedding_map(self, scan: KeptRows, subject: Subject) -> Tensor:
         """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""
         return self._maps.get(scan.task, lambda: embedding_map(scan.chunks(_ROWS_AT_ONCE), subject.space))
@@ -269,6 +284,19 @@ class Library:
             return None
         return self._prose.get((_sae_as_it_is(entry), task), lambda: mean_maximum(self.encoder(entry), task, kept))
 
+    def fires_on_prose(
+        self, entry: SaeEntry, subject: Subject, feature: int
+    ) -> tuple[tuple[Text, ...], Tensor] | None:
+        """The passages of plain prose, and how strongly a feature fires on each of their tokens, (n,) float32.
+
+        None, and errors, as in ``on_prose``.
+        """
+        task = self.prose_task(entry, subject)
+        kept = open_rows(task)
+        if kept is None:
+            return None
+        return task.texts, self.encoder(entry).encode_feature(kept.part(0, task.n_rows), feature)
+
     def lengths(
         self, entry: SaeEntry, kind: str, compute: Callable[[], Tensor], subject: Subject | None = None
     ) -> Tensor:
@@ -301,6 +329,10 @@ class Library:
     def has(self, entry: SaeEntry) -> bool:
         """Whether an SAE and its model's embeddings are in memory: no wait for them."""
         return _sae_as_it_is(entry) in self._saes and _as_it_is(entry.model) in self._subjects
+
+    def at_hand(self, entry: SaeEntry) -> bool:
+        """Whether a model's embeddings are in memory, and an SAE too or in a folder here: a short wait for both."""
+        return self.has(entry) or (entry.folder is not None and _as_it_is(entry.model) in self._subjects)
 
     def progress(self, entry: SaeEntry) -> str:
         """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""
@@ -353,10 +385,12 @@ class Library:
 
     def _reported(self, name: str, load: Callable):
         """What ``load`` gives, while ``progress`` tells how far it is."""
-        if self._bars:
+        if self._bars and not self._tell_fetching:
             return load(self._download)
 
         def report(there: int, total: int) -> None:
+            if self._tell_fetching:
+                self._tell_fetching(name, there, total)
             if there < total:
                 self._fetching[name] = f"Fetching {name}: {there / 1e6:,.0f} of {total / 1e6:,.0f} MB"
             else:
