@@ -76,7 +76,7 @@ def test_what_a_finger_touches_is_large_enough(phone):
         tab.click()
         phone.wait_for_timeout(300)
         found = phone.evaluate(
-            """least => [...document.querySelectorAll("#layout :is(button, summary, input:not([type=range]), textarea)")]
+            """least => [...document.querySelectorAll("#layout :is(button, input:not([type=range]), textarea)")]
                .filter(control => control.checkVisibility({ visibilityProperty: true }) && !control.disabled)
                .map(control => ["checkbox", "radio"].includes(control.type) ? control.closest("label") : control)
                .map(control => [control, control.getBoundingClientRect()])
