@@ -48,7 +48,7 @@ def _run(arguments: list[str]) -> None:
             raise UserError(f"{argument[:200]}: -- is no value. Leave the option out, or give it one.")
     try:
         options = parser().parse_args(arguments)
-        if getattr(options, "hook", None):
+        if getattr(options, "hook", None) and options.sae is not None:
             options.sae = with_hook(options.sae, options.hook)
         if getattr(options, "accept_gemma_terms", False):
             accept_gemma_terms()

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from multitool.cli.options import add_fields, add_vector_options, recipe_of
+from multitool.cli.options import add_fields, add_vector_options, recipe_of, vector_recipe_of
 from multitool.cli.printing import figures, title
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, told_path, write, write_json
 from multitool.errors import UserError
 from multitool.recipes.captions import fires_told
 from multitool.recipes.fields import whole
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import TreeRecipe
 from multitool.text import percent, visible
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
 from multitool.trees.phrases import END, outline
@@ -36,7 +36,7 @@ def declare(commands) -> None:
 
 
 def _run(options) -> None:
-    vector = recipe_of(VectorRecipe, options)
+    vector = vector_recipe_of(options)
     recipes = [recipe_of(TreeRecipe, options, prompt=prompt) for prompt in options.prompt or [TreeRecipe.prompt]]
     if options.image and options.image.suffix.lower() not in _IMAGES:
         endings = ", ".join(_IMAGES)
@@ -49,18 +49,20 @@ def _run(options) -> None:
     for json_file, image in files:
         check_writable(json=json_file, image=image)
     from multitool.jobs.check import check_job
+    from multitool.jobs.features import own_entry
     from multitool.jobs.tree import grown, prepare_trees
 
     library = library_of(options)
     prepared = done(prepare_trees(library, vector, recipes, model=options.model), library)
-    if options.evidence:
-        library.encoder(library.find(vector.sae))  # what cannot be read is refused before the trees grow
+    entry = own_entry(library, vector)
+    if options.evidence and not entry.of_vector:
+        library.encoder(entry)  # what cannot be read is refused before the trees grow
     trees = (done(grown(tree), library) for tree in prepared)
     for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
         if options.evidence:
             document = done(check_job(library, document, model=options.model), library)
         if tree == 0:
-            note_other_model(options.model, library.find(vector.sae))
+            note_other_model(options.model, entry)
         if json_file:
             write_json(json_file, document.to_dict())
         if image:

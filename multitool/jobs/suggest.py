@@ -1,8 +1,9 @@
 """The job of a suggestion: many settings are tried on a feature, and the evidence chooses among them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from multitool.errors import UserError
 from multitool.jobs.candidates import INJECTION, PUBLISHED, Candidate, candidate_columns, candidates_for
@@ -20,6 +21,10 @@ from multitool.jobs.trials import (
 )
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
+from multitool.text import data_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def suggest_job(
@@ -67,6 +72,13 @@ class Suggestion:
         "weights", "scale", "components", "injected", "chosen by", "score", "hit rate", "AUROC", "rank", "list AP",
     )
 
+    def __repr__(self) -> str:
+        return f"Suggestion({len(self.trials)} settings tried, the best: {self.best.candidate})"
+
+    def to_pandas(self) -> "DataFrame":
+        """One row per trial, the best first."""
+        return data_frame(self.columns, self.rows)
+
     @property
     def best(self) -> Trial:
         return self.trials[0]
@@ -109,7 +121,7 @@ class Suggestion:
         """For JSON. ``growth``: the settings of a tree that belong to the best one."""
         return {
             "schema": "sae-multitool/suggestion/1",
-            "recipe": asdict(self.recipe) | {"pca": list(self.recipe.pca)},
+            "recipe": self.recipe.settings(),
             "growth": self.growth,
             "dtype": self.dtype,
             "sentence": self.sentence,

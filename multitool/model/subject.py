@@ -44,6 +44,9 @@ class Subject:
         self._generation_config = generation_config
         self._ends: dict[str | None, np.ndarray] = {}
 
+    def __repr__(self) -> str:
+        return f"Subject({self.name}: {self.space.n_tokens:,} tokens, d_model {self.space.d_model:,})"
+
     @property
     def max_length(self) -> int | None:
         """The longest sequence that the model's positions allow, where it says so."""
