@@ -1,10 +1,13 @@
 """What can go wrong for a user, said so that the user can put it right."""
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 
 _LONGEST = 200  # characters of a value in a message
+# Where a message names a field: as its first word, which is no sentence's, or by a name that is no word.
+_FIELD = re.compile(r"\A[a-z_]+\b|\b[a-z]+(?:_[a-z]+)+\b")
 
 
 class UserError(Exception):
@@ -12,6 +15,7 @@ class UserError(Exception):
 
     The message is one sentence or two, shown as it is: what was wrong (with the value), what is
     valid, and what to do. The command line exits with status 2, the page shows it, the API returns it.
+    One that refuses the value of a field begins with the field's name.
 
     >>> try:
     ...     mt.TreeRecipe(cutoff=2)
@@ -19,6 +23,14 @@ class UserError(Exception):
     ...     print(error)
     cutoff is 2; ...
     """
+
+    def told(self, names: Mapping[str, str]) -> str:
+        """The message with fields called otherwise: on the page, by the labels of their controls.
+
+        >>> mt.UserError("cutoff is 2; it must be below 1.").told({"cutoff": "Cutoff"})
+        '“Cutoff” is 2; it must be below 1.'
+        """
+        return _FIELD.sub(lambda name: f"“{names[name[0]]}”" if name[0] in names else name[0], str(self))
 
 
 class GhostError(UserError):

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from multitool.page.common import PRIVATE, part_heading
 from multitool.page.endpoints import add_endpoints
+from multitool.page.feature_choice import feature_choice
 from multitool.page.find_tab import FIND, TREE, find_tab
 from multitool.page.gradio_workarounds import Page
+from multitool.page.link_preview import FAVICON, LinkPreview
 from multitool.page.list_tab import list_tab
 from multitool.page.opening import Opening
 from multitool.page.prompts_tab import prompts_tab
@@ -25,6 +29,16 @@ _THREADS = MOST_LIGHT_CALLS + 8  # a few for what is done at once, and counts as
 _NEVER_FULL = 10**6
 
 
+_HEAD = (
+    f'<a class="skip" href="#result">Skip to the result</a><h1>{TITLE}</h1><p>What does a feature of a sparse '
+    "autoencoder mean? Its weights become the embedding of a <em>ghost token</em>, a word that does not exist, and the "
+    'model is asked to define it.</p><p role="status" class="unseen"></p>'
+)
+_HEAD_SCRIPT = Path(__file__).with_name("page_head.js")
+_FOLDED_ON_A_PHONE = (
+    "() => matchMedia('(max-width: 899px)').matches "
+    "&& document.querySelector('#vector-fold > .label-wrap.open')?.click()"
+)
 CSS = [Path(__file__).with_name("page.css"), EXPLORER / "explorer.css"]
 
 
@@ -69,30 +83,37 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
     """
     service = Service(library, settings, gpu_worker(library, settings, opening.entry.model))
     with Page(title=TITLE, delete_cache=(3600, 24 * 3600), analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(
-            f"<h1>{TITLE}</h1><p>What does a feature of a sparse autoencoder mean? Its weights become the embedding of "
-            "a <em>ghost token</em>, a word that does not exist, and the model is asked to define it.</p>",
-            elem_id="head", apply_default_css=False,
-        )
+        gr.HTML(_HEAD, js_on_load=_HEAD_SCRIPT.read_text(encoding="utf-8"), elem_id="head", apply_default_css=False)
         if notices := [opening.notice] * bool(opening.notice) + list(library.notes):
             gr.Markdown("\n\n".join(notices), elem_id="notice")
-        with gr.Row():
-            with gr.Column(scale=1, min_width=320, elem_id="controls"):
-                controls = vector_controls(service, opening)
-            with gr.Column(scale=3, min_width=480), gr.Tabs(elem_id="tabs") as tabs:
-                tree = gr.Tab("Definition tree", id=TREE)
-                with gr.Tab("Find", id=FIND) as finding:
-                    found = find_tab(service, controls, tabs, finding)
-                with tree:  # it grows what is found, too
-                    growth = tree_tab(service, controls, opening, page, found, tabs)
-                with gr.Tab("Token list"):
-                    list_tab(service, controls)
-                with gr.Tab("Text"):
-                    text_tab(service, controls)
-                with gr.Tab("Prompts"):
-                    prompts_tab(service, controls)
-                with gr.Tab("Suggest settings"):
-                    suggest_tab(service, controls, growth)
+        with gr.Row(elem_id="layout"):
+            with gr.Column(elem_id="choice"):
+                part_heading("Feature")
+                choice = feature_choice(service, opening)
+            # In the order in which a phone shows them; events of the result need the vector's controls.
+            result = gr.Column(elem_id="result")
+            with gr.Column(elem_id="vector"):
+                part_heading("Vector")
+                with gr.Accordion("The feature's vector", elem_id="vector-fold"):
+                    controls = vector_controls(service, opening, choice)
+            with result:
+                part_heading("Result")
+                gr.Column(elem_id="card")
+                with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
+                    tree = gr.Tab("Definition tree", id=TREE)
+                    with gr.Tab("Find", id=FIND) as finding:
+                        found = find_tab(service, controls, tabs, finding)
+                    with tree:  # it grows what is found, too
+                        growth = tree_tab(service, controls, opening, page, found, tabs)
+                    with gr.Tab("Token list"):
+                        list_tab(service, controls)
+                    with gr.Tab("Text"):
+                        text_tab(service, controls)
+                    with gr.Tab("Prompts"):
+                        prompts_tab(service, controls)
+                    with gr.Tab("Suggest settings"):
+                        suggest_tab(service, controls, growth)
+        page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)
         add_endpoints(page, service, opening.recipe)
     # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.
     # (Without a size it would be 1 on ZeroGPU.)
@@ -104,6 +125,7 @@ def launch_options(settings: ServerSettings) -> dict:
     return {
         "max_file_size": "20mb" if settings.on_space else None, "ssr_mode": False, "mcp_server": True,
         "enable_monitoring": False,  # it would tell anybody who calls what
+        "favicon_path": FAVICON, "app_kwargs": {"middleware": [Middleware(LinkPreview, title=TITLE)]},
         # One for each that may wait for the model, beside those who need none.
         "max_threads": _THREADS + settings.queue + settings.concurrency,
         "state_session_capacity": settings.states,

@@ -17,6 +17,7 @@ from multitool.page.callers import Callers
 from multitool.page.gradio_workarounds import write_served
 from multitool.page.shelf import Shelf, taken
 
+SECONDS_SHOWN = 12  # of a message in the corner: what it says stands beside its result too
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for events that only serve the page
 QUIETLY: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}  # for those that are done at once
 # For those whose last word counts: of what is chosen while one is under way the last is done afterwards, not left out.
@@ -28,11 +29,17 @@ def counted(callers: Callers) -> dict[str, Any]:
     return {"callers": callers, "concurrency_limit": None}
 
 
-def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
+def in_words_of_page(error: UserError, controls: Mapping[str, Component]) -> str:
+    """What an error says, with the labels of controls in the place of their names."""
+    return error.told({name: label for name, control in controls.items() if (label := getattr(control, "label", ""))})
+
+
+def shown_errors(handler: Callable, controls: Mapping[str, Component] | None = None) -> Callable:
     """The handler with its errors turned into those that Gradio shows; works on generators too.
 
     Args:
-        on_page: the message is shown as HTML, so what a user typed is escaped in it; programs get it as it is.
+        controls: of the page, by name: errors are told in its words, and escaped, as it shows them as HTML. None:
+            programs get them as they are.
     """
 
     @contextlib.contextmanager
@@ -40,17 +47,18 @@ def shown_errors(handler: Callable, *, on_page: bool = True) -> Callable:
         try:
             yield
         except UserError as error:
+            sentence = str(error) if controls is None else escape(in_words_of_page(error, controls))
             # Half a surrogate pair, as JSON can have it, would keep the message from being sent.
-            sentence = str(error).encode(errors="backslashreplace").decode()
             raise gr.Error(
-                escape(sentence) if on_page else sentence, duration=None, print_exception=False
+                sentence.encode(errors="backslashreplace").decode(), duration=SECONDS_SHOWN, print_exception=False
             ) from error
         except gr.Error:
             raise
         except Exception as error:  # what it says may tell of this machine: that goes into the log alone
             raise gr.Error(
                 f"This failed for a reason that this tool has no words for ({type(error).__name__}). The server's log "
-                "tells more; its operator, or whoever keeps this tool, will want to know what was asked.", duration=None
+                "tells more; its operator, or whoever keeps this tool, will want to know what was asked.",
+                duration=SECONDS_SHOWN,
             ) from error
 
     @functools.wraps(handler)
@@ -85,7 +93,7 @@ def event(
     by_names = isinstance(gives, Mapping)
     named = _by_name(gives, _held(handler, shelf)) if by_names else handler
     return {
-        "fn": shown_errors(callers.counting(named) if callers else named), "inputs_kwargs": dict(takes),
+        "fn": shown_errors(callers.counting(named) if callers else named, takes), "inputs_kwargs": dict(takes),
         "outputs": list(gives.values()) if by_names else gives, **PRIVATE, **options,
     }
 
@@ -137,6 +145,17 @@ def as_number(text: str) -> Any:
     with contextlib.suppress(TypeError, ValueError):
         return float(text)
     return text
+
+
+def part_heading(words: str) -> gr.HTML:
+    """What a part of the page is, for those who hear it and go from heading to heading."""
+    return gr.HTML(f"<h2>{words}</h2>", elem_classes="unseen", apply_default_css=False, padding=False)
+
+
+def status_line(elem_id: str, waiting: str = "", *, value: str = "") -> gr.Textbox:
+    """Where a result tells how far it is, and why there is none; ``waiting`` stands there before anything was asked."""
+    return gr.Textbox(value, label="Status", show_label=False, placeholder=waiting, interactive=False, container=False,
+                      lines=1, max_lines=8, elem_id=elem_id, elem_classes="status")
 
 
 def quiet(words: str) -> str:

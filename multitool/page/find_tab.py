@@ -3,6 +3,7 @@
 A row that is chosen brings that feature's tree: the tree's tab takes it from here.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
-from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, counted, event, pick
+from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, counted, event, pick, status_line
 from multitool.page.found_html import choosable, feature_table, text_tokens
 from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
@@ -88,8 +89,7 @@ def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.
     result = Result(
         "find", {"sae": controls.fields["sae"], "words": words, "way": way, **details}, search_asked, _nothing
     )
-    status = gr.Textbox("", show_label=False, placeholder="Nothing found yet.", interactive=False, container=False,
-                        lines=1, max_lines=8, elem_id="find-status", elem_classes="status")
+    status = status_line("find-status", "Nothing found yet.")
     shown = {"tokens": choosable("find-tokens"), "table": choosable("found")}
     states = {"found": gr.State(), "token": gr.State()}
 
@@ -101,7 +101,7 @@ def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.
     number = {"feature": controls.fields["feature"], "way": way, "words": words}
     way.input(**event(_with_number, number, words, **LATEST))
     finding = event(
-        _beside(result.making(partial(_found, service))), result.takes,
+        _only_beside(result.making(partial(_found, service))), result.takes,
         {"status": status, **shown, **states, **result.gives}, shelf=service.shelf, show_progress="hidden",
         **counted(service.callers),
     )
@@ -225,14 +225,13 @@ def _nothing(status: str) -> dict:
     return {"status": status, "tokens": "", "table": "", "found": None, "token": None, "title": ""}
 
 
-def _beside(finding: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
-    """The handler with its errors told where the answer would be: elsewhere they would hide what is to be corrected."""
+def _only_beside(finding: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """The handler with its errors told where the answer would be alone: in the corner they would hide what is to be
+    corrected."""
 
     def handler(**values):
-        try:
+        with contextlib.suppress(UserError):
             yield from finding(**values)
-        except UserError as error:
-            yield {"status": str(error)}
 
     return handler
 

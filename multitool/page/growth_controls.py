@@ -16,17 +16,14 @@ CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (
 
 
 def growth_controls(service: Service, opening: Opening) -> dict[str, Component]:
-    """The controls of prompt, growth and steering, most of them folded away, by the fields of TreeRecipe."""
+    """The controls of prompt, growth and steering, folded away, by the fields of TreeRecipe."""
     usual = usual_growth(opening.entry.model)
-    top_k = gr.Radio(
-        _TOP_K, value=usual.top_k, label="Next tokens looked at (top_k)", elem_id="top-k",
-        info="How many of each path, the most probable ones; how much that leaves out is told below",
-    )
-    with gr.Accordion("Prompt and growth", open=False):
-        prompt, growth = _prompt_controls(service), _growth_controls(service, usual)
-    with gr.Accordion("Steering and injection", open=False, elem_id="steering"):
-        steering = _steering_controls()
-    return {"top_k": top_k, **prompt, **growth, **steering}
+    with gr.Row(elem_id="growth"):
+        with gr.Accordion("Prompt and growth", open=False):
+            prompt, growth = _prompt_controls(service), _growth_controls(service, usual)
+        with gr.Accordion("Steering and injection", open=False, elem_id="steering"):
+            steering = _steering_controls()
+    return {**prompt, **growth, **steering}
 
 
 def tree_recipe(**values) -> TreeRecipe:
@@ -98,6 +95,10 @@ def _in_menu(**values) -> str | None:
 
 
 def _growth_controls(service: Service, usual: TreeRecipe) -> dict[str, Component]:
+    top_k = gr.Radio(
+        _TOP_K, value=usual.top_k, label="Next tokens looked at (top_k)", elem_id="top-k",
+        info="How many of each path, the most probable ones; how much that leaves out is told below",
+    )
     with gr.Row():
         cutoff = gr.Dropdown(
             CUTOFFS, value=_written(usual.cutoff), label="Cutoff", allow_custom_value=True, elem_id="cutoff",
@@ -115,7 +116,7 @@ def _growth_controls(service: Service, usual: TreeRecipe) -> dict[str, Component
         TreeRecipe.stop, label="Stop at the closing quote or the end of the text", elem_id="stop-at-quote",
         info="Without it a path goes on through the quote, to what the model would write next",
     )
-    return {"cutoff": cutoff, "max_nodes": max_nodes, "max_depth": max_depth, "stop": stop}
+    return {"top_k": top_k, "cutoff": cutoff, "max_nodes": max_nodes, "max_depth": max_depth, "stop": stop}
 
 
 def _steering_controls() -> dict[str, Component]:

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from multitool.errors import UserError
-from multitool.page.common import LATEST, event
+from multitool.page.common import LATEST, event, in_words_of_page
 from multitool.text import visible
 
 _LONGEST_TITLE = 200
@@ -47,9 +47,10 @@ class Result:
         values = {name: control.value for name, control in controls.items()}
         made = Made(opened, as_shown(read, values)) if opened else None
         title = gr.HTML(heading(made), elem_id=f"{name}-title", elem_classes="result-title", padding=False)
-        self.gives = {"made": gr.State(made), "title": title}  # what ``making`` answers besides
+        problem = gr.HTML("", elem_id=f"{name}-problem", elem_classes="problem", padding=False)
+        self.gives = {"made": gr.State(made), "title": title, "problem": problem}  # what ``making`` answers besides
         self.takes = {"made": self.gives["made"], **controls}  # what it is called with
-        self._read, self._nothing = read, nothing
+        self._read, self._nothing, self._controls = read, nothing, dict(controls)
         self._telling = event(self._told, self.takes, title, **LATEST)
         gr.on([control.change for control in controls.values()], **self._telling)
 
@@ -70,11 +71,33 @@ class Result:
                         answer = answer | title_answer(made)
                     yield answer
             except UserError as error:
-                if made is None or made.shown != as_shown(self._read, values):
-                    yield self._nothing(str(error)) | title_answer(None)
+                if made is not None and made.shown == as_shown(self._read, values):
+                    raise
+                yield self._nothing(in_words_of_page(error, self._controls)) | title_answer(None)
                 raise
 
-        return handler
+        return self.beside(handler)
+
+    def beside(self, handler: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+        """The handler with its errors told under the title, where the result that they are of stays.
+
+        Args:
+            handler: a generator of answers by name.
+        """
+
+        def telling(*args, **values):
+            told, there = {"problem": ""}, True
+            try:
+                for answer in handler(*args, **values):
+                    there &= answer.get("made", True) is not None
+                    yield told | answer
+                    told = {}
+            except UserError as error:
+                if there:
+                    yield {"problem": f"<p>{escape(in_words_of_page(error, self._controls))}</p>"}
+                raise
+
+        return telling
 
     def tell_after(self, making) -> None:
         """Tell anew whether the controls have changed: they may have while the result was being made."""
@@ -97,7 +120,8 @@ def heading(made: Made | None, *, changed: bool = False) -> str:
     if made is None:
         return ""
     title = visible(made.title)[:_LONGEST_TITLE]
-    return f'<p title="{escape(title, quote=True)}"><b>{escape(title)}</b>{_CHANGED if changed else ""}</p>'
+    hover = f'role="heading" aria-level="3" title="{escape(title, quote=True)}"'
+    return f'<p {hover}><b>{escape(title)}</b>{_CHANGED if changed else ""}</p>'
 
 
 def title_answer(made: Made | None) -> dict:

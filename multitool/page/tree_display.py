@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import gradio as gr
 from gradio.components import Component
 
-from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
+from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, status_line
 from multitool.page.recipe_controls import recipes_shown
 from multitool.page.result import Result
 from multitool.page.service import Service
@@ -53,6 +53,7 @@ class TreeDisplay:
         service: holds the trees that are shown.
         opened: the tree that the page opens on.
         controls: those of vector and growth, by name.
+        actions: where the buttons stand.
 
     Attributes:
         parts: the components by name, states among them: ``document`` is the tree that is shown and ``reason`` why
@@ -60,8 +61,11 @@ class TreeDisplay:
         reset, reset_lifts: arguments of events that make the views leave out nothing of another tree, or for its lifts.
     """
 
-    def __init__(self, service: Service, opened: DefinitionTree | None, controls: Mapping[str, Component]):
-        buttons = _buttons(opened)
+    def __init__(
+        self, service: Service, opened: DefinitionTree | None, controls: Mapping[str, Component], actions: gr.Row
+    ):
+        with actions:
+            buttons = _buttons(opened)
         title = title_told(opened.settings) if opened else ""
         self._shelf = service.shelf
         self.result = Result("tree", controls, recipes_shown, no_tree, title)
@@ -106,22 +110,20 @@ class TreeDisplay:
 
 def _buttons(opened: DefinitionTree | None) -> dict[str, gr.Button]:
     there = opened is not None
-    with gr.Row(elem_classes="actions"):
-        return {
-            "grow": gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow"),
-            "stop_growth": gr.Button("Stop", min_width=80, elem_id="stop"),
-            "go_on": gr.Button("Go on", min_width=80, visible=False, elem_id="go-on"),
-            "check": gr.Button("Check this tree", min_width=140, interactive=there, elem_id="check"),
-            "keep": gr.Button("Keep to compare", min_width=140, interactive=there, elem_id="keep"),
-            "drop": gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop"),
-        }
+    return {
+        "grow": gr.Button("Grow tree", variant="primary", min_width=160, elem_id="grow"),
+        "stop_growth": gr.Button("Stop", min_width=80, elem_id="stop"),
+        "go_on": gr.Button("Go on", min_width=80, visible=False, elem_id="go-on"),
+        "check": gr.Button("Check this tree", min_width=140, interactive=there, elem_id="check"),
+        "keep": gr.Button("Keep to compare", min_width=140, interactive=there, elem_id="keep"),
+        "drop": gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop"),
+    }
 
 
 def _words(opened: DefinitionTree | None) -> dict[str, Component | gr.Row]:
     """What is said of the tree: status, coverage, the offer to follow all next tokens, verdict and comparison."""
     offer = offer_told(opened)
-    status = gr.Textbox(summary(opened), show_label=False, container=False, lines=1, max_lines=8, interactive=False,
-                        elem_id="status", elem_classes="status")
+    status = status_line("status", value=summary(opened))
     bar = gr.HTML(probability_bar(opened), elem_id="coverage", elem_classes="greys", apply_default_css=False)
     with gr.Row(visible=bool(offer), elem_classes="actions", elem_id="offer") as row:
         offered = gr.HTML(offer, elem_classes="greys", apply_default_css=False, padding=False, min_width=280)

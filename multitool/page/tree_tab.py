@@ -15,7 +15,7 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
-from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
+from multitool.page.common import PRIVATE, QUIETLY, SECONDS_SHOWN, counted, event, pick
 from multitool.page.examples import example_buttons
 from multitool.page.feature_choice import entry_shown
 from multitool.page.find_tab import TREE, FindTab, row_chosen
@@ -62,10 +62,11 @@ def tree_tab(
     """
     library = service.library
     examples = example_buttons(library, vector_controls.fields["sae"], opening)
+    actions = gr.Row(elem_classes="actions")
     growth = growth_controls(service, opening)
     controls = {**vector_controls.fields, **growth}
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
-    display = TreeDisplay(service, opened, controls)
+    display = TreeDisplay(service, opened, controls, actions)
     named = {
         **display.parts, **controls, "model": vector_controls.model,
         # The growth that was asked for last: the page sends its number with it, so that each growth knows its own.
@@ -79,7 +80,8 @@ def tree_tab(
         return event(handler, pick(named, takes), pick(named, gives), shelf=service.shelf, **options)
 
     # What sets a growth going: a click is answered before it grows, as its events follow each other.
-    grown = ("document", "made", "title", "reason", "status", "bar", "verdict", "view", "definitions", "go_on", "offer")
+    grown = ("document", *display.result.gives, "reason", "status", "bar", "verdict", "view", "definitions", "go_on",
+             "offer")
     on_the_model = {"show_progress": "hidden", **counted(service.callers)}
     in_turn = {**on_the_model, "trigger_mode": "multiple"}
     growing = on(
@@ -117,7 +119,9 @@ def tree_tab(
         display.show_after(growth_done.success(**display.reset))
         display.show_after(growth_done.failure(Turns.refuse, turns, None, **QUIETLY).then(**display.reset))
 
-    checking = named["check"].click(**on(partial(check, service), ("turns", "document"), grown, **on_the_model))
+    checking = named["check"].click(**on(
+        display.result.beside(partial(check, service)), ("turns", "document"), grown, **on_the_model
+    ))
     display.show_after(checking.success(**display.reset_lifts))
     display.show_after(checking, "failure")
 
@@ -201,7 +205,7 @@ def _from_link(
             return {"linked": ""}
         values = values_within(controls, service.library, *found)
     except UserError as error:
-        gr.Warning(escape(str(error)), duration=None, title="Link")
+        gr.Warning(escape(str(error)), duration=SECONDS_SHOWN, title="Link")
         return no_tree(str(error)) | title_answer(None)
     return {"linked": links.query(*found), "number": turns.ask(), **filled(service.library, values)}
 

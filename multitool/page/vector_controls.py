@@ -12,7 +12,7 @@ from multitool.errors import UserError
 from multitool.jobs.features import with_weights
 from multitool.page.common import LATEST, QUIETLY, event, pick, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
-from multitool.page.feature_choice import FeatureChoice, entry_shown, feature_choice, known_of_feature, sae_names
+from multitool.page.feature_choice import FeatureChoice, entry_shown, known_of_feature, sae_names
 from multitool.page.opening import Opening
 from multitool.page.service import Service
 from multitool.recipes.directions import DIRECTIONS, takes
@@ -50,9 +50,8 @@ class VectorControls:
             making.then(**told)
 
 
-def vector_controls(service: Service, opening: Opening) -> VectorControls:
-    """Build the controls, set to ``opening``, and what is known of feature and vector beside them."""
-    choice = feature_choice(service, opening)
+def vector_controls(service: Service, opening: Opening, choice: FeatureChoice) -> VectorControls:
+    """Build the controls of the chosen feature's vector, set to ``opening``, and what is told of it beside them."""
     with gr.Group():
         direction = _direction_controls(service.library, choice, opening)
         place, distance = _place_controls(service, choice.sae, direction["weights"], opening)

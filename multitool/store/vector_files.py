@@ -36,7 +36,7 @@ def read_vector(path: Path, name: str = "") -> tuple[list[float], str]:
     row, called = _array(path) if path.suffix.lower() == ".npy" else _tensor(path, name)
     if not (row.ndim == 1 or row.ndim == 2 and row.shape[0] == 1):
         raise UserError(
-            f"{path.name} holds numbers of the shape {tuple(row.shape)}; it must be one row, (d_model,). Save one alone."
+            f"{path.name} holds numbers of the shape {tuple(row.shape)}; it must be one row, (d_model,)."
         )
     return plain_numbers(row.reshape(-1)), name or called
 

@@ -1,5 +1,6 @@
 """What the tab “Find” makes of what is typed, how it shows what was found, and which tree a row brings."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeature, FoundFeatures, TokenFires
-from multitool.page.find_tab import _beside, _found, _token_chosen, _with_number, row_chosen, search_asked
+from multitool.page.find_tab import _found, _token_chosen, _with_number, row_chosen, search_asked
 from multitool.page.found_html import WHOLE, feature_table, text_tokens
 from multitool.page.tree_tab import _chosen
 from multitool.page.turns import Turns
@@ -80,9 +81,9 @@ def test_of_the_details_only_those_of_the_chosen_way_count():
     ({"way": "atlas", "min_cosine": "2"}, "Cosine at least is 2.0; it must be a number within ±1"),
     ({"words": "rain", "sae": ""}, "sae is ''"),
 ])
-def test_what_cannot_be_asked_is_told_beside_the_controls(shown, sentence):
-    (answer,) = _beside(lambda **values: iter([search_asked(**values)]))(**OPENED | shown)
-    assert sentence in answer["status"]
+def test_what_cannot_be_asked_is_refused_in_a_sentence(shown, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        search_asked(**OPENED | shown)
 
 
 def test_likeness_begins_with_the_feature_that_the_controls_show():

@@ -1,5 +1,7 @@
 """What stands above results: what they were made from, and whether the controls still show that."""
 
+from html import escape
+
 import gradio as gr
 import pytest
 
@@ -61,17 +63,32 @@ def test_a_failure_clears_a_result_of_other_controls_and_leaves_one_of_the_same(
                 found.append(answer)
         return found
 
-    cleared = {"why": "No.", "made": None, "title": ""}
-    assert answers(None, 1) == [{}, cleared]
-    assert answers(Made("", (2,)), 1) == [{}, cleared]
-    assert answers(Made("", (1,)), 1) == [{}]
+    first, cleared = {"problem": ""}, {"why": "No.", "made": None, "title": ""}
+    assert answers(None, 1) == [first, cleared]
+    assert answers(Made("", (2,)), 1) == [first, cleared]
+    told = {"problem": "<p>No.</p>"}  # beside the result that stays
+    assert answers(Made("", (1,)), 1) == [first, told]
     begun = Made("Begun", ("begun",))
-    assert answers(None, "begun") == [{"made": begun, "title": heading(begun)}]
+    assert answers(None, "begun") == [first | {"made": begun, "title": heading(begun)}, told]
+
+
+def test_errors_call_controls_by_their_labels_and_are_text():
+    def fails(value):
+        raise UserError("inject_layer is '<b>'; set inject_layer to -1, top_k stays.")
+        yield
+
+    with gr.Blocks():
+        controls = {"inject_layer": gr.Number(label="Inject after layer")}
+        result = Result("some", controls, lambda inject_layer: (inject_layer,), lambda words: {"why": words})
+    told = "“Inject after layer” is '<b>'; set “Inject after layer” to -1, top_k stays."
+    assert next(result.making(fails)(None, inject_layer=1))["why"] == told
+    problem = next(result.making(fails)(Made("", (1,)), inject_layer=1))["problem"]
+    assert problem == f"<p>{escape(told)}</p>"
 
 
 def test_a_result_without_a_title_is_none():
     with gr.Blocks():
         result = Result("some", {"value": gr.Textbox()}, lambda value: (value,), lambda words: {})
     assert list(result.making(lambda value: iter([{"title": ""}]))(Made("", (1,)), value=1)) == [
-        {"made": None, "title": ""}
+        {"problem": "", "made": None, "title": ""}
     ]

@@ -145,9 +145,9 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_without_what_it_says():
         raise KeyError("/home/operator/secret")
 
     endpoint = replace(ENDPOINTS["saes"], run=run)
-    for on_page in (False, True):
+    for controls in (None, {}):
         with pytest.raises(gr.Error) as error:
-            shown_errors(gradio_function(endpoint), on_page=on_page)()
+            shown_errors(gradio_function(endpoint), controls)()
         assert "no words for (KeyError)" in error.value.message and "secret" not in error.value.message
         assert error.value.print_exception, "into the log"
 

@@ -11,7 +11,7 @@ from multitool.errors import UserError
 from multitool.jobs.components import PrincipalComponent
 from multitool.page.callers import Callers
 from multitool.page.component_controls import COMPONENTS, _line
-from multitool.page.feature_choice import _evidence, known_of_feature
+from multitool.page.feature_choice import _evidence, feature_choice, known_of_feature
 from multitool.page.growth_controls import growth_controls, tree_values
 from multitool.page.opening import DEMO, Opening
 from multitool.page.recipe_controls import check_shows, filled, recipes_shown, values_shown
@@ -275,7 +275,10 @@ def test_every_field_of_a_trees_recipes_has_a_control():
 
     opening = Opening(DEMO, Service.library.find(DEMO.sae))
     with gr.Blocks():
-        controls = {**vector_controls(Service(), opening).fields, **growth_controls(Service(), opening)}
+        choice = feature_choice(Service(), opening)
+        controls = {
+            **vector_controls(Service(), opening, choice).fields, **growth_controls(Service(), opening)
+        }
     fields = {field.name for kind in (VectorRecipe, TreeRecipe) for field in recipe_fields(kind)}
     others = {"usual_scale", *COMPONENTS}  # whether a scale is given, and the sliders of ``pca``
     assert fields - {"pca"} == controls.keys() - others
