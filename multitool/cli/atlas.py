@@ -7,13 +7,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-<<<<<<< HEAD
 from multitool.cli.options import NO_VECTOR, add_fields, add_sae_options, recipe_of, span
-from multitool.cli.telling import Telling, say, tell_kept
-=======
-from multitool.cli.options import add_fields, add_sae_options, recipe_of, span
 from multitool.cli.telling import TELLING, say
->>>>>>> main
 from multitool.cli.work import library_of, note_other_model
 from multitool.cli.writing import told_path
 from multitool.errors import UserError, shown

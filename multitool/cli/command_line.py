@@ -51,18 +51,13 @@ def _run(arguments: list[str]) -> None:
         if argument.startswith("--") and argument.endswith("=--"):  # argparse would make a list of it
             raise UserError(f"{argument[:200]}: -- is no value. Leave the option out, or give it one.")
     try:
-<<<<<<< HEAD
-        options = parser().parse_args(arguments)
-        if getattr(options, "hook", None) and options.sae is not None:
-=======
         reading = parser()
         if not arguments:
             reading.print_help()
             return
         options = reading.parse_args(arguments)
         TELLING.quiet = getattr(options, "quiet", False)
-        if getattr(options, "hook", None):
->>>>>>> main
+        if getattr(options, "hook", None) and options.sae is not None:
             options.sae = with_hook(options.sae, options.hook)
         if getattr(options, "accept_gemma_terms", False):
             accept_gemma_terms()

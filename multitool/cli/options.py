@@ -10,12 +10,8 @@ from typing import Literal, get_args, get_origin
 from multitool.errors import UserError, shown
 from multitool.recipes.atlas import AtlasRecipe
 from multitool.recipes.fields import Declared, RecipeField, recipe_fields
-<<<<<<< HEAD
 from multitool.recipes.own_vectors import place_named
-from multitool.recipes.recipe import OF_OWN_VECTOR, Device, Dtype, VectorRecipe
-=======
-from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
->>>>>>> main
+from multitool.recipes.recipe import OF_OWN_VECTOR, Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import DEMO_MODELS, GEMMA_MODEL
 from multitool.store.terms import GEMMA_TERMS
 
@@ -92,19 +88,21 @@ def add_vector_options(parser: argparse.ArgumentParser) -> None:
     """Those of ``vector_recipe_of``."""
     add_sae_options(parser, required=False)
     fields = {field.name: field for field in recipe_fields(VectorRecipe)}
-    parser.add_argument("--feature", metavar="N", help=field_help(fields["feature"]))
-    add_fields(parser, VectorRecipe, [name for name in fields if name not in ("sae", "feature", *OF_OWN_VECTOR)])
-    parser.add_argument(
+    group = parser.add_argument_group(_HEADINGS[VectorRecipe])
+    group.add_argument("--feature", metavar="N", help=field_help(fields["feature"]))
+    group.add_argument(
         "--vector", type=Path, metavar="FILE.npy|.safetensors", help="a vector of your own in place of a feature: a "
         "probe, a steering direction; with --model, and with --hook where it lies after a layer (or with --sae: where "
         "that one reads)")
-    parser.add_argument(
+    group.add_argument(
         "--vector-name", default="", metavar="TEXT", help="what results call it; of a file with several tensors, which")
+    others = [name for name in fields if name not in ("sae", "feature", *OF_OWN_VECTOR)]
+    add_fields(parser, VectorRecipe, others, group=group)
 
 
 def add_fields(
     parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None, *,
-    several: Mapping[str, str] | None = None, defaults: Declared | None = None,
+    several: Mapping[str, str] | None = None, defaults: Declared | None = None, group=None,
 ) -> None:
     """Options for the fields of a kind of recipe: those of ``names``, or all.
 
@@ -112,8 +110,9 @@ def add_fields(
         several: fields that may be given more than once, and what that gives; such an option is a list, or None if it
             is not given.
         defaults: a recipe with other defaults than those of its kind.
+        group: of options with the kind's heading, where there is one already.
     """
-    several, groups = several or {}, {}
+    several, groups = several or {}, {} if group is None else {_HEADINGS[kind]: group}
     for field in recipe_fields(kind):
         if names is None or field.name in names:
             if defaults is not None:

@@ -2,20 +2,12 @@
 
 from pathlib import Path
 
-<<<<<<< HEAD
-from multitool.cli.options import add_fields, add_vector_options, recipe_of, vector_recipe_of
-from multitool.cli.printing import figures, title
-from multitool.cli.work import done, library_of, note_other_model
-from multitool.cli.writing import check_writable, write, write_json
-from multitool.recipes.recipe import ListRecipe
-=======
-from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of
+from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of, vector_recipe_of
 from multitool.cli.printing import print_evidence, title
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write, write_json
 from multitool.evidence.figures import list_lines
-from multitool.recipes.recipe import ListRecipe, VectorRecipe
->>>>>>> main
+from multitool.recipes.recipe import ListRecipe
 from multitool.text import visible
 
 

@@ -2,18 +2,13 @@
 
 from pathlib import Path
 
-<<<<<<< HEAD
-from multitool.cli.options import add_fields, add_vector_options, recipe_of, vector_recipe_of
-from multitool.cli.printing import figures, title
-=======
-from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of
+from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of, vector_recipe_of
 from multitool.cli.printing import print_evidence, title
->>>>>>> main
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import STANDARD_OUTPUT, check_writable, told_path, write, write_json
 from multitool.errors import UserError
 from multitool.evidence.figures import tree_lines
-from multitool.recipes.captions import fires_told
+from multitool.recipes.captions import fires_told, own_vector_told
 from multitool.recipes.fields import whole
 from multitool.recipes.recipe import TreeRecipe
 from multitool.text import percent, visible
@@ -112,11 +107,14 @@ def _print_tree(document: DefinitionTree) -> None:
     print()
     if document.evidence:
         print_evidence(document.evidence, tree_lines(document.evidence))
-        _print_judged(document.evidence)
+        if judged_definitions(document.evidence):
+            _print_judged(document.evidence)
     most = feature_maximum(document.evidence)
     columns = ""
+    fires_known = not own_vector_told(document.settings)
     if document.evidence:
-        columns = " (lift in nats per token, fires " + ("in % of its maximum)" if most else "as the SAE gives it)")
+        fires = f", fires {'in % of its maximum' if most else 'as the SAE gives it'}" if fires_known else ""
+        columns = f" (lift in nats per token{fires})"
     lifts, activation = document.tree.lift_per_token, document.tree.activation
     complete, unfinished = document.most_probable(_DEFINITIONS_PRINTED)
     for heading, listed in ((f"Most probable definitions{columns}", complete), (UNFINISHED, unfinished)):
@@ -126,7 +124,9 @@ def _print_tree(document: DefinitionTree) -> None:
             beside = ""
             if lifts is not None and activation is not None:
                 lift, fires = lifts[found.node], activation[found.node]
-                beside = f"{lift:6.2f} {100 * fires / most if most else fires:7.{0 if most else 2}f}  "
+                beside = f"{lift:6.2f}  "
+                if fires_known:
+                    beside = f"{lift:6.2f} {100 * fires / most if most else fires:7.{0 if most else 2}f}  "
             print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
     print(f"\nTree ({END} a definition ends, … +n hidden nodes and their probability; the {shown} most probable nodes)")
