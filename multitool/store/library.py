@@ -214,12 +214,13 @@ class Library:
         return self._found.get(name, partial(self._reported, name, lambda download: find(download=download)))
 
     def state(self, name: str) -> tuple:
-        """What changes when an SAE's files or its model's do, where they lie in folders of this machine.
+        """What changes when an SAE's files or its model's do, where they lie in folders of this machine; of a place the
+        model's.
 
         Raises:
             UserError: there is no SAE of that name.
         """
-        entry = self.find(name)
+        entry = self.place(name)
         return self._sae_as_it_is(entry)[1:], _as_it_is(entry.model)[1:]
 
     def offers(self, name: str) -> bool:

@@ -31,12 +31,12 @@ class World:
     def feature(self, hook: str, **settings) -> VectorRecipe:
         return VectorRecipe(sae=self.saes[hook], feature=FEATURE, **settings)
 
-    def row(self, hook: str, weights: str = "W_enc"):
+    def row(self, hook: str, matrix: str = "W_enc"):
         sae = self.library.sae(self.library.find(self.saes[hook]))
-        return sae.W_enc[:, FEATURE] if weights == "W_enc" else sae.W_dec[FEATURE]
+        return sae.W_enc[:, FEATURE] if matrix == "W_enc" else sae.W_dec[FEATURE]
 
-    def vector(self, hook: str, weights: str = "W_enc", **settings) -> VectorRecipe:
-        return VectorRecipe.from_vector(self.row(hook, weights), model=self.model, hook=hook, **settings)
+    def vector(self, hook: str, matrix: str = "W_enc", **settings) -> VectorRecipe:
+        return VectorRecipe.from_vector(self.row(hook, matrix), model=self.model, hook=hook, **settings)
 
 
 @pytest.fixture(scope="module")

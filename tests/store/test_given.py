@@ -27,7 +27,8 @@ def folders(request, tmp_path_factory, tokenizer):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAE_MULTITOOL_CACHE", str(folder / "cache"))
         model = write_model(folder / "model", tiny_model(request.param), tokenizer)
-        yield model, random_sae(folder / "sae", 32, 30, hook=HOOK, model=str(model))
+        told = {"hook_name": HOOK, "model_name": str(model), "sae_lens_version": "6.0.0"}
+        yield model, random_sae(folder / "sae", 32, 30, metadata=told)
 
 
 def loaded(folder, **options):
