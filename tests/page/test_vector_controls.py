@@ -281,4 +281,4 @@ def test_every_field_of_a_trees_recipes_has_a_control():
         }
     fields = {field.name for kind in (VectorRecipe, TreeRecipe) for field in recipe_fields(kind)}
     others = {"usual_scale", *COMPONENTS}  # whether a scale is given, and the sliders of ``pca``
-    assert fields - {"pca"} == controls.keys() - others
+    assert fields - {"pca", "vector_name"} == controls.keys() - others  # the name comes with the vector
