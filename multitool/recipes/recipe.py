@@ -159,7 +159,7 @@ class VectorRecipe(Declared):
     ) -> "VectorRecipe":
         """A vector of one's own in the place of a feature: a probe, a steering direction, a difference of means.
 
-        Its length does not matter: ``scale`` gives one. Among the embeddings it is taken as it is; behind a layer trees
+        Its length does not matter: ``scale`` gives one. Among the embeddings it is taken as it is; after a layer trees
         and lists carry it back to them (pullback), and a lens reads what it writes there.
 
         Args:
