@@ -173,6 +173,8 @@ class VectorRecipe(Declared):
             UserError: it is not one row of finite numbers, is all zeros, or a setting cannot be.
         """
         numbers = plain_numbers(vector)
+        for told, value in (("model", model), ("hook", hook)):
+            check(value, told, str | None)
         return cls(sae=place_named(model, hook), feature=0, vector=numbers, vector_name=name, **settings)
 
     def __repr__(self) -> str:

@@ -184,6 +184,11 @@ class Library:
         self._given_saes[given.entry.name] = given
         return given.entry.name
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of models and SAEs that came as objects. Another process has none of them."""
+        return (*self._given_models, *self._given_saes)
+
     def place(self, name: str) -> SaeEntry:
         """Where a vector of one's own lies: in the place of the SAE of that name, or of any at ``model:NAME@HOOK``.
 
