@@ -13,9 +13,8 @@ from gradio.components import Component
 
 from multitool.errors import UserError, size_shown
 from multitool.page.common import QUIETLY, event, quiet
-from multitool.recipes.own_vectors import LONGEST_VECTOR_NAME, is_place, place_parts, vector_told
+from multitool.recipes.own_vectors import LONGEST_VECTOR_NAME, is_place, vector_told
 from multitool.recipes.recipe import VectorRecipe
-from multitool.store.entries import parse_hook
 from multitool.store.library import Library
 from multitool.store.registry import saes
 from multitool.store.vector_files import ENDINGS, MOST_BYTES, read_vector
@@ -116,10 +115,11 @@ def sae_beside(library: Library, recipe: VectorRecipe) -> str:
     """
     if not is_place(recipe.sae):
         return library.find(recipe.sae).name
-    model, hook = place_parts(recipe.sae)
+    place = library.place(recipe.sae)
     for entry in saes(patterns=library.patterns):
-        if entry.model == library.place(recipe.sae).model and (entry.kind, entry.layer) == parse_hook(hook):
+        if (entry.model, entry.kind, entry.layer) == (place.model, place.kind, place.layer):
             return entry.name
     raise UserError(
-        f"This vector lies at {hook} of {model}, where no SAE of this page reads. Use the command line, or Python."
+        f"This vector lies at {place.hook} of {place.model}, where no SAE of this page reads. Use the command line, or "
+        "Python."
     )

@@ -1,10 +1,10 @@
 """A vector of one's own in the place of a feature: its numbers, where it lies, what it is called."""
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from multitool.errors import UserError, shown
@@ -14,7 +14,6 @@ LONGEST_VECTOR = 20_000  # numbers; more than any model's d_model
 LARGEST = 1e15  # number in one
 LONGEST_VECTOR_NAME = 100  # characters
 _PLACE = "model:"  # begins the name of a place in a model, which stands where an SAE's does
-_DIGITS = 9  # by which any float32 is told
 
 VectorNumbers = Annotated[
     tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST, title="a number of vector")], ...], ListAsTuple,
@@ -45,23 +44,15 @@ def rounded_numbers(numbers: Sequence[float]) -> tuple[float, ...]:
     Raises:
         UserError: all are zero.
     """
-    rounded = tuple(float(f"{number:.{_DIGITS}g}") for number in _single(numbers))
+    rounded = tuple(float(str(number)) for number in np.asarray(numbers, np.float32))
     if not any(rounded):
         raise UserError("vector is all zeros, so it points nowhere. Give another one.")
     return rounded
 
 
-def _single(numbers: Sequence[float]) -> tuple[float, ...]:
-    return struct.unpack(f"<{len(numbers)}f", _packed(numbers))
-
-
-def _packed(numbers: Sequence[float]) -> bytes:
-    return struct.pack(f"<{len(numbers)}f", *numbers)
-
-
 def vector_hash(numbers: Sequence[float]) -> str:
     """By which two vectors are told apart: eight hexadecimal digits of the SHA-256 of their float32 bytes."""
-    return hashlib.sha256(_packed(numbers)).hexdigest()[:8]
+    return hashlib.sha256(np.asarray(numbers, "<f4").tobytes()).hexdigest()[:8]
 
 
 def vector_told(numbers: Sequence[float], name: str = "") -> str:

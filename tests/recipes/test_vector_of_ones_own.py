@@ -32,7 +32,7 @@ def test_lists_arrays_and_tensors_are_the_same_recipe():
 
 
 def test_json_keeps_every_number_as_float32_has_it():
-    row = np.random.default_rng(0).standard_normal(500).astype(np.float32) * np.float32(10.0) ** (np.arange(500) % 7)
+    row = (np.random.default_rng(0).standard_normal(500) * 10.0 ** (np.arange(500) % 7)).astype(np.float32)
     read = json.loads(json.dumps(own(row).settings()))
     assert np.array_equal(np.float32(read["vector"]), row)
     assert VectorRecipe(**read | {"pca": tuple(read["pca"])}) == own(row)
