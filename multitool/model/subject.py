@@ -31,7 +31,7 @@ class Subject:
         tokenizer: the model's fast tokenizer.
         config: the model's transformers configuration.
         name: how results name the model.
-        folder: where the model's files lie, to run it.
+        folder: where the model's files lie, to run it; of one that came as an object a name that tells its weights.
         generation_config: what the model ships for generating text; it may list more end-of-text tokens.
     """
 

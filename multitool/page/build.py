@@ -16,6 +16,7 @@ from multitool.page.opening import Opening
 from multitool.page.prompts_tab import prompts_tab
 from multitool.page.service import MOST_LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
+from multitool.page.steer_tab import steer_tab
 from multitool.page.suggest_tab import suggest_tab
 from multitool.page.text_tab import text_tab
 from multitool.page.tree_tab import tree_tab
@@ -103,16 +104,18 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                     tree = gr.Tab("Definition tree", id=TREE)
                     with gr.Tab("Find", id=FIND) as finding:
                         found = find_tab(service, controls, tabs, finding)
-                    with tree:  # it grows what is found, too
-                        growth = tree_tab(service, controls, opening, page, found, tabs)
                     with gr.Tab("Token list"):
                         list_tab(service, controls)
+                    with gr.Tab("Steer"):
+                        steer_tab(service, controls)
                     with gr.Tab("Text"):
                         text_tab(service, controls)
                     with gr.Tab("Prompts"):
                         prompts_tab(service, controls)
                     with gr.Tab("Suggest settings"):
-                        suggest_tab(service, controls, growth)
+                        suggested = suggest_tab(service, controls)
+                    with tree:  # it grows what is found and suggested, too
+                        tree_tab(service, controls, opening, page, found, suggested, tabs)
         page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)
         add_endpoints(page, service, opening.recipe)
     # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.
