@@ -20,7 +20,7 @@ from multitool.recipes.recipe import VectorRecipe
 from multitool.store.entries import OWN_VECTOR, SaeEntry
 from multitool.store.kept_rows import MAX_BYTES, KeptRows
 from multitool.store.library import Library
-from multitool.store.saes import Sae, own_vector
+from multitool.store.saes import NOTHING_FIRES, Sae, own_vector
 from multitool.store.scans import ScanTask
 from multitool.vectors.scan_directions import mapped_half, usual_tokens, vocabulary_direction
 from multitool.vectors.vector import (
@@ -149,10 +149,7 @@ def check_reads(target: Resolved) -> None:
         UserError: its weights are no numbers; or it is a vector of one's own.
     """
     if target.sae.entry.of_vector:
-        raise UserError(
-            "Nothing tells when a vector of your own fires, as an SAE tells it of a feature: it has no activations, no "
-            "clamp and no suggestion. It can steer, and a list by a lens has evidence of what it writes."
-        )
+        raise UserError(NOTHING_FIRES)
     target.sae.feature(target.index)
 
 

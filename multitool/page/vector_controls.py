@@ -16,7 +16,7 @@ from multitool.page.feature_choice import FeatureChoice, known_of_feature
 from multitool.page.opening import Opening
 from multitool.page.sae_choice import entry_shown, on_choosing
 from multitool.page.service import Service
-from multitool.page.vector_upload import connect, own_vector, sae_beside, vector_upload
+from multitool.page.vector_upload import connect, in_place_of_feature, own_vector, sae_beside, vector_upload
 from multitool.recipes.directions import DIRECTIONS, takes
 from multitool.recipes.recipe import VectorRecipe
 from multitool.recipes.weighted_sums import LONGEST
@@ -154,9 +154,8 @@ def vector_recipe(
     *, sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, vector=None, **components
 ) -> VectorRecipe:
     """The recipe that the controls show, from their values by name. Raises UserError for a value that cannot be."""
-    in_place = {"feature": 0, "vector": vector.numbers, "vector_name": vector.name} if vector else {}
     return VectorRecipe(
-        sae=sae, **{"feature": feature} | in_place, weights=None if weights == SUITING else weights,
+        sae=sae, **{"feature": feature} | in_place_of_feature(vector), weights=None if weights == SUITING else weights,
         # What is not seen does not count.
         encoder_share=encoder_share if takes(weights, "encoder_share") else VectorRecipe.encoder_share,
         tokens=tokens if takes(weights, "tokens") else "", centroid=centroid, scale=None if usual_scale else scale,

@@ -107,6 +107,11 @@ def own_vector(recipe: VectorRecipe) -> OwnVector | None:
     return OwnVector(recipe.vector, recipe.vector_name) if recipe.vector else None
 
 
+def in_place_of_feature(vector: OwnVector | None) -> dict:
+    """The fields of a recipe that a vector gives; none without one."""
+    return {"feature": 0, "vector": vector.numbers, "vector_name": vector.name} if vector else {}
+
+
 def sae_beside(library: Library, recipe: VectorRecipe) -> str:
     """The SAE that the page shows for a recipe: its own; of a vector at a place in a model one that reads there.
 

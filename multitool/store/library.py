@@ -39,7 +39,7 @@ from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.prose import ProseRowsTask, mean_maximum, prose_rows_task
 from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task, read_shipped, shipped_pullback
 from multitool.store.registry import find_sae, models
-from multitool.store.saes import Sae, load_sae
+from multitool.store.saes import NOTHING_FIRES, Sae, load_sae
 from multitool.store.scans import ScanTask, scan_task
 from multitool.store.worker import work_on
 from multitool.vectors.scan_directions import embedding_map
@@ -282,7 +282,9 @@ class Library:
         return self._saes.get(self._sae_as_it_is(entry), make)
 
     def encoder(self, entry: SaeEntry) -> Encoder:
-        """An SAE to read with. Raises UserError if it cannot be had."""
+        """An SAE to read with. Raises UserError if it cannot be had, or is a vector of one's own."""
+        if entry.of_vector:
+            raise UserError(NOTHING_FIRES)
         given = self._given(entry)
         make = given.encoder if given else partial(self._reported, entry.name, partial(load_encoder, entry))
         return self._encoders.get(self._sae_as_it_is(entry), make)

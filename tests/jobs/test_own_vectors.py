@@ -7,9 +7,19 @@ import pytest
 from tiny import PROMPT, random_sae, tiny_model, write_model
 
 from multitool.errors import UserError
-from multitool.jobs.local import atlas, check_tree, definition_tree, find_by_text, finish, suggest, token_table
+from multitool.jobs.local import (
+    atlas,
+    check_tree,
+    continuations,
+    definition_tree,
+    find_by_text,
+    finish,
+    suggest,
+    token_table,
+)
 from multitool.jobs.text import text_job
 from multitool.jobs.tree import continuation_job
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.links import query
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
@@ -17,6 +27,7 @@ from multitool.trees.document import read_tree
 
 LAYER = "blocks.1.hook_resid_post"
 HOOKS = ("hook_embed", LAYER)
+TEXT = SteerRecipe(text="A dog is", strengths=(0.5,), length=5)
 GROWTH = TreeRecipe(prompt=PROMPT, cutoff=0.005, max_depth=4, max_nodes=60)
 FEATURE = 3
 pytestmark = pytest.mark.slow
@@ -80,6 +91,14 @@ def test_steering_pushes_along_it(world):
     pushed = replace(GROWTH, steer_strength=0.5)
     own = definition_tree(world.library, world.vector(LAYER, "W_dec", weights="encoder"), pushed)
     assert_same(own, definition_tree(world.library, world.feature(LAYER, weights="decoder"), pushed))
+
+
+def test_a_text_goes_on_along_it_as_along_a_decoder(world):
+    own = continuations(world.library, world.vector(LAYER, "W_dec", name="mood"), TEXT)
+    of_feature = continuations(world.library, world.feature(LAYER), TEXT)
+    assert [one.text for one in own.continuations] == [one.text for one in of_feature.continuations]
+    assert all(one.activations is None for one in own.continuations)
+    assert "mood (vector " in own._repr_html_()
 
 
 def test_it_mixes_with_features(world):
