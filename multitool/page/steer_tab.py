@@ -54,7 +54,8 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
     of_text = {
         "text": text, "strengths": strengths, "length": length, "temperature": temperature, "seed": seed,
     }
-    result = Result("steer", {**pick(controls.fields, ("sae", "feature", "vector")), **of_text}, steering_asked, _nothing)
+    of_vector = pick(controls.fields, ("sae", "feature", "vector"))
+    result = Result("steer", of_vector | of_text, steering_asked, _nothing)
     status = status_line("steer-status", "Nothing written yet.")
     shown = gr.HTML("", elem_id="steered", elem_classes="greys")
     writing = event(

@@ -24,8 +24,8 @@ from multitool.vectors.vector import FeatureWeights
 _OWN_FORMAT = ("cfg.json", "sae_weights.safetensors")
 _MAX_CONTEXTS_BYTES = 64 << 20
 NOTHING_FIRES = (
-    "Nothing tells when a vector of your own fires, as an SAE tells it of a feature: it has no activations, no clamp and "
-    "no suggestion. It can steer, and a list by a lens has evidence of what it writes."
+    "Nothing tells when a vector of your own fires, as an SAE tells it of a feature: it has no activations, no clamp "
+    "and no suggestion. It can steer, and a list by a lens has evidence of what it writes."
 )
 
 
