@@ -31,7 +31,15 @@ from matplotlib.text import Text
 from multitool._version import __version__
 from multitool.errors import UserError, shown
 from multitool.pictures.fonts import drawable, fonts_for
-from multitool.recipes.captions import distance_told, exact, interventions_told, is_injected, top_k_told, weights_told
+from multitool.recipes.captions import (
+    distance_told,
+    exact,
+    feature_told,
+    interventions_told,
+    is_injected,
+    top_k_told,
+    weights_told,
+)
 from multitool.recipes.directions import takes
 from multitool.recipes.fields import whole
 from multitool.text import percent, visible
@@ -495,8 +503,7 @@ def _packed(parts: list[str], width: float, ruler: _Ruler) -> list[str]:
 
 
 def _heading(document: DefinitionTree) -> str:
-    settings = document.settings
-    return visible(f"{settings.get('sae')}  ·  feature {settings.get('feature')}")
+    return visible(feature_told(document.settings, "  ·  "))
 
 
 def _caption(document: DefinitionTree, part: Shown) -> list[list[str]]:

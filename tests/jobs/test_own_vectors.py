@@ -19,6 +19,7 @@ from multitool.jobs.local import (
 )
 from multitool.jobs.text import text_job
 from multitool.jobs.tree import continuation_job
+from multitool.pictures.explorer import standalone
 from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.links import query
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
@@ -125,6 +126,8 @@ def test_it_is_told_by_its_name_and_a_hash(world):
     told = f"probe: sentiment (vector {world.vector(LAYER).vector_told.split()[-1]}) at {world.model}@{LAYER}"
     assert repr(tree).startswith(f"DefinitionTree({told}, weights pullback: ")
     assert f"{told}, weights pullback" in tree._repr_html_() and len(tree._repr_html_()) < 5_000
+    explorer = standalone(tree)
+    assert told.partition(" at ")[0] in explorer and len(explorer) < len(standalone(replace(tree, settings={}))) + 2_000
     assert f"{told}, weights pullback" in repr(token_table(world.library, world.vector(LAYER, name="probe: sentiment")))
 
 
