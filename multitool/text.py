@@ -7,6 +7,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 _BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
@@ -145,6 +149,13 @@ def csv_table(columns: Sequence[str], rows: Iterable[Sequence], recipe: Mapping 
 
 def _json_escape(character: re.Match) -> str:
     return f"\\u{ord(character.group()):04x}"
+
+
+def data_frame(columns: Sequence[str], rows: Iterable[Sequence]) -> "DataFrame":
+    """A table as pandas has it, one row for each row."""
+    from pandas import DataFrame  # nothing else takes it, and it takes its time to import
+
+    return DataFrame(list(rows), columns=list(columns))
 
 
 def _cell(value) -> str:

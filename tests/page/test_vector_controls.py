@@ -255,4 +255,4 @@ def test_every_field_of_a_trees_recipes_has_a_control():
     fields = {field.name for kind in (VectorRecipe, TreeRecipe) for field in recipe_fields(kind)}
     # Whether a scale is given, whether the model is changed, and the sliders of ``pca``.
     others = {"usual_scale", "intervene", *COMPONENTS}
-    assert fields - {"pca"} == controls.keys() - others
+    assert fields - {"pca", "vector_name"} == controls.keys() - others  # the name comes with the vector
