@@ -104,7 +104,8 @@ def _verdict(evidence: dict) -> str:
 def _folded(rows: list[str]) -> str:
     if not rows:
         return ""
-    return f'<details class="figures"><summary>Details</summary><table>{"".join(rows)}</table></details>'
+    caption = '<caption class="unseen">The figures of the verdict, beside those of chance</caption>'
+    return f'<details class="figures"><summary>Details</summary><table>{caption}{"".join(rows)}</table></details>'
 
 
 def _rows(lines: Sequence[Line]) -> list[str]:
