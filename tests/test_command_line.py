@@ -16,7 +16,8 @@ from atlas_material import row, write_atlas
 from PIL import Image
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
-from multitool.cli import _options_of, main
+from multitool.cli import main
+from multitool.cli.suggest import options_of
 from multitool.jobs.suggest import Suggestion
 from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
@@ -423,7 +424,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
 
 def test_the_options_of_what_is_suggested_are_those_that_are_not_the_usual_ones():
     def options(tree=TreeRecipe(), **vector) -> str:
-        return _options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, (), "float32"))
+        return options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, (), "float32"))
 
     assert options(weights="encoder") == "--weights encoder"
     assert options(weights="mapped", scale=1.25, pca=[0.2]) == "--weights mapped --scale 1.25 --pca 0.2"

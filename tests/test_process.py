@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from multitool import cli
+from multitool.cli import listings
+from multitool.cli.writing import write
 from multitool.errors import UserError
 from multitool.process import check_app, interruptible
 from multitool.store.problems import asking_hub
@@ -48,7 +50,7 @@ def test_ctrl_c_while_libraries_load_is_one_word(instead, command, library):
 
 def test_ctrl_c_during_a_command_is_one_word(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(cli, "saes", lambda search: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(listings, "saes", lambda search: signal.raise_signal(signal.SIGINT))
     assert cli.main(["saes"]) == 130
     assert capsys.readouterr() == ("", "Interrupted.\n")
     assert signal.getsignal(signal.SIGINT) is before
@@ -145,5 +147,5 @@ def test_the_hubs_files_of_a_user_without_a_home_are_not_the_networks_fault():
 
 def test_a_result_is_written_under_as_long_a_name_as_the_disk_takes(tmp_path, capsys):
     path = tmp_path / ("字" * 80 + ".json")  # 245 bytes of 255
-    cli._write(path, b"{}")
+    write(path, b"{}")
     assert path.read_bytes() == b"{}" and [*tmp_path.iterdir()] == [path]

@@ -10,6 +10,8 @@ import pytest
 from tiny import random_sae, tiny_model, write_model
 
 from multitool import cli
+from multitool.cli import command_line
+from multitool.cli.writing import as_json
 from multitool.errors import UserError
 from multitool.store.library import Library
 from multitool.store.models import load_subject
@@ -41,7 +43,7 @@ class BegunError(Exception):
 
 @pytest.fixture(scope="module")
 def parser():
-    return cli._parser()
+    return command_line.parser()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def status(parser, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(Library, "find", begin)
     monkeypatch.setattr(Library, "atlas", begin)
     monkeypatch.setattr("multitool.store.registry.registry_saes", dict)
-    monkeypatch.setattr(cli, "_parser", lambda: parser)
+    monkeypatch.setattr(command_line, "parser", lambda: parser)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("I am a file")
 
@@ -184,5 +186,5 @@ def test_a_number_that_is_none_is_no_json(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_half_a_surrogate_pair_is_an_escape_in_a_file_and_on_the_terminal():
-    assert cli._as_json({"model": HALF, "é": "–"}).decode() == '{"model": "\\udc80", "é": "–"}'
-    assert json.loads(cli._as_json([HALF])) == [HALF]
+    assert as_json({"model": HALF, "é": "–"}).decode() == '{"model": "\\udc80", "é": "–"}'
+    assert json.loads(as_json([HALF])) == [HALF]

@@ -36,7 +36,8 @@ _HEAD = (
 )
 _HEAD_SCRIPT = Path(__file__).with_name("page_head.js")
 _FOLDED_ON_A_PHONE = (
-    "() => matchMedia('(max-width: 899px)').matches && document.querySelector('#vector-fold > .label-wrap.open')?.click()"
+    "() => matchMedia('(max-width: 899px)').matches "
+    "&& document.querySelector('#vector-fold > .label-wrap.open')?.click()"
 )
 CSS = [Path(__file__).with_name("page.css"), EXPLORER / "explorer.css"]
 

@@ -152,6 +152,12 @@ def part_heading(words: str) -> gr.HTML:
     return gr.HTML(f"<h2>{words}</h2>", elem_classes="unseen", apply_default_css=False, padding=False)
 
 
+def status_line(elem_id: str, waiting: str = "", *, value: str = "") -> gr.Textbox:
+    """Where a result tells how far it is, and why there is none; ``waiting`` stands there before anything was asked."""
+    return gr.Textbox(value, label="Status", show_label=False, placeholder=waiting, interactive=False, container=False,
+                      lines=1, max_lines=8, elem_id=elem_id, elem_classes="status")
+
+
 def quiet(words: str) -> str:
     """Words beside a control, as HTML."""
     return f'<p class="quiet">{escape(words)}</p>'

@@ -15,7 +15,7 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
-from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, counted, event, pick
+from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, counted, event, pick, status_line
 from multitool.page.found_html import choosable, feature_table, text_tokens
 from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
@@ -89,8 +89,7 @@ def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.
     result = Result(
         "find", {"sae": controls.fields["sae"], "words": words, "way": way, **details}, search_asked, _nothing
     )
-    status = gr.Textbox("", label="Status", show_label=False, placeholder="Nothing found yet.", interactive=False, container=False,
-                        lines=1, max_lines=8, elem_id="find-status", elem_classes="status")
+    status = status_line("find-status", "Nothing found yet.")
     shown = {"tokens": choosable("find-tokens"), "table": choosable("found")}
     states = {"found": gr.State(), "token": gr.State()}
 

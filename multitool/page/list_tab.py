@@ -8,7 +8,7 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
-from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save
+from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save, status_line
 from multitool.page.evidence_html import list_verdict_html
 from multitool.page.result import Made, Result, title_answer
 from multitool.page.service import Service
@@ -42,8 +42,7 @@ def list_tab(service: Service, controls: VectorControls) -> None:
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
     listing = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
     result = Result("list", {**controls.fields, **listing}, _recipes, _nothing)
-    status = gr.Textbox("", label="Status", show_label=False, placeholder="No list yet. Press “List tokens”.", interactive=False,
-                        container=False, elem_id="list-status", elem_classes="status")
+    status = status_line("list-status", "No list yet. Press “List tokens”.")
     verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
     with gr.Row():
         with gr.Column(min_width=380, visible=False) as kept_column:

@@ -6,7 +6,7 @@ from functools import partial
 
 import gradio as gr
 
-from multitool.page.common import PRIVATE, as_number, counted, event, save
+from multitool.page.common import PRIVATE, as_number, counted, event, save, status_line
 from multitool.page.growth_controls import CUTOFFS
 from multitool.page.opening import usual_growth
 from multitool.page.result import Result
@@ -43,8 +43,7 @@ def prompts_tab(service: Service, controls: VectorControls) -> None:
         stop = gr.Button("Stop", min_width=80)
     read = partial(_recipes, service.library, min(TreeRecipe.max_nodes, service.settings.max_nodes))
     result = Result("prompts", {**controls.fields, "prompts": prompts, "cutoff": cutoff}, read, _nothing)
-    status = gr.Textbox("", label="Status", show_label=False, placeholder="Nothing asked yet.", interactive=False, container=False,
-                        elem_id="prompts-status", elem_classes="status")
+    status = status_line("prompts-status", "Nothing asked yet.")
     kinds, widths = zip(*_COLUMNS.values(), strict=True)
     table = gr.Dataframe(
         headers=list(_COLUMNS), datatype=list(kinds), column_widths=[f"{width}%" for width in widths], wrap=True,

@@ -9,7 +9,7 @@ from gradio.components import Component
 from multitool.errors import UserError
 from multitool.jobs.candidates import GRID, INJECTED, INJECTION, ON_EMBEDDING
 from multitool.jobs.suggest import Suggestion
-from multitool.page.common import PRIVATE, counted, event, pick
+from multitool.page.common import PRIVATE, counted, event, pick, status_line
 from multitool.page.growth_controls import tree_values
 from multitool.page.result import Result
 from multitool.page.service import Service
@@ -36,8 +36,7 @@ def suggest_tab(service: Service, controls: VectorControls, growth: Mapping[str,
         stop = gr.Button("Stop", min_width=80)
         use = gr.Button("Use the best", min_width=140, interactive=False, elem_id="use-best")
     result = Result("suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing)
-    status = gr.Textbox("", label="Status", show_label=False, placeholder="Nothing tried yet.", interactive=False, container=False,
-                        lines=1, max_lines=4, elem_id="suggest-status", elem_classes="status")
+    status = status_line("suggest-status", "Nothing tried yet.")
     table = gr.Dataframe(
         headers=[_heading(column) for column in Suggestion.columns], interactive=False, max_height=560, wrap=True,
         datatype=["str", "number", "str", "str", *["number"] * (len(Suggestion.columns) - 4)], elem_id="trials",

@@ -4,7 +4,7 @@ from functools import partial
 
 import gradio as gr
 
-from multitool.page.common import counted, event, pick
+from multitool.page.common import counted, event, pick, status_line
 from multitool.page.evidence_html import highlighted
 from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
@@ -25,8 +25,7 @@ def text_tab(service: Service, controls: VectorControls) -> None:
     with gr.Row(elem_classes="actions"):
         read = gr.Button("Read the text", variant="primary", min_width=160, elem_id="read")
     result = Result("text", {**pick(controls.fields, ("sae", "feature")), "text": text}, _asked_for, _nothing)
-    status = gr.Textbox("", label="Status", show_label=False, placeholder=_NOTHING_YET, interactive=False, container=False,
-                        elem_id="text-status", elem_classes="status")
+    status = status_line("text-status", _NOTHING_YET)
     shown = gr.HTML("", elem_id="fires", elem_classes="greys")
     reading = read.click(**event(
         result.making(partial(_read, service)), result.takes, {"status": status, "shown": shown, **result.gives},

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import gradio as gr
 from gradio.components import Component
 
-from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
+from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, status_line
 from multitool.page.recipe_controls import recipes_shown
 from multitool.page.result import Result
 from multitool.page.service import Service
@@ -123,8 +123,7 @@ def _buttons(opened: DefinitionTree | None) -> dict[str, gr.Button]:
 def _words(opened: DefinitionTree | None) -> dict[str, Component | gr.Row]:
     """What is said of the tree: status, coverage, the offer to follow all next tokens, verdict and comparison."""
     offer = offer_told(opened)
-    status = gr.Textbox(summary(opened), label="Status", show_label=False, container=False, lines=1, max_lines=8, interactive=False,
-                        elem_id="status", elem_classes="status")
+    status = status_line("status", value=summary(opened))
     bar = gr.HTML(probability_bar(opened), elem_id="coverage", elem_classes="greys", apply_default_css=False)
     with gr.Row(visible=bool(offer), elem_classes="actions", elem_id="offer") as row:
         offered = gr.HTML(offer, elem_classes="greys", apply_default_css=False, padding=False, min_width=280)
