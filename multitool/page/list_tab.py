@@ -1,5 +1,7 @@
 """The tab with the token list."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from html import escape
 from typing import Any
@@ -7,13 +9,17 @@ from typing import Any
 import gradio as gr
 
 from multitool.errors import UserError
+from multitool.jobs.features import with_weights
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save, status_line
 from multitool.page.evidence_html import list_verdict_html
-from multitool.page.result import Made, Result, title_answer
+from multitool.page.result import Made, Result, Views, title_answer
 from multitool.page.service import Service
-from multitool.page.vector_controls import VectorControls, vector_recipe
+from multitool.page.vector_controls import VectorControls, vector_recipe, vector_values
+from multitool.page.view import LIST, View
+from multitool.recipes import links
 from multitool.recipes.captions import distance_told, source_told, title_told
+from multitool.recipes.directions import needs_layers, needs_scan
 from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
 from multitool.trees.comparison import ranks_in
@@ -21,7 +27,7 @@ from multitool.trees.comparison import ranks_in
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
 
 
-def list_tab(service: Service, controls: VectorControls) -> None:
+def list_tab(service: Service, controls: VectorControls, views: Views) -> None:
     """Build the tab and wire it to the controls."""
     measure = gr.Radio(
         list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
@@ -41,7 +47,12 @@ def list_tab(service: Service, controls: VectorControls) -> None:
         keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
     listing = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
-    result = Result("list", {**controls.fields, **listing}, _recipes, _nothing)
+    view = View(
+        LIST, _told, partial(_values, service, views.opening), "List tokens", free=partial(_takes_no_model, service)
+    )
+    result = Result(
+        "list", {**controls.fields, **listing}, _recipes, _nothing, view=view, views=views, link="Link to this list"
+    )
     status = status_line("list-status", "No list yet. Press “List tokens”.")
     verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
     with gr.Row():
@@ -58,6 +69,7 @@ def list_tab(service: Service, controls: VectorControls) -> None:
                 **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
                 elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
             )
+    result.link.render()
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
@@ -71,8 +83,9 @@ def list_tab(service: Service, controls: VectorControls) -> None:
     show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, **options)
     answers = {"status": status, "listed": listed, **result.gives}
     light, on_model = counted(service.light_callers), counted(service.callers)
+    listing_tokens = event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)
     for making in (
-        make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)),
+        make.click(**listing_tokens), result.asked.change(**listing_tokens),
         check.click(**event(
             result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
         )),
@@ -81,6 +94,7 @@ def list_tab(service: Service, controls: VectorControls) -> None:
         making.failure(**show)
         result.tell_after(making)
         controls.tell_after(making)
+    result.refusing({"status": status, "listed": listed}, shelf=service.shelf).then(**show)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
 
@@ -112,6 +126,21 @@ def _recipes(*, measure, exponent, top, negative, words, **of_vector) -> tuple[V
     return vector_recipe(**of_vector), ListRecipe(
         measure=measure, exponent=exponent, top=top, negative=negative, words=words
     )
+
+
+def _told(**values) -> dict[str, str]:
+    return links.told(*_recipes(**values))
+
+
+def _values(service: Service, opening: VectorRecipe, parameters: Mapping[str, str]) -> dict:
+    recipe = ListRecipe(**links.said(parameters, ListRecipe))
+    return vector_values(service.library, links.vector_of(parameters, opening)) | asdict(recipe)
+
+
+def _takes_no_model(service: Service, **values) -> bool:
+    vector, recipe = _recipes(**values)
+    kind = with_weights(service.library, vector, for_list=True).kind
+    return recipe.measure in ("score", "cosine", "dot") and not needs_layers(kind) and not needs_scan(kind)
 
 
 def _nothing(status: str) -> dict:

@@ -11,9 +11,11 @@ from multitool.jobs.candidates import GRID, INJECTED, INJECTION, ON_EMBEDDING
 from multitool.jobs.suggest import Suggestion
 from multitool.page.common import PRIVATE, counted, event, pick, status_line
 from multitool.page.growth_controls import tree_values
-from multitool.page.result import Result
+from multitool.page.result import Result, Views
 from multitool.page.service import Service
 from multitool.page.vector_controls import VectorControls, vector_values
+from multitool.page.view import SUGGEST, View
+from multitool.recipes import links
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.text import visible
 
@@ -24,7 +26,9 @@ _WHAT_IT_DOES = (
 )
 
 
-def suggest_tab(service: Service, controls: VectorControls, growth: Mapping[str, Component]) -> None:
+def suggest_tab(
+    service: Service, controls: VectorControls, growth: Mapping[str, Component], views: Views
+) -> None:
     """Build the tab and wire it to the controls.
 
     Args:
@@ -35,7 +39,11 @@ def suggest_tab(service: Service, controls: VectorControls, growth: Mapping[str,
         run = gr.Button("Try the settings", variant="primary", min_width=160, elem_id="suggest")
         stop = gr.Button("Stop", min_width=80)
         use = gr.Button("Use the best", min_width=140, interactive=False, elem_id="use-best")
-    result = Result("suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing)
+    # A link leads to the tab alone: what is done there takes a minute or more.
+    view = View(SUGGEST, _told, partial(_values, service, views.opening), leads=lambda parameters: False)
+    result = Result(
+        "suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing, view=view, views=views
+    )
     status = status_line("suggest-status", "Nothing tried yet.")
     table = gr.Dataframe(
         headers=[_heading(column) for column in Suggestion.columns], interactive=False, max_height=560, wrap=True,
@@ -63,6 +71,14 @@ def _heading(column: str) -> str:
 
 def _recipes(*, sae: str, feature: str) -> tuple[VectorRecipe]:
     return (VectorRecipe(sae=sae, feature=feature),)
+
+
+def _told(*, sae: str, feature: str) -> dict[str, str]:
+    return links.told(*_recipes(sae=sae, feature=feature))
+
+
+def _values(service: Service, opening: VectorRecipe, parameters: Mapping[str, str]) -> dict:
+    return pick(vector_values(service.library, links.vector_of(parameters, opening)), ("sae", "feature"))
 
 
 def _nothing(status: str) -> dict:

@@ -35,7 +35,8 @@ def query(parameters: Mapping[str, str]) -> str:
     made = urlencode(parameters, safe="/:,@")
     if len(made) > LONGEST:
         raise UserError(
-            f"A link to this would have {len(made):,} characters, and can have {LONGEST:,} at most: its text is too long."
+            f"A link to this would have {len(made):,} characters, and can have {LONGEST:,} at most: the text is too "
+            "long."
         )
     return made
 

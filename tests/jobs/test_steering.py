@@ -18,8 +18,8 @@ from multitool.model.ghost_prompt import GhostPrompt, attention_sinks
 from multitool.model.interventions import Interventions
 from multitool.model.tasks import growth_task
 from multitool.pictures.figure import render
-from multitool.recipes.captions import interventions_told
 from multitool.recipes import links
+from multitool.recipes.captions import interventions_told
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree, read_tree
