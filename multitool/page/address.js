@@ -3,7 +3,10 @@
 // Each entry of the history holds {query, empty}.
 let followed = 0; // how often the page was asked to follow the address; the first time as it opens: see address.py
 let waiting = true; // for the answer to that: what is made meanwhile was asked for elsewhere
-const there = (state) => ({ query: state?.query ?? location.search.slice(1), empty: Boolean(state?.empty) });
+// What others have put into the address stays: Gradio's theme, and the key of a private Space, which is nobody else's.
+const parameters = (others) =>
+  new URLSearchParams([...new URLSearchParams(location.search)].filter(([name]) => name.startsWith("__") === others));
+const there = (state) => ({ query: state?.query ?? parameters(false).toString(), empty: Boolean(state?.empty) });
 let here = there(history.state), seen = location.search;
 
 const viewOf = (query) => new URLSearchParams(query).get("view") ?? "tree";
@@ -11,15 +14,13 @@ const openTab = () => document.querySelector("#tabs [role=tab][aria-selected=tru
 
 const write = (entry, push) => {
   here = entry;
-  // What the place has put there stays: Gradio's theme, and the key of a private Space, which is nobody else's.
-  const others = [...new URLSearchParams(location.search)].filter(([name]) => name.startsWith("__"));
-  const search = (kept) => [new URLSearchParams(kept).toString(), entry.query].filter(Boolean).join("&");
-  const query = search(others);
+  const query = [parameters(true).toString(), entry.query].filter(Boolean).join("&");
   history[push ? "pushState" : "replaceState"](entry, "", location.pathname + (query && "?" + query) + location.hash);
   seen = location.search;
   // On the hub the page stands in another one's frame, whose address is the one that is seen.
   if (parent !== window) {
-    const queryString = search(others.filter(([name]) => name === "__theme"));
+    const theme = parameters(true).get("__theme");
+    const queryString = [theme && `__theme=${theme}`, entry.query].filter(Boolean).join("&");
     parent.postMessage({ queryString }, "https://huggingface.co");
   }
 };
@@ -29,7 +30,7 @@ watch("value", () => {
   if (number !== undefined) {
     if (number !== followed) return; // the visitor has gone on since
     waiting = false;
-    write({ query, empty }, false);
+    write({ query: query ?? here.query, empty }, false);
   } else if (waiting || (tab ? view === viewOf(here.query) : view !== openTab())) return;
   else if (query === here.query) write({ query, empty: empty && here.empty }, false);
   else write({ query, empty }, !here.empty);

@@ -63,6 +63,7 @@ class Address:
     def __init__(self, service: Service, views: Views):
         self._asking_costs = service.settings.zero_gpu
         self._bar, self._results = views.bar, views.results
+        self._keys: dict[str, str] = {}  # of a view's controls: one that several share has one key
 
     def connect(self, page: gr.Blocks, tabs: gr.Tabs) -> None:
         """Follow, and be followed, now that all results are known.
@@ -70,12 +71,20 @@ class Address:
         Args:
             tabs: those of the views, by whose names they are opened.
         """
-        states = {
-            _of(name, part): state for name, result in self._results.items()
-            for part, state in {"made": result.gives["made"], **result.extras}.items()
+        controls: dict[Component, str] = {}  # each with the first of its names
+        for name, result in self._results.items():
+            for part, control in result.fills.items():
+                controls.setdefault(control, _of(name, part))
+        self._keys = {
+            _of(name, part): controls[control]
+            for name, result in self._results.items() for part, control in result.fills.items()
+        }
+        named = {key: control for control, key in controls.items()}
+        states = {_of(name, "made"): result.gives["made"] for name, result in self._results.items()} | {
+            key: control for key, control in named.items() if isinstance(control, gr.State)
         }
         gives = {
-            "address": self._bar, "tabs": tabs, **self._filled(),
+            "address": self._bar, "tabs": tabs, **named,
             **{_of(name, "asked"): result.asked for name, result in self._results.items()},
             **{_of(name, "refused"): result.refused for name, result in self._results.items()},
         }
@@ -88,23 +97,11 @@ class Address:
         def tab_opened(tab: gr.EventData, **values) -> str:  # Gradio knows by the annotation what to give
             return self._tab_opened(str(tab.name), **values)
 
-        showing = {
-            _of(name, part): control
-            for name, result in self._results.items() for part, control in result.controls.items()
-        }
-        self._bar.input(**event(tab_opened, states | showing, self._bar, **QUIETLY, trigger_mode="always_last"))
+        self._bar.input(**event(tab_opened, states | named, self._bar, **QUIETLY, trigger_mode="always_last"))
         tabs.change(None, js=_TAB_OPENED, **PRIVATE)
         for result in self._results.values():
             if result.link:
                 make_whole(result.link, result.link.change)
-
-    def _filled(self) -> dict[str, Component]:
-        """All that following a link may fill in, each control once."""
-        keys: dict[Component, str] = {}
-        for name, result in self._results.items():
-            for part, control in result.fills.items():
-                keys.setdefault(control, _of(name, part))
-        return {key: control for control, key in keys.items()}
 
     def _followed(self, search: str, number: float, **states) -> dict:
         """The page as its address says.
@@ -119,23 +116,23 @@ class Address:
         try:
             parameters = links.parsed(search)
             if not number and not _says_something(parameters):
-                return {"address": entry(TREE, "", **told)}
+                return {"address": entry(TREE, None, **told)}
             name = self._name(parameters)
             result = self._results[name]
             values = self._values(result, parameters)
         except UserError as error:
             gr.Warning(escape(str(error)), duration=SECONDS_SHOWN, title="Link")
             return {
-                "address": entry(name, search.removeprefix("?"), **told), "tabs": gr.Tabs(selected=name),
+                "address": entry(name, None, **told), "tabs": gr.Tabs(selected=name),
                 _of(name, "refused"): (next(_numbers), str(error)),
             }
-        query = query_or_none(result.view, values)
+        query, leads = query_or_none(result.view, values), result.view.leads(parameters)
         answer = {
-            "address": entry(name, query if _says_something(parameters) and query else search.removeprefix("?"),
-                             empty=not result.view.leads(parameters), **told),
-            "tabs": gr.Tabs(selected=name), **self._filling(result, values),
+            "address": entry(name, query if _says_something(parameters) else None, empty=not leads, **told),
+            "tabs": gr.Tabs(selected=name),
+            **{self._keys[_of(name, part)]: value for part, value in result.view.filling(values).items()},
         }
-        if not result.view.leads(parameters) or query == self._query_made(name, states):
+        if not leads or query == self._query_made(name, states):
             return answer
         by_visitor = number or parameters.get("grow") == "1"
         if self._asking_costs and not by_visitor and not result.view.free(**values):
@@ -155,21 +152,17 @@ class Address:
         """What a view's controls show for a link's parameters, or as the page opens. Raises UserError if they cannot.
         """
         if not _says_something(parameters):
-            return {name: control.value for name, control in result.controls.items()}
+            return {name: control.value for name, control in {**result.controls, **result.extras}.items()}
         values = result.view.values(parameters)
         for name, value in values.items():
             check_shows(result.fills[name], value)
         return values
 
-    def _filling(self, result: Result, values: dict) -> dict:
-        keys = {control: key for key, control in self._filled().items()}
-        return {keys[result.fills[name]]: value for name, value in result.view.filling(values).items()}
-
     def _query_made(self, name: str, states: Mapping[str, Any]) -> str | None:
         """The query of the result that a view shows; None if it shows none that has one."""
         result, made = self._results[name], states[_of(name, "made")]
         return query_or_none(result.view, result.values_of(made, {
-            extra: states[_of(name, extra)] for extra in result.extras
+            extra: states[self._keys[_of(name, extra)]] for extra in result.extras
         }))
 
     def _tab_opened(self, name: str, **states) -> str:
@@ -177,9 +170,8 @@ class Address:
         if name not in self._results:
             return entry(name, short_query(name, None), tab=True, empty=True)
         result = self._results[name]
-        made, showing = self._query_made(name, states), {
-            part: states[_of(name, part)] for part in (*result.controls, *result.extras)
-        }
+        made = self._query_made(name, states)
+        showing = {part: states[self._keys[_of(name, part)]] for part in (*result.controls, *result.extras)}
         empty = made is None or made != query_or_none(result.view, showing)
         return entry(name, made or short_query(name, showing), tab=True, empty=empty)
 

@@ -71,7 +71,7 @@ class Result:
         problem = gr.HTML("", elem_id=f"{name}-problem", elem_classes="problem", padding=False)
         self.view, self.controls, self.extras = view, dict(controls), dict(extras or {})
         self.fills = {**controls, **self.extras, **(fills or {})}
-        self.asked, self.refused = gr.State(0), gr.State()
+        self.asked, self.refused = gr.State(0), gr.State((0, ""))
         self.link = gr.Textbox("", label=link, info="Opens the page with it, and the same settings", visible=False,
                                interactive=False, buttons=["copy"], max_lines=1, elem_id=f"{name}-link",
                                render=False) if link else None

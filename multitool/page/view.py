@@ -54,10 +54,11 @@ def named(view: str) -> dict[str, str]:
     return {} if view == TREE else {"view": view}
 
 
-def entry(view: str, query: str, **more: Any) -> str:
+def entry(view: str, query: str | None, **more: Any) -> str:
     """What ``address.js`` is told: where the page is.
 
     Args:
+        query: None: what the address says already.
         more: ``empty``: there is no result yet, so that the next one takes its place; ``tab``: this is told as its tab
             has been opened; ``number``: as the address was followed, the so many-th time.
     """
