@@ -1,12 +1,12 @@
 """What the command line and the app do first as processes, before a library is loaded: standard streams that take every
-character, a folder for the page's files, and a way out by Ctrl-C at any time."""
+character, a folder for the page's files, what the environment sets, and a way out by Ctrl-C at any time."""
 
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -15,6 +15,16 @@ from multitool.errors import UserError, shown
 
 INTERRUPTED = 130  # the exit status, as shells have it
 _SAID = "Interrupted.\n"
+
+
+def variable(name: str) -> str:
+    """The environment variable that sets something of that name."""
+    return f"SAE_MULTITOOL_{name.upper()}"
+
+
+def from_environment(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """What is set by the environment variable of that name; None where it is empty or there is none."""
+    return environment.get(variable(name), "").strip() or None
 
 
 def prepare_streams() -> None:

@@ -24,6 +24,11 @@ def bytes_to_text(raw: bytes) -> str:
     return raw.decode("utf-8", errors="backslashreplace")
 
 
+def has_bytes(text: str) -> bool:
+    """Whether it has bytes that are no whole character, as ``bytes_to_text`` writes them."""
+    return bool(_BYTE_RUN.search(text))
+
+
 def join_tokens(tokens) -> str:
     r"""The text that the tokens spell together: escaped bytes that now make whole characters become those."""
 

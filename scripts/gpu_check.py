@@ -243,7 +243,13 @@ def check(options: argparse.Namespace) -> int:
     return int(not all(each.done for each in run.found))
 
 
+def _leave(number, frame) -> None:
+    """Ended from outside: as an exception, so that a part that is running ends with it."""
+    raise SystemExit(128 + number)
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, _leave)
     parser = argparse.ArgumentParser(prog="scripts/gpu_check", description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--out", type=Path, metavar="FOLDER", help="where the results go (default: $OUT)",

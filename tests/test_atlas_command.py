@@ -244,7 +244,7 @@ def test_progress_takes_one_line_on_a_terminal(describe, monkeypatch, capsys):
 
 
 def test_progress_in_words():
-    assert AtlasProgress(1000, 4600, 0.5).told == "1,000 of 4,600 features described, 0.5 per second, 2:00:00 left"
+    assert AtlasProgress(1000, 4600, 0.5).told == "1,000 of 4,600 features described, 0.5 per second · about 2 h left"
     assert AtlasProgress(0, 10, None).told == "0 of 10 features described"
     assert AtlasProgress(10, 10, 12.345).told == "10 of 10 features described, 12.3 per second"
 

@@ -16,6 +16,7 @@ from atlas_material import row, write_atlas
 from PIL import Image
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
+from multitool._version import __version__
 from multitool.cli import main
 from multitool.cli.suggest import options_of
 from multitool.jobs.suggest import Suggestion
@@ -103,8 +104,9 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["saes"], ["--help"], ["tree", "--help"], [*TREE, "--cutoff", "2"], [*TOKENS, "--top", "0", "--evidence"],
-     [*TREE, "--json", "gone/tree.json"], ["suggest", *TREE[1:3], "--feature", "1", "--prompt", "no ghost"]],
+    [["saes"], [], ["--version"], ["--help"], ["tree", "--help"], [*TREE, "--cutoff", "2"],
+     [*TOKENS, "--top", "0", "--evidence"], [*TREE, "--json", "gone/tree.json"],
+     ["suggest", *TREE[1:3], "--feature", "1", "--prompt", "no ghost"]],
     ids=" ".join,
 )  # fmt: skip
 def test_what_needs_no_model_is_answered_without_waiting_for_torch(arguments):
@@ -130,8 +132,8 @@ def test_a_tree_is_written_as_json_and_as_a_picture(folders, tmp_path, capsys):
     assert document.settings["cutoff"] == 0.01
     assert image.read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr()
-    assert shown.out.splitlines() == [f"wrote {json_file}", f"wrote {image}"]
-    assert shown.err == ""
+    assert shown.err.splitlines() == [f"multitool: wrote {json_file}", f"multitool: wrote {image}"]
+    assert shown.out == ""
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,9 @@ def test_several_prompts_give_a_tree_and_files_each(folders, in_chats, tmp_path,
     files = ["--json", str(tmp_path / "tree.json"), "--image", str(tmp_path / "tree.v1.svg")]
     assert main([*ask, *files]) == 0
     written = ["tree-1.json", "tree.v1-1.svg", "tree-2.json", "tree.v1-2.svg"]
-    assert capsys.readouterr().out.splitlines() == [f"wrote {tmp_path / name}" for name in written]
+    assert [line for line in capsys.readouterr().err.splitlines() if "wrote" in line] == [
+        f"multitool: wrote {tmp_path / name}" for name in written
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
     settings = [json.loads((tmp_path / name).read_text())["settings"] for name in written[::2]]
     told = [[tree[name] for name in ("prompt", "chat", "answer")] for tree in settings]
@@ -170,6 +174,20 @@ def test_a_prompt_and_an_answer_of_ones_own_in_a_chat(folders, in_chats, tmp_pat
 
 def test_a_chat_with_a_model_that_knows_none_is_refused(folders, refused):
     assert "has no chat template" in refused("tree", *folders, "--feature", "2", "--prompt", "chat-meaning")
+
+
+def test_results_may_be_printed_for_another_command(folders, refused, capsys):
+    options = ["tree", *folders, "--feature", "2", "--cutoff", "0.05", "--max-depth", "3"]
+    assert main([*options, "--prompt", "meaning", "--prompt", "synonym", "--json", "-"]) == 0
+    trees = [read_tree(line) for line in capsys.readouterr().out.splitlines()]
+    assert [tree.settings["prompt"] for tree in trees] == ["meaning", "synonym"]
+    assert main(["tokens", *folders, "--feature", "2", "--top", "3", "--csv", "-"]) == 0
+    assert [row["rank"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == ["1", "2", "3"]
+    told = refused("tokens", *folders, "--feature", "2", "--csv", "-", "--json", "-")
+    assert "--csv and --json both name standard output" in told
+    assert main(["saes", "--search", "demo", "--json", "-"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {"sae", "model", "hook", "layer"} <= listed[0].keys()
 
 
 @pytest.mark.parametrize(("name", "magic"), [("tree.svg", b"<?xml"), ("tree.pdf", b"%PDF")])
@@ -353,7 +371,9 @@ def test_a_tree_is_checked_on_request(folders, cache, tmp_path, capsys):
     assert main(options) == 0
     printed = capsys.readouterr().out
     assert re.search(r"This tree|Do not trust this tree", printed)
-    assert "lift_centroid" in printed
+    rows = [line.split("  ") for line in printed.splitlines()]
+    names = [line[1] for line in rows if len(line) > 1]
+    assert {"Lift over the centroid", "Lift over random directions", "Self-similarity"} <= set(names)
     assert main([*options, "--json", str(file)]) == 0
     checked = read_tree(file.read_bytes())
     assert checked.evidence["sentence"] in printed
@@ -519,7 +539,7 @@ def test_all_saes_are_listed_and_the_demos_first(capsys):
 
 VECTOR_OPTIONS = {
     "--sae", "--hook", "--feature", "--model", "--weights", "--encoder-share", "--tokens", "--no-centroid", "--scale",
-    "--pca", "--dtype", "--device", "--accept-gemma-terms",
+    "--pca", "--dtype", "--device", "--accept-gemma-terms", "--quiet",
 }  # fmt: skip
 
 
@@ -535,7 +555,8 @@ VECTOR_OPTIONS = {
         ("find", {"--text", "--like", "--atlas", "--measure", "--by", "--among", "--verdict", "--max-entropy",
                   "--min-cosine", "--in", "--top", "--csv", "--json"}),
         ("components", {"--sae", "--model", "--count", "--top", "--json"}),
-        ("saes", {"--search"}),
+        ("text", {"--feature", "--file", "--csv", "--json"}),
+        ("saes", {"--search", "--json"}),
     ],
 )
 def test_the_options_are_those_of_the_contract(command, own, capsys):
@@ -568,7 +589,6 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "COMMAND"),
         (["grow"], "grow"),
         (["tree"], "--sae"),
         (["tree", "--sae", "demo/hook_embed"], "--feature"),
@@ -616,6 +636,11 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
         (["saes", "--search", "no such words"], "no such words"),
         ([*TOKENS, "--measure", "size"], "size"),
         (["suggest", *TREE[1:3]], "--feature"),
+        (["text", *TREE[1:]], "TEXT"),
+        (["text", *TREE[1:], "rain", "--file", "rain.txt"], "not allowed"),
+        (["text", *TREE[1:], "--file", "gone.txt"], "gone.txt cannot be read: No such file"),
+        (["text", *TREE[1:], " "], "The text is empty"),
+        (["text", *TREE[1:], "x" * 20_001], "at most 20,000"),
         (["suggest", *TREE[1:], "--features", "0:2"], "not allowed"),
         (["suggest", *TREE[1:3], "--features", "5:5"], "5:5"),
         (["suggest", *TREE[1:3], "--features", "many"], "FIRST:LAST"),
@@ -628,12 +653,27 @@ def test_a_wrong_option_is_answered_with_one_line(refused, arguments, named):
 
 
 def test_a_hint_for_a_wrong_option_is_a_command_that_works(refused, capsys):
-    for arguments in ([], ["tree"], ["saes", "--colour"]):
+    for arguments in (["tree"], ["tree", "--colour"], ["saes", "--colour"]):
         hint = re.search(r"`python -m multitool ?(.*)`", refused(*arguments))
         with pytest.raises(SystemExit) as left:
             main(hint[1].split())
         assert left.value.code == 0
         capsys.readouterr()
+
+
+def test_without_a_command_help_is_printed(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("usage: multitool [-h] [--version] COMMAND") and shown.err == ""
+    assert re.search("^    text +tell where", shown.out, re.MULTILINE)
+
+
+def test_the_version_is_told_with_those_of_what_it_is_built_on(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert not left.value.code
+    assert first == f"sae-multitool {__version__}" and f"torch {torch.__version__}" in second
 
 
 def test_the_installed_command_calls_itself_by_its_name(monkeypatch, capsys):

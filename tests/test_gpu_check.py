@@ -154,6 +154,23 @@ def test_a_part_that_fails_or_takes_too_long_says_so_and_the_next_begins(tmp_pat
     assert "so far" in (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
+def test_ended_from_outside_it_ends_the_part_that_is_running(tmp_path):
+    code = (
+        "import sys\nfrom scripts import gpu_check\n"
+        f"sleeps = gpu_check.Part('sleeps', 60, ('-c', \"open({str(tmp_path / 'begun')!r}, 'w').close()\\n"
+        "import subprocess; subprocess.run(['sleep', '88.8'])\"))\n"
+        "gpu_check.PARTS = (sleeps,)\ngpu_check.machine_facts = lambda check: {}\n"
+        f"sys.argv = ['gpu_check', '--out', {str(tmp_path / 'out')!r}]\nsys.exit(gpu_check.main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert subprocess.run(["pgrep", "-f", "^sleep 88.8"], check=False).returncode == 1
+
+
 def test_when_the_time_is_up_nothing_more_begins(tmp_path):
     run = Check(tmp_path, minutes=0, smoke=False, site=None)
     assert run.do(python("late", "")) == Found("late", "not begun: no time was left", 0.0, "", "python -c ''")

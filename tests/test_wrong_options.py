@@ -31,9 +31,10 @@ NEEDED = {
     "find": ["--sae", "demo/hook_embed", "--tokens", "rain"],
     "suggest": ["--sae", "demo/hook_embed", "--feature", "1"],
     "atlas": ["--sae", "demo/hook_embed", "--features", "0:2", "--out", "{folder}/atlas"],
+    "text": ["--sae", "demo/hook_embed", "--feature", "1", "It rained."],
     "components": ["--sae", "demo/hook_embed"], "saes": [],
 }  # fmt: skip
-INSTEAD = {"--features", "--text", "--like", "--atlas"}  # of the second of what is needed
+INSTEAD = {"--features", "--text", "--like", "--atlas", "--file"}  # of the last of what is needed
 BESIDE = {"--drawn": ["--image", "{folder}/x.png"], "--dpi": ["--image", "{folder}/x.png"], "--workers": ["--ray"]}
 
 
@@ -86,7 +87,9 @@ def test_a_wrong_value_of_an_option_is_one_line(status, commands, command, tmp_p
     actions = [action for action in commands[command]._actions if action.option_strings and action.dest != "help"]
     for action in actions:
         option = action.option_strings[0]
-        needed = NEEDED[command][:2] if option in INSTEAD and command != "atlas" else NEEDED[command]
+        needed = NEEDED[command]
+        if option in INSTEAD and command != "atlas":
+            needed = needed[:4 if command == "text" else 2]
         run = partial(status, command, *needed, *BESIDE.get(option, []))
         for value in VALUES:
             # A value that argparse takes for an option is given behind "=".

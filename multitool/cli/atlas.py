@@ -5,15 +5,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from multitool.cli.options import add_fields, add_sae_options, recipe_of, span
-from multitool.cli.telling import Telling, say, tell_kept
+from multitool.cli.telling import TELLING, say
 from multitool.cli.work import library_of, note_other_model
 from multitool.cli.writing import told_path
 from multitool.errors import UserError, shown
 from multitool.recipes.atlas import ATLAS_TREE, PER_PART, AtlasRecipe
 from multitool.recipes.fields import recipe_fields
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+
+if TYPE_CHECKING:
+    from multitool.jobs.atlas_parts import AtlasProgress
 
 _LONGEST_LIST = 10_000_000  # bytes of a file of features' numbers
 
@@ -22,17 +26,19 @@ def declare(commands) -> None:
     """Add the command to those of the parser."""
     describing = commands.add_parser("atlas", help="describe many features, or all, in a table on disk")
     add_sae_options(describing)
-    add = describing.add_argument
+    add = describing.add_argument_group("features and table").add_argument
     add("--features", required=True, type=_features, metavar="all|FIRST:LAST|FILE",
         help="all; many, the last one not included; or a file with a feature's number on each line")
     add("--out", required=True, metavar="FOLDER",
         help="where the table is written; what is there already is not made again")
     add("--per-part", type=int, default=PER_PART, metavar="N",
         help=f"describe so many features together, and write them to one file (default: {PER_PART})")
+    add = describing.add_argument_group("several workers").add_argument
     add("--ray", nargs="?", const=True, default=False, metavar="ADDRESS",
         help="let several workers by Ray describe: on the cluster at HOST:PORT, or without an address on this machine")
     add("--workers", type=int, metavar="N",
         help="with --ray: how many (default: one for each GPU, or for each machine where there is none)")
+    add = describing.add_argument_group("sharing").add_argument
     add("--push", metavar="OWNER/NAME", help="then put it into a dataset repository on the hub, made if there is none")
     add("--public", action="store_true",
         help="with --push: a repository that is made is seen by all, and not by its owner only")
@@ -56,17 +62,18 @@ def _run(options) -> None:
     if options.push:
         check_push(options.push, options.licence)  # before the hours that it takes
 
-    library, told, out = library_of(options), Telling(), Path(options.out)
+    library, out = library_of(options), Path(options.out)
+    progress: AtlasProgress | None = None
     making = atlas(library, vectors, options.features, options.out, tree, kept, model=options.model,
-                   per_part=options.per_part, ray=options.ray, workers=options.workers, report=tell_kept)
+                   per_part=options.per_part, ray=options.ray, workers=options.workers, report=TELLING.tell)
     try:
         with redirect_stdout(sys.stderr):  # Ray prints there that a worker was killed
             for progress in making:
-                told.tell(progress)
+                TELLING.tell_line(progress.told, whole=progress.done == progress.total)
     except (KeyboardInterrupt, UserError) as error:
-        told.leave()
-        if told.last and isinstance(error, KeyboardInterrupt):
-            say(f"{told.last.told} and kept in {told_path(out)}; the same command goes on with the others.\n")
+        TELLING.leave()
+        if progress and isinstance(error, KeyboardInterrupt):
+            say(f"{progress.told} and kept in {told_path(out)}; the same command goes on with the others.\n")
         raise
     note_other_model(options.model, library.find(options.sae))
     found = counted(out)

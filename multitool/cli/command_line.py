@@ -2,17 +2,21 @@
 
 import argparse
 import errno
+import platform
 import sys
+from importlib.metadata import version
 
-from multitool.cli import atlas, find, listings, suggest, tokens, tree
-from multitool.cli.telling import INSTALLED, program, say
+from multitool._version import __version__
+from multitool.cli import atlas, find, listings, suggest, text, tokens, tree
+from multitool.cli.telling import INSTALLED, TELLING, program, say
 from multitool.errors import UserError
 from multitool.process import drop, interrupted, interruptible, prepare_streams
 from multitool.store.folders import with_hook
 from multitool.store.terms import accept_gemma_terms
 from multitool.text import visible
 
-_COMMANDS = (tree, tokens, find, suggest, atlas, listings)  # as help lists them
+_BUILT_ON = ("torch", "transformers", "sae-lens")
+_COMMANDS = (tree, tokens, text, find, suggest, atlas, listings)  # as help lists them
 _LONGEST_ERROR = 600  # characters
 # Of writing to standard output, whose errors name no file.
 _OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG}
@@ -47,13 +51,19 @@ def _run(arguments: list[str]) -> None:
         if argument.startswith("--") and argument.endswith("=--"):  # argparse would make a list of it
             raise UserError(f"{argument[:200]}: -- is no value. Leave the option out, or give it one.")
     try:
-        options = parser().parse_args(arguments)
+        reading = parser()
+        if not arguments:
+            reading.print_help()
+            return
+        options = reading.parse_args(arguments)
+        TELLING.quiet = getattr(options, "quiet", False)
         if getattr(options, "hook", None):
             options.sae = with_hook(options.sae, options.hook)
         if getattr(options, "accept_gemma_terms", False):
             accept_gemma_terms()
         options.run(options)
     finally:
+        TELLING.leave()
         sys.stdout.flush()  # here it can be told that it fails
 
 
@@ -67,10 +77,20 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See `{command} --help`.")
 
 
+class _Version(argparse.Action):
+    """Tell the version, and those of what it is built on as installed: none of them is imported for it."""
+
+    def __call__(self, *args):
+        print(f"sae-multitool {__version__}")
+        print(", ".join(f"{name} {version(name)}" for name in _BUILT_ON) + f", Python {platform.python_version()}")
+        raise SystemExit
+
+
 def parser() -> argparse.ArgumentParser:
     """What reads the arguments; a command's options have its function as ``run``."""
     reading = _Parser(prog=program(), description="What does an SAE feature mean? Asked of the model's own weights.")
-    commands = reading.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    reading.add_argument("--version", action=_Version, nargs=0, help="tell the version, and what it is built on")
+    commands = reading.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
     for command in _COMMANDS:
         command.declare(commands)
     return reading

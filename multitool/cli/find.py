@@ -1,13 +1,13 @@
 """The command ``find``: features by a text, by tokens, by another feature, or in an atlas."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitool.cli.options import add_sae_options, field_help, field_option
+from multitool.cli.options import add_output_group, add_sae_options, field_help, field_option
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write, write_json
 from multitool.errors import UserError
+from multitool.process import from_environment, variable
 from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.fields import recipe_fields
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
@@ -30,7 +30,8 @@ def declare(commands) -> None:
     add_sae_options(finding, required=False)
     kinds = (TextSearch, TokenSearch, LikenessSearch, AtlasSearch)
     fields = {field.name: field for kind in kinds for field in recipe_fields(kind)}
-    which = finding.add_mutually_exclusive_group(required=True)
+    group = finding.add_argument_group("what is looked for")
+    which = group.add_mutually_exclusive_group(required=True)
     which.add_argument("--text", metavar="TEXT", help="those that fire on a text more than on plain prose")
     which.add_argument("--tokens", metavar="SUM", help=f"those near to {field_help(fields['tokens'])}")
     which.add_argument("--like", type=int, metavar="FEATURE", help="those near to this feature, by its number")
@@ -38,13 +39,13 @@ def declare(commands) -> None:
     for goes_with, names in _SEARCH_OPTIONS.items():
         for name in names:
             option = field_option(fields[name]) | {"default": None}  # so that one is seen where it does not belong
-            finding.add_argument(
+            group.add_argument(
                 f"--{name.replace('_', '-')}", help=f"with --{goes_with}: {field_help(fields[name])}", **option
             )
-    finding.add_argument("--in", dest="place", metavar="ATLAS", help="the atlas that is searched, and that tells of "
-                         "what is found: a folder, or a dataset repository on the hub (default: what the environment "
-                         "variable SAE_MULTITOOL_ATLAS names, or the demo's)")
-    add = finding.add_argument
+    group.add_argument("--in", dest="place", metavar="ATLAS", help="the atlas that is searched, and that tells of what "
+                       "is found: a folder, or a dataset repository on the hub (default: what the environment variable "
+                       f"{variable('atlas')} names, or the demo's)")
+    add = add_output_group(finding).add_argument
     add("--top", type=int, default=TextSearch.top, metavar="N", help=field_help(fields["top"]))
     add("--csv", type=Path, metavar="FILE", help="write them as a table")
     add("--json", type=Path, metavar="FILE", help="write them, and what was asked")
@@ -56,8 +57,7 @@ def _run(options) -> None:
     check_writable(csv=options.csv, json=options.json)
     from multitool.jobs.find import find_job
 
-    place = options.place or os.environ.get("SAE_MULTITOOL_ATLAS", "").strip() or None
-    library = library_of(options, atlas=place)
+    library = library_of(options, atlas=options.place or from_environment("atlas"))
     found = done(find_job(library, asked, model=options.model), library)
     if asked.sae:
         note_other_model(options.model, library.find(asked.sae))

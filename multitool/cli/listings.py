@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multitool.cli.options import add_terms_option
+from multitool.cli.options import add_quiet_option, add_terms_option
 from multitool.cli.telling import say
 from multitool.cli.work import done, library_of
 from multitool.cli.writing import check_writable, write_json
@@ -19,15 +19,17 @@ def declare(commands) -> None:
     add = showing.add_argument
     add("--sae", metavar="NAME", help="an SAE of the model, named as for trees")
     add("--model", metavar="PATH_OR_HF_ID", help="the model itself")
-    add_terms_option(showing)
+    add_terms_option(add)
+    add_quiet_option(showing)
     add("--count", type=int, default=COMPONENTS_SHOWN, metavar="N",
         help=f"how many, the first ones (default: {COMPONENTS_SHOWN})")
     add("--top", type=int, default=TOKENS_PER_END, metavar="N", help=f"tokens at each end (default: {TOKENS_PER_END})")
-    add("--json", type=Path, metavar="FILE", help="write them")
+    add("--json", type=Path, metavar="FILE", help="write them; - prints them")
     showing.set_defaults(run=_components, dtype=None, device="cpu")  # only the embeddings are read
 
     listing = commands.add_parser("saes", help="what can be loaded, and on which model")
     listing.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
+    listing.add_argument("--json", type=Path, metavar="FILE", help="write what is known of each; - prints it")
     listing.set_defaults(run=_saes)
 
 
@@ -48,9 +50,13 @@ def _components(options) -> None:
 
 
 def _saes(options) -> None:
+    check_writable(json=options.json)
     entries = saes(options.search)
     if not entries:
         raise UserError(f"No SAE matches {options.search!r}. Try fewer words, or a model's name.")
+    if options.json:
+        write_json(options.json, [entry.facts() for entry in entries])
+        return
     rows = [("SAE", "MODEL", "HOOK", "FEATURES", "NEURONPEDIA")]
     for entry in entries:
         model = entry.model + (" (gated)" if entry.gated else "")

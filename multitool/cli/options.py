@@ -1,16 +1,21 @@
 """Options that several commands have: of SAEs and models, and of the fields of recipes."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, replace
 from types import UnionType
 from typing import Literal, get_args, get_origin
 
 from multitool.errors import UserError, shown
+from multitool.recipes.atlas import AtlasRecipe
 from multitool.recipes.fields import Declared, RecipeField, recipe_fields
-from multitool.recipes.recipe import Device, Dtype, VectorRecipe
+from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import DEMO_MODELS, GEMMA_MODEL
 from multitool.store.terms import GEMMA_TERMS
+
+_HEADINGS = {VectorRecipe: "vector", TreeRecipe: "prompt and growth", ListRecipe: "list", AtlasRecipe: "rows"}
+# Fields of trees that have a heading of their own.
+_CHANGES = {"steer_strength", "steer_at", "steer_sinks", "clamp", "inject_layer", "inject_mode", "inject_scale"}
 
 
 def recipe_of(kind: type, options, **instead):
@@ -23,23 +28,33 @@ def recipe_of(kind: type, options, **instead):
 
 
 def add_sae_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    add = parser.add_argument
+    add = parser.add_argument_group("SAE and model").add_argument
     add("--sae", required=required, metavar="NAME",
         help="RELEASE/SAE_ID, demo/…, an SAE's folder, or hf://OWNER/REPO/PATH")
     add("--hook", metavar="NAME", help="where the SAE of a folder reads, if its files do not tell: "
         "blocks.N.hook_resid_post, model.layers.N, hook_embed, …")
     add("--model", metavar="PATH_OR_HF_ID", help="another model than the SAE names; "
         f"{GEMMA_MODEL} for SAEs of {DEMO_MODELS[GEMMA_MODEL].same_as}: the same in 4 bits, without the hub")
-    add_terms_option(parser)
+    add_terms_option(add)
     add("--dtype", choices=get_args(Dtype),
         help="precision of the model (default: float32 on a CPU, bfloat16 on a GPU that has it, else what suits the "
              "model)")
     add("--device", choices=get_args(Device), default="auto", help="where the model runs (default: auto)")
+    add_quiet_option(parser)
 
 
-def add_terms_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--accept-gemma-terms", action="store_true", help="accept the Gemma Terms of Use "
+def add_terms_option(add: Callable[..., object]) -> None:
+    add("--accept-gemma-terms", action="store_true", help="accept the Gemma Terms of Use "
         f"({GEMMA_TERMS.page}), without which {GEMMA_MODEL} is not fetched; once is enough")
+
+
+def add_quiet_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="do not tell how far it is; notes and errors are told")
+
+
+def add_output_group(parser: argparse.ArgumentParser, heading: str = "output"):
+    """A group for the options that say where results go."""
+    return parser.add_argument_group(heading, "- as the FILE of --json or --csv prints it")
 
 
 def add_vector_options(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +73,7 @@ def add_fields(
             is not given.
         defaults: a recipe with other defaults than those of its kind.
     """
-    several = several or {}
+    several, groups = several or {}, {}
     for field in recipe_fields(kind):
         if names is None or field.name in names:
             if defaults is not None:
@@ -70,7 +85,10 @@ def add_fields(
             if field.name in several:
                 help_ += f"; give it several times for {several[field.name]}"
                 option |= {"action": "append", "default": None}
-            parser.add_argument(f"--{name}", dest=field.name, help=help_, **option)
+            heading = _HEADINGS[kind] if field.name not in _CHANGES else "changes to the model as it reads"
+            if heading not in groups:
+                groups[heading] = parser.add_argument_group(heading)
+            groups[heading].add_argument(f"--{name}", dest=field.name, help=help_, **option)
 
 
 def field_option(field: RecipeField) -> dict:

@@ -1,5 +1,8 @@
 """What the results of several commands have in common when they are printed."""
 
+from collections.abc import Sequence
+
+from multitool.evidence.figures import MARKS, Line, verdict_of
 from multitool.recipes.captions import distance_told, interventions_told, is_injected, source_told
 from multitool.text import visible
 
@@ -12,8 +15,14 @@ def title(settings: dict, vector: dict) -> str:
     return visible("; ".join([told, distance_told(settings, vector), *interventions_told(settings)]))
 
 
-def figures(evidence: dict) -> str:
-    """The figures of some evidence on one line, those that there are."""
-    numbers = {name: value for name, value in evidence.items() if isinstance(value, (int, float))}
-    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+def print_evidence(evidence: dict, figures: Sequence[Line]) -> None:
+    """Print the verdict with its sentence, and the figures behind it, a row each as on the page."""
+    mark, _ = MARKS[verdict_of(evidence)]
+    print(f"{mark} {visible(str(evidence.get('sentence', '')))}")
+    names, values = (max((len(part) for part in column), default=0) for column in (
+        [figure.name for figure in figures], [figure.value for figure in figures]
+    ))
+    for figure in figures:
+        print(f"  {figure.name:{names}}  {figure.value:{values}}  {figure.beside}".rstrip())
+    print()
 

@@ -1,19 +1,21 @@
 """The command ``suggest``: many settings, tried on features and judged by the evidence."""
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitool.cli.options import add_fields, add_sae_options, span
-from multitool.cli.telling import say, tell_kept
+from multitool.cli.options import add_fields, add_output_group, add_sae_options, span
+from multitool.cli.telling import TELLING
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write_json
 from multitool.errors import UserError
+from multitool.jobs.progress import Progress
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 
 if TYPE_CHECKING:
     from multitool.jobs.study import Study
     from multitool.jobs.suggest import Suggestion
+    from multitool.jobs.trials import Trial
     from multitool.store.library import Library
 
 
@@ -21,11 +23,12 @@ def declare(commands) -> None:
     """Add the command to those of the parser."""
     trying = commands.add_parser("suggest", help="try many settings on features and judge each by the evidence")
     add_sae_options(trying)
-    which = trying.add_mutually_exclusive_group(required=True)
+    which = trying.add_argument_group("features").add_mutually_exclusive_group(required=True)
     which.add_argument("--feature", type=int, metavar="N", help="one feature's number, from 0")
     which.add_argument("--features", type=span, metavar="FIRST:LAST", help="many, the last one not included")
     add_fields(trying, TreeRecipe, ("prompt",))
-    trying.add_argument("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
+    add = add_output_group(trying).add_argument
+    add("--json", type=Path, metavar="FILE", help="write what was tried and what came of it")
     trying.set_defaults(run=_run)
 
 
@@ -74,11 +77,11 @@ def _study(
     from multitool.jobs.local import try_features
     from multitool.jobs.study import Study
 
-    trials = []
-    for tried in try_features(library, vector, features, tree, model=model, report=tell_kept):
+    trials: list[Trial] = []
+    progress = Progress("Trying settings", 0, len(features), "features", kept=True)
+    for tried in try_features(library, vector, features, tree, model=model, report=TELLING.tell):
         trials += tried
-        say(f"settings tried on features up to {trials[-1].feature} of {features[-1]} ", before="\r")
-    sys.stderr.write("\n")
+        TELLING.tell(replace(progress, done=trials[-1].feature - features[0] + 1) if trials else progress)
     if not trials:
         raise UserError(f"None of the features {features[0]} to {features[-1]} has a direction: they are dead.")
     entry = library.find(vector.sae)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from multitool.cli.options import add_fields, add_vector_options, recipe_of
-from multitool.cli.printing import figures, title
+from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of
+from multitool.cli.printing import print_evidence, title
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write, write_json
+from multitool.evidence.figures import list_lines
 from multitool.recipes.recipe import ListRecipe, VectorRecipe
 from multitool.text import visible
 
@@ -15,7 +16,7 @@ def declare(commands) -> None:
     tokens = commands.add_parser("tokens", help="list the tokens nearest to a feature's vector")
     add_vector_options(tokens)
     add_fields(tokens, ListRecipe)
-    add = tokens.add_argument
+    add = add_output_group(tokens, "evidence and output").add_argument
     add("--evidence", action="store_true",
         help="check the list: do its tokens fire the feature? By a lens: does the feature write them?")
     add("--csv", type=Path, metavar="FILE", help="write the list as a table")
@@ -39,7 +40,8 @@ def _run(options) -> None:
     if not (options.csv or options.json):
         print(title(table.settings, table.vector) + "\n")
         if table.evidence:
-            print("\n".join([table.evidence.sentence, figures(table.evidence.to_dict())]).strip() + "\n")
+            evidence = table.evidence.to_dict()
+            print_evidence(evidence, list_lines(evidence))
         _, _, _, *headings = (column.replace("distance_to_", "to ") for column in table.columns)
         print("{:>4}  {:24} {:>8}".format(*table.columns) + "".join(f" {heading:>10}" for heading in headings))
         for rank, token, token_id, *numbers in table.rows:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from multitool.cli.options import add_fields, add_vector_options, recipe_of
-from multitool.cli.printing import figures, title
+from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of
+from multitool.cli.printing import print_evidence, title
 from multitool.cli.work import done, library_of, note_other_model
-from multitool.cli.writing import check_writable, told_path, write, write_json
+from multitool.cli.writing import STANDARD_OUTPUT, check_writable, told_path, write, write_json
 from multitool.errors import UserError
+from multitool.evidence.figures import tree_lines
 from multitool.recipes.captions import fires_told
 from multitool.recipes.fields import whole
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
@@ -24,7 +25,7 @@ def declare(commands) -> None:
     tree = commands.add_parser("tree", help="grow a definition tree")
     add_vector_options(tree)
     add_fields(tree, TreeRecipe, several={"prompt": "several trees"})
-    add = tree.add_argument
+    add = add_output_group(tree, "evidence and output").add_argument
     add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
     add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
     add("--image", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
@@ -74,8 +75,8 @@ def _run(options) -> None:
 
 
 def _numbered(path: Path | None, tree: int, n_trees: int) -> Path | None:
-    """The file of one of several trees: tree-1.json, tree-2.json, … for tree.json."""
-    return path if path is None or n_trees == 1 else path.with_stem(f"{path.stem}-{tree + 1}")
+    """The file of one of several trees: tree-1.json, tree-2.json, … for tree.json; printed are all, a line each."""
+    return path if path in (None, STANDARD_OUTPUT) or n_trees == 1 else path.with_stem(f"{path.stem}-{tree + 1}")
 
 
 def _picture_options(options) -> dict:
@@ -103,8 +104,7 @@ def _print_tree(document: DefinitionTree) -> None:
         print(f"{document.caution} --top-k 0 follows all of them.")
     print()
     if document.evidence:
-        print(document.evidence["sentence"])
-        print(figures(document.evidence) + "\n")
+        print_evidence(document.evidence, tree_lines(document.evidence))
         _print_judged(document.evidence)
     most = feature_maximum(document.evidence)
     columns = ""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitool.cli.telling import say, tell_kept
+from multitool.cli.telling import TELLING, say
 from multitool.store.demo_models import same_model
 from multitool.store.entries import SaeEntry, hub_id
 
@@ -13,16 +13,26 @@ if TYPE_CHECKING:
 
 
 def library_of(options, **more) -> "Library":
+    """The library that the options ask for; it tells how far downloads are."""
     from multitool.store.library import Library
 
+    more |= {"fetching": TELLING.tell_download}
     return Library(dtype=options.dtype, device=options.device, allow_folder=True, **more)
 
 
 def done(job: "Job[Result]", library: "Library") -> "Result":
-    """What comes of a job; the progress of scans is told meanwhile."""
-    from multitool.jobs.local import finish
+    """What comes of a job; meanwhile it is told how far it is."""
+    from multitool.jobs.local import stream
 
-    return finish(job, library, tell_kept)
+    growing = stream(job, library, TELLING.tell)
+    try:
+        while True:
+            try:
+                TELLING.tell_growth(len(next(growing).tree))
+            except StopIteration as end:
+                return end.value
+    finally:
+        TELLING.leave()
 
 
 def note_other_model(model: str | None, entry: SaeEntry) -> None:
@@ -30,4 +40,3 @@ def note_other_model(model: str | None, entry: SaeEntry) -> None:
     if model and entry.model and Path(hub_id(model)).name.lower() != Path(entry.model).name.lower():
         alike = f"; but for its rounding {model} is the same" if same_model(model, entry.model) else ""
         say(f"note: {entry.name} was trained on {entry.model}{alike or f', not on {model}'}.\n")
-

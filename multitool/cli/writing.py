@@ -6,8 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from multitool.cli.telling import say
 from multitool.errors import UserError
 
+STANDARD_OUTPUT = Path("-")  # as commands commonly call it
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -18,8 +20,11 @@ def check_writable(**paths: Path | None) -> None:
         paths: by the options that name them.
     """
     named: dict[Path, str] = {}
+    printed = [option for option, path in paths.items() if path == STANDARD_OUTPUT]
+    if len(printed) > 1:
+        raise UserError(f"--{' and --'.join(printed)} both name standard output. Write one of them to a file.")
     for option, path in paths.items():
-        if path is None:
+        if path is None or path == STANDARD_OUTPUT:
             continue
         try:
             existed = path.exists()
@@ -35,7 +40,10 @@ def check_writable(**paths: Path | None) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, whole or not at all; for - print what would be in it."""
+    if path == STANDARD_OUTPUT:
+        print(content.decode().rstrip("\n"))
+        return
     try:
         target = path.resolve()
         if target.exists() and not target.is_file():  # a device, or a pipe
@@ -44,7 +52,7 @@ def write(path: Path, content: bytes) -> None:
             _replace(target, content)
     except OSError as error:
         raise _not_written(path, error) from error
-    print(f"wrote {path}")
+    say(f"wrote {path}\n")
 
 
 def _replace(target: Path, content: bytes) -> None:

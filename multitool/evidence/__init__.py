@@ -2,4 +2,5 @@
 
 - ``statistics``: AUROC, average precision, ranks, intervals
 - ``verdicts``: the evidence for a list and for a tree, with a verdict and a sentence
+- ``figures``: the figures behind a verdict, as labelled lines
 """

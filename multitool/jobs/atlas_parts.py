@@ -8,6 +8,7 @@ from operator import index
 from pathlib import Path
 
 from multitool.errors import UserError, shown
+from multitool.jobs.progress import left_told
 from multitool.recipes.atlas import MOST_PER_PART, PER_PART
 from multitool.recipes.fields import whole
 from multitool.store.atlas_files import AtlasPlan, Part, writing
@@ -37,7 +38,7 @@ class AtlasProgress:
         said = f"{self.done:,} of {self.total:,} features described"
         if self.per_second is not None:
             said += f", {self.per_second:.3g} per second"
-        return f"{said}, {_time_told(self.seconds_left)} left" if self.seconds_left else said
+        return f"{said} · {left_told(self.seconds_left)}" if self.seconds_left else said
 
 
 def atlas_plan(
@@ -97,9 +98,3 @@ def _number(feature) -> int | None:
         return index(feature)
     except TypeError:
         return None
-
-
-def _time_told(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -14,7 +14,8 @@ from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.features import resolve, scans
 from multitool.jobs.find import FoundFeatures, find_by_text_job, find_by_tokens_job, find_like_job
-from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
+from multitool.jobs.progress import Progress
+from multitool.jobs.steps import COUNTED, Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.study import part_job, prepare_study
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.token_list import list_job
@@ -27,14 +28,13 @@ from multitool.recipes.fields import whole
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.atlas_files import Part
-from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree
 
-Report = Callable[[RowsTask, int], None]  # of what is kept on disk, as a vocabulary scan: rows that are there
+Report = Callable[[Progress], None]  # of what is kept on disk, as a vocabulary scan, and of many ghosts' answers
 
 
-def no_report(task: RowsTask, done: int) -> None:
+def no_report(progress: Progress) -> None:
     """Tell nobody."""
 
 
@@ -52,17 +52,29 @@ def stream(job: Job[Result], library: Library, report: Report = no_report) -> Ge
             case Prepare():
                 answer = step.work()
             case Keep():
-                for done in library.do(step.task):
-                    report(step.task, done)
+                task = step.task
+                for done in library.do(task):
+                    report(Progress(task.heading, done, task.n_rows, task.counted, kept=True))
             case Ask():
                 try:
-                    answer = [part for task in step.tasks for part in library.do(task)]
+                    answer = _answers(library, step, report)
                 except GhostError as error:  # a job of many ghosts goes on without the one
                     problem = error
             case Grow():
                 for growth in library.do(step.task):
                     answer = step.document(growth)
                     yield answer
+
+
+def _answers(library: Library, step: Ask, report: Report) -> list:
+    """The answers to a step's tasks; of many ghosts it is told how many have answered."""
+    answers: list = []
+    for task in step.tasks:
+        for some in library.do(task):
+            answers.append(some)
+            if step.n_ghosts:
+                report(Progress(COUNTED.get(step.purpose, "Asking the model"), sum(map(len, answers)), step.n_ghosts))
+    return answers
 
 
 def finish(job: Job[Result], library: Library, report: Report = no_report) -> Result:
@@ -280,7 +292,7 @@ def atlas(
         ray: let workers by Ray describe, each with a model of its own: on the cluster at this address (as ``ray.init``
             takes it), or for True on this machine, or where RAY_ADDRESS or a connection to Ray tells.
         workers: with Ray, how many; None: one for each GPU, or for each machine where there is none.
-        report: of what is kept on disk and missing; workers by Ray do not tell.
+        report: is told how far that is which takes long before the first feature; workers by Ray do not tell.
 
     Raises:
         UserError: the recipes cannot be followed, there is no such feature, or the folder cannot be written or is

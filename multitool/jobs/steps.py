@@ -17,6 +17,11 @@ from multitool.trees.growth import Growth
 Result = TypeVar("Result")
 # What the model is asked for.
 Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "writing", "text", "trees"]
+# What the ghosts of a step are, to somebody who waits for their answers.
+COUNTED: dict[str, str] = {
+    "controls": "Other features' definitions, to compare with",
+    "candidates": "Settings tried",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Ask:
     tasks: tuple[Task, ...]
     purpose: Purpose
     shared: bool = False  # other requests ask the same, so the answer is worth keeping
+
+    @property
+    def n_ghosts(self) -> int:
+        """Of how many ghosts the tasks ask what the model says: so many parts the answers have together."""
+        return sum(len(task.growth.v) for task in self.tasks if isinstance(task, AskTask))
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,17 @@ LONGEST_TEXT = 20_000  # characters
 Activity = list[tuple[str, float]]  # token by token: its text, and how strongly the feature fires there
 
 
-def text_job(library: Library, recipe: VectorRecipe, text: str) -> Job[Activity]:
+def text_job(library: Library, recipe: VectorRecipe, text: str, *, model: str | None = None) -> Job[Activity]:
     """Where a feature fires in a text.
+
+    Args:
+        model: another model than the SAE names: a hub id or a folder.
 
     Raises:
         UserError: the recipe is of several features or cannot be followed, or the text is too long.
     """
     recipe.single_feature()
-    target = yield Prepare(partial(resolve, library, recipe))
+    target = yield Prepare(partial(resolve, library, recipe, model))
     task, encoder = yield Prepare(lambda: (_activity_task(target, text), library.encoder(target.sae.entry)))
     (residuals,), = yield Ask((task,), "text")
     fires = encoder.encode_feature(torch.from_numpy(residuals), target.index)

@@ -7,7 +7,7 @@ endpoint's plain name. The twins are made in ``agents``.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
-from types import GenericAlias
+from types import GenericAlias, MappingProxyType
 from typing import Any, get_args, get_origin
 
 import gradio as gr
@@ -62,11 +62,14 @@ def add_endpoint(page: gr.Blocks, endpoint: Endpoint, twin: Endpoint, callers: C
         name_endpoint(page, added, [parameter.name for parameter in part.parameters], list(part.answers))
 
 
-def recipe_parameters(kind: type, without: Sequence[str] = (), **defaults) -> list[Parameter]:
+def recipe_parameters(
+    kind: type, without: Sequence[str] = (), kinds: Mapping[str, Any] = MappingProxyType({}), **defaults
+) -> list[Parameter]:
     """The fields of a kind of recipe as parameters; a tuple is a list in JSON, and null where it is empty.
 
     Args:
         without: fields that are left at their defaults, and are no parameters.
+        kinds: what values of some fields must be here, where less is allowed than by the recipe.
         defaults: values of fields where a call does not tell them, other than their own defaults.
     """
     parameters = []
@@ -77,7 +80,8 @@ def recipe_parameters(kind: type, without: Sequence[str] = (), **defaults) -> li
                 type_, default = GenericAlias(list, get_args(type_)[:1]), list(default) or None
             parameters.append(
                 Parameter(
-                    field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default, BY_ITS_RECIPE
+                    field.name, type_, f"{field.help}.", REQUIRED if default is MISSING else default,
+                    kinds.get(field.name, BY_ITS_RECIPE),
                 )
             )
     return parameters

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, TypedDict
 
 import gradio as gr
@@ -68,8 +69,13 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
     vector = recipe_parameters(
         VectorRecipe, **{field.name: getattr(opening, field.name) for field in recipe_fields(VectorRecipe)}
     )
-    most_nodes = min(TreeRecipe.max_nodes, service.settings.max_nodes)
-    tree, listed = recipe_parameters(TreeRecipe, max_nodes=most_nodes), recipe_parameters(ListRecipe)
+    most = service.settings.max_nodes
+    growth = partial(
+        recipe_parameters, TreeRecipe, max_nodes=min(TreeRecipe.max_nodes, most),
+        kinds={"max_nodes": Annotated[Whole, Valid(f"here it must be a whole number from 1 to {most}"),
+                                      Field(ge=1, le=most)]},
+    )
+    tree, listed = growth(), recipe_parameters(ListRecipe)
     kinds = {field.name: field.kind for field in recipe_fields(VectorRecipe)}
     one_feature = [
         Parameter("sae", str, "the SAE as RELEASE/SAE_ID; /saes lists them.", opening.sae, kinds["sae"]),
@@ -102,7 +108,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "definition_trees",
             "Ask several prompts in one go: a definition tree of the same feature for each.",
             [
-                *vector, *recipe_parameters(TreeRecipe, without=("prompt", "chat", "answer"), max_nodes=most_nodes),
+                *vector, *growth(without=("prompt", "chat", "answer")),
                 Parameter(
                     "prompts", list[str],
                     "up to 8, each a template with {ghost} in it once, or one of the menu by its name, as "

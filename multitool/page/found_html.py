@@ -10,8 +10,9 @@ from pathlib import Path
 import gradio as gr
 
 from multitool.errors import is_number
+from multitool.evidence.figures import MARKS
 from multitool.jobs.find import FoundFeature, FoundFeatures
-from multitool.page.evidence_html import MARKS, fired
+from multitool.page.evidence_html import fired
 from multitool.text import visible
 
 WHOLE = -1  # what is chosen to leave a token for the whole text

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from multitool.errors import UserError
-from multitool.page.settings import PREFIX, ServerSettings
+from multitool.page.settings import ServerSettings
+from multitool.process import variable
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.demo_models import DEMO_MODELS
 from multitool.store.entries import SaeEntry
@@ -49,7 +50,8 @@ def choose_opening(library: Library, settings: ServerSettings) -> Opening:
         try:
             return _loaded(library, VectorRecipe(sae=settings.sae, feature=settings.feature))
         except UserError as error:
-            raise UserError(f"{PREFIX}SAE and {PREFIX}FEATURE name what the page opens with. {error}") from error
+            names = f"{variable('sae')} and {variable('feature')}"
+            raise UserError(f"{names} name what the page opens with. {error}") from error
     if not settings.on_space:
         return _loaded(library, DEMO)
     notice = ""

@@ -30,13 +30,14 @@ from multitool.jobs.find import (
     fires_at_job,
     search_atlas,
 )
-from multitool.jobs.steps import Ask, Grow, Job, Keep, Prepare, Result
+from multitool.jobs.progress import left_told, seconds_left
+from multitool.jobs.steps import COUNTED, Ask, Grow, Job, Keep, Prepare, Result
 from multitool.jobs.suggest import Suggestion, suggest_job
 from multitool.jobs.text import Activity, text_job
 from multitool.jobs.token_list import list_job
 from multitool.jobs.token_table import TokenTable
 from multitool.jobs.tree import continuation_job, grown, prepare_trees, tree_job
-from multitool.model.tasks import AskTask, Task
+from multitool.model.tasks import Task
 from multitool.page.callers import Callers, Waiting, this_caller
 from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
@@ -70,9 +71,7 @@ _WORDS = {
     "check": "Holding the tree against other ghosts, and reading its definitions …",
     "judge_tree": "Asking the SAE what fires …",
     "judge_settings": "Judging the settings …",
-    "controls": "Other features' definitions, to compare with",
-    "candidates": "Settings tried",
-}
+} | COUNTED
 
 
 class Service:
@@ -314,15 +313,16 @@ class Service:
         with self._lock:
             running = self._rows[task.path]
         while not running.turn.acquire(timeout=self._poll_seconds):
-            yield task.told(running.done)
+            yield running.told(task)
         try:
             there = yield from self._prepared(entry, Prepare(partial(self.library.keeps, task)))
             if not there:  # nobody has done it meanwhile
                 yield self._first_words()
+                running.began = None
                 for answer in self._work(task):
                     if isinstance(answer, int):
-                        running.done = answer
-                    yield str(answer) if isinstance(answer, Waiting) else task.told(running.done)
+                        running.now(answer)
+                    yield str(answer) if isinstance(answer, Waiting) else running.told(task)
         finally:
             running.turn.release()
 
@@ -334,7 +334,7 @@ class Service:
         if answers is not None:
             return answers
         words = _WORDS.get(step.purpose)
-        n_ghosts = sum(len(task.growth.v) for task in step.tasks if isinstance(task, AskTask))
+        n_ghosts = step.n_ghosts
         yield (said := words if words and not n_ghosts else self._first_words())
         answers = []
         for task in step.tasks:
@@ -449,3 +449,17 @@ class _RunningRows:
 
     turn: Lock = field(default_factory=Lock)  # held by the one who does it
     done: int = 0
+    before: int = 0  # how much there was when it
+    began: float | None = None  # in seconds; None: nothing tells yet how long it takes
+
+    def now(self, done: int) -> None:
+        """So much is there."""
+        if self.began is None:
+            self.began, self.before = time.monotonic(), done
+        self.done = done
+
+    def told(self, task: RowsTask) -> str:
+        """How far it is, and how long the rest takes, in words."""
+        began, told = self.began, task.told(self.done)
+        left = None if began is None else seconds_left(self.done, task.n_rows, self.before, time.monotonic() - began)
+        return told if left is None else f"{told} · {left_told(left)}"

@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from multitool.process import from_environment, variable
 from multitool.recipes.fields import Declared, ListAsTuple, Valid, Whole, check, recipe_fields
 from multitool.recipes.recipe import LONGEST_PROMPT, MAX_NODES_LIMIT, Device, Dtype
 from multitool.store.hub import on_a_space, on_zero_gpu
 
-PREFIX = "SAE_MULTITOOL_"
 USUAL_MOST_NODES = 20_000  # what a page can show quickly
 
 
@@ -92,8 +92,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> ServerSettings
         # day, and 75 seconds are counted as up to 113.
         values |= {"max_model_gb": 24.0, "models": 2, "queue": 64, "concurrency": 10, "seconds": 75}
     for field in recipe_fields(ServerSettings):
-        variable = PREFIX + field.name.upper()
-        text = environment.get(variable, "").strip()
+        text = from_environment(field.name, environment)
         if text and field.help:
-            values[field.name] = check(field.read(text), variable, field.kind, told=text)
+            values[field.name] = check(field.read(text), variable(field.name), field.kind, told=text)
     return ServerSettings(**values)

@@ -33,7 +33,8 @@ from multitool.model.tasks import (
 )
 from multitool.page.callers import Line
 from multitool.page.gpu_times import ASSUMED
-from multitool.page.settings import PREFIX, ServerSettings
+from multitool.page.settings import ServerSettings
+from multitool.process import variable
 from multitool.store.kept_rows import RowsTask
 from multitool.store.lens_rows import LensRowsTask
 from multitool.store.library import Library
@@ -154,7 +155,7 @@ def _close(answers: Generator, leave: Callable[[], None]) -> None:
 
 def too_long(settings: ServerSettings) -> UserError:
     """What is said of work that the time here was too short for."""
-    return UserError(_TOO_LONG.format(settings.seconds or 0, f"{PREFIX}SECONDS"))
+    return UserError(_TOO_LONG.format(settings.seconds or 0, variable("seconds")))
 
 
 def _all_rows(turn: Worker, task: RowsTask) -> Iterator:

@@ -63,9 +63,14 @@ class RowsTask(Task):
         """What tells the rows from others of the kind."""
         raise NotImplementedError
 
+    @property
+    def heading(self) -> str:
+        """What is done, in words, to somebody who waits for it."""
+        return f"{self.doing} (once for this model and layer)"
+
     def told(self, done: int) -> str:
         """How far it is, in words."""
-        return f"{self.doing} (once for this model and layer): {done:,} of {self.n_rows:,} {self.counted}"
+        return f"{self.heading}: {done:,} of {self.n_rows:,} {self.counted}"
 
     @property
     def n_bytes(self) -> int:

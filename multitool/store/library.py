@@ -67,6 +67,7 @@ class Library:
         max_saes: how many SAEs to keep.
         max_model_bytes: refuse to fetch larger models.
         bars: draw the progress of downloads on standard error, as the hub's client does; else ``progress`` tells it.
+        fetching: is told instead how far a download is: what is fetched, bytes there, bytes in all.
         gpu: tells the GPU that there is; None: PyTorch does.
         atlas: where what is told of features stands, as ``open_atlas`` takes it; None: the demo's atlas.
 
@@ -88,6 +89,7 @@ class Library:
         max_saes: int = 8,
         max_model_bytes: int | None = None,
         bars: bool = True,
+        fetching: Callable[[str, int, int], None] | None = None,
         gpu: Callable[[], Gpu | None] | None = None,
         atlas: str | None = None,
     ):
@@ -106,6 +108,7 @@ class Library:
         self._allow_folder = allow_folder
         self._download = DownloadOptions(max_bytes=max_model_bytes)
         self._bars = bars
+        self._tell_fetching = fetching
         self._found = _MadeOnce(256)  # SAEs of any repository on the hub, by name
         self._models = _MadeOnce(max_models)
         self._subjects = _MadeOnce(max_models + 2)
@@ -353,10 +356,12 @@ class Library:
 
     def _reported(self, name: str, load: Callable):
         """What ``load`` gives, while ``progress`` tells how far it is."""
-        if self._bars:
+        if self._bars and not self._tell_fetching:
             return load(self._download)
 
         def report(there: int, total: int) -> None:
+            if self._tell_fetching:
+                self._tell_fetching(name, there, total)
             if there < total:
                 self._fetching[name] = f"Fetching {name}: {there / 1e6:,.0f} of {total / 1e6:,.0f} MB"
             else:

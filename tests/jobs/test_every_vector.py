@@ -294,7 +294,7 @@ def test_features_of_two_layers_by_their_scans_and_the_tree_from_its_json(tiny, 
     target = resolve(library, settings)
     first = missing_scan(target)
     scanned = []
-    scan_if_missing(library, settings, report=lambda task, done: scanned.append(done == task.n_rows))
+    scan_if_missing(library, settings, report=lambda told: scanned.append(told.done == told.total))
     assert (first.hook, scanned.count(True)) == ("blocks.0.hook_resid_post", 2)
     assert missing_scan(target) is None
 
