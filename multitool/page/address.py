@@ -115,8 +115,7 @@ class Address:
         name, told = TREE, {"number": int(number)}
         try:
             parameters = links.parsed(search)
-            if not number and not _says_something(parameters):
-                return {"address": entry(TREE, None, **told)}
+            bare = not _says_something(parameters)
             name = self._name(parameters)
             result = self._results[name]
             values = self._values(result, parameters)
@@ -128,10 +127,11 @@ class Address:
             }
         query, leads = query_or_none(result.view, values), result.view.leads(parameters)
         answer = {
-            "address": entry(name, query if _says_something(parameters) else None, empty=not leads, **told),
-            "tabs": gr.Tabs(selected=name),
+            "address": entry(name, query, bare=bare, empty=not leads, **told), "tabs": gr.Tabs(selected=name),
             **{self._keys[_of(name, part)]: value for part, value in result.view.filling(values).items()},
         }
+        if bare and not number:
+            return {"address": answer["address"]}
         if not leads or query == self._query_made(name, states):
             return answer
         by_visitor = number or parameters.get("grow") == "1"

@@ -59,8 +59,9 @@ def entry(view: str, query: str | None, **more: Any) -> str:
 
     Args:
         query: None: what the address says already.
-        more: ``empty``: there is no result yet, so that the next one takes its place; ``tab``: this is told as its tab
-            has been opened; ``number``: as the address was followed, the so many-th time.
+        more: ``empty``: there is no result yet, so that the next one takes its place; ``bare``: the page as it opens;
+            ``tab``: this is told as its tab has been opened; ``number``: as the address was followed, the so many-th
+            time.
     """
     return json.dumps({"view": view, "query": query, **more})
 
