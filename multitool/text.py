@@ -91,6 +91,11 @@ def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) -> 
     )
 
 
+def count_shown(number: int) -> str:
+    """A large number as models' sizes are told: 2.51 B, 135 M."""
+    return f"{number / 1e9:.3g} B" if number >= 1e9 else f"{number / 1e6:.0f} M"
+
+
 def csv_table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
     """A header line and one line per row; texts are exact, in quotes."""
     text = io.StringIO()

@@ -19,7 +19,7 @@ from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, writ
 from multitool._version import __version__
 from multitool.cli import main
 from multitool.cli.suggest import options_of
-from multitool.jobs.suggest import Suggestion
+from multitool.jobs.suggest import Setting, Suggestion
 from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import GEMMA_MODEL
@@ -423,10 +423,13 @@ def test_weights_that_need_a_scan_have_it_done(folders, cache, tmp_path, capsys,
     assert json.loads(file.read_text())["settings"]["weights"] == weights
 
 
-def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp_path, capsys):
+def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("multitool.cli.telling._WORTH_TELLING", 0)
     file = tmp_path / "found.json"
     assert main(["suggest", *folders, "--feature", "1"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert "multitool: Settings tried: 43 of 43\n" in told
+    assert "multitool: Other features' definitions, to compare with: 5 of 5\n" in told
     # The model has three layers, so that all three injections have one that reads them.
     assert printed.startswith("Of 43 settings the best is ")
     assert len(printed.splitlines()) == 4 + 1 + 43
@@ -435,7 +438,9 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     assert f"weights {options[1]}" in capsys.readouterr().out
     assert main(["suggest", *folders, "--feature", "1", "--json", str(file)]) == 0
     assert json.loads(file.read_text())["schema"] == "sae-multitool/suggestion/1"
-    assert main(["suggest", *folders, "--features", "0:3", "--json", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["suggest", *folders, "--features", "0:3", "--quiet", "--json", str(file)]) == 0
+    assert capsys.readouterr().err == f"multitool: wrote {file}\n"
     study = json.loads(file.read_text())
     assert study["schema"] == "sae-multitool/study/1"
     assert {trial["feature"] for trial in study["trials"]} == {0, 1, 2}
@@ -444,7 +449,8 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
 
 def test_the_options_of_what_is_suggested_are_those_that_are_not_the_usual_ones():
     def options(tree=TreeRecipe(), **vector) -> str:
-        return options_of(Suggestion(VectorRecipe(sae="demo/hook_embed", feature=1, **vector), tree, (), "float32"))
+        recipe = VectorRecipe(sae="demo/hook_embed", feature=1, **vector)
+        return options_of(Suggestion((Setting(None, recipe, tree, ()),), "float32"))
 
     assert options(weights="encoder") == "--weights encoder"
     assert options(weights="mapped", scale=1.25, pca=[0.2]) == "--weights mapped --scale 1.25 --pca 0.2"
@@ -520,10 +526,10 @@ def test_printing_works_where_only_ascii_can_be_shown(folders, monkeypatch):
 def test_saes_are_listed_with_all_that_is_known_without_a_download(capsys):
     assert main(["saes", "--search", "gemma-2b-res-jb"]) == 0
     heading, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert heading == ["SAE", "MODEL", "HOOK", "FEATURES", "NEURONPEDIA"]
+    assert heading == ["SAE", "MODEL", "PARAMETERS", "HOOK", "FEATURES", "L0", "NEURONPEDIA"]
     assert [
-        "gemma-2b-res-jb/blocks.6.hook_resid_post", "google/gemma-2b", "(gated)", "blocks.6.hook_resid_post", "16384",
-        "gemma-2b/6-res-jb",
+        "gemma-2b-res-jb/blocks.6.hook_resid_post", "google/gemma-2b", "(gated)", "2.51", "B",
+        "blocks.6.hook_resid_post", "16384", "56", "gemma-2b/6-res-jb",
     ] in rows  # fmt: skip
 
 

@@ -84,8 +84,13 @@ def test_on_a_terminal_one_line_is_written_again_and_again(telling, clock, termi
 
 def test_a_line_is_never_wider_than_the_terminal_and_its_numbers_stay(telling, terminal, capsys):
     telling.tell(Progress("Scanning the vocabulary (once for this model and layer)", 10, 1000, "tokens", kept=True))
+    assert capsys.readouterr().err == "\rmultitool: Scanning the vocabulary: 10 of 1,000 tokens"
+    telling.leave()
+    capsys.readouterr()
+    telling.tell(Progress("Carrying all directions back through the layers", 10, 1000, "directions", kept=True))
     line = capsys.readouterr().err.lstrip("\r")
-    assert len(line) == 59 and line.startswith("multitool: Scanning the voc") and line.endswith("…: 10 of 1,000 tokens")
+    assert line.startswith("multitool: Carrying all d") and line.endswith("…: 10 of 1,000 directions")
+    assert len(line) == 59
 
 
 def test_what_is_left_before_its_end_goes_from_the_terminal(telling, clock, terminal, capsys):

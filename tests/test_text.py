@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from multitool.text import bytes_to_text, join_tokens, percent, spelling_key, visible
+from multitool.text import bytes_to_text, count_shown, join_tokens, percent, spelling_key, visible
 
 
 def test_whole_characters_are_themselves():
@@ -119,3 +119,8 @@ def test_what_a_definition_says_is_told_without_case_blanks_and_end_signs(text, 
 )
 def test_what_is_the_same_spelling(text, other, same):
     assert (spelling_key(text) == spelling_key(other)) == same
+
+
+@pytest.mark.parametrize(("number", "text"), [(135_000_000, "135 M"), (2_506_000_000, "2.51 B"), (7 * 10**10, "70 B")])
+def test_a_models_size_has_three_digits(number, text):
+    assert count_shown(number) == text

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 
 from multitool._version import __version__
-from multitool.cli import atlas, find, listings, suggest, text, tokens, tree
+from multitool.cli import atlas, find, listings, steer, suggest, text, tokens, tree
 from multitool.cli.telling import INSTALLED, TELLING, program, say
 from multitool.errors import UserError
 from multitool.process import drop, interrupted, interruptible, prepare_streams
@@ -16,7 +16,7 @@ from multitool.store.terms import accept_gemma_terms
 from multitool.text import visible
 
 _BUILT_ON = ("torch", "transformers", "sae-lens")
-_COMMANDS = (tree, tokens, text, find, suggest, atlas, listings)  # as help lists them
+_COMMANDS = (tree, tokens, text, steer, find, suggest, atlas, listings)  # as help lists them
 _LONGEST_ERROR = 600  # characters
 # Of writing to standard output, whose errors name no file.
 _OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG}

@@ -9,8 +9,9 @@ from multitool.cli.writing import check_writable, write_json
 from multitool.errors import UserError
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.store.demo_models import DEMO_MODELS
+from multitool.store.entries import SaeEntry, model_size
 from multitool.store.registry import saes
-from multitool.text import percent, visible
+from multitool.text import count_shown, percent, visible
 
 
 def declare(commands) -> None:
@@ -28,7 +29,8 @@ def declare(commands) -> None:
     showing.set_defaults(run=_components, dtype=None, device="cpu")  # only the embeddings are read
 
     listing = commands.add_parser("saes", help="what can be loaded, and on which model")
-    listing.add_argument("--search", default="", metavar="TEXT", help="only names that contain these words")
+    listing.add_argument("--search", default="", metavar="TEXT",
+                         help="only those of which all these words are known, such as 'gemma-2-2b layer 12 canonical'")
     listing.add_argument("--json", type=Path, metavar="FILE", help="write what is known of each; - prints it")
     listing.set_defaults(run=_saes)
 
@@ -49,6 +51,14 @@ def _components(options) -> None:
             print(f"  {sign}  " + " ".join(visible(token, spaces=True) for token in tokens))
 
 
+def _row(entry: SaeEntry) -> tuple[str, ...]:
+    size = model_size(entry.model)
+    return (
+        entry.name, entry.model + (" (gated)" if entry.gated else ""), count_shown(size.parameters) if size else "?",
+        entry.hook, str(entry.d_sae or "?"), "?" if entry.l0 is None else f"{entry.l0:.0f}", entry.neuronpedia_id or "",
+    )
+
+
 def _saes(options) -> None:
     check_writable(json=options.json)
     entries = saes(options.search)
@@ -57,13 +67,12 @@ def _saes(options) -> None:
     if options.json:
         write_json(options.json, [entry.facts() for entry in entries])
         return
-    rows = [("SAE", "MODEL", "HOOK", "FEATURES", "NEURONPEDIA")]
-    for entry in entries:
-        model = entry.model + (" (gated)" if entry.gated else "")
-        rows.append((entry.name, model, entry.hook, str(entry.d_sae or "?"), entry.neuronpedia_id or ""))
-    wide = [max(len(row[column]) for row in rows) for column in range(4)]
-    for name, model, hook, d_sae, neuronpedia in rows:
-        print(f"{name:{wide[0]}}  {model:{wide[1]}}  {hook:{wide[2]}}  {d_sae:>{wide[3]}}  {neuronpedia}".rstrip())
+    rows = [("SAE", "MODEL", "PARAMETERS", "HOOK", "FEATURES", "L0", "NEURONPEDIA"), *map(_row, entries)]
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = "<<><>><"
+    for row in rows:
+        cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, aligned, wide, strict=True))
+        print("  ".join(cells).rstrip())
     for local in DEMO_MODELS.values():
         if any(entry.model == local.same_as for entry in entries):
             say(f"note: those of {local.same_as} are also read on the same in 4 bits, with --model {local.name}.\n")

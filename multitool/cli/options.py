@@ -8,12 +8,16 @@ from typing import Literal, get_args, get_origin
 
 from multitool.errors import UserError, shown
 from multitool.recipes.atlas import AtlasRecipe
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.fields import Declared, RecipeField, recipe_fields
 from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import DEMO_MODELS, GEMMA_MODEL
 from multitool.store.terms import GEMMA_TERMS
 
-_HEADINGS = {VectorRecipe: "vector", TreeRecipe: "prompt and growth", ListRecipe: "list", AtlasRecipe: "rows"}
+_HEADINGS = {
+    VectorRecipe: "vector", TreeRecipe: "prompt and growth", ListRecipe: "list", AtlasRecipe: "rows",
+    SteerRecipe: "text and steering",
+}
 # Fields of trees that have a heading of their own.
 _CHANGES = {"steer_strength", "steer_at", "steer_sinks", "clamp", "inject_layer", "inject_mode", "inject_scale"}
 

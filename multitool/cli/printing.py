@@ -19,9 +19,8 @@ def print_evidence(evidence: dict, figures: Sequence[Line]) -> None:
     """Print the verdict with its sentence, and the figures behind it, a row each as on the page."""
     mark, _ = MARKS[verdict_of(evidence)]
     print(f"{mark} {visible(str(evidence.get('sentence', '')))}")
-    names, values = (max((len(part) for part in column), default=0) for column in (
-        [figure.name for figure in figures], [figure.value for figure in figures]
-    ))
+    names = max((len(figure.name) for figure in figures), default=0)
+    values = max((len(figure.value) for figure in figures if figure.beside), default=0)
     for figure in figures:
         print(f"  {figure.name:{names}}  {figure.value:{values}}  {figure.beside}".rstrip())
     print()

@@ -11,6 +11,7 @@ from multitool.cli.writing import check_writable, write_json
 from multitool.errors import UserError
 from multitool.jobs.progress import Progress
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.text import visible
 
 if TYPE_CHECKING:
     from multitool.jobs.study import Study
@@ -54,7 +55,10 @@ def _run(options) -> None:
     rows = [found.columns, *(["" if value is None else str(value) for value in row] for row in found.rows)]
     wide = [max(10, *map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(f"{value:>{width}}" for value, width in zip(row, wide, strict=True)))
+        cells = [f"{value:>{width}}" for value, width in zip(row, wide, strict=True)]
+        if options.features is None:  # the last column is a text
+            cells[-1] = visible(row[-1])
+        print("  ".join(cells))
 
 
 def options_of(found: "Suggestion") -> str:

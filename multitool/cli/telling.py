@@ -105,7 +105,7 @@ class Telling:
             return
         if on_terminal():
             room = shutil.get_terminal_size().columns - 1 - len(f"{program()}: {numbers}")
-            line = f"{program()}: {what if len(what) <= room else what[: max(room - 1, 0)] + '…'}{numbers}"
+            line = f"{program()}: {_cut(what, room)}{numbers}"
             _write(f"\r{line.ljust(self._open)}" + "\n" * whole)
             self._open = 0 if whole else len(line)
         elif whole or now - self._told_at >= _AGAIN_AFTER:
@@ -113,6 +113,14 @@ class Telling:
         else:
             return
         self._told_at, self._whole = now, whole
+
+
+def _cut(what: str, room: int) -> str:
+    """What is told, in so many characters: without what it says in brackets, and then without its end."""
+    if len(what) <= room:
+        return what
+    plain = what.partition(" (")[0]
+    return plain if len(plain) <= room else plain[: max(room - 1, 0)] + "…"
 
 
 TELLING = Telling()  # of this process

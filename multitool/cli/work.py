@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from multitool.cli.telling import TELLING, say
 from multitool.store.demo_models import same_model
 from multitool.store.entries import SaeEntry, hub_id
+from multitool.trees.document import DefinitionTree
 
 if TYPE_CHECKING:
     from multitool.jobs.steps import Job, Result
@@ -28,7 +29,11 @@ def done(job: "Job[Result]", library: "Library") -> "Result":
     try:
         while True:
             try:
-                TELLING.tell_growth(len(next(growing).tree))
+                match next(growing):
+                    case DefinitionTree(tree=tree):
+                        TELLING.tell_growth(len(tree))
+                    case writing:
+                        TELLING.tell(writing.progress)
             except StopIteration as end:
                 return end.value
     finally:

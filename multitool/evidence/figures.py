@@ -120,6 +120,10 @@ WRITTEN_FIGURES = (
     Figure("Random directions that do as well", "By average precision.", "{beaten_by:.0%}", "0% for a list to trust"),
 )
 
+# A row of lists whose feature is known by texts: what the tokens are, and where they stand in the list, follows it.
+IN_TEXTS = "Ranks of tokens that fire it in texts"
+IN_TEXTS_HELP = "From the contexts kept with this SAE."
+
 
 def verdict_of(evidence: Mapping) -> str:
     """The verdict in some evidence, a name of ``MARKS``; of what is none, that it cannot be judged."""

@@ -12,6 +12,7 @@ from multitool.jobs.atlas_parts import AtlasProgress, atlas_plan, made
 from multitool.jobs.candidates import Candidate
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
+from multitool.jobs.continuation import SteeredTexts, steer_job
 from multitool.jobs.features import resolve, scans
 from multitool.jobs.find import FoundFeatures, find_by_text_job, find_by_tokens_job, find_like_job
 from multitool.jobs.progress import Progress
@@ -24,6 +25,7 @@ from multitool.jobs.tree import grown, prepare_trees, tree_job
 from multitool.jobs.trials import Trial
 from multitool.recipes.atlas import ATLAS_TREE, MOST_WORKERS, PER_PART, AtlasRecipe
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.fields import whole
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
@@ -38,8 +40,8 @@ def no_report(progress: Progress) -> None:
     """Tell nobody."""
 
 
-def stream(job: Job[Result], library: Library, report: Report = no_report) -> Generator[DefinitionTree, None, Result]:
-    """Do the steps of a job. Yields trees as they grow, and returns the job's result."""
+def stream(job: Job[Result], library: Library, report: Report = no_report) -> Generator[Any, None, Result]:
+    """Do the steps of a job. Yields what grows as it does, such as a tree, and returns the job's result."""
     answer: Any = None
     problem: GhostError | None = None
     while True:
@@ -204,6 +206,29 @@ def token_table(
         UserError: the recipe cannot be followed.
     """
     return finish(list_job(library, vector_recipe, list_recipe, model=model, evidence=evidence), library)
+
+
+def continuations(
+    library: Library, vector_recipe: VectorRecipe, steer_recipe: SteerRecipe = SteerRecipe(), *,
+    model: str | None = None,
+) -> SteeredTexts:
+    """A text continued by the model with and without a feature: unsteered, and under each of several strengths.
+
+    Each continuation has its figures, and a caution where the steering breaks the text.
+
+    >>> rain = mt.VectorRecipe(sae="demo/hook_embed", feature=927)
+    >>> found = mt.continuations(library, rain, mt.SteerRecipe(text="Outside there was", strengths=(0.8,), length=5))
+    >>> print(found.continuations[1].text)
+     a heavy rain, and
+
+    Args:
+        vector_recipe: its SAE and its feature, or several with weights, are steered along; its weights do not count.
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: a recipe cannot be followed.
+    """
+    return finish(steer_job(library, vector_recipe, steer_recipe, model=model), library)
 
 
 def components(

@@ -48,15 +48,20 @@ def interventions(target: Resolved, recipe: TreeRecipe) -> Interventions | None:
         _check_layer(target.subject, recipe.inject_layer)
         injection = Injection(recipe.inject_layer, recipe.inject_mode == "replace", recipe.inject_scale)
     if recipe.steer_strength:
-        pushes = tuple(
-            Push(term.sae.entry.hook, decoder(term.sae, term.index), recipe.steer_strength * term.weight)
-            for term in target.terms
-        )
+        pushes = pushes_along(target, recipe.steer_strength)
     if recipe.clamp is not None:
         entry = target.sae.entry
         target.library.encoder(entry)  # what cannot be read is refused now, and not where the model runs
         clamp = Clamp(entry, entry.hook, target.index, recipe.clamp, typical_maximum(target))
     return Interventions(injection, pushes, clamp, recipe.steer_at, prose(target.subject))
+
+
+def pushes_along(target: Resolved, strength: float, **advice: str) -> tuple[Push, ...]:
+    """Of a recipe's features, each at its own SAE's hook, by its weight. Errors and advice as of ``decoder``."""
+    return tuple(
+        Push(term.sae.entry.hook, decoder(term.sae, term.index, **advice), strength * term.weight)
+        for term in target.terms
+    )
 
 
 def decoder(sae: Sae, feature: int, instead: str = "Use steer_strength 0 or another feature.") -> np.ndarray:

@@ -9,10 +9,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from multitool.model.tasks import Asked, AskTask, GrowthTask, Task
+from multitool.model.tasks import Asked, AskTask, Task
 from multitool.store.kept_rows import RowsTask
-from multitool.trees.document import DefinitionTree
-from multitool.trees.growth import Growth
 
 Result = TypeVar("Result")
 # What the model is asked for.
@@ -59,11 +57,12 @@ class Ask:
 
 @dataclass(frozen=True)
 class Grow:
-    """A tree to grow. The answer is the tree as ``document`` makes it of the last level; that of each can be shown."""
+    """Something that grows: a tree, or continuations of a text. The answer is the result as ``document`` makes it of
+    the task's last answer; that of each can be shown."""
 
-    task: GrowthTask
-    document: Callable[[Growth], DefinitionTree]
-    begun: DefinitionTree  # what there is before anything grows
+    task: Task
+    document: Callable[[Any], Any]
+    begun: Any  # the result before anything has grown
 
 
 Step = Prepare | Keep | Ask | Grow

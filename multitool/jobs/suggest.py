@@ -11,6 +11,7 @@ from multitool.jobs.steps import Job, Prepare, ask_ghosts
 from multitool.jobs.trials import (
     Judge,
     Trial,
+    Tried,
     candidate_tasks,
     control_task,
     figure_rounded,
@@ -18,8 +19,12 @@ from multitool.jobs.trials import (
     trial_facts,
     with_candidates,
 )
+from multitool.model.tasks import Asked
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
+from multitool.trees.tree import definitions
+
+_DEFINITIONS_TOLD = 5
 
 
 def suggest_job(
@@ -51,25 +56,57 @@ def suggest_job(
     asked = yield from ask_ghosts(tasks, "candidates")
     control_answers = yield from ask_ghosts((task,), "controls")
     trials = yield Prepare(lambda: Judge(target, controls, control_answers).trials(tried, asked), "judge_settings")
-    return _suggestion(target, tree_recipe, trials)
+    said = _first_definitions(target, tried, asked, tree_recipe)
+    settings = [
+        Setting(
+            trial, trial.candidate.of(target.recipe, target.subject), trial.candidate.growth(tree_recipe),
+            said[trial.candidate],
+        )
+        for trial in sorted(trials, key=lambda trial: -trial.choosing.score)
+    ]
+    return Suggestion(tuple(settings), target.precision)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that was tried on a feature, as it can be followed, and what came of it."""
+
+    trial: Trial
+    recipe: VectorRecipe
+    tree: TreeRecipe  # the growth that goes with it: it may inject the vector
+    definitions: tuple[str, ...]  # the first ones, complete ones before beginnings, which end in an ellipsis
 
 
 @dataclass(frozen=True)
 class Suggestion:
     """What came of trying settings on one feature."""
 
-    recipe: VectorRecipe  # with the best setting
-    tree: TreeRecipe  # the growth that goes with it: it may inject the vector
-    trials: tuple[Trial, ...]  # the best first
+    settings: tuple[Setting, ...]  # the best first
     dtype: str  # in which the model ran
 
     columns = (
         "weights", "scale", "components", "injected", "chosen by", "score", "hit rate", "AUROC", "rank", "list AP",
+        "first definitions",
     )
 
     @property
+    def recipe(self) -> VectorRecipe:
+        """With the best setting."""
+        return self.settings[0].recipe
+
+    @property
+    def tree(self) -> TreeRecipe:
+        """The growth that goes with the best one."""
+        return self.settings[0].tree
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The best first."""
+        return tuple(setting.trial for setting in self.settings)
+
+    @property
     def best(self) -> Trial:
-        return self.trials[0]
+        return self.settings[0].trial
 
     @property
     def growth(self) -> dict:
@@ -84,12 +121,10 @@ class Suggestion:
         """
         return [
             [
-                *candidate_columns(trial.candidate),
-                round(trial.choosing.score, 3), round(trial.judged.score, 3), round(trial.judged.hit_rate, 2),
-                round(trial.judged.auroc, 3), round(trial.judged.rank, 1),
-                figure_rounded(trial.judged.list_average_precision),
+                *candidate_columns(setting.trial.candidate), *figures_rounded(setting.trial),
+                " · ".join(setting.definitions),
             ]
-            for trial in self.trials
+            for setting in self.settings
         ]
 
     @property
@@ -113,11 +148,37 @@ class Suggestion:
             "growth": self.growth,
             "dtype": self.dtype,
             "sentence": self.sentence,
-            "trials": [trial_facts(trial) for trial in self.trials],
+            "trials": [
+                trial_facts(setting.trial)
+                | {"scale": setting.recipe.scale, "definitions": list(setting.definitions)}
+                for setting in self.settings
+            ],
         }
 
 
-def _suggestion(target: Resolved, tree_recipe: TreeRecipe, trials: Sequence[Trial]) -> Suggestion:
-    ranked = sorted(trials, key=lambda trial: -trial.choosing.score)
-    best = ranked[0].candidate
-    return Suggestion(best.of(target.recipe, target.subject), best.growth(tree_recipe), tuple(ranked), target.precision)
+def figures_rounded(trial: Trial) -> list[float | None]:
+    """Of a trial those that tables have: the score that it was chosen by, then what the other half says."""
+    judged = trial.judged
+    return [
+        round(trial.choosing.score, 3), round(judged.score, 3), round(judged.hit_rate, 2), round(judged.auroc, 3),
+        round(judged.rank, 1), figure_rounded(judged.list_average_precision),
+    ]
+
+
+def _first_definitions(
+    target: Resolved, tried: Tried, asked: Sequence[Asked], tree_recipe: TreeRecipe
+) -> dict[Candidate, tuple[str, ...]]:
+    """What the model says of one feature by each of the candidates.
+
+    Args:
+        asked: in the order of ``tried.together``.
+    """
+    numbers = [number for together in tried.together for number in together]
+    texts = target.subject.token_texts
+    return {
+        tried.candidates[number]: tuple(
+            found.text if found.complete else f"{found.text} …"
+            for found in definitions(answer.tree.spelled(texts), _DEFINITIONS_TOLD, tree_recipe.closing_quote)
+        )
+        for number, answer in zip(numbers, asked, strict=True)
+    }

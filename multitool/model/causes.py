@@ -6,7 +6,7 @@ from multitool.errors import GhostError, UserError
 from multitool.model.interventions import Interventions
 from multitool.model.layer_inputs import given
 from multitool.model.passes import ghost_embeddings, prompt_ids
-from multitool.model.tasks import AskTask, CheckTask, ForestTask, GrowthTask, LensTask, PathsTask, Task
+from multitool.model.tasks import AskTask, CheckTask, ForestTask, GrowthTask, LensTask, PathsTask, SteerTask, Task
 
 _OTHERS = {"float16": "bfloat16 or float32", "bfloat16": "float32"}  # what holds larger or more exact numbers
 
@@ -29,6 +29,8 @@ def not_finite(model, task: Task) -> UserError:
     if isinstance(task, LensTask):
         remedy = _either("Use a smaller scale", precision)
         return UserError(f"{said} for this direction, and its weights are finite. {remedy}.")
+    if isinstance(task, SteerTask):
+        return UserError(f"{said} under these pushes. {_either('Use smaller strengths', precision)}.")
     if not isinstance(task, (GrowthTask, CheckTask, AskTask, ForestTask, PathsTask)):
         return UserError(f"{said} on plain text, and its weights are finite. {_either('', precision)}.")
     growth = task if isinstance(task, GrowthTask) else task.growth

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from multitool.model.ghost_prompt import GhostPrompt, attention_sinks, ghost_prompt
-from multitool.model.interventions import Interventions
+from multitool.model.interventions import Interventions, Push
 from multitool.model.subject import Subject
 from multitool.recipes.recipe import TreeRecipe
 from multitool.trees.tree import Tree
@@ -192,3 +192,33 @@ class ChangeTask(_AtPlace):
     strengths: tuple[float, ...]  # of the pushes, in mean residual norms
     prompts: tuple[Text, ...]  # behind which it is asked for the next token
     prose: Text  # as in ``interventions.Interventions``
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteerTask(Task):
+    """A text to be continued under several strengths of the same pushes. The answers are ``Written``, one for every
+    token that is written; the last one is read back."""
+
+    token_ids: Text  # the text's, with what stands before it
+    pushes: tuple[Push, ...]  # at strength 1
+    strengths: tuple[float, ...]  # of each continuation; 0: unsteered
+    spared: tuple[int, ...]  # positions of the text that are left alone
+    prose: Text  # as in ``interventions.Interventions``
+    length: int  # tokens that are written at most
+    end_ids: Text  # tokens that end a text
+    temperature: float  # 0: the most probable token
+    seed: int
+    hook: str | None  # at which the residuals of what was written are wanted; None: nowhere
+
+
+@dataclass(frozen=True)
+class Written:
+    """What has been written so far, of every strength."""
+
+    token_ids: tuple[Text, ...]  # without a token that ends the text
+    ended: tuple[bool, ...]  # by such a token
+    norms: dict[str, float]  # the mean residual norm at each hook of the pushes
+    done: bool = False  # nothing more is to be written; otherwise the time was up, or more is to come
+    # Of every continuation that has been read back by the unsteered model, behind the text:
+    log_probs: tuple[np.ndarray, ...] | None = None  # (tokens,) float64, natural log of each token's probability
+    residuals: tuple[np.ndarray, ...] | None = None  # (tokens, d_model) float32 at the task's hook

@@ -162,6 +162,15 @@ def brief_activity(data: list[dict], view: View) -> dict:
     return paged({"fires_on": len(places), "strongest": strongest}, "tokens", data, view)
 
 
+def brief_continuations(data: dict, view: View) -> dict:
+    """Continuations without their single tokens; with the strongest activation on each."""
+    said = ("strength", "text", "ended", "caution", "log_probability", "repetition")
+    told = [
+        _those(one, said) | {"strongest_activation": max(one["activations"] or [0.0])} for one in data["continuations"]
+    ]
+    return paged({name: data[name] for name in ("settings", "complete")}, "continuations", told, view)
+
+
 def brief_found(data: dict, view: View) -> dict:
     """Features that were found; of a text also which fire on each token, by their numbers."""
     told = {name: data[name] for name in ("sentence", "settings")}

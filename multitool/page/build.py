@@ -17,11 +17,12 @@ from multitool.page.opening import Opening
 from multitool.page.prompts_tab import prompts_tab
 from multitool.page.service import MOST_LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
+from multitool.page.steer_tab import steer_tab
 from multitool.page.suggest_tab import suggest_tab
 from multitool.page.text_tab import text_tab
 from multitool.page.tree_tab import tree_tab
 from multitool.page.vector_controls import vector_controls
-from multitool.page.view import FIND, LIST, SEVERAL_PROMPTS, SUGGEST, TEXT, TREE
+from multitool.page.view import FIND, LIST, SEVERAL_PROMPTS, STEER, SUGGEST, TEXT, TREE
 from multitool.page.zero_gpu import gpu_worker
 from multitool.pictures.explorer import FOLDER as EXPLORER
 from multitool.store.library import Library
@@ -106,16 +107,18 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                     tree = gr.Tab("Definition tree", id=TREE)
                     with gr.Tab("Find", id=FIND) as finding:
                         found = find_tab(service, controls, tabs, finding, views)
-                    with tree:  # it grows what is found, too
-                        growth = tree_tab(service, controls, opening, page, found, tabs, views)
                     with gr.Tab("Token list", id=LIST):
                         list_tab(service, controls, views)
+                    with gr.Tab("Steer", id=STEER):
+                        steer_tab(service, controls, views)
                     with gr.Tab("Text", id=TEXT):
                         text_tab(service, controls, views)
                     with gr.Tab("Prompts", id=SEVERAL_PROMPTS):
                         prompts_tab(service, controls, views)
                     with gr.Tab("Suggest settings", id=SUGGEST):
-                        suggest_tab(service, controls, growth, views)
+                        suggested = suggest_tab(service, controls, views)
+                    with tree:  # it grows what is found and suggested, too
+                        tree_tab(service, controls, opening, page, found, suggested, tabs, views)
         Address(service, views).connect(page, tabs)
         page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)
         add_endpoints(page, service, opening.recipe)

@@ -8,7 +8,7 @@ import gradio as gr
 from multitool.errors import UserError, shown
 from multitool.jobs.components import PrincipalComponent
 from multitool.page.common import QUIETLY, counted, event, quiet
-from multitool.page.feature_choice import entry_shown
+from multitool.page.sae_choice import entry_shown
 from multitool.page.service import Service
 from multitool.recipes.components import COMPONENTS_SHOWN
 from multitool.text import percent, visible

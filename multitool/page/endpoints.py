@@ -16,6 +16,7 @@ from multitool.page.gradio_workarounds import shrinks
 from multitool.page.requested import (
     activity_json,
     recipes_of_prompts,
+    saes_json,
     table_answers,
     table_json,
     tree_recipes,
@@ -28,10 +29,10 @@ from multitool.page.values import TREE, checking
 from multitool.pictures.figure import render
 from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
-from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE
 
@@ -194,10 +195,29 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "Takes a minute or more, and the first time for a model and a layer every token is read alone before.",
             one_feature, {"suggestion": dict},
             returns="JSON: the best recipe, the settings of the growth that belong to it (inject_layer, inject_mode, "
-            "inject_scale: pass them to /definition_tree with the recipe), a sentence on it, and all trials with their "
-            "figures, the best first.",
+            "inject_scale: pass them to /definition_tree with the recipe), a sentence on it, and all trials, the best "
+            "first: the setting, its figures, the first definitions by it.",
             returns_json="JSON: recipe, growth, sentence, trials.",
             run=lambda given: _result(service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe()), _as_dict),
+            waits=True, on_model=True,
+        ),
+        Endpoint(
+            "continuations",
+            "Continue a text with and without a feature: once as it is, and once for each strength with the model "
+            "steered along the feature's decoder direction.",
+            [*(given for given in vector if given.name in ("sae", "feature")), *recipe_parameters(SteerRecipe)],
+            {"continuations": dict},
+            returns="JSON (schema sae-multitool/continuations/1): continuations, the unsteered one first (strength 0), "
+            "each with strength, text, tokens, token_ids, ended (the model ended the text), log_probability (nats a "
+            "token under the unsteered model), repetition (share of runs of four tokens that have occurred before), "
+            "caution (where the steering breaks the text; else empty), activations (of the feature on each token as "
+            "the unsteered model reads it; null for several features); norms (the mean residual norm at each hook); "
+            "settings, complete.",
+            returns_json="JSON: continuations, the unsteered one first, each with strength, text, figures, caution, "
+            "activations.",
+            run=lambda given: _result(
+                service.continuations(recipe_of(VectorRecipe, given), recipe_of(SteerRecipe, given)), _as_dict
+            ),
             waits=True, on_model=True,
         ),
         Endpoint(
@@ -274,11 +294,13 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
         Endpoint(
             "saes",
             "The SAEs that can be loaded, and on which model.",
-            [Parameter("search", str, "words that must all occur in the SAE's name or its model's.", "")],
+            [Parameter("search", str, "words that must all be known of it: `gemma-2-2b layer 12 canonical`.", "")],
             {"saes": list[dict]},
-            returns="One object per SAE: sae, model, hook, layer, d_sae, gated, neuronpedia_id.",
-            returns_json="JSON: one object per SAE with sae, model, hook, layer, d_sae, gated, neuronpedia_id.",
-            run=lambda given: [entry.facts() for entry in find_saes(given["search"], service.library.patterns)],
+            returns="One object per SAE: sae, model, hook, layer, d_sae, l0 (features that fire at a token, on "
+            "average), canonical, model_parameters, gated, neuronpedia_id, runs_here (yes, no or not known, and why).",
+            returns_json="JSON: one object per SAE with sae, model, hook, layer, d_sae, l0, canonical, "
+            "model_parameters, gated, neuronpedia_id, runs_here.",
+            run=lambda given: saes_json(service.library, given["search"]),
         ),
     ]
     return [replace(endpoint, run=checking(endpoint.parameters, endpoint.run)) for endpoint in found]

@@ -7,7 +7,7 @@ if they are numbers.
 from collections.abc import Callable, Sequence
 from html import escape
 
-from multitool.evidence.figures import MARKS, Line, list_lines, tree_lines, verdict_of
+from multitool.evidence.figures import IN_TEXTS, IN_TEXTS_HELP, MARKS, Line, list_lines, tree_lines, verdict_of
 from multitool.evidence.verdicts import DEFINITIONS_JUDGED, ListEvidence
 from multitool.jobs.token_table import TokenTable
 from multitool.recipes.captions import fires_told
@@ -57,7 +57,7 @@ def list_verdict_html(table: TokenTable, token_text: Callable[[int], str]) -> st
     rows = _rows(list_lines(evidence.to_dict()))
     in_texts = evidence.in_texts if isinstance(evidence, ListEvidence) else ()
     if ranks := ", ".join(f"<q>{_token(token_text(token_id))}</q> {rank:,}" for token_id, rank in in_texts):
-        rows.append(_row("Ranks of tokens that fire it in texts", "From the contexts kept with this SAE.", ranks, ""))
+        rows.append(_row(IN_TEXTS, IN_TEXTS_HELP, ranks, ""))
     return _verdict(evidence.to_dict()) + _folded(rows)
 
 

@@ -14,7 +14,7 @@ class GpuTimes:
     card: str  # on which they were measured
     start: float  # a new process, and the default model from disk to the GPU
     bytes_per_second: float  # another model from disk to the GPU
-    level: float  # of a tree
+    level: float  # of a tree, or a token of texts that are written together
     node: float  # of a tree that grows
     known_node: float  # of a tree that is there, under one ghost of many that go through it together
     scanned: float  # token

@@ -1,4 +1,4 @@
-"""The controls of a tree's growth: prompt, growth and steering; how they are read and filled."""
+"""The controls of a tree's growth: prompt, growth and interventions; how they are read and filled."""
 
 import gradio as gr
 from gradio.components import Component
@@ -12,33 +12,45 @@ from multitool.recipes.recipe import POSITIONS, TreeRecipe
 
 # Next tokens of each path that are looked at; another number can come by a link.
 _TOP_K = [("1", 1), ("5, as published", 5), ("10", 10), ("20", 20), ("all above the cutoff", 0)]
+# What counts only while the model is to be changed.
+INTERVENTIONS = (
+    "steer_strength", "clamp", "steer_at", "steer_sinks", "inject_layer", "inject_mode", "inject_scale",
+)
 CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (5, 2, 1))]
 
 
 def growth_controls(service: Service, opening: Opening) -> dict[str, Component]:
-    """The controls of prompt, growth and steering, folded away, by the fields of TreeRecipe."""
-    usual = usual_growth(opening.entry.model)
-    with gr.Row(elem_id="growth"):
-        with gr.Accordion("Prompt and growth", open=False):
-            prompt, growth = _prompt_controls(service), _growth_controls(service, usual)
-        with gr.Accordion("Steering and injection", open=False, elem_id="steering"):
-            steering = _steering_controls()
-    return {**prompt, **growth, **steering}
+    """The controls of prompt, growth and interventions, folded away, by the fields of TreeRecipe; and ``intervene``,
+    the switch without which no intervention counts."""
+    with gr.Accordion("Prompt and growth", open=False):
+        prompt, growth = _prompt_controls(service), _growth_controls(service, usual_growth(opening.entry.model))
+    intervene = gr.Checkbox(
+        False, label="Change the model while the tree grows", elem_id="intervene",
+        info="Strengthen the feature while the model answers, or put the vector into the middle of the model",
+    )
+    with gr.Column(visible=False, elem_id="interventions") as seen:
+        interventions = _intervention_controls()
+    intervene.change(lambda on: gr.update(visible=on), intervene, seen, **QUIETLY)
+    return {**prompt, **growth, "intervene": intervene, **interventions}
 
 
-def tree_recipe(**values) -> TreeRecipe:
+def tree_recipe(*, intervene: bool, **values) -> TreeRecipe:
     """The recipe that the controls show, from their values by name. Raises UserError for a value that cannot be."""
-    return TreeRecipe(**values | {
+    told = values | {
         "answer": values["answer"] if values["chat"] else "",  # without a chat its control is not seen
         "cutoff": as_number(values["cutoff"]),
         "clamp": as_number(values["clamp"]) if (values["clamp"] or "").strip() else None,
-    })
+    }
+    return TreeRecipe(**{name: value for name, value in told.items() if intervene or name not in INTERVENTIONS})
 
 
 def tree_values(recipe: TreeRecipe) -> dict:
     """What the controls show for a recipe, by name."""
     values = {field.name: getattr(recipe, field.name) for field in recipe_fields(TreeRecipe)}
-    return values | {"cutoff": _written(recipe.cutoff), "clamp": "" if recipe.clamp is None else str(recipe.clamp)}
+    return values | {
+        "cutoff": _written(recipe.cutoff), "clamp": "" if recipe.clamp is None else str(recipe.clamp),
+        "intervene": recipe.intervenes,
+    }
 
 
 def top_k_showing(top_k: int) -> gr.Radio:
@@ -97,7 +109,7 @@ def _in_menu(**values) -> str | None:
 def _growth_controls(service: Service, usual: TreeRecipe) -> dict[str, Component]:
     top_k = gr.Radio(
         _TOP_K, value=usual.top_k, label="Next tokens looked at (top_k)", elem_id="top-k",
-        info="How many of each path, the most probable ones; how much that leaves out is told below",
+        info="How many of each path, the most probable ones; how much that leaves out is told below the tree's title",
     )
     with gr.Row():
         cutoff = gr.Dropdown(
@@ -119,18 +131,13 @@ def _growth_controls(service: Service, usual: TreeRecipe) -> dict[str, Component
     return {"top_k": top_k, "cutoff": cutoff, "max_nodes": max_nodes, "max_depth": max_depth, "stop": stop}
 
 
-def _steering_controls() -> dict[str, Component]:
+def _intervention_controls() -> dict[str, Component]:
     """Steering, clamping and injection; all off."""
-    gr.HTML(
-        "<p>Strengthen the feature while the model answers, or put the vector into the middle of the model. As long as "
-        "these are 0, empty and −1, nothing is done.</p>",
-        apply_default_css=False, padding=False, elem_id="steering-help",
-    )
     with gr.Row():
         strength = gr.Slider(
             -2, 2, TreeRecipe.steer_strength, step=0.05, label="Steering strength", elem_id="steer-strength",
             min_width=220,
-            info="At the SAE's hook, along the decoder direction; in mean residual norms",
+            info="At the SAE's hook, along the decoder direction; in mean residual norms; 0: off",
         )
         clamp = gr.Textbox(
             "", label="Clamp the feature to", elem_id="clamp", min_width=160, placeholder="off", max_lines=1,
@@ -146,7 +153,7 @@ def _steering_controls() -> dict[str, Component]:
     )
     with gr.Row():
         layer = gr.Number(
-            TreeRecipe.inject_layer, label="Inject behind layer", precision=0, minimum=-1, elem_id="inject-layer",
+            TreeRecipe.inject_layer, label="Inject after layer", precision=0, minimum=-1, elem_id="inject-layer",
             min_width=220, info="The vector goes in there, at the ghost's position; −1: as the embedding",
         )
         mode = gr.Radio(

@@ -14,7 +14,8 @@ from multitool.store.library import Library
 
 def recipes_shown(**values) -> tuple[VectorRecipe, TreeRecipe]:
     """The recipes that the controls show, from their values by name. Raises UserError for a value that cannot be."""
-    growth = {field.name: values.pop(field.name) for field in recipe_fields(TreeRecipe)}
+    names = ("intervene", *(field.name for field in recipe_fields(TreeRecipe)))
+    growth = {name: values.pop(name) for name in names}
     return vector_recipe(**values), tree_recipe(**growth)
 
 

@@ -8,6 +8,9 @@ from multitool.page.api import recipe_of
 from multitool.page.service import Service, check_prompts
 from multitool.recipes.prompts import PLAIN_PROMPTS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
+from multitool.store.capacity import all_that_run
+from multitool.store.library import Library
+from multitool.store.registry import saes
 from multitool.trees.document import DefinitionTree
 
 
@@ -42,6 +45,15 @@ def trees_json(trees: Iterable[DefinitionTree]) -> list[dict]:
 def table_json(table: TokenTable) -> dict:
     """A dataframe as Gradio sends it."""
     return {"headers": list(table.columns), "data": table.rows, "metadata": None}
+
+
+def saes_json(library: Library, search: str) -> list[dict]:
+    """What is known of the SAEs that a search finds, and whether they run here. Raises UserError for no search."""
+    found = saes(search, library.patterns)
+    return [
+        entry.facts() | {"runs_here": str(runs)}
+        for entry, runs in zip(found, all_that_run(found, library.machine), strict=True)
+    ]
 
 
 def activity_json(activity: Iterable[tuple[str, float]]) -> list[dict]:

@@ -21,6 +21,7 @@ from cachetools import LRUCache
 from multitool.errors import UserError
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
+from multitool.jobs.continuation import SteeredTexts, steer_job
 from multitool.jobs.features import missing_scan, pulled_at_once, recipe_heading, resolve, vector_to, with_weights
 from multitool.jobs.find import (
     FoundFeatures,
@@ -43,6 +44,7 @@ from multitool.page.settings import ServerSettings
 from multitool.page.shelf import Shelf
 from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
 from multitool.recipes.atlas import AtlasSearch
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
@@ -205,6 +207,17 @@ class Service:
         check_text(text)
         yield (yield from self._run(recipe.sae, text_job(self.library, recipe, text)))
 
+    def continuations(self, vector: VectorRecipe, recipe: SteerRecipe) -> Iterator[str | SteeredTexts]:
+        """A text continued with and without a feature, as it is written; before it, in words, what it waits for.
+
+        The last answer may be incomplete: its time was up.
+
+        Raises:
+            UserError: it cannot be done, or not here.
+        """
+        check_text(recipe.text)
+        yield from self._run(vector.sae, steer_job(self.library, vector, recipe))
+
     def found_by_text(self, asked: TextSearch) -> Iterator[str | FoundFeatures]:
         """The features that fire on a text; before them, in words, what they wait for. Raises UserError if they cannot
         be told."""
@@ -266,7 +279,7 @@ class Service:
     # Doing the steps of a job
 
     def _run(self, sae: str, job: Job[Result], budget: "_Budget | None" = None) -> Generator[Any, None, Result]:
-        """Do the steps of a job: in words what it waits for, and trees as they grow. Returns the job's result.
+        """Do the steps of a job: in words what it waits for, and what grows as it does. Returns the job's result.
 
         Args:
             sae: what is being loaded, if something is.
@@ -351,8 +364,8 @@ class Service:
             self._keep(cache, key, answers)
         return answers
 
-    def _grown(self, step: Grow, budget: "_Budget") -> Generator[str | DefinitionTree, None, DefinitionTree]:
-        """A tree as it grows."""
+    def _grown(self, step: Grow, budget: "_Budget") -> Generator[Any, None, Any]:
+        """A tree, say, as it grows."""
         yield self._first_words()
         # Gradio can stop a request only after its first answer; before, it would go on to its end for nobody.
         yield (document := step.begun)

@@ -7,6 +7,7 @@ from multitool.page.agents import Tool, twin
 from multitool.page.api import Endpoint, recipe_of
 from multitool.page.brief import (
     brief_activity,
+    brief_continuations,
     brief_found,
     brief_items,
     brief_list,
@@ -19,6 +20,7 @@ from multitool.page.kept import Kept
 from multitool.page.requested import (
     activity_json,
     recipes_of_prompts,
+    saes_json,
     table_answers,
     table_json,
     tree_recipes,
@@ -27,9 +29,9 @@ from multitool.page.requested import (
 )
 from multitool.page.service import Service
 from multitool.recipes.atlas import AtlasSearch
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
-from multitool.store.registry import saes as find_saes
 from multitool.trees.document import DefinitionTree
 
 _LONG = "Reports its progress; if your client gives up, call the same again: the work goes on and the result is kept."
@@ -101,6 +103,14 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             work=lambda given: service.suggestion(recipe_of(VectorRecipe, given), TreeRecipe()),
             data=lambda found: found.to_dict(), brief=brief_suggestion,
         ),
+        "continuations": Tool(
+            "Continue a text with and without a feature, at several strengths: what does it make the model write?\n\n"
+            "A continuation with a caution is broken by its strength: look at a smaller one. " + _LONG,
+            "JSON: continuations, the unsteered one first, each with strength, text, caution, log_probability (nats a "
+            "token under the unsteered model), repetition.", "continuations", 9,
+            work=lambda given: service.continuations(recipe_of(VectorRecipe, given), recipe_of(SteerRecipe, given)),
+            data=lambda found: found.to_dict(), brief=brief_continuations,
+        ),
         "activity": Tool(
             "Tell where a feature fires in a text: a check of what a tree or a list says it means.",
             "JSON: on how many tokens it fires, the strongest, and the text's tokens with their activations.", "tokens",
@@ -146,8 +156,9 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
         ),
         "saes": Tool(
             "The SAEs that can be loaded, and on which model; thousands without a search. Start here for a name.",
-            "JSON: SAEs with sae, model, hook, layer, d_sae, gated, neuronpedia_id; total counts them.", "SAEs", 50,
-            work=lambda given: [[entry.facts() for entry in find_saes(given["search"], service.library.patterns)]],
+            "JSON: SAEs with sae, model, hook, layer, d_sae, l0, canonical, model_parameters, gated, neuronpedia_id, "
+            "runs_here; total counts them.", "SAEs", 50,
+            work=lambda given: [saes_json(service.library, given["search"])],
             data=lambda found: found, brief=partial(brief_items, "saes"),
         ),
     }

@@ -4,28 +4,29 @@ A growth is asked for first, and then grows: by the button, an example, the offe
 While it grows it shows itself; when it has ended, however it did, the display shows what has come of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import gradio as gr
-from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
+from multitool.jobs.suggest import Setting
 from multitool.page.address import make_whole
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
-from multitool.page.examples import example_buttons
-from multitool.page.feature_choice import entry_shown
+from multitool.page.examples import example, example_buttons
 from multitool.page.find_tab import FindTab, row_chosen
 from multitool.page.growing import check, go_on, grow
 from multitool.page.growth_controls import growth_controls, suited_growth
 from multitool.page.opening import DEMO, Opening, usual_growth
 from multitool.page.recipe_controls import filled, recipes_shown, values_shown, values_within
 from multitool.page.result import Made, Result, Views, as_shown
+from multitool.page.sae_choice import entry_shown
 from multitool.page.service import Service
 from multitool.page.settings import USUAL_MOST_NODES
+from multitool.page.suggest_tab import SuggestTab, setting_chosen
 from multitool.page.tree_display import TreeDisplay
 from multitool.page.tree_views import link_query, recipes_told
 from multitool.page.turns import Turns, only_latest
@@ -40,6 +41,7 @@ from multitool.trees.document import DefinitionTree, read_tree
 
 # The tree of the demo's opening feature is kept, so that the page opens on it.
 DEMO_TREE = DEMO_FOLDER / "opening_tree.json"
+_NO_TURN = -1  # the number of no growth: none begins by it
 _INTO_VIEW = (
     "() => { const tabs = document.querySelector('#tabs'), top = tabs.getBoundingClientRect().top; "
     "if (top < 0 || top > innerHeight / 2) tabs.scrollIntoView(); }"
@@ -47,17 +49,15 @@ _INTO_VIEW = (
 
 
 def tree_tab(
-    service: Service, vector_controls: VectorControls, opening: Opening, page: gr.Blocks, found: FindTab, tabs: gr.Tabs,
-    views: Views,
-) -> dict[str, Component]:
+    service: Service, vector_controls: VectorControls, opening: Opening, page: gr.Blocks, found: FindTab,
+    suggested: SuggestTab, tabs: gr.Tabs, views: Views,
+) -> None:
     """Build the tab and wire it to the controls.
 
     Args:
         found: features that have been found: one that is chosen grows.
+        suggested: settings that have been tried: the best one grows, and each that is chosen.
         tabs: of which this is one.
-
-    Returns:
-        The controls of growth and steering, as ``growth_controls`` gives them.
     """
     library = service.library
     examples = example_buttons(library, vector_controls.fields["sae"], opening)
@@ -75,7 +75,7 @@ def tree_tab(
         **display.parts, **controls, "model": vector_controls.model,
         # The growth that was asked for last: the page sends its number with it, so that each growth knows its own.
         "number": gr.Number(0, visible=False),
-        "suited": suited, "tabs": tabs, **found.states,
+        "suited": suited, "tabs": tabs, "settings": suggested.settings, **found.states,
     }
 
     def on(handler, takes, gives, **options) -> dict:
@@ -102,9 +102,12 @@ def tree_tab(
         **in_turn,
     )
     growths.append(display.result.asked.change(**asking).then(**beside).then(**growing))
-    for button, recipe in examples:
-        example = on(partial(_example, service, recipe), ("turns",), filling, **QUIETLY)
-        growths.append(button.click(**example).then(**growing))
+
+    def of_example(chosen: gr.EventData, turns: Turns) -> dict:  # Gradio knows by the annotation what to give
+        one = example(library, chosen.number)
+        return _filled(service, one.vector, one.growth, turns)
+
+    growths.append(examples.select(**on(of_example, ("turns",), filling, **QUIETLY)).success(**growing))
     following_all = on(partial(_following_all, service, controls), ("turns", "document"), filling, **QUIETLY)
     growths.append(named["follow_all"].click(**following_all).success(**growing))
 
@@ -117,6 +120,17 @@ def tree_tab(
     ))
     growths.append(choosing.success(**growing))
     choosing.success(None, js=_INTO_VIEW, **PRIVATE)
+
+    def setting(row: gr.EventData, **states) -> dict:
+        return _with_setting(service, controls, setting_chosen(states.pop("settings"), row.number), **states) | {
+            "tabs": gr.Tabs(selected=TREE)
+        }
+
+    applying = suggested.table.select(**on(setting, ("turns", "settings", *controls), (*filling, "tabs"), **QUIETLY))
+    growths.append(applying.success(**growing))
+    applying.success(None, js=_INTO_VIEW, **PRIVATE)
+    best = on(partial(_with_best, service, controls), ("turns", "settings", *controls), filling, **QUIETLY)
+    growths.append(suggested.trying.success(**best).success(**growing))
 
     # What follows a growth, whichever it was.
     turns = named["turns"]
@@ -154,7 +168,6 @@ def tree_tab(
     display.show_after(refusing.success(**display.reset))
     suiting = on(suited_growth, ("model", "suited"), ("top_k", "cutoff", "suited"), **QUIETLY)
     vector_controls.model.change(**suiting)
-    return growth
 
 
 def _asked(turns: Turns) -> dict:
@@ -162,10 +175,9 @@ def _asked(turns: Turns) -> dict:
     return {"number": turns.ask(), "status": "Starting …"}
 
 
-def _example(service: Service, recipe: VectorRecipe, turns: Turns) -> dict:
-    """A growth is asked for, and the controls as an example sets them."""
-    usual = usual_growth(service.library.find(recipe.sae).model)
-    return _asked(turns) | filled(service.library, values_shown(service.library, recipe, usual))
+def _filled(service: Service, vector: VectorRecipe, tree: TreeRecipe, turns: Turns) -> dict:
+    """A growth is asked for, and the controls as recipes set them."""
+    return _asked(turns) | filled(service.library, values_shown(service.library, vector, tree))
 
 
 def _chosen(
@@ -181,10 +193,34 @@ def _chosen(
     library, (name, feature) = service.library, row_chosen(found, token, number)
     before, opened = entry_shown(library, sae), {"tabs": gr.Tabs(selected=TREE)}
     if before is None or before.model != library.find(name).model:
-        return _example(service, VectorRecipe(sae=name, feature=feature), turns) | opened
+        usual = usual_growth(library.find(name).model)
+        return _filled(service, VectorRecipe(sae=name, feature=feature), usual, turns) | opened
     stays = name == sae and (weights == SUITING or DIRECTIONS[weights].of_feature)
     filling = {"sae": name, "feature": str(feature)} | ({} if stays else {"weights": SUITING})
     return _asked(turns) | filling | opened
+
+
+def _with_setting(
+    service: Service, controls: Mapping, setting: Setting, turns: Turns, **values
+) -> dict:
+    """A growth is asked for: by a setting that was tried, all else of the growth as the controls show it.
+
+    Args:
+        values: what the controls show.
+    """
+    _, tree = recipes_shown(**values)
+    found = values_within(controls, service.library, setting.recipe, setting.trial.candidate.growth(tree))
+    return _asked(turns) | filled(service.library, found)
+
+
+def _with_best(
+    service: Service, controls: Mapping, turns: Turns, settings: Sequence[Setting] | None, sae: str, feature: str,
+    **values,
+) -> dict:
+    """The same by the best setting; nothing where another feature has been chosen since it was asked for."""
+    if not settings or (settings[0].recipe.sae, str(settings[0].recipe.feature)) != (sae, feature.strip()):
+        return {"number": _NO_TURN}
+    return _with_setting(service, controls, settings[0], turns, sae=sae, feature=feature, **values)
 
 
 def _following_all(service: Service, controls: Mapping, turns: Turns, document: DefinitionTree | None) -> dict:

@@ -12,8 +12,9 @@ from multitool.errors import UserError
 from multitool.jobs.features import with_weights
 from multitool.page.common import LATEST, QUIETLY, event, pick, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
-from multitool.page.feature_choice import FeatureChoice, entry_shown, known_of_feature, sae_names
+from multitool.page.feature_choice import FeatureChoice, known_of_feature
 from multitool.page.opening import Opening
+from multitool.page.sae_choice import entry_shown, on_choosing
 from multitool.page.service import Service
 from multitool.recipes.directions import DIRECTIONS, takes
 from multitool.recipes.recipe import VectorRecipe
@@ -96,23 +97,11 @@ def _direction_controls(library: Library, choice: FeatureChoice, opening: Openin
     helping = event(partial(_weights_help, library), {"sae": choice.sae, "kind": weights}, about, **QUIETLY)
     gr.on([weights.change, choice.sae.change], **helping)
     # Only at a visitor's choice: an example brings weights of its own. A menu that is left as it was says so too.
-    following = {"model": choice.model, "sae": choice.sae}
-    choice.model.input(**event(partial(_of_model, library), following, {**following, "weights": weights}, **LATEST))
+    on_choosing(library, choice.saes, {"weights": weights}, {"weights": SUITING})
     suiting = event(partial(_suitable, library), {"sae": choice.sae, "before": chosen}, weights, **LATEST)
     choice.sae.input(**suiting)
     choice.sae.change(lambda name: name, choice.sae, chosen, **QUIETLY)
     return {"weights": weights, **optional}
-
-
-def _of_model(library: Library, model: str | None, sae: str | None) -> dict:
-    """For a model that has been chosen: its SAEs with the first of them chosen, and weights that suit it.
-
-    The SAE stays if it belongs to that model; if the model has no SAE here, its own model comes back.
-    """
-    own, names = entry_shown(library, sae), sae_names(library, model)
-    if not names or (own and own.model == model):
-        return {"model": own.model} if own else {}
-    return {"sae": gr.update(choices=names, value=names[0]), "weights": SUITING}
 
 
 def _suitable(library: Library, sae: str | None, before: str | None):

@@ -9,7 +9,8 @@ from multitool.errors import UserError
 from multitool.recipes import links
 
 # Each is the id of its tab too.
-TREE, FIND, LIST, TEXT, SEVERAL_PROMPTS, SUGGEST = "tree", "find", "list", "text", "prompts", "suggest"
+TREE, FIND, LIST, STEER, TEXT = "tree", "find", "list", "steer", "text"
+SEVERAL_PROMPTS, SUGGEST = "prompts", "suggest"
 
 
 def _always(*_: Any, **__: Any) -> bool:

@@ -29,6 +29,7 @@ from multitool.model.tasks import (
     PathsTask,
     PullbackTask,
     ReadTask,
+    SteerTask,
     Task,
 )
 from multitool.page.callers import Line
@@ -193,6 +194,8 @@ def _work_seconds(task: Task) -> float:
             return _growth_seconds(growth, len(growth.v) * growth.max_nodes)
         case CheckTask(growth=growth, tree=tree, controls=controls):
             return growth.max_depth * _TIMES.level + len(tree) * (1 + len(controls)) * _TIMES.known_node
+        case SteerTask(length=length):
+            return length * _TIMES.level
         case PathsTask(growth=growth, wanted=wanted):
             return growth.max_depth * _TIMES.level + int(wanted.sum()) * _TIMES.known_node
         case ScanTask():
@@ -259,6 +262,8 @@ def zero_gpu_problem(title: str, message: str, task: type = GrowthTask) -> str:
                 others = {ScanTask: "the vocabulary scan", ProseRowsTask: "the reading of plain prose"}
                 what = others.get(task, "the layers' Jacobian")
                 return _TAKEN_AWAY.format(what, "What was there by then is kept; try again.")
+            if task is SteerTask:
+                return _TAKEN_AWAY.format("the text", "Try again, or ask for fewer tokens.")
             if task in (LensTask, ChangeTask):
                 return _TAKEN_AWAY.format("the list", "Try again, or order it by another measure.")
             return _TAKEN_AWAY.format("the answer", f"Try again, or {_SMALLER}")

@@ -4,10 +4,12 @@ bfloat16 has 8 significant bits, float16 11 and float32 24: logits near 20 are m
 float16 lacks is range: its largest number is 65,504.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -15,7 +17,9 @@ from multitool.errors import UserError
 from multitool.store.entries import registry_facts
 from multitool.store.hub import on_zero_gpu
 
-_FLOAT32_SHARE = 0.75  # of a GPU's memory that weights in float32 may take: passes, caches and logits need the rest
+ZERO_GPU_MEMORY = 48 * 10**9  # bytes of what ZeroGPU lends: half a card, unless more is asked for
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+FLOAT32_SHARE = 0.75  # of a GPU's memory that weights in float32 may take: passes, caches and logits need the rest
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Placement:
     device: str
     dtype: str | None  # None: ``suited_precision`` tells each model's
     notes: tuple[str, ...] = ()
-    memory: int = 0  # of the GPU, bytes
+    memory: int = 0  # of the GPU, bytes; 0: there is none, or it is not known
 
 
 def placement(device: str, dtype: str | None, gpu: Gpu | None, apple: bool = False) -> Placement:
@@ -82,7 +86,7 @@ def placement(device: str, dtype: str | None, gpu: Gpu | None, apple: bool = Fal
     if not gpu.usable:
         return Placement("cpu", dtype or "float32", (f"Models run on the processor: {_not_usable(gpu)}",))
     if dtype or gpu.has_bfloat16:
-        return Placement("cuda", dtype or "bfloat16")
+        return Placement("cuda", dtype or "bfloat16", memory=gpu.memory)
     return Placement("cuda", None, (
         f"{gpu.name} has no bfloat16 of its own: models run in float32 where they fit into its memory; else in "
         "float16, or in bfloat16, emulated and slow, if their numbers are too large for float16. To choose yourself: "
@@ -100,7 +104,7 @@ def suited_precision(model_type: str, n_weights: int, memory: int) -> str:
         n_weights: how many numbers its weights are.
         memory: of the GPU, bytes.
     """
-    if 4 * n_weights <= _FLOAT32_SHARE * memory:
+    if 4 * n_weights <= FLOAT32_SHARE * memory:
         return "float32"
     return "bfloat16" if model_type in registry_facts()["not_in_float16"] else "float16"
 
@@ -120,7 +124,9 @@ def gpu_here(environment: Mapping[str, str] = os.environ, cuda=torch.cuda) -> Gp
     if not cuda.is_available():
         return None
     # On ZeroGPU there is none yet, and it must not be asked for. AMD's, which go by the same name, have it all.
-    if on_zero_gpu(environment) or torch.version.hip:
+    if on_zero_gpu(environment):
+        return Gpu("the GPU", (9, 0), memory=ZERO_GPU_MEMORY)
+    if torch.version.hip:
         return Gpu("the GPU", (9, 0))
     try:
         return Gpu(
@@ -129,3 +135,16 @@ def gpu_here(environment: Mapping[str, str] = os.environ, cuda=torch.cuda) -> Gp
         )
     except (RuntimeError, AssertionError) as error:
         return Gpu("the GPU", (0, 0), problem=" ".join(str(error).split())[:200])
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that this process may use: the machine's, or its container's if that has less; None where the
+    system does not tell (Windows)."""
+    try:
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    for file in map(Path, _CONTAINER_LIMITS):
+        with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
+            found = min(found, int(file.read_text()))
+    return found

@@ -4,7 +4,7 @@ import glob
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import yaml
@@ -55,6 +55,24 @@ def unreadable_model(model: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class ModelSize:
+    """How large a model is, as far as it is known without loading it."""
+
+    parameters: int  # all that are loaded
+    d_model: int
+    download: int  # bytes of its weights on the hub
+
+
+def model_size(model: str) -> ModelSize | None:
+    """How large a model is, by its hub id or a local model's name; None where that is not known."""
+    known = registry_facts()["model_sizes"].get(model)
+    if known is None:
+        return None
+    parameters = known["millions"] * 10**6
+    return ModelSize(parameters, known["d_model"], int(known.get("download_gb", 2 * parameters / 1e9) * 1e9))
+
+
+@dataclass(frozen=True)
 class SaeEntry:
     """One SAE, as far as it is known without loading it."""
 
@@ -66,6 +84,7 @@ class SaeEntry:
     neuronpedia_id: str | None = None  # as in https://neuronpedia.org/{neuronpedia_id}/{feature}
     folder: Path | None = None  # where it lies on this machine; None: on the hub
     d_sae: int | None = None  # number of features; None: only the weights tell
+    l0: float | None = None  # how many of them fire at a token, on average; None: not known
     repo_id: str = ""  # of the hub's repository that holds it
     path: str = ""  # of its folder or file in that repository
     loader: str | None = None  # sae-lens' conversion_func; None: sae-lens' own format
@@ -84,6 +103,19 @@ class SaeEntry:
     def hook(self) -> str:
         """The hook in TransformerLens' naming."""
         return "hook_embed" if self.kind == "embed" else f"blocks.{self.layer}.hook_{self.kind}"
+
+    @cached_property
+    def told(self) -> str:
+        """What a search looks through, in small letters."""
+        place = "embedding" if self.layer is None else f"layer {self.layer}"
+        width = f"width {self.d_sae} {self.d_sae // 1000}k" if self.d_sae else ""
+        l0 = "" if self.l0 is None else f"l0 {self.l0:.0f}"
+        return f"{self.name} {self.model} {self.hook} {place} {width} {l0}".lower()
+
+    @property
+    def canonical(self) -> bool:
+        """Whether its authors chose it as the one to use among those that differ only in how sparse they are."""
+        return self.sae_id.endswith("canonical")
 
     @property
     def gated(self) -> bool:
@@ -130,12 +162,16 @@ class SaeEntry:
 
     def facts(self) -> dict:
         """What a list of SAEs says about it, as plain JSON values."""
+        size = model_size(self.model)
         return {
             "sae": self.name,
             "model": self.model,
             "hook": self.hook,
             "layer": self.layer,
             "d_sae": self.d_sae,
+            "l0": self.l0,
+            "canonical": self.canonical,
+            "model_parameters": size and size.parameters,
             "gated": self.gated,
             "neuronpedia_id": self.neuronpedia_id,
         }

@@ -138,6 +138,7 @@ def folder_sae(folder: Path, *, release: str = "local", model: str | None = None
         neuronpedia_id=told.neuronpedia_id,
         folder=folder,
         d_sae=told.d_sae,
+        l0=told.l0,
         hook_told=told.hook,
         told_by=told.told_by or told.looked_in,
     )

@@ -207,6 +207,18 @@ def may_read(hub_id: str) -> bool:
     return True
 
 
+def known_access(hub_id: str) -> bool | None:
+    """Whether a gated model can be read, as far as that is known without asking the hub; None where it is not.
+
+    It can where its files are here already, and cannot without a token.
+    """
+    from huggingface_hub import get_token, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
+        return True
+    return None if get_token() else False
+
+
 def _fetch(
     repo_id: str, files: Sequence[str], not_files: Sequence[str], download: DownloadOptions, purpose: str = "",
     revision: str | None = None, check: Callable[[list], None] = lambda wanted: None, dataset: bool = False,

@@ -22,7 +22,8 @@ from multitool.recipes.fields import check
 from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.atlases import DEMO_ATLAS, Atlas, open_atlas
-from multitool.store.devices import Gpu, gpu_here, placement, suited_precision
+from multitool.store.capacity import Machine
+from multitool.store.devices import Gpu, gpu_here, machine_memory, placement, suited_precision
 from multitool.store.encoder import Encoder, load_encoder
 from multitool.store.entries import SaeEntry, hub_id
 from multitool.store.folders import folder_state, is_folder
@@ -71,7 +72,8 @@ class Library:
         gpu: tells the GPU that there is; None: PyTorch does.
         atlas: where what is told of features stands, as ``open_atlas`` takes it; None: the demo's atlas.
 
-    What a user may not expect of device and precision stands in ``notes``, and in the log. ``Library(**options)`` makes
+    What a user may not expect of device and precision stands in ``notes``, and in the log; ``machine`` tells what there
+    is for models to run on. ``Library(**options)`` makes
     another one like it, in another process or on another machine.
 
     Raises:
@@ -104,6 +106,9 @@ class Library:
             "dtype": self._placement.dtype, "device": device, "allow_folder": allow_folder, "patterns": patterns,
             "max_models": max_models, "max_saes": max_saes, "max_model_bytes": max_model_bytes, "bars": bars,
         }
+        self.machine = Machine(
+            self.device, self._placement.dtype, machine_memory(), self._placement.memory or None, max_model_bytes
+        )
         self.patterns = patterns
         self._allow_folder = allow_folder
         self._download = DownloadOptions(max_bytes=max_model_bytes)

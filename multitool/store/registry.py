@@ -6,6 +6,7 @@ ships. Nothing of these is downloaded here. Where folders may be named, so may a
 
 import difflib
 import os
+import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
@@ -54,20 +55,31 @@ def saes(search: str = "", patterns: tuple[str, ...] = ()) -> list[SaeEntry]:
     ['gemma-2b-res-jb/blocks.6.hook_resid_post']
 
     Args:
-        search: words that must all occur in the SAE's name, its model's or its hook's, in any case.
+        search: words that must all occur, in any order and case, in the SAE's name, its model's or its hook's, or in
+            ``layer 12``, ``width 16384``, ``16k``, ``l0 82``; of a number, all of its digits.
         patterns: the operator's limit, see ``allowed``.
 
     Raises:
         UserError: ``search`` is no text, or longer than any name.
     """
-    words = check(search, "search", Annotated[str, Field(max_length=LONGEST_SEARCH)]).lower().split()
+    asked = check(search, "search", Annotated[str, Field(max_length=LONGEST_SEARCH)]).lower()
+    words = re.findall(r"(?:layer|width|l0) \d+(?=\s|$)|\S+", asked)
     entries = (*local_saes(), *operator_saes(), *registry_saes().values())
     return [entry for entry in entries if entry.served and allowed(entry, patterns) and _mentions(entry, words)]
 
 
 def _mentions(entry: SaeEntry, words: list[str]) -> bool:
-    text = f"{entry.name} {entry.model} {entry.hook}".lower()
-    return all(word in text for word in words)
+    text = entry.told
+    return all(
+        word in text and (not word[-1].isdecimal() or _whole_number(word).search(text)) for word in words
+    )
+
+
+@lru_cache(maxsize=64)
+def _whole_number(word: str) -> re.Pattern:
+    """Where a word stands that is a number or ends with one, and no other digits beside it."""
+    before = r"(?<!\d)" if word[0].isdecimal() else ""
+    return re.compile(rf"{before}{re.escape(word)}(?!\d)")
 
 
 def models(patterns: tuple[str, ...] = ()) -> tuple[str, ...]:

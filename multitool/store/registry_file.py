@@ -40,6 +40,7 @@ def _release_entries(release: str, listed: dict) -> Iterable[SaeEntry]:
             layer=layer,
             neuronpedia_id=neuronpedia_id,
             d_sae=_width(release, f"{repo_id}/{path}", neuronpedia_id) if kind in SERVED_KINDS else None,
+            l0=_l0(sae.get("l0"), path),
             repo_id=repo_id,
             path=path,
             loader=loader,
@@ -63,6 +64,15 @@ def _width(release: str, place: str, neuronpedia_id: str | None) -> int | None:
     if match := re.search(r"hook_resid_(?:pre|post)_(\d+)", place):
         return int(match[1])
     return registry_facts()["release_widths"].get(release)
+
+
+def _l0(told: float | None, path: str) -> float | None:
+    """How many features of an SAE fire at a token on average: as the registry tells, or else the path (canonical ones
+    of Gemma Scope lie in folders of such names)."""
+    if told:
+        return float(told)
+    match = re.search(r"average_l0_(\d+)", path)
+    return float(match[1]) if match else None
 
 
 def _parse_registry_id(loader: str | None, repo_id: str, sae_id: str, path: str) -> tuple[str, int | None]:

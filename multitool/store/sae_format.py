@@ -60,6 +60,7 @@ class Told:
     looked_in: str  # where it was looked for
     model: str
     d_sae: int | None
+    l0: float | None
     neuronpedia_id: str | None
 
 
@@ -104,8 +105,15 @@ class SaeFormat:
             model=re.sub("^gemma-v3-", "google/gemma-3-", _name(config, *_MODEL_FIELDS) or self.model(folder, config))
             .replace("google/gemma-3-270m-pt", "google/gemma-3-270m"),
             d_sae=width if type(width) is int and 0 < width < 1 << 40 else None,
+            l0=_l0(config),
             neuronpedia_id=_name(config, "metadata.neuronpedia_id", "neuronpedia_id"),
         )
+
+
+def _l0(config: Config) -> float | None:
+    """How many features fire at a token on average; of TopK SAEs k."""
+    told = config.get("metadata.l0", kind=float) or config.get("l0", "k", kind=int) or 0
+    return round(float(told), 2) if 0 < told < 1 << 40 else None
 
 
 def _name(config: Config, *fields: str) -> str | None:

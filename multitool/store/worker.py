@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from multitool.model.causes import not_finite
+from multitool.model.continuation import continue_text
 from multitool.model.finite import NotFiniteError
 from multitool.model.interventions import AppliedInterventions
 from multitool.model.logit_lens import read_directions
@@ -21,6 +22,7 @@ from multitool.model.tasks import (
     PathsTask,
     PullbackTask,
     ReadTask,
+    SteerTask,
     Task,
 )
 from multitool.model.token_change import change_tokens
@@ -78,6 +80,8 @@ def _answers(model, task: Task, encoders: Encoders) -> Iterator:
             return read_directions(model, task)
         case ChangeTask():
             return change_tokens(model, task)
+        case SteerTask():
+            return continue_text(model, task)
     raise TypeError(f"no model can do a {type(task).__name__}")
 
 

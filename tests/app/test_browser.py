@@ -124,7 +124,6 @@ def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
     assert "␣rain" in page.inner_text("#evidence")
     page.locator("#weights input[value=random]").check()
     page.wait_for_function("!document.querySelector('#evidence').innerText.includes('␣rain')")
-    assert "Trained on" in page.inner_text("#evidence")
     wait_until_changed(page)
     before = view(page)
     page.get_by_role("button", name="prison").click()
@@ -546,10 +545,10 @@ def test_another_model_lists_its_saes_and_says_what_it_takes_without_fetching_an
     page.wait_for_function("document.querySelector('#sae input').value.startsWith('gemma-2b-res-jb/blocks.')")
     page.get_by_text("0 to 16,383").wait_for()
     page.get_by_text("must be accepted first").wait_for()
-    assert page.locator("#evidence a", has_text="licence").get_attribute("href").endswith("/google/gemma-2b")
+    assert page.locator("#sae-about a", has_text="licence").get_attribute("href").endswith("/google/gemma-2b")
 
     # It has examples of its own.
-    page.get_by_role("button", name="layer 12: 121").wait_for()
+    page.get_by_role("button", name="a style of dress").wait_for()
     assert not page.get_by_role("button", name="prison").is_visible()
 
     # Typed from another model's list, an SAE brings its model with it.
@@ -557,6 +556,63 @@ def test_another_model_lists_its_saes_and_says_what_it_takes_without_fetching_an
     page.wait_for_function("document.querySelector('#model input').value === 'openai-community/gpt2'")
     page.get_by_text("0 to 24,575").wait_for()
     page.get_by_role("button", name="prison").wait_for()  # a model without examples of its own shows the demo's
+
+
+def wait_for_sae(page, name: str) -> None:
+    page.wait_for_function("name => document.querySelector('#sae input').value === name", arg=name)
+
+
+def search_saes(page, words: str, n_found: int) -> None:
+    page.locator("#sae-search input").fill(words)
+    page.locator("#sae-found caption", has_text=f"{n_found:,} found").wait_for()
+
+
+def test_an_sae_is_found_among_all_and_chosen_by_keyboard(page):
+    search_saes(page, "canonical 16k layer 12 gemma-2-2b", 1)
+    row = page.locator("#sae-found tbody tr")
+    told = row.inner_text()
+    assert all(part in told for part in ("google/gemma-2-2b", "12", "16,384", "82", "2.61 B", "gated"))
+    assert any(mark in told for mark in ("✓ yes", "✗ no", "? not known"))
+    page.keyboard.press("ArrowDown")
+    assert row.locator("button").evaluate("button => button === document.activeElement")
+    page.keyboard.press("Enter")
+    wait_for_sae(page, "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical")
+    row.wait_for(state="hidden")
+    page.wait_for_function("document.querySelector('#model input').value === 'google/gemma-2-2b'")
+    assert page.input_value("#sae-search input") == ""
+    page.get_by_text("0 to 16,383").wait_for()
+
+    # The menus are set to it, and narrow each other.
+    page.wait_for_function("document.querySelector('#sae-place input').value === '12'")
+    assert page.input_value("#sae-width input") == "16,384"
+    assert not page.locator("#sae-l0").is_visible()
+    choose(page, "#sae-release", "gemma-scope-2b-pt-res")
+    wait_for_sae(page, "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82")
+    page.click("#sae-l0 input")
+    offered = [text.strip("✓ \n") for text in page.get_by_role("option").all_inner_texts()]
+    assert offered == ["22", "41", "82", "176", "445"]
+    page.get_by_role("option", name="176", exact=True).click()
+    wait_for_sae(page, "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_176")
+
+
+def test_a_search_shows_thirty_rows_and_closes(page):
+    page.locator("#sae-search input").fill("gemma")
+    page.get_by_text("more: add words").wait_for()
+    assert page.locator("#sae-found tbody tr").count() == 30
+    page.keyboard.press("Escape")
+    page.locator("#sae-found table").wait_for(state="hidden")
+    search_saes(page, "gpt2-small-res-jb layer 8", 9)
+    page.locator("#sae-found tbody tr").first.click()
+    wait_for_sae(page, "gpt2-small-res-jb/blocks.8.hook_resid_pre")
+    page.get_by_role("button", name="rain").wait_for()
+
+
+def test_a_layers_menu_brings_its_sae_and_its_examples(page):
+    page.click("#sae-place input")
+    page.get_by_role("option", name="12", exact=True).click()
+    wait_for_sae(page, "demo/blocks.12.hook_resid_post")
+    page.get_by_role("button", name="weekdays").wait_for()
+    assert weights(page) == "suits"
 
 
 def test_a_model_that_cannot_be_had_is_told_and_the_page_goes_on(page):

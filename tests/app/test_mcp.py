@@ -101,9 +101,11 @@ def test_defaults_give_short_answers(call):
 def test_tokens_are_judged_and_saes_found(call):
     assert answer(call, "check_list", top=3)["evidence"]["verdict"] == "agrees"
     (found,) = answer(call, "saes", search="gemma-2b-res-jb blocks.6.")["saes"]
+    assert found.pop("runs_here").startswith(("yes", "no", "not known"))
     assert found == {
         "sae": "gemma-2b-res-jb/blocks.6.hook_resid_post", "model": "google/gemma-2b",
-        "hook": "blocks.6.hook_resid_post", "layer": 6, "d_sae": 16384, "gated": True,
+        "hook": "blocks.6.hook_resid_post", "layer": 6, "d_sae": 16384, "l0": 56.0,
+        "canonical": False, "model_parameters": 2506000000, "gated": True,
         "neuronpedia_id": "gemma-2b/6-res-jb",
     }  # fmt: skip
 

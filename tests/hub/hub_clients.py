@@ -55,10 +55,10 @@ class Done(NamedTuple):
 
     @property
     def refusal(self) -> str:
-        """The one line on what was wrong, which comes after the bars of what was fetched."""
+        """The one line on what was wrong, which comes after the progress of what was fetched."""
         assert (self.status, self.out) == (2, ""), self.err
-        *bars, message = self.err.splitlines()
-        assert all("%|" in bar or not bar.strip() for bar in bars), self.err
+        *told, message = self.err.splitlines()
+        assert all("%|" in line or "multitool: Fetching " in line or not line.strip() for line in told), self.err
         assert message.startswith("multitool: ")
         return message
 

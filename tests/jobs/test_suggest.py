@@ -14,7 +14,7 @@ from multitool.jobs import trials
 from multitool.jobs.candidates import GRID, INJECTED, PUBLISHED, RANDOM, Candidate, candidates_for
 from multitool.jobs.local import definition_tree, finish, scan_if_missing, suggest, try_features
 from multitool.jobs.study import Study
-from multitool.jobs.suggest import Suggestion, suggest_job
+from multitool.jobs.suggest import Setting, Suggestion, suggest_job
 from multitool.jobs.trials import Figures, Trial
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
@@ -79,12 +79,16 @@ def test_the_score_is_the_mean_of_being_found_and_of_the_list():
 
 def test_one_half_chooses_and_the_other_is_shown(recipe):
     lucky, good = trial(1, ENCODER, judged=0.1, choosing=0.9), trial(1, DECODER, judged=0.6, choosing=0.5)
-    found = Suggestion(replace(recipe, weights="encoder"), TREE, (lucky, good), "float32")
+    settings = [Setting(trial, recipe, TREE, said) for trial, said in ((lucky, ()), (good, ("a dog", "the …")))]
+    found = Suggestion(tuple(settings), "float32")
     assert found.best is lucky
     score = found.columns.index("score")
     assert [row[score] for row in found.rows] == pytest.approx([0.1, 0.6])
     assert [row[score - 1] for row in found.rows] == pytest.approx([0.9, 0.5])
-    assert [facts["score"] for facts in found.to_dict()["trials"]] == pytest.approx([0.1, 0.6])
+    told = found.to_dict()["trials"]
+    assert [facts["score"] for facts in told] == pytest.approx([0.1, 0.6])
+    assert [facts["definitions"] for facts in told] == [[], ["a dog", "the …"]]
+    assert [row[-1] for row in found.rows] == ["", "a dog · the …"]
 
 
 def test_a_suggestion_has_every_setting_and_says_which_is_best(library, recipe):
@@ -97,7 +101,12 @@ def test_a_suggestion_has_every_setting_and_says_which_is_best(library, recipe):
     assert str(found.best.candidate) in found.sentence
     assert all(len(row) == len(found.columns) for row in found.rows)
     assert found.tree == found.best.candidate.growth(TREE)
-    definition_tree(library, found.recipe, found.tree)  # it can be followed
+    assert [facts["scale"] for facts in found.to_dict()["trials"]] == [one.recipe.scale for one in found.settings]
+    # Each can be followed, and then says what it said when it was tried: here none grows beyond the small tree.
+    for setting in (found.settings[0], found.settings[len(found.settings) // 2]):
+        grown = definition_tree(library, setting.recipe, setting.tree)
+        said = [one.text if one.complete else f"{one.text} …" for one in grown.definitions(5)]
+        assert said and list(setting.definitions) == said
 
 
 def test_injections_are_tried_where_an_sae_reads_behind_a_layer_and_one_is_left_to_read_them(library, recipe):

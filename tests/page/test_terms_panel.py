@@ -12,7 +12,7 @@ from multitool.errors import UserError
 from multitool.page import terms_panel
 from multitool.page.build import CSS
 from multitool.page.callers import Callers
-from multitool.page.feature_choice import known_of_feature
+from multitool.page.sae_choice import _about
 from multitool.page.service import Service
 from multitool.page.settings import ServerSettings
 from multitool.recipes.recipe import ListRecipe, VectorRecipe
@@ -79,9 +79,9 @@ def test_a_program_that_has_not_accepted_them_is_told_how(service):
         list(asking.table(VectorRecipe(sae=standin_gemma.SAE, feature=1, weights="encoder"), ListRecipe(top=2)))
 
 
-def test_what_is_known_of_the_feature_says_nothing_of_another_licence(service):
-    about = known_of_feature(service.library, standin_gemma.SAE, "1")
-    assert "demo/gemma-3-270m-Q4_K_M" in about and "licence" not in about
+def test_what_is_known_of_the_sae_says_nothing_of_another_licence(service):
+    about = _about(service.library, standin_gemma.SAE)
+    assert "demo/gemma-3-270m-Q4_K_M" in about and "after its terms" in about and "licence" not in about
 
 
 @pytest.fixture

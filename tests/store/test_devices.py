@@ -7,7 +7,7 @@ import torch
 from tiny import byte_level_tokenizer, tiny_model, write_model
 
 from multitool.errors import UserError
-from multitool.store.devices import Gpu, Placement, gpu_here, placement, suited_precision
+from multitool.store.devices import ZERO_GPU_MEMORY, Gpu, Placement, gpu_here, placement, suited_precision
 from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.models import load_model, model_size
@@ -124,7 +124,7 @@ def test_what_pytorch_says_of_a_gpu_is_taken_as_it_is():
 
 def test_on_zerogpu_no_gpu_is_asked_for_before_one_is_lent():
     here = gpu_here({"SPACES_ZERO_GPU": "true"}, SimpleNamespace(is_available=lambda: True))
-    assert placement("auto", None, here) == Placement("cuda", "bfloat16")
+    assert placement("auto", None, here) == Placement("cuda", "bfloat16", memory=ZERO_GPU_MEMORY)
 
 
 def test_on_apples_gpus_models_run_on_the_processor_and_the_note_says_so(monkeypatch, caplog):

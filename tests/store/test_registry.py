@@ -379,6 +379,9 @@ def test_the_facts_of_an_sae_are_plain_json():
         "hook": "blocks.6.hook_resid_post",
         "layer": 6,
         "d_sae": 16_384,
+        "l0": 56.0,
+        "canonical": False,
+        "model_parameters": 2_506_000_000,
         "gated": True,
         "neuronpedia_id": "gemma-2b/6-res-jb",
     }
@@ -564,6 +567,24 @@ def test_searching_takes_words_of_the_name_the_model_or_the_hook_in_any_case():
     assert {entry.kind for entry in saes("Gemma-Scope-2b-pt-res HOOK_EMBED")} == {"embed"}
     assert {entry.layer for entry in saes("gemma-2-9b blocks.20.")} == {20}
     assert saes("no such thing") == []
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("16k layer 12 GEMMA-2-2b canonical", ["gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical"]),
+        ("width 16384 layer 12 gemma-2-2b canonical", ["gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical"]),
+        ("demo layer 1 smollm2", ["demo/blocks.1.hook_resid_post"]),  # and not layer 12
+        ("l0 82 layer 12 gemma-scope 16384", [
+            "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82",
+            "gemma-scope-2b-pt-res-canonical/layer_12/width_16k/canonical",
+        ]),
+        ("gemma-2b-res 6", ["gemma-2b-res-jb/blocks.6.hook_resid_post"]),
+        ("embedding smollm2", ["demo/hook_embed"]),
+    ],
+)
+def test_a_search_knows_layers_widths_and_l0_by_whole_numbers(search, found):
+    assert [entry.name for entry in saes(search)] == found
     assert len(saes()) == len(local_saes()) + sum(entry.served for entry in registry_saes().values())
 
 

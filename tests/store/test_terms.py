@@ -111,7 +111,7 @@ def test_they_are_listed_behind_the_demos_under_their_own_model(cache):
     assert [entry.name for entry in saes("gemma-3-270m q4_k")] == [standin_gemma.SAE, standin_gemma.LAYER_SAE]
     assert find_sae(standin_gemma.SAE).facts() == {
         "sae": "demo/gemma-3-270m/hook_embed", "model": GEMMA_MODEL, "hook": "hook_embed", "layer": None, "d_sae": 6,
-        "gated": True, "neuronpedia_id": None,
+        "l0": None, "canonical": False, "model_parameters": 268_000_000, "gated": True, "neuronpedia_id": None,
     }
     assert find_sae(standin_gemma.SAE).licence_page == GEMMA_TERMS.page == registry_facts()["terms"][GEMMA_MODEL]
     with pytest.raises(UserError, match="Release demo has gemma-3-270m/hook_embed"):
