@@ -89,13 +89,13 @@ class Address:
             **{_of(name, "refused"): result.refused for name, result in self._results.items()},
         }
         asked = {"search": gr.Textbox(visible=False), "number": gr.Number(visible=False)}
-        following = event(self._followed, asked | states, gives, js=_ADDRESS, show_progress="hidden",
+        following = event(self.followed, asked | states, gives, js=_ADDRESS, show_progress="hidden",
                           trigger_mode="always_last")
         page.load(**following)
         self._bar.select(**following)
 
         def tab_opened(tab: gr.EventData, **values) -> str:  # Gradio knows by the annotation what to give
-            return self._tab_opened(str(tab.name), **values)
+            return self.tab_opened(str(tab.name), **values)
 
         self._bar.input(**event(tab_opened, states | named, self._bar, **QUIETLY, trigger_mode="always_last"))
         tabs.change(None, js=_TAB_OPENED, **PRIVATE)
@@ -103,7 +103,7 @@ class Address:
             if result.link:
                 make_whole(result.link, result.link.change)
 
-    def _followed(self, search: str, number: float, **states) -> dict:
+    def followed(self, search: str, number: float, **states) -> dict:
         """The page as its address says.
 
         Args:
@@ -165,7 +165,7 @@ class Address:
             extra: states[self._keys[_of(name, extra)]] for extra in result.extras
         }))
 
-    def _tab_opened(self, name: str, **states) -> str:
+    def tab_opened(self, name: str, **states) -> str:
         """Where the page is, now that a tab has been opened: at its result, or else at the feature that is chosen."""
         if name not in self._results:
             return entry(name, short_query(name, None), tab=True, empty=True)
