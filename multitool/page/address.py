@@ -35,7 +35,7 @@ _WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathnam
 _TAB_OPENED = "() => document.querySelector('#address [data-followed]').dispatchEvent(new Event('tab'))"
 _GRADIOS_OWN = ("api", "settings", "api-recorder")  # views that are opened by the same name
 _FIELDS = {field.name for recipe in (VectorRecipe, TreeRecipe) for field in recipe_fields(recipe)}
-_COSTS = "This link leads to a result that is not kept here, and making it takes of your time on the GPU. Press “{}”."
+_COSTS = "What this link leads to takes some of your time on a GPU. Press “{}” to see it."
 _numbers = itertools.count(1)
 
 

@@ -129,7 +129,7 @@ def test_where_the_models_time_is_the_visitors_a_link_alone_spends_none_of_it(pa
         assert ("tree asked" in answer) != ("tree refused" in answer)
         return "tree asked" in answer or answer["tree refused"][1]
 
-    assert asked("?feature=3").endswith("Press “Make tree”.")
+    assert asked("?feature=3").endswith("Press “Make tree” to see it.")
     assert asked("?feature=3&grow=0") is not True
     assert asked("?feature=3&grow=1") is True
     assert asked("?feature=3", number=1) is True, "who goes back has asked for it"
