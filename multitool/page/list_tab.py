@@ -1,17 +1,18 @@
 """The tab with the token list."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from multitool.errors import UserError
-from multitool.jobs.features import with_weights
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save, status_line
+from multitool.page.copying import copy_buttons, list_copied
 from multitool.page.evidence_html import list_verdict_html
 from multitool.page.result import Made, Result, Views, title_answer
 from multitool.page.service import Service
@@ -19,7 +20,6 @@ from multitool.page.vector_controls import VectorControls, vector_recipe, vector
 from multitool.page.view import LIST, View
 from multitool.recipes import links
 from multitool.recipes.captions import distance_told, source_told, title_told
-from multitool.recipes.directions import needs_layers, needs_scan
 from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
 from multitool.trees.comparison import ranks_in
@@ -27,8 +27,21 @@ from multitool.trees.comparison import ranks_in
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
 
 
-def list_tab(service: Service, controls: VectorControls, views: Views) -> None:
-    """Build the tab and wire it to the controls."""
+# Whether the tab is open: only the browser knows.
+_IF_OPEN = "(open, ...values) => [document.querySelector('#list')?.offsetParent != null, ...values]"
+
+
+def list_tab(
+    service: Service, controls: VectorControls, tab: gr.Tab, views: Views
+) -> Callable[[Iterable[Dependency]], None]:
+    """Build the tab and wire it to the controls.
+
+    Args:
+        tab: this one: when it is opened, the list of the chosen feature is made.
+
+    Returns:
+        What has the list made anew after events at which another feature has been chosen, while the tab is open.
+    """
     measure = gr.Radio(
         list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
         info=_measure_help(ListRecipe.measure),
@@ -46,12 +59,10 @@ def list_tab(service: Service, controls: VectorControls, views: Views) -> None:
         check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
         keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
-    listing = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
-    view = View(
-        LIST, _told, partial(_values, service, views.opening), "List tokens", free=partial(_takes_no_model, service)
-    )
+    how = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
+    view = View(LIST, _told, partial(_values, service, views.opening), "List tokens", free=partial(_free, service))
     result = Result(
-        "list", {**controls.fields, **listing}, _recipes, _nothing, view=view, views=views, link="Link to this list"
+        "list", {**controls.fields, **how}, _recipes, _nothing, view=view, views=views, link="Link to this list"
     )
     status = status_line("list-status", "No list yet. Press “List tokens”.")
     verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
@@ -69,34 +80,66 @@ def list_tab(service: Service, controls: VectorControls, views: Views) -> None:
                 **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
                 elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
             )
+    copies = copy_buttons("", "copy-list", "the list")
     result.link.render()
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
-    suited = pick(listing, ("measure", "exponent", "negative"))
+    suited = pick(how, ("measure", "exponent", "negative"))
     measure.change(**event(_suited, {"measure": measure}, suited, **QUIETLY))
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
         "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
+        "copies": copies,
     }
     options: dict[str, Any] = {"show_progress_on": table, "shelf": service.shelf}
     show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, **options)
     answers = {"status": status, "listed": listed, **result.gives}
     light, on_model = counted(service.light_callers), counted(service.callers)
-    listing_tokens = event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)
-    for making in (
-        make.click(**listing_tokens), result.asked.change(**listing_tokens),
-        check.click(**event(
-            result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
-        )),
-    ):
+    listing_anew = event(
+        _for_another_feature(service, result.making(partial(_listed, service))),
+        {"open": gr.Checkbox(True, visible=False), **result.takes}, answers, **options, **light,
+    )
+
+    def show_after(making: Dependency) -> None:
         making.success(**show)
         making.failure(**show)
         result.tell_after(making)
         controls.tell_after(making)
+
+    def follow(chosen: Iterable[Dependency]) -> None:
+        for choice in chosen:
+            show_after(choice.success(**listing_anew, js=_IF_OPEN))
+
+    listing = event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)
+    show_after(make.click(**listing))
+    show_after(result.asked.change(**listing))
+    show_after(tab.select(**listing_anew))
+    show_after(check.click(**event(
+        result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
+    )))
     result.refusing({"status": status, "listed": listed}, shelf=service.shelf).then(**show)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
+    return follow
+
+
+def _for_another_feature(service: Service, making: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """The handler that makes a list, where that is seen, the list that there is is of another feature, and a new one
+    takes neither loading nor, on ZeroGPU, a GPU."""
+
+    def handler(open: bool, made: Made | None, **values):
+        if not open:
+            return
+        try:
+            vector, recipe = _recipes(**values)
+        except UserError:
+            return  # told when it is asked for
+        before = made and (made.shown[0].sae, made.shown[0].feature)
+        if before != (vector.sae, vector.feature) and service.lists_at_once(vector, recipe):
+            yield from making(made=made, **values)
+
+    return handler
 
 
 def _suited(measure: str) -> dict:
@@ -137,10 +180,8 @@ def _values(service: Service, opening: VectorRecipe, parameters: Mapping[str, st
     return vector_values(service.library, links.vector_of(parameters, opening)) | asdict(recipe)
 
 
-def _takes_no_model(service: Service, **values) -> bool:
-    vector, recipe = _recipes(**values)
-    kind = with_weights(service.library, vector, for_list=True).kind
-    return recipe.measure in ("score", "cosine", "dot") and not needs_layers(kind) and not needs_scan(kind)
+def _free(service: Service, **values) -> bool:
+    return service.lists_at_once(*_recipes(**values))
 
 
 def _nothing(status: str) -> dict:
@@ -171,13 +212,14 @@ def _shown(service: Service, listed: TokenTable | None, kept: TokenTable | None)
     """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
     if listed is None:  # the status tells why
         no = gr.update(interactive=False)
-        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None,
+        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None, "copies": "",
                 "check": no, "keep": no, "shared": gr.update(visible=False)}
     views = {
         "status": visible(_summary(listed)),
         "verdict": list_verdict_html(listed, partial(_token_text, service, listed)),
         "table": _dataframe(listed, kept),
         "csv": save(listed.to_csv(), listed.settings, "tokens.csv"),
+        "copies": list_copied(listed),
         # A list by activation agrees with the activations, whatever the direction.
         "check": gr.update(interactive=listed.settings["measure"] != "activation" and listed.evidence is None),
         "keep": gr.update(interactive=True),

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from multitool.errors import UserError
 from multitool.recipes.fields import Declared, recipe_fields, written
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import OF_OWN_VECTOR, TreeRecipe, VectorRecipe
 
 LONGEST = 4_000  # characters of a query that is made: longer addresses are cut off or refused on their way
 _LONGEST_READ = 16_000  # and of one that is followed: links of earlier versions may hold a long prompt
@@ -20,12 +20,15 @@ def told(*recipes: Declared, always: tuple[str, ...] = _ALWAYS) -> dict[str, str
 
     Args:
         always: what is told even where it is the default, unless it is left open.
+
+    Raises:
+        UserError: a recipe has a vector of one's own, thousands of numbers, which no link carries.
     """
-    values = {
-        field: getattr(recipe, field.name) for recipe in recipes for field in recipe_fields(type(recipe))
-    }
+    if any(isinstance(recipe, VectorRecipe) and recipe.vector for recipe in recipes):
+        raise UserError("A link cannot carry a vector of your own. Save the JSON, which can be opened here, instead.")
+    values = [(field, getattr(recipe, field.name)) for recipe in recipes for field in recipe_fields(type(recipe))]
     return {
-        field.name: written(value) for field, value in values.items()
+        field.name: written(value) for field, value in values
         if value is not None and (field.name in always or value != field.default)
     }
 
@@ -50,10 +53,9 @@ def parsed(query: str) -> dict[str, str]:
 
 
 def said(parameters: Mapping[str, str], declared: type[Declared]) -> dict[str, Any]:
-    """What parameters say of the fields of a recipe, by name, to be checked by it."""
-    return {
-        field.name: field.read(parameters[field.name]) for field in recipe_fields(declared) if field.name in parameters
-    }
+    """What parameters say of the fields of a recipe, by name, to be checked by it; of no vector of one's own."""
+    offered = [field for field in recipe_fields(declared) if field.name not in OF_OWN_VECTOR]
+    return {field.name: field.read(parameters[field.name]) for field in offered if field.name in parameters}
 
 
 def vector_of(parameters: Mapping[str, str], opening: VectorRecipe) -> VectorRecipe:
