@@ -81,7 +81,7 @@ def list_tab(
                 elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
             )
     copies = copy_buttons("", "copy-list", "the list")
-    result.link.render()
+    result.place_link()
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
