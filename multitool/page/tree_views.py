@@ -233,7 +233,7 @@ def link_query(document: DefinitionTree | None) -> str:
     if document is None:
         return ""
     try:
-        return "?" + links.query(*recipes_told(document))
+        return "?" + links.query(links.told(*recipes_told(document)))
     except UserError:
         return ""
 
