@@ -463,7 +463,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     assert main(["suggest", *folders, "--feature", "1"]) == 0
     printed, told = capsys.readouterr()
     assert "multitool: Settings tried: 43 of 43\n" in told
-    assert "multitool: Other features' definitions, to compare with: 5 of 5\n" in told
+    assert "multitool: Comparing with control vectors: 5 of 5\n" in told
     # The model has three layers, so that all three injections have one that reads them.
     assert printed.startswith("Of 43 settings the best is ")
     assert len(printed.splitlines()) == 4 + 1 + 43

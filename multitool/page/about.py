@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from html import escape
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -31,6 +32,8 @@ _METHOD = (
     "What comes of it is tested: does the feature fire on it, and more than on what another feature or a random "
     "direction gives?"
 )
+
+_COLAB, _NOTEBOOK = "https://colab.research.google.com/#fileId=", "notebooks/sae_feature_multitool.ipynb"
 
 
 def about_panel(environment: Mapping[str, str] = os.environ) -> None:
@@ -62,7 +65,8 @@ def about_html(address: str | None) -> str:
     """
     if address:
         help_ = (f'{_link(f"{address}/blob/main/README.md", "README")}, {_link(f"{address}/tree/main/docs", "docs")}; '
-                 f'the code: {_link(f"{address}/tree/main", "repository")}')
+                 f'the code: {_link(f"{address}/tree/main", "repository")}; '
+                 f'{_link(_COLAB + quote(f"{address}/blob/main/{_NOTEBOOK}", safe="/"), "the notebook in Colab")}')
     else:
         help_ = "its README and the folder docs, where you have it from"
     built = "".join(f"<li>{_told(reference)}: {escape(reference.of)}</li>" for reference in BUILT_UPON)

@@ -13,6 +13,7 @@ from multitool.page.feature_card import CardPanel
 from multitool.page.feature_choice import feature_choice
 from multitool.page.find_tab import find_tab
 from multitool.page.gradio_workarounds import Page
+from multitool.page.how_to_read import how_to_read
 from multitool.page.link_preview import FAVICON, LinkPreview
 from multitool.page.list_tab import list_tab
 from multitool.page.opening import Opening
@@ -71,7 +72,8 @@ THEME = gr.themes.Soft(
     **_in_both("*primary_700", "*primary_500", "button_primary_background_fill_hover"),
     **_in_both("white", "*neutral_800", "button_secondary_background_fill", "checkbox_label_background_fill"),
     **_in_both("*neutral_100", "*neutral_700", "button_secondary_background_fill_hover"),
-    **_in_both("*neutral_500", "*neutral_400", "block_info_text_color", "body_text_color_subdued"),
+    **_in_both("*neutral_500", "*neutral_400", "block_info_text_color", "body_text_color_subdued",
+               "input_placeholder_color"),
     block_title_padding="0", block_title_text_size="*text_sm",
     block_label_padding="0", block_label_text_size="*text_sm",
     block_padding="*spacing_lg *spacing_xl", button_large_padding="*spacing_md *spacing_xl",
@@ -123,6 +125,7 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                     with tree:  # it grows what is found and suggested, too
                         list_again(tree_tab(service, controls, opening, page, found, suggested, tabs, card, views))
         with gr.Column(elem_id="foot"):
+            how_to_read()
             about_panel()
         Address(service, views).connect(page, tabs)
         page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)

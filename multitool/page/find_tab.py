@@ -164,7 +164,7 @@ def _details() -> tuple[dict[str, Component], dict[str, gr.Row]]:
         }
         with gr.Column(min_width=160):
             details["only"] = gr.Checkbox(False, label="Only this SAE", elem_id="find-only",
-                                          info="Else all that the atlas tells of")
+                                          info="Otherwise everything in the atlas")
     return details, rows
 
 

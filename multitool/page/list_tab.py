@@ -51,9 +51,9 @@ def list_tab(
                              elem_id="exponent")
         top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens", info="How many are listed")
         with gr.Column(min_width=160):
-            negative = gr.Checkbox(ListRecipe.negative, label="Other end", info="The tokens that fit worst",
-                                   elem_id="negative")
-            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A blank and letters", elem_id="words")
+            negative = gr.Checkbox(ListRecipe.negative, label="Least similar tokens", elem_id="negative",
+                                   info="The list from its other end")
+            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A space and letters", elem_id="words")
     with gr.Row(elem_classes="actions"):
         make = gr.Button("List tokens", variant="primary", min_width=160, elem_id="list")
         check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
@@ -78,7 +78,7 @@ def list_tab(
                              visible=False)
             table = gr.Dataframe(
                 **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
-                elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
+                elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a space)",
             )
     copies = copy_buttons("", "copy-list", "the list")
     result.place_link()
@@ -266,7 +266,7 @@ def _order(table: TokenTable) -> str:
     """In words what a list is ordered by."""
     settings = table.settings
     by = settings["measure"].replace("_", " ")
-    return by + ", other end" * settings["negative"] + ", only words" * settings["words"]
+    return by + ", least similar" * settings["negative"] + ", only words" * settings["words"]
 
 
 def _summary(table: TokenTable) -> str:

@@ -41,15 +41,15 @@ def steer_tab(service: Service, controls: VectorControls, views: Views) -> None:
         )
         length = gr.Slider(
             1, LONGEST_CONTINUATION, SteerRecipe.length, step=1, label="Tokens to write", elem_id="steer-length",
-            min_width=220, info="At most, for each",
+            min_width=220, info="At most, for each strength",
         )
         temperature = gr.Slider(
             0, 2, SteerRecipe.temperature, step=0.1, label="Temperature", elem_id="steer-temperature", min_width=220,
-            info="0: the most probable token; above: drawn",
+            info="0: always the most probable token; above: drawn at random",
         )
         seed = gr.Number(
             SteerRecipe.seed, label="Seed", precision=0, minimum=0, elem_id="steer-seed", min_width=120, visible=False,
-            info="The same draws the same",
+            info="The same seed gives the same text",
         )
     temperature.change(lambda value: gr.update(visible=bool(value)), temperature, seed, **QUIETLY)
     with gr.Row(elem_classes="actions"):

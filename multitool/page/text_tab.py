@@ -20,8 +20,8 @@ _NOTHING_YET = "Nothing read yet."
 def text_tab(service: Service, controls: VectorControls, views: Views) -> None:
     """Build the tab and wire it to the controls."""
     text = gr.Textbox(
-        "", label="Where does it fire in a text?", lines=6, max_lines=12, max_length=LONGEST_TEXT, elem_id="text",
-        placeholder="Paste a text.",
+        "", label="Where does the feature fire in a text?", lines=6, max_lines=12, max_length=LONGEST_TEXT,
+        elem_id="text", placeholder="Paste a text.",
         info=f"The model reads it, and the SAE tells how strongly the feature fires on each token; up to "
         f"{LONGEST_TEXT:,} characters",
     )

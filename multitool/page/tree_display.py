@@ -200,13 +200,13 @@ def _figure() -> dict[str, Component]:
         drawn_by = {
             "kind": gr.Radio(_KINDS, value="tree", label="Drawn as", elem_id="drawn-as"),
             "width": gr.Dropdown(_WIDTHS_TOLD, value="", label="Width", elem_id="figure-width",
-                                 info="A column's figure has type that is read without scaling"),
+                                 info="A column's width has type that can be read without scaling"),
             "nodes": gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the figure", elem_id="drawn",
-                               info="The most probable ones; the rest is told as “…”"),
+                               info="The most probable ones; the rest is shown as “…”"),
             "dpi": gr.Dropdown(_RESOLUTIONS, value=150, label="Resolution of the PNG", elem_id="dpi",
                                info="Pixels per inch; SVG and PDF are sharp at any size"),
             "caption": gr.Checkbox(True, label="Caption", elem_id="caption",
-                                   info="The recipe; without it the files still tell it"),
+                                   info="The recipe; the files hold it either way"),
             "dark": gr.Checkbox(False, label="Dark figure", elem_id="dark", info="For dark slides and pages"),
         }
     picture = gr.Image(

@@ -68,7 +68,7 @@ def fires_told(activation: float, maximum: float | None) -> str:
 
 
 def is_injected(settings: dict) -> bool:
-    """Whether the vector went in behind a layer instead of among the embeddings."""
+    """Whether the vector went in after a layer instead of among the embeddings."""
     layer = settings.get("inject_layer", -1)
     return isinstance(layer, (int, float)) and layer >= 0
 
@@ -88,7 +88,7 @@ def interventions_told(settings: dict) -> list[str]:
     told = []
     if is_injected(settings):
         how = "added" if settings.get("inject_mode") == "add" else "put in"
-        told.append(f"{how} behind layer {settings.get('inject_layer')}")
+        told.append(f"{how} after layer {settings.get('inject_layer')}")
     at = str(settings.get("steer_at"))
     where = POSITIONS.get(at, "")
     if at in SPARING and settings.get("steer_sinks") is False:

@@ -870,7 +870,9 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
     assert all(row["token"].strip().isalpha() for row in first)
     page.locator("#negative input").check()
     page.click("#list")
-    page.wait_for_function("document.querySelector('#list-status textarea').value.includes('other end, only words')")
+    page.wait_for_function(
+        "document.querySelector('#list-status textarea').value.includes('least similar, only words')"
+    )
     page.click("#check-list")
     page.wait_for_selector("#list-verdict .verdict")
     assert "pushed along the feature's decoder" in page.inner_text("#list-verdict")

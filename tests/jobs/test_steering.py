@@ -235,13 +235,13 @@ def test_title_and_figure_tell_what_was_done(world):
     tree = world.tree(ALL)
     told = interventions_told(tree.settings)
     assert told == [
-        "added behind layer 1",
+        "added after layer 1",
         f"steered by 0.5 mean residual norms at every token, the tree's own too, {SPARED}",
         f"clamped to 0.5 × its typical maximum at every token, the tree's own too, {SPARED}",
     ]
     assert interventions_told({}) == interventions_told(world.tree(PLAIN).settings) == []
     svg = render(tree, ["svg"])["svg"].decode()
-    assert "added behind layer 1" in svg
+    assert "added after layer 1" in svg
     assert "2 mean residual norms × encoder weights" in svg
     assert "distance from centroid" not in svg
     # A file from elsewhere may say anything.

@@ -310,7 +310,7 @@ def test_who_leaves_keeps_nobody_waiting():
 
 # ── Refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
+NO_GPU = "No GPU is available at the moment. Try again in a minute."
 USED_UP = "Your GPU time is used up for now"
 
 

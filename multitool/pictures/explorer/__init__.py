@@ -36,7 +36,7 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
         definition ends right after it), ``defined`` (probability of that definition in all its spellings), ``nodes``
         (how many of the tree it holds); where known ``lift``, ``activation`` (null: not read) and ``shared``; and
         ``total``, the tree's nodes, ``maximum``, how strongly the feature fires where it fires most (null: not known),
-        and ``blank``, the numbers of the phrases that only a blank tells from another beside them.
+        and ``blank``, the numbers of the phrases that only a space tells from another beside them.
     """
     tree = document.tree
     found: list[tuple[int, Phrase]] = []
