@@ -15,7 +15,6 @@ from multitool.page.growth_controls import growth_controls, tree_values
 from multitool.page.opening import DEMO, Opening
 from multitool.page.recipe_controls import check_shows, filled, recipes_shown, values_shown
 from multitool.page.settings import ServerSettings
-from multitool.page.suggest_tab import _best_values
 from multitool.page.vector_controls import (
     SUITING,
     _distance,
@@ -31,20 +30,6 @@ from multitool.recipes.fields import recipe_fields
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.store.registry import find_sae
-
-
-def test_the_best_setting_fills_in_the_vector_and_the_injection_that_goes_with_it():
-    class Service:
-        library = Library(device="cpu")
-
-    vector = VectorRecipe(sae="demo/blocks.6.hook_resid_post", feature=150, weights="decoder")
-    best = _best_values(Service(), (vector, TreeRecipe(inject_layer=0, inject_mode="add", inject_scale=2)))
-    injection = {"inject_layer": 0, "inject_mode": "add", "inject_scale": 2.0}
-    assert best == vector_values(Service.library, vector) | injection
-    none = {"inject_layer": -1, "inject_mode": "replace", "inject_scale": 1.0}
-    assert _best_values(Service(), (vector, TreeRecipe())) == vector_values(Service.library, vector) | none
-    with pytest.raises(UserError, match="tried yet"):
-        _best_values(Service(), None)
 
 
 @pytest.mark.parametrize(
