@@ -2,10 +2,15 @@
 
 import csv
 import io
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 _BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
@@ -13,6 +18,7 @@ _LETTERS_FIRST, _LETTERS_LAST = re.compile(r"[^\W_]*"), re.compile(r"[^\W_]*\Z")
 _TO_A_SPACE = re.compile(r"\S*\s?")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_UNSEEN_BREAK = re.compile("[\x7f-\x9f\u2028\u2029]")  # ends a line for some readers
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -123,14 +129,33 @@ def count_shown(number: int) -> str:
     return f"{number / 1e9:.3g} B" if number >= 1e9 else f"{number / 1e6:.0f} M"
 
 
-def csv_table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A header line and one line per row; texts are exact, in quotes."""
+def csv_table(columns: Sequence[str], rows: Iterable[Sequence], recipe: Mapping | None = None) -> str:
+    """A header line and one line per row; texts are exact, in quotes.
+
+    Args:
+        recipe: how the table was made: told in comment lines before the header, ``# key: value in JSON``. Readers that
+            know comments skip them, and leave a # in quotes alone: pandas.read_csv(file, comment="#").
+    """
     text = io.StringIO()
+    for key, value in (recipe or {}).items():
+        told = json.dumps(value, ensure_ascii=False)
+        text.write(f"# {visible(key)}: {_UNSEEN_BREAK.sub(_json_escape, told)}\n")
     # Every text in quotes: before Python 3.13 a lone carriage return would not be quoted and end the line.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _json_escape(character: re.Match) -> str:
+    return f"\\u{ord(character.group()):04x}"
+
+
+def data_frame(columns: Sequence[str], rows: Iterable[Sequence]) -> "DataFrame":
+    """A table as pandas has it, one row for each row."""
+    from pandas import DataFrame  # nothing else takes it, and it takes its time to import
+
+    return DataFrame(list(rows), columns=list(columns))
 
 
 def _cell(value) -> str:

@@ -329,6 +329,11 @@ def atlas(
         whole(workers, "workers", 1, MOST_WORKERS)
         if ray is False:
             raise UserError("workers is about Ray. Add --ray (in Python ray=True), or leave it out.")
+    if ray is not False and library.given:
+        raise UserError(
+            f"Workers by Ray load models and SAEs by their names, and {' and '.join(library.given)} came as objects. "
+            "Leave ray out."
+        )
     if not fspath(out):
         raise UserError("out is empty. Name the folder that the atlas is written to.")
     facts = atlas_facts(library, vector_recipes, tree_recipe, atlas_recipe, model=model)

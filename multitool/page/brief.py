@@ -22,7 +22,8 @@ _BEGINNINGS = 5, 20  # where there are many complete definitions, and where ther
 _STRONGEST = 10
 _FIRING = 3  # features at a token
 _RECIPE = (
-    "model", *(field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind)), "dtype", "version",
+    "model", *(field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind) if field.name != "vector"),
+    "dtype", "version",
 )
 _FIGURES = ("norm", "distance_from_centroid", "mean_token_distance", "typical_maximum")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
+from multitool.page.about import about_panel
 from multitool.page.common import PRIVATE, part_heading
 from multitool.page.endpoints import add_endpoints
 from multitool.page.feature_card import CardPanel
@@ -24,9 +25,10 @@ from multitool.page.tree_tab import tree_tab
 from multitool.page.vector_controls import vector_controls
 from multitool.page.zero_gpu import gpu_worker
 from multitool.pictures.explorer import FOLDER as EXPLORER
+from multitool.recipes.citation import NAME
 from multitool.store.library import Library
 
-TITLE = "SAE feature multitool"
+TITLE = NAME
 _THREADS = MOST_LIGHT_CALLS + 8  # a few for what is done at once, and counts as nobody's
 _NEVER_FULL = 10**6
 
@@ -39,7 +41,7 @@ _HEAD = (
 _HEAD_SCRIPT = Path(__file__).with_name("page_head.js")
 _FOLDED_ON_A_PHONE = (
     "() => matchMedia('(max-width: 899px)').matches "
-    "&& document.querySelector('#vector-fold > .label-wrap.open')?.click()"
+    "&& document.querySelectorAll(':is(#sae-fold, #vector-fold) > .label-wrap.open').forEach(fold => fold.click())"
 )
 CSS = [Path(__file__).with_name("page.css"), EXPLORER / "explorer.css"]
 
@@ -117,6 +119,8 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                         suggested = suggest_tab(service, controls)
                     with tree:  # it grows what is found and suggested, too
                         list_again(tree_tab(service, controls, opening, page, found, suggested, tabs, card))
+        with gr.Column(elem_id="foot"):
+            about_panel()
         page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)
         add_endpoints(page, service, opening.recipe)
     # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.

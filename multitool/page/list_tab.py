@@ -11,6 +11,7 @@ from gradio.events import Dependency
 from multitool.errors import UserError
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save, status_line
+from multitool.page.copying import copy_buttons, list_copied
 from multitool.page.evidence_html import list_verdict_html
 from multitool.page.result import Made, Result, title_answer
 from multitool.page.service import Service
@@ -71,6 +72,7 @@ def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callabl
                 **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
                 elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
             )
+    copies = copy_buttons("", "copy-list", "the list")
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
@@ -79,6 +81,7 @@ def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callabl
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
         "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
+        "copies": copies,
     }
     options: dict[str, Any] = {"show_progress_on": table, "shelf": service.shelf}
     show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, **options)
@@ -184,13 +187,14 @@ def _shown(service: Service, listed: TokenTable | None, kept: TokenTable | None)
     """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
     if listed is None:  # the status tells why
         no = gr.update(interactive=False)
-        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None,
+        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None, "copies": "",
                 "check": no, "keep": no, "shared": gr.update(visible=False)}
     views = {
         "status": visible(_summary(listed)),
         "verdict": list_verdict_html(listed, partial(_token_text, service, listed)),
         "table": _dataframe(listed, kept),
         "csv": save(listed.to_csv(), listed.settings, "tokens.csv"),
+        "copies": list_copied(listed),
         # A list by activation agrees with the activations, whatever the direction.
         "check": gr.update(interactive=listed.settings["measure"] != "activation" and listed.evidence is None),
         "keep": gr.update(interactive=True),

@@ -343,7 +343,7 @@ class Service:
             UserError: there is no such vector.
         """
         recipe = with_weights(self.library, recipe)
-        entries = [self.library.find(term.sae or recipe.sae) for term in recipe.terms]
+        entries = [self.library.place(term.sae or recipe.sae) for term in recipe.terms]
         if not all(map(self.library.has, entries)):
             return None
         key = replace(recipe, scale=None, pca=()), self._files(recipe)
@@ -366,7 +366,7 @@ class Service:
             sae: what is being loaded, if something is.
             budget: the model's time; None: what one request has.
         """
-        entry, answer, budget = self.library.find(sae), None, budget or self._budget()
+        entry, answer, budget = self.library.place(sae), None, budget or self._budget()
         while True:
             try:
                 step = job.send(answer)

@@ -17,6 +17,7 @@ from multitool.page.feature_choice import FeatureChoice
 from multitool.page.opening import Opening
 from multitool.page.sae_choice import entry_shown, on_choosing
 from multitool.page.service import Service
+from multitool.page.vector_upload import connect, in_place_of_feature, own_vector, sae_beside, vector_upload
 from multitool.recipes.directions import DIRECTIONS, takes
 from multitool.recipes.recipe import VectorRecipe
 from multitool.recipes.weighted_sums import LONGEST
@@ -59,7 +60,11 @@ def vector_controls(service: Service, opening: Opening, choice: FeatureChoice) -
         direction = _direction_controls(service.library, choice, opening)
         place, distance = _place_controls(service, choice.sae, direction["weights"], opening)
     components, telling_components = component_controls(service, choice.sae)
-    fields = {"sae": choice.sae, "feature": choice.feature, **direction, **place, **components}
+    own = vector_upload()
+    connect(own, choice.sae, direction["weights"], SUITING)
+    fields = {
+        "sae": choice.sae, "feature": choice.feature, **direction, **place, **components, "vector": own.vector,
+    }
     telling_distance = event(
         partial(_distance_shown, service), fields, distance, **LATEST
     )
@@ -135,9 +140,9 @@ def _place_controls(
 
 def vector_values(library: Library, recipe: VectorRecipe) -> dict:
     """What the controls show for a recipe, by name. Raises UserError if they cannot."""
-    library.find(recipe.sae)
     return {
-        "sae": recipe.sae, "feature": str(recipe.feature), "weights": recipe.weights or SUITING,
+        "sae": sae_beside(library, recipe), "vector": own_vector(recipe), "feature": str(recipe.feature),
+        "weights": recipe.weights or SUITING,
         "encoder_share": recipe.encoder_share, "tokens": recipe.tokens, "centroid": recipe.centroid,
         "usual_scale": recipe.scale is None, "scale": gr.skip() if recipe.scale is None else recipe.scale,
         **component_values(recipe.pca),
@@ -145,11 +150,11 @@ def vector_values(library: Library, recipe: VectorRecipe) -> dict:
 
 
 def vector_recipe(
-    *, sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, **components
+    *, sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, vector=None, **components
 ) -> VectorRecipe:
     """The recipe that the controls show, from their values by name. Raises UserError for a value that cannot be."""
     return VectorRecipe(
-        sae=sae, feature=feature, weights=None if weights == SUITING else weights,
+        sae=sae, **{"feature": feature} | in_place_of_feature(vector), weights=None if weights == SUITING else weights,
         # What is not seen does not count.
         encoder_share=encoder_share if takes(weights, "encoder_share") else VectorRecipe.encoder_share,
         tokens=tokens if takes(weights, "tokens") else "", centroid=centroid, scale=None if usual_scale else scale,

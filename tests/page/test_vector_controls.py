@@ -7,7 +7,9 @@ import gradio as gr
 import pytest
 
 from multitool.errors import UserError
+from multitool.jobs.candidates import Candidate
 from multitool.jobs.components import PrincipalComponent
+from multitool.jobs.suggest import Setting
 from multitool.page.callers import Callers
 from multitool.page.component_controls import COMPONENTS, _line
 from multitool.page.feature_choice import feature_choice
@@ -15,6 +17,9 @@ from multitool.page.growth_controls import growth_controls, tree_values
 from multitool.page.opening import DEMO, Opening
 from multitool.page.recipe_controls import check_shows, filled, recipes_shown, values_shown
 from multitool.page.settings import ServerSettings
+from multitool.page.suggest_tab import setting_chosen
+from multitool.page.tree_tab import _with_best, _with_setting
+from multitool.page.turns import Turns
 from multitool.page.vector_controls import (
     SUITING,
     _distance,
@@ -30,6 +35,50 @@ from multitool.recipes.fields import recipe_fields
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.store.registry import find_sae
+
+
+class _Served:
+    library = Library(device="cpu")
+    settings = ServerSettings()
+
+
+def tried(feature: int = 150, **candidate) -> Setting:
+    vector = VectorRecipe(sae="demo/blocks.6.hook_resid_post", feature=feature, weights="decoder")
+    return Setting(SimpleNamespace(candidate=Candidate("decoder", **candidate)), vector, TreeRecipe(), ())
+
+
+def test_a_setting_that_was_tried_fills_in_the_vector_and_the_injection_and_a_growth_is_asked_for():
+    shown = values_shown(_Served.library, VectorRecipe(sae="demo/hook_embed", feature=1), TreeRecipe(cutoff=2e-3))
+    controls = dict.fromkeys(shown)
+    injecting, turns = tried(inject_layer=0, inject_mode="add", inject_scale=2.0), Turns()
+    answer = _with_setting(_Served(), controls, injecting, turns, **shown)
+    assert answer["number"] == 1 == turns.asked
+    assert (answer["sae"], answer["feature"], answer["weights"]) == (injecting.recipe.sae, "150", "decoder")
+    assert (answer["intervene"], answer["inject_layer"], answer["inject_mode"]) == (True, 0, "add")
+    assert answer["cutoff"] == "2e-3", "the growth is otherwise as it was"
+    # The next one injects nothing: nothing of the one before stays.
+    after = {name: answer.get(name, value) for name, value in shown.items()} | {"top_k": shown["top_k"]}
+    plain = _with_setting(_Served(), controls, tried(), turns, **after)
+    assert (plain["intervene"], plain["inject_layer"]) == (False, -1)
+
+
+def test_the_best_setting_is_left_alone_where_another_feature_has_been_chosen_meanwhile():
+    settings, turns = (tried(), tried(151)), Turns()
+    shown = values_shown(_Served.library, settings[0].recipe, TreeRecipe())
+    controls = dict.fromkeys(shown)
+    assert _with_best(_Served(), controls, turns, settings, **shown)["number"] == 1
+    for other in ({"feature": "151"}, {"sae": "demo/hook_embed"}):
+        assert _with_best(_Served(), controls, turns, settings, **shown | other) == {"number": -1}
+    assert _with_best(_Served(), controls, turns, None, **shown) == {"number": -1}
+    assert turns.asked == 1 and not turns.start(-1)
+
+
+def test_a_row_of_settings_that_is_not_there_is_refused():
+    settings = (tried(), tried())
+    assert setting_chosen(settings, 1) is settings[1]
+    for there, number in ((settings, 2), (settings, -1), (settings, "1"), (None, 0)):
+        with pytest.raises(UserError, match="not there any more"):
+            setting_chosen(there, number)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +218,10 @@ def test_recipes_fill_the_controls_and_are_read_from_them_by_name():
     tree = TreeRecipe(prompt="chat-synonym", top_k=7, cutoff=2e-3, clamp=1.5, steer_at="prompt", inject_layer=0)
     values = values_shown(Library(), vector, tree)
     assert (values["cutoff"], values["clamp"], values["usual_scale"]) == ("2e-3", "1.5", False)
-    assert recipes_shown(**values) == (vector, tree)
+    assert values["intervene"] and recipes_shown(**values) == (vector, tree)
+    off = TreeRecipe(prompt="chat-synonym", top_k=7, cutoff=2e-3)
+    assert recipes_shown(**values | {"intervene": False, "clamp": "much"}) == (vector, off)
+    assert not values_shown(Library(), vector, off)["intervene"]
     assert recipes_shown(**values | tree_values(TreeRecipe())) == (vector, TreeRecipe())
     answer = filled(Library(), values)
     assert answer.keys() == values.keys() | {"suited"} and answer["suited"] == find_sae(vector.sae).model
@@ -201,5 +253,6 @@ def test_every_field_of_a_trees_recipes_has_a_control():
             **vector_controls(Service(), opening, choice).fields, **growth_controls(Service(), opening)
         }
     fields = {field.name for kind in (VectorRecipe, TreeRecipe) for field in recipe_fields(kind)}
-    others = {"usual_scale", *COMPONENTS}  # whether a scale is given, and the sliders of ``pca``
-    assert fields - {"pca"} == controls.keys() - others
+    # Whether a scale is given, whether the model is changed, and the sliders of ``pca``.
+    others = {"usual_scale", "intervene", *COMPONENTS}
+    assert fields - {"pca", "vector_name"} == controls.keys() - others  # the name comes with the vector
