@@ -70,7 +70,7 @@ def card_job(
     card = yield from with_written(library, card, model)
     if tree is not None:
         recipe, _ = recipes(tree.settings)
-        if (recipe.sae, recipe.single_feature()) != (card.sae, card.feature):
+        if recipe.vector or (recipe.sae, recipe.single_feature()) != (card.sae, card.feature):
             raise UserError(
                 f"The tree is of {recipe.sae}, feature {recipe.feature}, and the card of {card.sae}, feature "
                 f"{card.feature}. Give the tree of the same feature."

@@ -192,7 +192,7 @@ class Service:
             vector = with_weights(self.library, vector, for_list=True)
             if self.settings.zero_gpu:
                 return recipe.measure not in (*LENSES, "activation") and self.vector(vector) is not None
-            entries = [self.library.find(term.sae or vector.sae) for term in vector.terms]
+            entries = [self.library.place(term.sae or vector.sae) for term in vector.terms]
             if not all(map(self.library.has, entries)):
                 return False
             target = resolve(self.library, vector, for_list=True)

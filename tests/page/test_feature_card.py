@@ -22,6 +22,7 @@ from multitool.page.settings import ServerSettings
 from multitool.page.tree_tab import DEMO_TREE, _near
 from multitool.page.turns import Turns
 from multitool.page.vector_controls import SUITING
+from multitool.page.vector_upload import OwnVector
 from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.library import Library
@@ -33,7 +34,8 @@ HOOK = "blocks.1.hook_resid_post"
 
 
 def at_once(sae, feature, weights=SUITING, read=None, library=None):
-    return panel._at_once(Service(library or Library(), ServerSettings(), None), sae, feature, weights, read)
+    service = Service(library or Library(), ServerSettings(), None)
+    return panel._at_once(service, read, sae=sae, feature=feature, weights=weights)
 
 
 @pytest.mark.parametrize("kind", DIRECTIONS)
@@ -126,6 +128,10 @@ def made(tmp_path, monkeypatch, sae):
     return service, tasks
 
 
+def told(page, sae, feature, weights, document, **more):
+    return panel._told(page, document, sae=sae, feature=feature, weights=weights, **more)
+
+
 def cards(answers) -> list[FeatureCard]:
     return [answer for answer in answers if isinstance(answer, FeatureCard)]
 
@@ -161,15 +167,16 @@ def test_after_a_tree_the_card_tells_what_it_says_and_fills(made, sae):
     service, _ = made
     page = service()
     tree = definition_tree(page.library, VectorRecipe(sae=sae, feature=3), TreeRecipe(cutoff=2e-2, max_depth=3))
-    answers = list(panel._told(page, sae, "3", SUITING, tree))
+    answers = list(told(page, sae, "3", SUITING, tree))
     assert answers[0]["read"].reading.hits is None and "reads this feature as" in answers[0]["card"]
     read = [answer["read"].reading for answer in answers if answer.get("read")]
     assert read[-1].hits is not None
     assert "How often" in answers[-1]["card"] and read[-1].sentence.split(": ")[0] in answers[-1]["card"]
     # Another feature has been chosen meanwhile, or there is no tree: it says nothing of that.
-    assert list(panel._told(page, sae, "4", SUITING, tree)) == [{"read": None}]
-    assert list(panel._told(page, sae, "3", "centroid", tree)) == [{"read": None}]
-    assert list(panel._told(page, sae, "3", SUITING, None)) == [{"read": None}]
+    assert list(told(page, sae, "4", SUITING, tree)) == [{"read": None}]
+    assert list(told(page, sae, "3", "centroid", tree)) == [{"read": None}]
+    assert list(told(page, sae, "3", SUITING, None)) == [{"read": None}]
+    assert list(told(page, sae, "3", SUITING, tree, vector=OwnVector((1.0,), "mine"))) == [{"read": None}]
 
 
 def test_a_card_that_is_refused_says_nothing(made, sae):
