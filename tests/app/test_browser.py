@@ -1,11 +1,10 @@
 """The page in a real browser, as a person uses it."""
 
-import csv
-import io
 import json
 import re
 from pathlib import Path
 
+import csv_files
 import pytest
 from visit import open_growth, write
 
@@ -122,9 +121,9 @@ def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
     wait_until_changed(page, False)
 
     # What fires the feature says nothing of a vector that it has no part in.
-    assert "␣rain" in page.inner_text("#evidence")
+    assert "precipitation" in page.inner_text("#card")
     page.locator("#weights input[value=random]").check()
-    page.wait_for_function("!document.querySelector('#evidence').innerText.includes('␣rain')")
+    page.wait_for_selector("#card .feature-card", state="hidden")
     wait_until_changed(page)
     before = view(page)
     page.get_by_role("button", name="prison").click()
@@ -132,7 +131,7 @@ def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
     wait_for_whole_tree(page)
     wait_until_changed(page, False)
     assert title(page) == "demo/hook_embed · feature 648 · encoder"
-    assert "␣prison" in page.inner_text("#evidence")
+    assert "prisoner" in page.inner_text("#card")
 
 
 def test_a_menu_that_is_left_as_it_was_changes_nothing(page):
@@ -233,7 +232,6 @@ def test_an_example_grows_with_one_click(page):
 
 def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
     set_cutoff(page, "1e-7")
-    page.locator("#evidence").wait_for()
     page.click("#grow")
     wait_for_status(page, "tokens deep")
     page.click("#stop")
@@ -245,7 +243,7 @@ def test_a_list_of_tokens_and_its_csv(page):
     page.get_by_role("tab", name="Token list").click()
     page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="Rain").first.wait_for()
-    rows = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
+    rows = csv_files.rows_of(download(page, "#csv").decode())
     assert len(rows) == 100
     assert rows[0]["token"] == " Rain"
     assert title(page, "list") == "demo/hook_embed · feature 927 · pullback"
@@ -314,9 +312,78 @@ def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
     assert definitions(page) == [] and page.locator("#check").is_disabled()
 
 
-def test_the_next_feature_is_one_click_away(page):
+def wait_for_card(page, words: str) -> None:
+    page.wait_for_function("words => document.querySelector('#card').innerText.includes(words)", arg=words)
+
+
+def test_the_page_opens_on_a_card_that_tells_a_student_what_the_feature_is(page):
+    card = page.locator("#card")
+    told = card.inner_text()
+    assert "The model reads this feature as: water, rain, precipitation. It fires on" in told
+    for part in ("Fires on", "snow", "Writes", "storm", "How often", "Nearest features"):
+        assert part in told, part
+    assert not card.locator("dl").is_visible()
+    card.locator("summary").click()
+    assert "cosine" in card.locator("dl").inner_text()
+    assert card.bounding_box()["height"] < 500
+
+
+def test_features_that_are_chosen_grow_without_another_click(page):
+    before = view(page)
     page.get_by_role("button", name="Next").click()
     page.wait_for_function("document.querySelector('#feature input').value === '928'")
+    wait_for_card(page, "demo/hook_embed · feature 928")
+    wait_for_new_view(page, before)
+    assert title(page) == "demo/hook_embed · feature 928 · encoder"
+    # A later choice ends the earlier growth.
+    before = view(page)
+    feature = page.locator("#feature input")
+    feature.fill("648")
+    wait_for_card(page, "prisoner")
+    feature.press("Enter")
+    page.locator("#tree-title", has_text="feature 648").wait_for()
+    wait_for_whole_tree(page)
+    assert any("held" in text for text in definitions(page))
+    wait_for_card(page, "The model reads this feature as: ")
+    wait_for_card(page, "likeliest definitions")
+    wait_for_card(page, "Writes less")
+    # So does one that is near, by keyboard too.
+    near = page.locator("#card [data-number]").first
+    number = near.inner_text()
+    near.focus()
+    page.keyboard.press("Enter")
+    page.locator("#tree-title", has_text=f"feature {number} ·").wait_for()
+    assert page.input_value("#feature input") == number
+    page.click("#stop")
+
+
+def test_another_sae_shows_its_card_and_grows_nothing(page):
+    before = view(page)
+    choose(page, "#sae", "demo/blocks.6.hook_resid_post")
+    wait_for_card(page, "demo/blocks.6.hook_resid_post · feature 927")
+    wait_for_card(page, "Nearest features")
+    assert page.locator("#card .contexts li mark").count() == 4
+    assert view(page) == before
+
+
+def test_the_list_is_there_when_its_tab_opens_and_follows_the_feature(page):
+    page.get_by_role("tab", name="Token list").click()
+    page.locator("#tokens [role=gridcell]", has_text="Rain").first.wait_for()
+    assert title(page, "list") == "demo/hook_embed · feature 927 · pullback"
+    page.locator("#feature input").fill("648")
+    wait_until_changed(page, result="list")
+    page.locator("#feature input").press("Enter")
+    page.locator("#tokens [role=gridcell]", has_text="prison").first.wait_for()
+    assert title(page, "list") == "demo/hook_embed · feature 648 · pullback"
+    wait_until_changed(page, False, result="list")
+    # While another tab is open it waits until it is seen.
+    page.get_by_role("tab", name="Definition tree").click()
+    page.get_by_role("button", name="stars").click()
+    page.locator("#tree-title", has_text="feature 152").wait_for()
+    page.click("#stop")
+    page.get_by_role("tab", name="Token list").click()
+    page.locator("#list-title", has_text="feature 152").wait_for()
+    page.locator("#tokens [role=gridcell]", has_text="star").first.wait_for()
 
 
 def found_features(page) -> list[str]:
@@ -690,8 +757,8 @@ def test_a_new_growth_ends_the_one_before_which_is_not_said_to_be_stopped(page):
 
 def test_the_page_of_the_api_counts_as_many_tools_as_there_are(page):
     page.get_by_role("button", name="Use via API").click()
-    page.get_by_text("15 Available MCP Tools").wait_for()  # it counts from 0 until the page has asked for them
-    assert page.locator("h2 .counts").inner_text().split()[:3] == ["15", "MCP", "Tools"]
+    page.get_by_text("17 Available MCP Tools").wait_for()  # it counts from 0 until the page has asked for them
+    assert page.locator("h2 .counts").inner_text().split()[:3] == ["17", "MCP", "Tools"]
 
 
 # ── Evidence ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -720,7 +787,7 @@ def test_checking_a_tree_tells_the_verdict_and_the_figures(page):
     page.locator("#definitions", has_text="Lift per token").wait_for()
     assert all(float(lift) < 50 for lift in column(page, 3) if lift)
 
-    page.locator("#order").get_by_text("lift per token").click()
+    assert page.locator("#order input:checked").get_attribute("value") == "lift per token", "where it is known"
     # The finished ones first: those that go on end in an ellipsis.
     page.wait_for_function(
         "() => { const cells = n => [...document.querySelectorAll("
@@ -782,7 +849,7 @@ def test_checking_a_list_tells_the_verdict_and_adds_the_activations(page):
     page.click("#check-list")
     page.wait_for_selector("#list-verdict .verdict.agrees")
     page.locator("#tokens", has_text="activation").wait_for()
-    assert "activation" in download(page, "#csv").decode().splitlines()[0]
+    assert "activation" in csv_files.rows_of(download(page, "#csv").decode())[0]
 
     page.locator("#measure").get_by_text("activation").click()
     page.click("#list")
@@ -798,7 +865,7 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
     page.locator("#words input").check()
     page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
-    first = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
+    first = csv_files.rows_of(download(page, "#csv").decode())
     assert first[0]["token"] == " rain" and float(first[0]["logit_lens"]) > 0
     assert all(row["token"].strip().isalpha() for row in first)
     page.locator("#negative input").check()
