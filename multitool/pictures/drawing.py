@@ -231,7 +231,7 @@ def draw_definitions(
 
 
 def _definition_told(one: Definition) -> str:
-    return visible(one.text) + ("" if one.complete else " …")
+    return (visible(one.text).strip() or "␣") + ("" if one.complete else " …")
 
 
 def _draw_phrase(sheet: _Sheet, item: Placed, xy: Callable) -> None:
