@@ -68,8 +68,10 @@ def inches(width: float | str | None) -> float | None:
     Raises:
         UserError: it is none of these.
     """
-    if width is None or isinstance(width, str) and width in WIDTHS:
-        return width and WIDTHS[width]
+    if width is None:
+        return None
+    if isinstance(width, str) and width in WIDTHS:
+        return WIDTHS[width]
     low, high = WIDTH
     if not is_number(width) or not low <= width <= high:
         named = ", ".join(f"{name} ({told} inches)" for name, told in WIDTHS.items())
@@ -90,10 +92,13 @@ class _Sheet:
         self.palette: Palette = _DARK if dark else _LIGHT
         self.sizes: Sizes = SCREEN if width is None else PRINT
         self.figure = Figure(dpi=100, facecolor=self.palette.paper)
-        fonts = fonts or fonts_for(texts)
-        self.ruler = Ruler(FigureCanvasAgg(self.figure), fonts)
-        self.spell = partial(_spelled, fonts) if escaped else _as_it_is
-        self.write = partial(self.figure.text, ha="left", va="center", family=fonts, parse_math=False)
+        self._fonts = fonts or fonts_for(texts)
+        self.ruler = Ruler(FigureCanvasAgg(self.figure), self._fonts)
+        self.spell = partial(_spelled, self._fonts) if escaped else _as_it_is
+
+    def write(self, x: float, y: float, text: str, *, side: str = "left", **style) -> None:
+        """A text on one line, its ``side`` at x, its middle at y, both in shares of the figure."""
+        self.figure.text(x, y, text, ha=side, va="center", family=self._fonts, parse_math=False, **style)
 
     def spelled(self, text: str, weight: str = "normal") -> str:
         return "".join(self.spell(text, weight))
@@ -226,7 +231,7 @@ def draw_definitions(
     height = sheet.figure.get_figheight()
     for x, at, text, color, size, side in placed:
         sheet.write((sizes.margin + x) / wide, 1 - (top + (at + 0.5) * sizes.row) / height, text, color=color,
-                    size=size, ha=side)
+                    size=size, side=side)
     return sheet.figure
 
 
