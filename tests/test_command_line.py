@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import csv_files
+import numpy as np
 import pytest
 import standin_gemma
 import torch
 from atlas_material import row, write_atlas
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
 from multitool._version import __version__
@@ -262,6 +264,35 @@ def test_a_tree_of_tokens_in_place_of_a_feature(folders, tmp_path, capsys):
     assert "weights tokens a - b*0.5, scale" in capsys.readouterr().out
     assert main(options) == 2
     assert "tokens is ''" in capsys.readouterr().err
+
+
+def test_a_vector_of_ones_own_in_place_of_a_feature(folders, tmp_path, capsys, refused):
+    sae = folders[1]
+    encoder = load_file(Path(sae) / "sae_weights.safetensors")["W_enc"][:, 3]
+    np.save(tmp_path / "mood.npy", encoder.numpy())
+    model = json.loads((Path(sae) / "cfg.json").read_text())["metadata"]["model_name"]
+    place = ["--model", model, "--hook", "blocks.0.hook_resid_post", "--device", "cpu"]
+    own = ["--vector", str(tmp_path / "mood.npy"), *place]
+    files = tmp_path / "own.json", tmp_path / "feature.json"
+    assert main(["tree", *own, "--cutoff", "0.05", "--json", str(files[0])]) == 0
+    assert main(["tree", *folders, "--feature", "3", "--weights", "pullback", "--cutoff", "0.05",
+                 "--json", str(files[1])]) == 0
+    ours, theirs = (read_tree(file.read_text()) for file in files)
+    assert ours.definitions() == theirs.definitions() and ours.settings["vector_name"] == "mood"
+    assert main(["tree", "--vector", own[1], *folders, "--cutoff", "0.05", "--json", str(files[0])]) == 0
+    assert read_tree(files[0].read_text()).definitions() == theirs.definitions(), "where that SAE reads"
+    capsys.readouterr()
+    assert main(["tree", *own, "--vector-name", "sad", "--cutoff", "0.05", "--evidence"]) == 0
+    shown = capsys.readouterr().out
+    assert "sad (vector " in shown and "Nothing tells when a vector of your own fires" in shown
+    assert "(lift in nats per token)" in shown and "nan" not in shown
+    assert main(["tokens", *own, "--measure", "logit_lens", "--evidence", "--top", "3"]) == 0
+    assert "mood (vector " in capsys.readouterr().out
+    assert "--sae and --feature must be given, or --vector FILE" in refused("tree")
+    assert "Name it with --model" in refused("tree", "--vector", own[1])
+    assert "none.npy cannot be read" in refused("tokens", "--vector", tmp_path / "none.npy", *place)
+    assert "vector_name is 'sad', which goes with a vector" in refused(*TREE, "--vector-name", "sad")
+    assert "Nothing tells when a vector" in refused("tree", *own, "--clamp", "1")
 
 
 def test_several_features_in_one_vector(folders, tmp_path, capsys):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from multitool.cli.options import add_fields, add_output_group, add_sae_options, recipe_of
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write_json
+from multitool.recipes.captions import feature_told
 from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.recipe import VectorRecipe
 from multitool.text import percent, visible
@@ -45,7 +46,7 @@ def _run(options) -> None:
 
 def _print(found: "SteeredTexts") -> None:
     told = found.settings
-    print(visible(f"{told['sae']} feature {told['feature']}, on {told['model']}"))
+    print(visible(f"{feature_told(told)}, on {told['model']}"))
     for one in found.continuations:
         figures = f"{percent(one.repetition or 0)} repeated"
         if one.log_probability is not None:

@@ -3,15 +3,15 @@
 from contextlib import suppress
 from pathlib import Path
 
-from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of
+from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of, vector_recipe_of
 from multitool.cli.printing import print_evidence, title
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import STANDARD_OUTPUT, check_writable, told_path, write, write_json
 from multitool.errors import UserError
 from multitool.evidence.figures import tree_lines
-from multitool.recipes.captions import fires_told
+from multitool.recipes.captions import fires_told, own_vector_told
 from multitool.recipes.fields import whole
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import TreeRecipe
 from multitool.text import percent, visible
 from multitool.trees.document import UNFINISHED, DefinitionTree, feature_maximum, judged_definitions
 from multitool.trees.phrases import END, outline
@@ -46,7 +46,7 @@ def declare(commands) -> None:
 
 
 def _run(options) -> None:
-    vector = recipe_of(VectorRecipe, options)
+    vector = vector_recipe_of(options)
     recipes = [recipe_of(TreeRecipe, options, prompt=prompt) for prompt in options.prompt or [TreeRecipe.prompt]]
     if options.image and options.image.suffix.lower() not in _IMAGES:
         endings = ", ".join(_IMAGES)
@@ -59,18 +59,20 @@ def _run(options) -> None:
     for json_file, csv_file, image in files:
         check_writable(json=json_file, csv=csv_file, image=image)
     from multitool.jobs.check import check_job
+    from multitool.jobs.features import own_entry
     from multitool.jobs.tree import grown, prepare_trees
 
     library = library_of(options)
     prepared = done(prepare_trees(library, vector, recipes, model=options.model), library)
-    if options.evidence:
-        library.encoder(library.find(vector.sae))  # what cannot be read is refused before the trees grow
+    entry = own_entry(library, vector)
+    if options.evidence and not entry.of_vector:
+        library.encoder(entry)  # what cannot be read is refused before the trees grow
     trees = (done(grown(tree), library) for tree in prepared)
     for tree, (document, (json_file, csv_file, image)) in enumerate(zip(trees, files, strict=True)):
         if options.evidence:
             document = done(check_job(library, document, model=options.model), library)
         if tree == 0:
-            note_other_model(options.model, library.find(vector.sae))
+            note_other_model(options.model, entry)
         if json_file:
             write_json(json_file, document.to_dict())
         if csv_file:
@@ -129,11 +131,14 @@ def _print_tree(document: DefinitionTree) -> None:
     print()
     if document.evidence:
         print_evidence(document.evidence, tree_lines(document.evidence))
-        _print_judged(document.evidence)
+        if judged_definitions(document.evidence):
+            _print_judged(document.evidence)
     most = feature_maximum(document.evidence)
     columns = ""
+    fires_known = not own_vector_told(document.settings)
     if document.evidence:
-        columns = " (lift in nats per token, fires " + ("in % of its maximum)" if most else "as the SAE gives it)")
+        fires = f", fires {'in % of its maximum' if most else 'as the SAE gives it'}" if fires_known else ""
+        columns = f" (lift in nats per token{fires})"
     lifts, activation = document.tree.lift_per_token, document.tree.activation
     complete, unfinished = document.most_probable(_DEFINITIONS_PRINTED)
     for heading, listed in ((f"Most probable definitions{columns}", complete), (UNFINISHED, unfinished)):
@@ -143,7 +148,9 @@ def _print_tree(document: DefinitionTree) -> None:
             beside = ""
             if lifts is not None and activation is not None:
                 lift, fires = lifts[found.node], activation[found.node]
-                beside = f"{lift:6.2f} {100 * fires / most if most else fires:7.{0 if most else 2}f}  "
+                beside = f"{lift:6.2f}  "
+                if fires_known:
+                    beside = f"{lift:6.2f} {100 * fires / most if most else fires:7.{0 if most else 2}f}  "
             print(f"{found.probability:8.2%}  {beside}{visible(found.text)}{'' if found.complete else ' …'}")
     shown = min(_NODES_PRINTED, len(document.tree))
     print(f"\nTree ({END} a definition ends, … +n hidden nodes and their probability; the {shown} most probable nodes)")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,9 +27,12 @@ from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.registry import saes
 from multitool.store.saes import Sae, strongest_contexts
-from multitool.text import csv_table, html_table
+from multitool.text import csv_table, data_frame, html_table
 from multitool.vectors.nearness import best, lengths, mixed_lengths, products
 from multitool.vectors.vector import token_sum
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FIRES_TOLD = 10  # features at a token of a text
 _DESCRIBED_BY = 4  # tokens of a description
@@ -76,6 +80,9 @@ class FoundFeatures:
             for rank, found in enumerate(self.features, 1)
         ]
 
+    def __repr__(self) -> str:
+        return f"FoundFeatures({len(self.features)} of {self.settings.get('sae')}: {self.sentence!r})"
+
     def _repr_html_(self) -> str:
         return html_table(self.sentence, self.headings, self.rows)
 
@@ -83,6 +90,10 @@ class FoundFeatures:
         """Comment lines with what was asked, a header line, and one line per feature."""
         told = {name: value for name, value in self.to_dict().items() if name in ("schema", "sentence")}
         return csv_table(self.headings, self.rows, self.settings | told)
+
+    def to_pandas(self) -> "DataFrame":
+        """One row per feature."""
+        return data_frame(self.headings, self.rows)
 
     def to_dict(self) -> dict:
         """For JSON."""

@@ -31,7 +31,7 @@ class Subject:
         tokenizer: the model's fast tokenizer.
         config: the model's transformers configuration.
         name: how results name the model.
-        folder: where the model's files lie, to run it.
+        folder: where the model's files lie, to run it; of one that came as an object a name that tells its weights.
         generation_config: what the model ships for generating text; it may list more end-of-text tokens.
     """
 
@@ -43,6 +43,9 @@ class Subject:
         self._config = config.get_text_config()
         self._generation_config = generation_config
         self._ends: dict[str | None, np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        return f"Subject({self.name}: {self.space.n_tokens:,} tokens, d_model {self.space.d_model:,})"
 
     @property
     def max_length(self) -> int | None:

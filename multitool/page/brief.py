@@ -22,7 +22,8 @@ _BEGINNINGS = 5, 20  # where there are many complete definitions, and where ther
 _STRONGEST = 10
 _FIRING = 3  # features at a token
 _RECIPE = (
-    "model", *(field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind)), "dtype", "version",
+    "model", *(field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind) if field.name != "vector"),
+    "dtype", "version",
 )
 _FIGURES = ("norm", "distance_from_centroid", "mean_token_distance", "typical_maximum")
 
@@ -181,6 +182,13 @@ def brief_found(data: dict, view: View) -> dict:
             for token in data["tokens"]
         ]
     return paged(told, "features", data["features"], view)
+
+
+def brief_card(data: dict, view: View) -> dict:
+    """What is known of a feature; its contexts as long as there is room."""
+    told = {name: of for name, of in data.items() if name not in ("schema", "contexts", "page")}
+    told["next"] = "definition_tree tells what the model says it means, activity where it fires in a text."
+    return paged(shortened(told, digits=_DIGITS), "contexts", data.get("contexts", []), view)
 
 
 def brief_items(name: str, data: list, view: View) -> dict:

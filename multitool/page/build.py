@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from multitool.page.about import about_panel
 from multitool.page.common import PRIVATE, part_heading
 from multitool.page.endpoints import add_endpoints
+from multitool.page.feature_card import CardPanel
 from multitool.page.feature_choice import feature_choice
 from multitool.page.find_tab import FIND, TREE, find_tab
 from multitool.page.gradio_workarounds import Page
@@ -40,7 +41,7 @@ _HEAD = (
 _HEAD_SCRIPT = Path(__file__).with_name("page_head.js")
 _FOLDED_ON_A_PHONE = (
     "() => matchMedia('(max-width: 899px)').matches "
-    "&& document.querySelector('#vector-fold > .label-wrap.open')?.click()"
+    "&& document.querySelectorAll(':is(#sae-fold, #vector-fold) > .label-wrap.open').forEach(fold => fold.click())"
 )
 CSS = [Path(__file__).with_name("page.css"), EXPLORER / "explorer.css"]
 
@@ -101,13 +102,13 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                     controls = vector_controls(service, opening, choice)
             with result:
                 part_heading("Result")
-                gr.Column(elem_id="card")
+                card = CardPanel(service, controls, opening)
                 with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                     tree = gr.Tab("Definition tree", id=TREE)
                     with gr.Tab("Find", id=FIND) as finding:
                         found = find_tab(service, controls, tabs, finding)
-                    with gr.Tab("Token list"):
-                        list_tab(service, controls)
+                    with gr.Tab("Token list") as listing:
+                        list_again = list_tab(service, controls, listing)
                     with gr.Tab("Steer"):
                         steer_tab(service, controls)
                     with gr.Tab("Text"):
@@ -117,7 +118,7 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                     with gr.Tab("Suggest settings"):
                         suggested = suggest_tab(service, controls)
                     with tree:  # it grows what is found and suggested, too
-                        tree_tab(service, controls, opening, page, found, suggested, tabs)
+                        list_again(tree_tab(service, controls, opening, page, found, suggested, tabs, card))
         with gr.Column(elem_id="foot"):
             about_panel()
         page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)

@@ -1,10 +1,12 @@
 """The tab with the token list."""
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from multitool.errors import UserError
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
@@ -22,8 +24,19 @@ from multitool.trees.comparison import ranks_in
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
 
 
-def list_tab(service: Service, controls: VectorControls) -> None:
-    """Build the tab and wire it to the controls."""
+# Whether the tab is open: only the browser knows.
+_IF_OPEN = "(open, ...values) => [document.querySelector('#list')?.offsetParent != null, ...values]"
+
+
+def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callable[[Iterable[Dependency]], None]:
+    """Build the tab and wire it to the controls.
+
+    Args:
+        tab: this one: when it is opened, the list of the chosen feature is made.
+
+    Returns:
+        What has the list made anew after events at which another feature has been chosen, while the tab is open.
+    """
     measure = gr.Radio(
         list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
         info=_measure_help(ListRecipe.measure),
@@ -74,18 +87,47 @@ def list_tab(service: Service, controls: VectorControls) -> None:
     show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, **options)
     answers = {"status": status, "listed": listed, **result.gives}
     light, on_model = counted(service.light_callers), counted(service.callers)
-    for making in (
-        make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)),
-        check.click(**event(
-            result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
-        )),
-    ):
+    listing_anew = event(
+        _for_another_feature(service, result.making(partial(_listed, service))),
+        {"open": gr.Checkbox(True, visible=False), **result.takes}, answers, **options, **light,
+    )
+
+    def show_after(making: Dependency) -> None:
         making.success(**show)
         making.failure(**show)
         result.tell_after(making)
         controls.tell_after(making)
+
+    def follow(chosen: Iterable[Dependency]) -> None:
+        for choice in chosen:
+            show_after(choice.success(**listing_anew, js=_IF_OPEN))
+
+    show_after(make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)))
+    show_after(tab.select(**listing_anew))
+    show_after(check.click(**event(
+        result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
+    )))
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
+    return follow
+
+
+def _for_another_feature(service: Service, making: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """The handler that makes a list, where that is seen, the list that there is is of another feature, and a new one
+    takes neither loading nor, on ZeroGPU, a GPU."""
+
+    def handler(open: bool, made: Made | None, **values):
+        if not open:
+            return
+        try:
+            vector, recipe = _recipes(**values)
+        except UserError:
+            return  # told when it is asked for
+        before = made and (made.shown[0].sae, made.shown[0].feature)
+        if before != (vector.sae, vector.feature) and service.lists_at_once(vector, recipe):
+            yield from making(made=made, **values)
+
+    return handler
 
 
 def _suited(measure: str) -> dict:

@@ -10,6 +10,8 @@ from multitool.page.result import Result
 from multitool.page.service import LONGEST_TEXT, Service
 from multitool.page.steered_html import steered_cards
 from multitool.page.vector_controls import VectorControls
+from multitool.page.vector_upload import OwnVector, in_place_of_feature
+from multitool.recipes.captions import feature_told
 from multitool.recipes.continuation import LONGEST_CONTINUATION, MOST_STRENGTHS, SteerRecipe
 from multitool.recipes.recipe import VectorRecipe
 
@@ -39,7 +41,7 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
         )
         temperature = gr.Slider(
             0, 2, SteerRecipe.temperature, step=0.1, label="Temperature", elem_id="steer-temperature", min_width=220,
-            info="0: always the most probable token; above, tokens are drawn",
+            info="0: the most probable token; above: drawn",
         )
         seed = gr.Number(
             SteerRecipe.seed, label="Seed", precision=0, minimum=0, elem_id="steer-seed", min_width=120, visible=False,
@@ -52,7 +54,8 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
     of_text = {
         "text": text, "strengths": strengths, "length": length, "temperature": temperature, "seed": seed,
     }
-    result = Result("steer", {**pick(controls.fields, ("sae", "feature")), **of_text}, steering_asked, _nothing)
+    of_vector = pick(controls.fields, ("sae", "feature", "vector"))
+    result = Result("steer", of_vector | of_text, steering_asked, _nothing)
     status = status_line("steer-status", "Nothing written yet.")
     shown = gr.HTML("", elem_id="steered", elem_classes="greys")
     writing = event(
@@ -71,14 +74,14 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
 
 
 def steering_asked(
-    *, sae, feature, text, strengths: str, temperature, seed, length
+    *, sae, feature, text, strengths: str, temperature, seed, length, vector: OwnVector | None = None
 ) -> tuple[VectorRecipe, SteerRecipe]:
     """The recipes that the controls show. Raises UserError for a value that cannot be."""
     recipe = SteerRecipe(
         text=text, strengths=tuple(map(as_number, re.findall(r"[^\s,;]+", strengths.replace("−", "-")))), length=length,
         temperature=temperature, seed=seed if temperature else SteerRecipe.seed,
     )
-    return VectorRecipe(sae=sae, feature=feature), recipe
+    return VectorRecipe(sae=sae, **{"feature": feature} | in_place_of_feature(vector)), recipe
 
 
 def _nothing(status: str) -> dict:
@@ -88,7 +91,7 @@ def _nothing(status: str) -> dict:
 def _written(service: Service, vector: VectorRecipe, recipe: SteerRecipe):
     """The continuations as they are written; until they begin, in words what is being waited for."""
     yield {"status": "Starting …"}
-    found, title = None, {"title": f"{vector.sae} · feature {vector.feature} · “{recipe.text}” continued"}
+    found, title = None, {"title": f"{feature_told(vector.settings(), ' · ')} · “{recipe.text}” continued"}
     for answer in service.continuations(vector, recipe):
         if isinstance(answer, str):
             yield {"status": answer}

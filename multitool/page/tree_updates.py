@@ -123,7 +123,7 @@ def reset_lifts(document: DefinitionTree | None) -> dict:
     known = highest is not None
     return {
         "least_lift": gr.update(visible=known, value=0, maximum=highest or 1),
-        "order": gr.update(visible=known, value=ORDERS[0]),
+        "order": gr.update(visible=known, value=ORDERS[known]),  # by lift, where it is known: see docs/lists.md
     }
 
 

@@ -34,7 +34,15 @@ from multitool.pictures.placing import (
     shortened,
 )
 from multitool.pictures.ruler import Ruler
-from multitool.recipes.captions import distance_told, exact, interventions_told, is_injected, top_k_told, weights_told
+from multitool.recipes.captions import (
+    distance_told,
+    exact,
+    feature_told,
+    interventions_told,
+    is_injected,
+    top_k_told,
+    weights_told,
+)
 from multitool.recipes.directions import takes
 from multitool.text import percent, visible
 from multitool.trees.document import UNFINISHED, DefinitionTree
@@ -280,8 +288,7 @@ def _as_it_is(text: str, weight: str = "normal") -> list[str]:
 
 def heading(document: DefinitionTree) -> str:
     """Which feature it is of."""
-    settings = document.settings
-    return visible(f"{settings.get('sae')}  ·  feature {settings.get('feature')}")
+    return visible(feature_told(document.settings, "  ·  "))
 
 
 def _caption(document: DefinitionTree, drawn: list[str]) -> list[list[str]]:

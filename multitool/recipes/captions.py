@@ -3,7 +3,9 @@
 The settings can come from anybody's file: each is told as it is, and nothing is taken for granted.
 """
 
+from multitool.errors import is_number
 from multitool.recipes.directions import takes
+from multitool.recipes.own_vectors import LARGEST, LONGEST_VECTOR, place_told, vector_told
 from multitool.recipes.recipe import POSITIONS, SPARING
 from multitool.text import percent
 
@@ -23,14 +25,33 @@ def weights_told(settings: dict) -> str:
     return f"{kind} {settings.get('tokens')}" if takes(kind, "tokens") else str(kind)
 
 
+def own_vector_told(settings: dict) -> str:
+    """What a vector of one's own is called that stands in the place of a feature; empty where none does."""
+    numbers, name = settings.get("vector"), settings.get("vector_name")
+    if not isinstance(numbers, list) or not 0 < len(numbers) <= LONGEST_VECTOR:
+        return ""
+    if not all(is_number(number) and abs(number) <= LARGEST for number in numbers):
+        return ""
+    return vector_told(numbers, name if isinstance(name, str) else "")
+
+
+def feature_told(settings: dict, between: str = " ") -> str:
+    """What a vector was made from, without its weights: an SAE's feature, or a vector of one's own at its place."""
+    sae, feature, vector = settings.get("sae"), settings.get("feature"), own_vector_told(settings)
+    if not vector:
+        return f"{sae}{between}feature {feature}"
+    summed = f" in {feature}" if isinstance(feature, str) else ""
+    return f"{vector}{summed}{' at ' if between == ' ' else between}{place_told(str(sae))}"
+
+
 def title_told(settings: dict) -> str:
     """What a result is called."""
-    return f"{settings.get('sae')} · feature {settings.get('feature')} · {weights_told(settings)}"
+    return f"{feature_told(settings, ' · ')} · {weights_told(settings)}"
 
 
 def source_told(settings: dict) -> str:
     """What the vector was made from."""
-    return f"{settings.get('sae')} feature {settings.get('feature')}, weights {weights_told(settings)}"
+    return f"{feature_told(settings)}, weights {weights_told(settings)}"
 
 
 def top_k_told(settings: dict) -> str:

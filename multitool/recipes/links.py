@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from urllib.parse import urlencode
 
+from multitool.errors import UserError
 from multitool.recipes.fields import recipe_fields, written
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe, recipes
 
@@ -11,7 +12,13 @@ _ALWAYS = ("sae", "feature", "weights")  # told even where they are the default:
 
 
 def query(vector: VectorRecipe, tree: TreeRecipe) -> str:
-    """The settings as a URL's query, without those that are the default; the names are the recipes' own."""
+    """The settings as a URL's query, without those that are the default; the names are the recipes' own.
+
+    Raises:
+        UserError: the recipe has a vector of one's own, thousands of numbers, which no link carries.
+    """
+    if vector.vector:
+        raise UserError("A link cannot carry a vector of your own. Save the JSON, which can be opened here, instead.")
     told = {}
     for recipe in (vector, tree):
         for field in recipe_fields(type(recipe)):  # type: ignore[arg-type]  # as in fields
