@@ -25,11 +25,11 @@ from multitool.recipes.tables import Pasted
 _METHOD = (
     "A sparse autoencoder (SAE) splits a language model's activations into features. A feature's weights give a "
     "direction; a vector that lies that way, as far from the mean of all token embeddings as a typical token, becomes "
-    "the embedding of a <em>ghost token</em>, a word that does not exist. The model reads <code>A typical definition "
-    'of "ghost" would be "</code>, and its most probable answers grow into a <b>definition tree</b>. A <b>token list</b> '
-    "ranks the real tokens by how near they are to that vector and how far from the mean, which is near to everything. "
-    "What comes of it is tested: does the feature fire on it, and more than on what another feature or a random "
-    "direction gives?"
+    "the embedding of a <em>ghost token</em>, a word that does not exist. The model reads "
+    '<code>A typical definition of "ghost" would be "</code>, and its most probable answers grow into a '
+    "<b>definition tree</b>. A <b>token list</b> ranks the real tokens by how near they are to that vector and how far "
+    "from the mean, which is near to everything. What comes of it is tested: does the feature fire on it, more than "
+    "on what another feature or a random direction gives?"
 )
 
 
