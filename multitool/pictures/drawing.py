@@ -218,23 +218,25 @@ def draw_definitions(
     left = max((ruler.width(figure, sizes.small) for figure in figures), default=0.0) + 2 * sizes.space
     room = wide - 2 * sizes.margin - left
     lift = document.tree.lift
-    told = _caption(document, _listed(document, found)) if caption else None
 
     placed: list[tuple[float, float, str, str, float, str]] = []  # x, row, text, colour, size, side that x is of
-    row = 0.0
-    for n_before, (one, figure) in enumerate(zip(found, figures, strict=True)):
-        if not one.complete and (n_before == 0 or found[n_before - 1].complete):
+    row, drawn = 0.0, 0
+    for one, figure in zip(found, figures, strict=True):
+        lines = ruler.lines(shortened(sheet.spell(_definition_told(one)), _LONGEST_DEFINITION), sizes.text, room)
+        if width and drawn and (row + 2 + 0.8 * len(lines)) * sizes.row > _TALLEST:
+            break
+        if not one.complete and (drawn == 0 or found[drawn - 1].complete):
             row += 0.4 * (row > 0)
             placed.append((0.0, row, UNFINISHED, palette.faint, sizes.small, "left"))
             row += 1
         color = palette.ink if one.complete else palette.faded
         color = color if lift is None else lift_color(float(lift[one.node]), palette)
         placed.append((left - 2 * sizes.space, row, figure, palette.faint, sizes.small, "right"))
-        lines = ruler.lines(shortened(sheet.spell(_definition_told(one)), _LONGEST_DEFINITION), sizes.text, room)
         placed += [(left, row + 0.8 * i, line, color, sizes.text, "left") for i, line in enumerate(lines)]
-        row += 1 + 0.8 * (len(lines) - 1)
+        row, drawn = row + 1 + 0.8 * (len(lines) - 1), drawn + 1
     if not found:
         placed.append((0.0, 0.0, "No continuation reaches the cutoff. Lower it.", palette.faint, sizes.text, "left"))
+    told = _caption(document, _listed(document, drawn)) if caption else None
     top = sheet.frame(document, wide, max(row, 1.0) * sizes.row, told)
     height = sheet.figure.get_figheight()
     for x, at, text, color, size, side in placed:
@@ -337,11 +339,11 @@ def _drawn(document: DefinitionTree, part: Shown) -> list[str]:
     return [drawn, covered, ends, "… further answers, not drawn"]
 
 
-def _listed(document: DefinitionTree, listed: list[Definition]) -> list[str]:
+def _listed(document: DefinitionTree, drawn: int) -> list[str]:
     """How many of the definitions a list holds."""
     n = len(document.definitions())
-    drawn = "all definitions" if len(listed) == n else f"the {len(listed)} most probable of {n} definitions"
-    return [drawn, "with their probability, in all spellings"]
+    told = "all definitions" if drawn == n else f"the {drawn} most probable of {n} definitions"
+    return [told, "with their probability, in all spellings"]
 
 
 def _checked(document: DefinitionTree) -> list[list[str]]:
