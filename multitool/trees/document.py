@@ -103,16 +103,8 @@ class DefinitionTree:
         return definitions(self.tree, n, self.closing_quote)
 
     def to_pandas(self) -> "DataFrame":
-        """The definitions, complete ones first: text, probability, complete; of a checked tree also the lift per token
-        in nats, and the activation where it was read."""
-        found = self.definitions()
-        columns = {name: [getattr(one, name) for one in found] for name in ("text", "probability", "complete")}
-        nodes = [one.node for one in found]
-        if (lift := self.tree.lift_per_token) is not None:
-            columns["lift_per_token"] = lift[nodes].tolist()
-        if (activation := self.tree.activation) is not None:
-            columns["activation"] = activation[nodes].tolist()
-        return data_frame(list(columns), zip(*columns.values(), strict=True))
+        """The definitions, complete ones first, with the columns of ``definition_rows``."""
+        return data_frame(*self.definition_rows())
 
     def most_probable(self, n: int) -> tuple[list[Definition], list[Definition]]:
         """The ``n`` most probable definitions that come to their end, and the ``n`` most probable beginnings."""
@@ -128,14 +120,14 @@ class DefinitionTree:
     def definition_rows(self, found: list[Definition] | None = None) -> tuple[tuple[str, ...], list[list]]:
         """Definitions as a table: their columns, and a row each.
 
-        Columns are the definition and its probability, whether it comes to its end within the tree, and of a checked
+        Columns are its text and probability, whether it comes to its end within the tree, and of a checked
         tree its lift per token (nats) and the feature's strongest activation on it (nan where it was not read).
 
         Args:
             found: those; None for all, complete ones first, by falling probability.
         """
         found = self.definitions() if found is None else found
-        columns: tuple[str, ...] = ("definition", "probability", "complete")
+        columns: tuple[str, ...] = ("text", "probability", "complete")
         rows: list[list] = [[one.text, one.probability, one.complete] for one in found]
         lift, activation = self.tree.lift_per_token, self.tree.activation
         if lift is not None and activation is not None:
@@ -146,8 +138,9 @@ class DefinitionTree:
 
     def to_csv(self) -> str:
         """The definitions as a CSV file, with the recipe in comment lines at its head; numbers are exact."""
-        told = {name: value for name, value in self.to_dict().items() if name != "tree"}
-        return csv_table(*self.definition_rows(), told.pop("settings") | told)
+        told = {"schema": SCHEMA, "vector": self.vector, "result": self.result}
+        evidence = {"evidence": self.evidence} if self.evidence else {}
+        return csv_table(*self.definition_rows(), self.settings | told | evidence)
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
         """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.
