@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import csv_files
 import numpy as np
 import pytest
 import standin_gemma
@@ -22,7 +23,8 @@ from multitool._version import __version__
 from multitool.cli import main
 from multitool.cli.suggest import options_of
 from multitool.jobs.suggest import Setting, Suggestion
-from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
+from multitool.pictures.drawing import DEFAULT_NODES
+from multitool.pictures.figure import DEFAULT_DPI, DPI
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import GEMMA_MODEL
 from multitool.trees.document import read_tree
@@ -369,10 +371,11 @@ def test_a_token_list_is_written_as_a_table_and_as_json_with_the_same_numbers(fo
     # All 304 tokens: quotes, commas, line breaks and escaped bytes are among them.
     options = ["--top", "304", "--csv", str(table), "--json", str(file)]
     assert main(["tokens", *folders, "--feature", "2", *options]) == 0
-    with table.open(encoding="utf-8", newline="") as lines:
-        header, *rows = csv.reader(lines)
+    with table.open(encoding="utf-8", newline="") as text:
+        recipe, (header, *rows) = csv_files.read(text.read())
     assert header == ["rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid"]
     listed = json.loads(file.read_text(encoding="utf-8"))
+    assert recipe == listed["settings"] | {name: listed[name] for name in ("schema", "vector")}
     assert listed["schema"] == "sae-multitool/token-list/1"
     assert listed["settings"].items() >= {"feature": 2, "exponent": 1.4, "top": 304}.items()
     assert listed["vector"].keys() == {"norm", "distance_from_centroid", "mean_token_distance"}
@@ -523,7 +526,7 @@ def test_features_are_found_and_printed_and_written(folders, cache, tmp_path, ca
     table, file = tmp_path / "found.csv", tmp_path / "found.json"
     assert main([*command, "--csv", str(table), "--json", str(file)]) == 0
     told = json.loads(file.read_text())
-    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    rows = csv_files.rows_of(table.read_text())
     assert [int(row["feature"]) for row in rows] == [one["feature"] for one in told["features"]]
 
 

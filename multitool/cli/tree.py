@@ -1,5 +1,6 @@
 """The command ``tree``: definition trees, printed, written and drawn."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of, vector_recipe_of
@@ -17,6 +18,7 @@ from multitool.trees.phrases import END, outline
 
 _DEFINITIONS_PRINTED = 15
 _NODES_PRINTED = 60
+_KINDS = ("tree", "definitions")
 _IMAGES = (".png", ".svg", ".pdf")
 
 
@@ -29,8 +31,15 @@ def declare(commands) -> None:
     add("--evidence", action="store_true", help="check the tree: does what it says fire the feature?")
     add("--json", type=Path, metavar="FILE", help="write the tree and its recipe")
     add("--image", type=Path, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+    add("--csv", type=Path, metavar="FILE", help="write the definitions as a table, with the recipe in comment lines")
     # The defaults are those of pictures.figure, which is imported only where a picture is wanted.
-    add("--drawn", type=int, metavar="N", help="with --image: draw the N most probable nodes (default: 80)")
+    add("--as", dest="kind", choices=_KINDS, help="with --image: what is drawn (default: tree)")
+    add("--drawn", type=int, metavar="N", help="with --image: draw the N most probable nodes (default: 80, 40 in one "
+        "column), or definitions (default: 15)")
+    add("--width", type=_width, metavar="single|double|X", help="with --image: for a paper, with type that is read "
+        "there without scaling: one column (3.3 inches), two (7 inches), or X inches (default: as wide as it needs)")
+    add("--no-caption", dest="caption", action="store_false", help="with --image: without the feature above and the "
+        "recipe below; the file's metadata tell it all the same")
     add("--dpi", type=int, metavar="N", help="with --image FILE.png: pixels per inch, 50 to 600 (default: 150)")
     add("--dark", action="store_true", help="with --image: light on dark")
     tree.set_defaults(run=_run)
@@ -45,10 +54,10 @@ def _run(options) -> None:
     if options.evidence:
         vector.single_feature()
     picture = _picture_options(options)
-    files = [[_numbered(path, tree, len(recipes)) for path in (options.json, options.image)]
+    files = [[_numbered(path, tree, len(recipes)) for path in (options.json, options.csv, options.image)]
              for tree in range(len(recipes))]
-    for json_file, image in files:
-        check_writable(json=json_file, image=image)
+    for json_file, csv_file, image in files:
+        check_writable(json=json_file, csv=csv_file, image=image)
     from multitool.jobs.check import check_job
     from multitool.jobs.features import own_entry
     from multitool.jobs.tree import grown, prepare_trees
@@ -59,19 +68,21 @@ def _run(options) -> None:
     if options.evidence and not entry.of_vector:
         library.encoder(entry)  # what cannot be read is refused before the trees grow
     trees = (done(grown(tree), library) for tree in prepared)
-    for tree, (document, (json_file, image)) in enumerate(zip(trees, files, strict=True)):
+    for tree, (document, (json_file, csv_file, image)) in enumerate(zip(trees, files, strict=True)):
         if options.evidence:
             document = done(check_job(library, document, model=options.model), library)
         if tree == 0:
             note_other_model(options.model, entry)
         if json_file:
             write_json(json_file, document.to_dict())
+        if csv_file:
+            write(csv_file, document.to_csv().encode(errors="backslashreplace"))
         if image:
             from multitool.pictures.figure import render
 
             kind = image.suffix.lower().removeprefix(".")
             write(image, render(document, [kind], **picture)[kind])
-        if not (json_file or image):
+        if not (json_file or csv_file or image):
             print("\n" * (tree > 0), end="")
             _print_tree(document)
 
@@ -83,18 +94,31 @@ def _numbered(path: Path | None, tree: int, n_trees: int) -> Path | None:
 
 def _picture_options(options) -> dict:
     """What ``render`` is asked for, checked before the work."""
-    given = {"drawn": options.drawn, "dpi": options.dpi, "dark": options.dark or None}
+    given = {"as": options.kind, "drawn": options.drawn, "width": options.width,
+             "no-caption": None if options.caption else True, "dpi": options.dpi, "dark": options.dark or None}
     given = {name: value for name, value in given.items() if value is not None}
     if not options.image:
         if given:
             raise UserError(f"--{next(iter(given))} is about a picture. Add --image FILE.png, or leave it out.")
         return {}
+    from multitool.pictures.drawing import inches
     from multitool.pictures.figure import DPI, MOST_NODES
 
     for name, (low, high) in {"drawn": (1, MOST_NODES), "dpi": DPI}.items():
         if name in given:
             whole(given[name], name, low, high)
-    return {"max_nodes" if name == "drawn" else name: value for name, value in given.items()}
+    if "width" in given:
+        inches(given["width"])
+    named = {"drawn": "max_nodes", "as": "kind"}
+    options_given = {named.get(name, name): value for name, value in given.items() if name != "no-caption"}
+    return options_given | {"caption": options.caption}
+
+
+def _width(text: str) -> float | str:
+    """A width in inches, or a name for one; what is neither is refused with what is valid."""
+    with suppress(ValueError):
+        return float(text)
+    return text
 
 
 def _print_tree(document: DefinitionTree) -> None:

@@ -87,8 +87,9 @@ class FoundFeatures:
         return html_table(self.sentence, self.headings, self.rows)
 
     def to_csv(self) -> str:
-        """A header line and one line per feature."""
-        return csv_table(self.headings, self.rows)
+        """Comment lines with what was asked, a header line, and one line per feature."""
+        told = {name: value for name, value in self.to_dict().items() if name in ("schema", "sentence")}
+        return csv_table(self.headings, self.rows, self.settings | told)
 
     def to_pandas(self) -> "DataFrame":
         """One row per feature."""

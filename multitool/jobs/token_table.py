@@ -22,7 +22,7 @@ class TokenTable:
     >>> table = mt.token_table(library, vector, mt.ListRecipe(top=3))
     >>> table.columns
     ('rank', 'token', 'token_id', 'score', 'distance_to_vector', 'distance_to_centroid')
-    >>> print(table.to_csv().splitlines()[0])
+    >>> print(table.to_csv().splitlines()[-4])
     "rank","token","token_id","score","distance_to_vector","distance_to_centroid"
     >>> table.to_pandas()["token"].tolist()
     [' Rain', ' rains', 'Rain']
@@ -48,8 +48,9 @@ class TokenTable:
         return html_table(of + (f". {self.evidence.sentence}" if self.evidence else ""), self.columns, self.rows)
 
     def to_csv(self) -> str:
-        """A header line and one line per token; tokens are exact, quoted where they need it."""
-        return csv_table(self.columns, self.rows)
+        """Comment lines with the recipe, a header line, and one line per token; tokens are exact, numbers too."""
+        told = {name: value for name, value in self.to_dict().items() if name != "tokens"}
+        return csv_table(self.columns, self.rows, told.pop("settings") | told)
 
     def to_pandas(self) -> "DataFrame":
         """One row per token."""

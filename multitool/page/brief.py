@@ -184,6 +184,13 @@ def brief_found(data: dict, view: View) -> dict:
     return paged(told, "features", data["features"], view)
 
 
+def brief_card(data: dict, view: View) -> dict:
+    """What is known of a feature; its contexts as long as there is room."""
+    told = {name: of for name, of in data.items() if name not in ("schema", "contexts", "page")}
+    told["next"] = "definition_tree tells what the model says it means, activity where it fires in a text."
+    return paged(shortened(told, digits=_DIGITS), "contexts", data.get("contexts", []), view)
+
+
 def brief_items(name: str, data: list, view: View) -> dict:
     """A list of objects."""
     return paged({}, name, data, view)

@@ -231,6 +231,17 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             waits=True, on_model=True,
         ),
         Endpoint(
+            "feature_card",
+            "Tell what is known of a feature: where it fires, what it writes, how often it fires, its neighbours.",
+            one_feature, {"card": dict},
+            returns="JSON (schema sae-multitool/feature-card/1): contexts (before, token: the whole word, after, "
+            "activation), strongest (tokens of the vocabulary scan, where one is kept), written (lens, more, less), "
+            "histogram (of its activations on plain prose), nearest (features of the SAE by decoder), described (by "
+            "the atlas), label (Neuronpedia's), page (there). What is not known is left out.",
+            returns_json="JSON: contexts, written, histogram, nearest, described, label.",
+            run=lambda given: _result(service.whole_card(**given), _as_dict), waits=True, on_model=True,
+        ),
+        Endpoint(
             "find_by_text",
             "Find the features that fire on a text more than on plain prose, and those at each of its tokens.",
             recipe_parameters(TextSearch, sae=opening.sae, text=""), {"found": dict},

@@ -35,8 +35,8 @@ _HELP = {
 
 
 def choosable(elem_id: str, html: str = "", *, elem_classes: str = "greys") -> gr.HTML:
-    """What ``feature_table`` or ``text_tokens`` makes, on the page: a click on a row or a token, or Enter, is its event
-    ``select``, whose data tell its ``number``, from 0."""
+    """What ``feature_table``, ``text_tokens`` or ``card_html`` makes, on the page: a click on a row, a token or a
+    feature, or Enter, is its event ``select``, whose data tell its ``number``."""
     return gr.HTML(
         html, js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, elem_id=elem_id,
         elem_classes=elem_classes,

@@ -22,12 +22,13 @@ CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (
 def growth_controls(service: Service, opening: Opening) -> dict[str, Component]:
     """The controls of prompt, growth and interventions, folded away, by the fields of TreeRecipe; and ``intervene``,
     the switch without which no intervention counts."""
-    with gr.Accordion("Prompt and growth", open=False):
-        prompt, growth = _prompt_controls(service), _growth_controls(service, usual_growth(opening.entry.model))
-    intervene = gr.Checkbox(
-        False, label="Change the model while the tree grows", elem_id="intervene",
-        info="Strengthen the feature while the model answers, or put the vector into the middle of the model",
-    )
+    with gr.Row(elem_id="growth"):
+        with gr.Accordion("Prompt and growth", open=False):
+            prompt, growth = _prompt_controls(service), _growth_controls(service, usual_growth(opening.entry.model))
+        intervene = gr.Checkbox(
+            False, label="Change the model while the tree grows", elem_id="intervene", min_width=280,
+            info="Strengthen the feature, or put the vector into a layer",
+        )
     with gr.Column(visible=False, elem_id="interventions") as seen:
         interventions = _intervention_controls()
     intervene.change(lambda on: gr.update(visible=on), intervene, seen, **QUIETLY)

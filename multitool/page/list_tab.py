@@ -1,14 +1,17 @@
 """The tab with the token list."""
 
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from multitool.errors import UserError
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save, status_line
+from multitool.page.copying import copy_buttons, list_copied
 from multitool.page.evidence_html import list_verdict_html
 from multitool.page.result import Made, Result, title_answer
 from multitool.page.service import Service
@@ -21,8 +24,19 @@ from multitool.trees.comparison import ranks_in
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
 
 
-def list_tab(service: Service, controls: VectorControls) -> None:
-    """Build the tab and wire it to the controls."""
+# Whether the tab is open: only the browser knows.
+_IF_OPEN = "(open, ...values) => [document.querySelector('#list')?.offsetParent != null, ...values]"
+
+
+def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callable[[Iterable[Dependency]], None]:
+    """Build the tab and wire it to the controls.
+
+    Args:
+        tab: this one: when it is opened, the list of the chosen feature is made.
+
+    Returns:
+        What has the list made anew after events at which another feature has been chosen, while the tab is open.
+    """
     measure = gr.Radio(
         list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
         info=_measure_help(ListRecipe.measure),
@@ -58,6 +72,7 @@ def list_tab(service: Service, controls: VectorControls) -> None:
                 **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
                 elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
             )
+    copies = copy_buttons("", "copy-list", "the list")
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
@@ -66,23 +81,53 @@ def list_tab(service: Service, controls: VectorControls) -> None:
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
         "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
+        "copies": copies,
     }
     options: dict[str, Any] = {"show_progress_on": table, "shelf": service.shelf}
     show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, **options)
     answers = {"status": status, "listed": listed, **result.gives}
     light, on_model = counted(service.light_callers), counted(service.callers)
-    for making in (
-        make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)),
-        check.click(**event(
-            result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
-        )),
-    ):
+    listing_anew = event(
+        _for_another_feature(service, result.making(partial(_listed, service))),
+        {"open": gr.Checkbox(True, visible=False), **result.takes}, answers, **options, **light,
+    )
+
+    def show_after(making: Dependency) -> None:
         making.success(**show)
         making.failure(**show)
         result.tell_after(making)
         controls.tell_after(making)
+
+    def follow(chosen: Iterable[Dependency]) -> None:
+        for choice in chosen:
+            show_after(choice.success(**listing_anew, js=_IF_OPEN))
+
+    show_after(make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)))
+    show_after(tab.select(**listing_anew))
+    show_after(check.click(**event(
+        result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
+    )))
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
+    return follow
+
+
+def _for_another_feature(service: Service, making: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """The handler that makes a list, where that is seen, the list that there is is of another feature, and a new one
+    takes neither loading nor, on ZeroGPU, a GPU."""
+
+    def handler(open: bool, made: Made | None, **values):
+        if not open:
+            return
+        try:
+            vector, recipe = _recipes(**values)
+        except UserError:
+            return  # told when it is asked for
+        before = made and (made.shown[0].sae, made.shown[0].feature)
+        if before != (vector.sae, vector.feature) and service.lists_at_once(vector, recipe):
+            yield from making(made=made, **values)
+
+    return handler
 
 
 def _suited(measure: str) -> dict:
@@ -142,13 +187,14 @@ def _shown(service: Service, listed: TokenTable | None, kept: TokenTable | None)
     """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
     if listed is None:  # the status tells why
         no = gr.update(interactive=False)
-        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None,
+        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None, "copies": "",
                 "check": no, "keep": no, "shared": gr.update(visible=False)}
     views = {
         "status": visible(_summary(listed)),
         "verdict": list_verdict_html(listed, partial(_token_text, service, listed)),
         "table": _dataframe(listed, kept),
         "csv": save(listed.to_csv(), listed.settings, "tokens.csv"),
+        "copies": list_copied(listed),
         # A list by activation agrees with the activations, whatever the direction.
         "check": gr.update(interactive=listed.settings["measure"] != "activation" and listed.evidence is None),
         "keep": gr.update(interactive=True),

@@ -41,7 +41,7 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
         )
         temperature = gr.Slider(
             0, 2, SteerRecipe.temperature, step=0.1, label="Temperature", elem_id="steer-temperature", min_width=220,
-            info="0: always the most probable token; above, tokens are drawn",
+            info="0: the most probable token; above: drawn",
         )
         seed = gr.Number(
             SteerRecipe.seed, label="Seed", precision=0, minimum=0, elem_id="steer-seed", min_width=120, visible=False,

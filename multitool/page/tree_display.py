@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterable, Mapping
 import gradio as gr
 from gradio.components import Component
 
-from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, status_line
+from multitool.page.common import LATEST, PRIVATE, QUIETLY, counted, event, pick, status_line
+from multitool.page.copying import copy_buttons
 from multitool.page.recipe_controls import recipes_shown
 from multitool.page.result import Result
 from multitool.page.service import Service
 from multitool.page.shelf import Held
 from multitool.page.tree_updates import (
     AS_GROWN,
+    drawn_usually,
     figure_drawn,
     no_tree,
     offer_told,
@@ -31,18 +33,24 @@ from multitool.page.tree_views import (
     probability_bar,
     summary,
     table,
+    to_copy,
 )
 from multitool.page.turns import Turns
-from multitool.pictures.figure import DEFAULT_NODES
+from multitool.pictures.drawing import DEFAULT_NODES, WIDTHS
 from multitool.recipes.captions import title_told
 from multitool.trees.document import DefinitionTree
 
+_KINDS = [("tree", "tree"), ("list of definitions", "definitions")]
+_WIDTHS_TOLD = [
+    ("as wide as it needs", ""), (f"one column of a paper, {WIDTHS['single']:g} in", "single"),
+    (f"two columns, {WIDTHS['double']:g} in", "double"),
+]
 _RESOLUTIONS = [("screen, 100", 100), ("slides, 150", 150), ("print, 300", 300), ("print, 600", 600)]
 # Components whose content depends on the tree, or on the part of it that is shown.
 _SHOWN = ("status", "bar", "verdict", "go_on", "check", "keep", "link", "drop", "offer", "offered", "comparison",
-          "kept_column", "kept_name", "kept_view", "tree_name", "view", "definitions", *FILES)
+          "kept_column", "kept_name", "kept_view", "tree_name", "view", "definitions", "copies", *FILES)
 _PART = ("document", "trim", "least_lift")  # tell which part of which tree is shown
-_DRAWN_BY = ("nodes", "dpi", "dark")
+_DRAWN_BY = ("kind", "nodes", "width", "caption", "dpi", "dark")
 _HIDDEN = {"show_progress": "hidden", **PRIVATE}
 
 
@@ -102,8 +110,10 @@ class TreeDisplay:
         self.show_after(parts["drop"].click(lambda: None, None, parts["kept"], **_HIDDEN))
         trimming = [parts["trim"].input, parts["least_lift"].release, parts["order"].input]
         gr.on(trimming, trigger_mode="always_last", **self._show).then(**self._draw)
-        drawing = [parts["nodes"].release, parts["dpi"].input, parts["dark"].input]
+        drawing = [parts["nodes"].release, *(parts[name].input for name in ("caption", "dpi", "dark"))]
         gr.on(drawing, trigger_mode="always_last", **self._draw)
+        suiting = self.event(drawn_usually, ("kind", "width"), ("nodes", "caption"), **LATEST)
+        gr.on([parts["kind"].input, parts["width"].input], **suiting).then(**self._draw)
         parts["figure_tab"].select(lambda: True, None, parts["on_figure"], **QUIETLY).then(**self._draw)
         parts["explore_tab"].select(lambda: False, None, parts["on_figure"], **QUIETLY)
 
@@ -159,19 +169,25 @@ def _views(opened: DefinitionTree | None) -> dict[str, Component | gr.Column]:
                 **table(opened, ORDERS[0], None), interactive=False, wrap=True, max_height=620, elem_id="definitions",
                 elem_classes=["table", "greys"], label="Definitions",
             )
+            copies = copy_buttons(to_copy(opened, ORDERS[0]), "copy-definitions", "the definitions")
     return {
         "kept_column": kept_column, "kept_name": kept_name, "kept_view": kept_view, "tree_name": tree_name,
-        "view": view, "order": order, "definitions": definitions,
+        "view": view, "order": order, "definitions": definitions, "copies": copies,
     }
 
 
 def _figure() -> dict[str, Component]:
     with gr.Row():
         drawn_by = {
+            "kind": gr.Radio(_KINDS, value="tree", label="Drawn as", elem_id="drawn-as"),
+            "width": gr.Dropdown(_WIDTHS_TOLD, value="", label="Width", elem_id="figure-width",
+                                 info="A column's figure has type that is read without scaling"),
             "nodes": gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the figure", elem_id="drawn",
                                info="The most probable ones; the rest is told as “…”"),
             "dpi": gr.Dropdown(_RESOLUTIONS, value=150, label="Resolution of the PNG", elem_id="dpi",
                                info="Pixels per inch; SVG and PDF are sharp at any size"),
+            "caption": gr.Checkbox(True, label="Caption", elem_id="caption",
+                                   info="The recipe; without it the files still tell it"),
             "dark": gr.Checkbox(False, label="Dark figure", elem_id="dark", info="For dark slides and pages"),
         }
     picture = gr.Image(
@@ -206,11 +222,12 @@ def _part_and_link(opened: DefinitionTree | None) -> dict[str, Component]:
 
 def _files(opened: DefinitionTree | None) -> dict[str, Component]:
     files = data_files(opened) if opened else dict.fromkeys(FILES)
-    texts = {"json": "Data (JSON)", "html": "Interactive page (HTML)"}
+    texts = {"json": "Data (JSON)", "html": "Interactive page (HTML)", "csv": "Definitions (CSV)"}
+    ids = {kind: kind for kind in FILES} | {"csv": "definitions-csv"}  # a list has a CSV too
     with gr.Row():
         return {
             **{
-                kind: gr.DownloadButton(texts[kind], path, size="sm", elem_id=kind, visible=opened is not None)
+                kind: gr.DownloadButton(texts[kind], path, size="sm", elem_id=ids[kind], visible=opened is not None)
                 for kind, path in files.items()
             },
             "upload": gr.UploadButton("Open a saved tree (JSON)", size="sm", file_types=[".json"], elem_id="open"),

@@ -1,6 +1,7 @@
 """The tab with the definition tree: what its buttons, a link and a saved tree set going.
 
-A growth is asked for first, and then grows: by the button, an example, the offer to follow all next tokens, or a link.
+A growth is asked for first, and then grows: by the button, a feature that is chosen, the offer to follow all next
+tokens, or a link.
 While it grows it shows itself; when it has ended, however it did, the display shows what has come of it.
 """
 
@@ -11,12 +12,14 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+from gradio.events import Dependency
 
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
 from multitool.jobs.suggest import Setting
 from multitool.page.common import PRIVATE, QUIETLY, SECONDS_SHOWN, counted, event, pick
 from multitool.page.examples import example, example_buttons
+from multitool.page.feature_card import CardPanel
 from multitool.page.find_tab import TREE, FindTab, row_chosen
 from multitool.page.growing import check, go_on, grow
 from multitool.page.growth_controls import growth_controls, suited_growth
@@ -52,14 +55,18 @@ _WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathnam
 
 def tree_tab(
     service: Service, vector_controls: VectorControls, opening: Opening, page: gr.Blocks, found: FindTab,
-    suggested: SuggestTab, tabs: gr.Tabs,
-) -> None:
+    suggested: SuggestTab, tabs: gr.Tabs, card: CardPanel,
+) -> list[Dependency]:
     """Build the tab and wire it to the controls; a link's recipes are taken from the page's address.
 
     Args:
         found: features that have been found: one that is chosen grows.
         suggested: settings that have been tried: the best one grows, and each that is chosen.
         tabs: of which this is one.
+        card: the features near to the one that it is of grow, too.
+
+    Returns:
+        The events at which a feature has been chosen, and stands in the controls.
     """
     library = service.library
     examples = example_buttons(library, vector_controls.fields["sae"], opening)
@@ -104,15 +111,22 @@ def tree_tab(
     following_all = on(partial(_following_all, service, controls), ("turns", "document"), filling, **QUIETLY)
     growths.append(named["follow_all"].click(**following_all).success(**growing))
 
-
     def chosen(row: gr.EventData, **states) -> dict:  # Gradio knows by the annotation what to give
         return _chosen(service, row.number, **states)
 
     choosing = found.table.select(**on(
         chosen, ("turns", "sae", "weights", *found.states), (*filling, "tabs"), **QUIETLY
     ))
-    growths.append(choosing.success(**growing))
     choosing.success(None, js=_INTO_VIEW, **PRIVATE)
+
+    def near(feature: gr.EventData, **states) -> dict:
+        return _near(service, feature.number, **states)
+
+    choices = [
+        choosing, card.card.select(**on(near, ("turns", "sae", "weights"), filling, **QUIETLY)),
+        *(choice(**asking) for choice in vector_controls.chosen),
+    ]
+    growths += [choice.success(**growing) for choice in choices]
 
     def setting(row: gr.EventData, **states) -> dict:
         return _with_setting(service, controls, setting_chosen(states.pop("settings"), row.number), **states) | {
@@ -133,11 +147,13 @@ def tree_tab(
         # A tree whose growth broke off is shown as far as it has grown. (To Gradio a stop is a failure too.)
         display.show_after(growth_done.success(**display.reset))
         display.show_after(growth_done.failure(Turns.refuse, turns, None, **QUIETLY).then(**display.reset))
+        card.tell_after(growth_done, named["document"])
 
     checking = named["check"].click(**on(
         display.result.beside(partial(check, service)), ("turns", "document"), grown, **on_the_model
     ))
     display.show_after(checking.success(**display.reset_lifts))
+    card.tell_after(checking, named["document"])
     display.show_after(checking, "failure")
 
     stop = named["stop_growth"]
@@ -153,7 +169,9 @@ def tree_tab(
         partial(_opened, service, controls), ("turns", "upload", *controls), brought, show_progress="hidden",
         **counted(service.light_callers),
     )
-    display.show_after(named["upload"].upload(**opening_saved).success(**display.reset))
+    uploading = named["upload"].upload(**opening_saved)
+    display.show_after(uploading.success(**display.reset))
+    card.tell_after(uploading, named["document"])
 
     def from_link(turns: Turns, request: gr.Request) -> dict:  # Gradio knows by the annotation what to give
         return _from_link(service, opening, controls, request.query_params, turns)
@@ -164,6 +182,7 @@ def tree_tab(
     display.show_after(named["reason"].change(**display.reset))  # a link that cannot be followed
     suiting = on(suited_growth, ("model", "suited"), ("top_k", "cutoff", "suited"), **QUIETLY)
     vector_controls.model.change(**suiting)
+    return choices
 
 
 def _asked(turns: Turns) -> dict:
@@ -191,9 +210,30 @@ def _chosen(
     if before is None or before.model != library.find(name).model:
         usual = usual_growth(library.find(name).model)
         return _filled(service, VectorRecipe(sae=name, feature=feature), usual, turns) | opened
+    return _of_feature(turns, name, feature, sae, weights) | opened
+
+
+def _of_feature(turns: Turns, name: str, feature: int, sae: str, weights: str) -> dict:
+    """A growth is asked for: that of a feature of an SAE of the same model. All else stays, where that suits it.
+
+    Args:
+        name: of its SAE.
+        sae, weights: what the controls show.
+    """
     stays = name == sae and (weights == SUITING or DIRECTIONS[weights].of_feature)
     filling = {"sae": name, "feature": str(feature)} | ({} if stays else {"weights": SUITING})
-    return _asked(turns) | filling | opened
+    return _asked(turns) | filling
+
+
+def _near(service: Service, number, turns: Turns, sae: str, weights: str) -> dict:
+    """A growth is asked for: that of a feature near to the one that the card is of.
+
+    Args:
+        number: the feature's; from a browser, so it may be anything.
+    """
+    if type(number) is not int or number < 0:
+        raise UserError("This feature is not there any more. Type its number.")
+    return _of_feature(turns, service.library.find(sae).name, number, sae, weights)
 
 
 def _with_setting(

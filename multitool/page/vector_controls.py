@@ -1,6 +1,7 @@
 """The controls for a feature and its vector, which all tabs share: how they are read and filled, what is told beside
 them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -10,9 +11,9 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.features import with_weights
-from multitool.page.common import LATEST, QUIETLY, event, pick, quiet
+from multitool.page.common import LATEST, QUIETLY, event, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
-from multitool.page.feature_choice import FeatureChoice, known_of_feature
+from multitool.page.feature_choice import FeatureChoice
 from multitool.page.opening import Opening
 from multitool.page.sae_choice import entry_shown, on_choosing
 from multitool.page.service import Service
@@ -44,7 +45,8 @@ class VectorControls:
     # ``usual_scale``, whether the scale is left to the model.
     fields: dict[str, Component]
     find: gr.Button  # leads to where features are found
-    telling: tuple[dict, ...]  # the arguments of events that tell what is known of feature, vector and components
+    chosen: tuple[Callable, ...]  # what a visitor chooses a feature by, as ``FeatureChoice.chosen``
+    telling: tuple[dict, ...]  # the arguments of events that tell what is known of vector and components
 
     def tell_after(self, making) -> None:
         """Tell anew what could not be told before the event loaded a model or did a vocabulary scan."""
@@ -67,12 +69,9 @@ def vector_controls(service: Service, opening: Opening, choice: FeatureChoice) -
         partial(_distance_shown, service), fields, distance, **LATEST
     )
     gr.on([control.change for control in fields.values()], **telling_distance)
-    of_feature = pick(fields, ("sae", "feature", "weights"))
-    telling_known = event(
-        partial(known_of_feature, service.library), of_feature, choice.known, **LATEST
+    return VectorControls(
+        choice.model, fields, choice.find, choice.chosen, (telling_distance, telling_components)
     )
-    gr.on([control.change for control in of_feature.values()], **telling_known)
-    return VectorControls(choice.model, fields, choice.find, (telling_known, telling_distance, telling_components))
 
 
 def _direction_controls(library: Library, choice: FeatureChoice, opening: Opening) -> dict[str, Component]:

@@ -81,6 +81,10 @@ class Encoder:
             activations[place] = part if alone else part[:, features]
         return activations[:, 0] if isinstance(feature, int) else activations
 
+    def products(self, n: int) -> int:
+        """How many products of numbers one feature's activations on ``n`` residuals take."""
+        return n * self.d_model * (1 if self._sae.cfg.architecture() in _ALONE else self.d_sae)
+
     @torch.no_grad()
     def change_by_setting(self, x: Tensor, feature: int, activation: float) -> Tensor:
         """What setting a feature's activation changes in the SAE's reconstruction of x: (n, d_model) in float32.

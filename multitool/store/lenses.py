@@ -42,6 +42,11 @@ def is_fitted(model: str, hook: str) -> bool:
     return _shipped(model, hook) is not None or _on_hub(model, hook) is not None
 
 
+def is_shipped(model: str, hook: str) -> bool:
+    """Whether that lens is a local model's, which lies here."""
+    return _shipped(model, hook) is not None
+
+
 def fitted_lens(model: str, hook: str, d_model: int, download: DownloadOptions = UNLIMITED) -> FittedLens:
     """The lens for a hook of a model, one of those of which ``is_fitted`` says that there is one.
 

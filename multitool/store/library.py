@@ -33,7 +33,7 @@ from multitool.store.hub import DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.kept_rows import KeptRows, RowsTask, open_rows
 from multitool.store.lens_rows import LensRowsTask, lens_rows_task
-from multitool.store.lenses import FittedLens, fitted_lens, is_fitted
+from multitool.store.lenses import FittedLens, fitted_lens, is_fitted, is_shipped
 from multitool.store.models import load_model, load_subject, model_size
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.prose import ProseRowsTask, mean_maximum, prose_rows_task
@@ -355,6 +355,13 @@ class Library:
             return None
         return self._maps.get(kept.task, lambda: FittedLens(kept.part(0, d_model), f"fitted on {len(PASSAGES)} texts"))
 
+    def lens_here(self, entry: SaeEntry, subject: Subject) -> FittedLens | None:
+        """That lens, where it takes neither a download nor fitting; else None. Raises UserError if it cannot be read.
+        """
+        model, hook = subject.name, entry.hook
+        fetched = is_fitted(model, hook) and not is_shipped(model, hook)
+        return None if fetched and (model, hook) not in self._maps else self.lens(entry, subject)
+
     def embedding_map(self, scan: KeptRows, subject: Subject) -> Tensor:
         """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""
         return self._maps.get(scan.task, lambda: embedding_map(scan.chunks(_ROWS_AT_ONCE), subject.space))
@@ -390,6 +397,19 @@ class Library:
             return None
         return self._prose.get((self._sae_as_it_is(entry), task), lambda: mean_maximum(self.encoder(entry), task, kept))
 
+    def fires_on_prose(
+        self, entry: SaeEntry, subject: Subject, feature: int
+    ) -> tuple[tuple[Text, ...], Tensor] | None:
+        """The passages of plain prose, and how strongly a feature fires on each of their tokens, (n,) float32.
+
+        None, and errors, as in ``on_prose``.
+        """
+        task = self.prose_task(entry, subject)
+        kept = open_rows(task)
+        if kept is None:
+            return None
+        return task.texts, self.encoder(entry).encode_feature(kept.part(0, task.n_rows), feature)
+
     def lengths(
         self, entry: SaeEntry, kind: str, compute: Callable[[], Tensor], subject: Subject | None = None
     ) -> Tensor:
@@ -424,6 +444,10 @@ class Library:
     def has(self, entry: SaeEntry) -> bool:
         """Whether an SAE and its model's embeddings are in memory: no wait for them."""
         return self._sae_as_it_is(entry) in self._saes and _as_it_is(entry.model) in self._subjects
+
+    def at_hand(self, entry: SaeEntry) -> bool:
+        """Whether a model's embeddings are in memory, and an SAE too or in a folder here: a short wait for both."""
+        return self.has(entry) or (entry.folder is not None and _as_it_is(entry.model) in self._subjects)
 
     def progress(self, entry: SaeEntry) -> str:
         """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""

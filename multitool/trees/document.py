@@ -16,7 +16,7 @@ from multitool.recipes.captions import source_told
 from multitool.recipes.fields import Valid, check
 from multitool.recipes.own_vectors import LARGEST, LONGEST_VECTOR
 from multitool.recipes.recipe import MAX_DEPTH_LIMIT, SPARING, check_cutoff, closing_quote
-from multitool.text import data_frame, html_table, is_text, percent
+from multitool.text import csv_table, data_frame, html_table, is_text, percent
 from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
 
 if TYPE_CHECKING:
@@ -124,6 +124,30 @@ class DefinitionTree:
         lift = self.tree.lift_per_token
         assert lift is not None
         return _parted(sorted(self.definitions(), key=lambda found: -lift[found.node]), n)
+
+    def definition_rows(self, found: list[Definition] | None = None) -> tuple[tuple[str, ...], list[list]]:
+        """Definitions as a table: their columns, and a row each.
+
+        Columns are the definition and its probability, whether it comes to its end within the tree, and of a checked
+        tree its lift per token (nats) and the feature's strongest activation on it (nan where it was not read).
+
+        Args:
+            found: those; None for all, complete ones first, by falling probability.
+        """
+        found = self.definitions() if found is None else found
+        columns: tuple[str, ...] = ("definition", "probability", "complete")
+        rows: list[list] = [[one.text, one.probability, one.complete] for one in found]
+        lift, activation = self.tree.lift_per_token, self.tree.activation
+        if lift is not None and activation is not None:
+            columns += ("lift_per_token", "activation")
+            for row, one in zip(rows, found, strict=True):
+                row += [float(lift[one.node]), float(activation[one.node])]
+        return columns, rows
+
+    def to_csv(self) -> str:
+        """The definitions as a CSV file, with the recipe in comment lines at its head; numbers are exact."""
+        told = {name: value for name, value in self.to_dict().items() if name != "tree"}
+        return csv_table(*self.definition_rows(), told.pop("settings") | told)
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
         """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.

@@ -24,8 +24,8 @@ def client(app_url):
 
 ENDPOINTS = {
     "/definition_tree", "/definition_trees", "/continue_tree", "/trim_tree", "/check_tree", "/token_list",
-    "/check_list", "/activity", "/find_by_text", "/find_by_tokens", "/find_like", "/find_in_atlas", "/suggest",
-    "/components", "/saes",
+    "/check_list", "/continuations", "/activity", "/find_by_text", "/find_by_tokens", "/find_like", "/find_in_atlas",
+    "/suggest", "/components", "/saes",
 }
 
 
@@ -399,10 +399,25 @@ def test_a_text_is_read(client):
         client.predict(api_name="/activity")
 
 
+def test_a_text_is_continued_with_and_without_a_feature(client):
+    found = client.predict(
+        "demo/hook_embed", 927, "Yesterday I went to", [0.8], length=6, api_name="/continuations"
+    )
+    plain, steered = found["continuations"]
+    assert (plain["strength"], steered["strength"]) == (0, 0.8) and plain["text"] != steered["text"]
+    assert "".join(steered["tokens"]) == steered["text"] and len(steered["activations"]) == 6
+    assert found["complete"] and found["settings"]["text"] == "Yesterday I went to"
+    with pytest.raises(AppError, match="it must be a list of 1 to 8 numbers"):
+        client.predict(strengths=[], api_name="/continuations")
+    with pytest.raises(AppError, match="The text has 2,001 characters"):
+        client.predict(text="a" * 2001, api_name="/continuations")
+
+
 def test_settings_are_suggested(client):
     found = client.predict(api_name="/suggest")
     assert found["recipe"]["sae"] == "demo/hook_embed" and found["recipe"]["feature"] == 927
     assert found["sentence"] and len(found["trials"]) > 10
+    assert found["trials"][0]["scale"] == found["recipe"]["scale"] and found["trials"][0]["definitions"]
     assert found["growth"].keys() == {"inject_layer", "inject_mode", "inject_scale"}
     _, tree = client.predict(**found["recipe"], **found["growth"], cutoff=1e-2, api_name="/definition_tree")
     assert all(tree["settings"][name] == value for name, value in found["growth"].items())
