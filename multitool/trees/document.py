@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from multitool.errors import UserError, is_number, shown
-from multitool.recipes.captions import source_told
+from multitool.recipes.captions import readable, source_told
 from multitool.recipes.fields import Valid, check
 from multitool.recipes.own_vectors import LARGEST, LONGEST_VECTOR
 from multitool.recipes.recipe import MAX_DEPTH_LIMIT, SPARING, check_cutoff, closing_quote
@@ -54,7 +54,7 @@ class DefinitionTree:
     >>> tree.settings["weights"], tree.result["nodes"]
     ('encoder', 14)
     >>> smaller = tree.trimmed(1e-2)
-    >>> tree.to_pandas()["text"].tolist()[:2]
+    >>> tree.to_pandas()["definition"].tolist()[:2]
     ['water', 'A']
     """
 
@@ -102,10 +102,6 @@ class DefinitionTree:
         """The most probable definitions, complete ones first."""
         return definitions(self.tree, n, self.closing_quote)
 
-    def to_pandas(self) -> "DataFrame":
-        """The definitions, complete ones first, with the columns of ``definition_rows``."""
-        return data_frame(*self.definition_rows())
-
     def most_probable(self, n: int) -> tuple[list[Definition], list[Definition]]:
         """The ``n`` most probable definitions that come to their end, and the ``n`` most probable beginnings."""
         return _parted(self.definitions(), n)
@@ -136,11 +132,15 @@ class DefinitionTree:
                 row += [float(lift[one.node]), float(activation[one.node])]
         return columns, rows
 
+    def to_pandas(self) -> "DataFrame":
+        """The definitions as ``definition_rows`` has them."""
+        return data_frame(*self.definition_rows())
+
     def to_csv(self) -> str:
         """The definitions as a CSV file, with the recipe in comment lines at its head; numbers are exact."""
         told = {"schema": SCHEMA, "vector": self.vector, "result": self.result}
         evidence = {"evidence": self.evidence} if self.evidence else {}
-        return csv_table(*self.definition_rows(), self.settings | told | evidence)
+        return csv_table(*self.definition_rows(), readable(self.settings) | told | evidence)
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
         """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.
