@@ -97,7 +97,7 @@ def find_tab(
     status = status_line("find-status", "Nothing found yet.")
     shown = {"tokens": choosable("find-tokens"), "table": choosable("found")}
     states = {"found": gr.State(), "token": gr.State()}
-    result.link.render()
+    result.place_link()
 
     def of_way(way: str) -> dict:
         seen: dict[str, Any] = {name: gr.update(visible=name == way) for name in rows}

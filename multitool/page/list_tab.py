@@ -81,7 +81,7 @@ def list_tab(
                 elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a space)",
             )
     copies = copy_buttons("", "copy-list", "the list")
-    result.link.render()
+    result.place_link()
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
@@ -135,8 +135,9 @@ def _for_another_feature(service: Service, making: Callable[..., Iterator[dict]]
             vector, recipe = _recipes(**values)
         except UserError:
             return  # told when it is asked for
-        before = made and (made.shown[0].sae, made.shown[0].feature)
-        if before != (vector.sae, vector.feature) and service.lists_at_once(vector, recipe):
+        before = made.shown[0] if made else None
+        alike = before and (before.sae, before.feature, before.vector) == (vector.sae, vector.feature, vector.vector)
+        if not alike and service.lists_at_once(vector, recipe):
             yield from making(made=made, **values)
 
     return handler

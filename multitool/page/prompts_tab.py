@@ -58,7 +58,7 @@ def prompts_tab(service: Service, controls: VectorControls, views: Views) -> Non
         interactive=False, max_height=560, elem_id="answers", elem_classes=["table", "greys"],
         label="Answers (“…”: unfinished; entropy of the first token, in nats)",
     )
-    result.link.render()
+    result.place_link()
     file = gr.DownloadButton("All trees (JSON)", size="sm", elem_id="trees", visible=False)
     answers = {"status": status, "table": table, "file": file}
     result.refusing(answers)

@@ -52,7 +52,7 @@ class Result:
         view: what leads there from a link.
         views: of which this is one.
         opened: the title of a result that is there when the page opens, made from what the controls show then.
-        link: the label of the box with the link to it, for ``link.render()``; without one it has a box of its own.
+        link: the label of the box with the link to it, for ``place_link``; without one there is no such box.
         extras: what a link tells besides the controls.
         fills: what ``view.filling`` fills in besides both.
 
@@ -72,9 +72,10 @@ class Result:
         self.view, self.controls, self.extras = view, dict(controls), dict(extras or {})
         self.fills = {**controls, **self.extras, **(fills or {})}
         self.asked, self.refused = gr.State(0), gr.State((0, ""))
-        self.link = gr.Textbox("", label=link, info="Opens the page with it, and the same settings", visible=False,
-                               interactive=False, buttons=["copy"], max_lines=1, elem_id=f"{name}-link",
-                               render=False) if link else None
+        self.link = gr.Textbox(
+            "", label=link, info="Opens the page with it, and the same settings", visible=False, interactive=False,
+            buttons=["copy"], max_lines=1, elem_id=f"{name}-link", render=False,
+        ) if link else None
         self.gives = {
             "made": gr.State(made), "title": title, "problem": problem, "address": views.bar,
             **({"link": self.link} if self.link else {}),
@@ -84,6 +85,11 @@ class Result:
         self._telling = event(self._told, {"made": self.gives["made"], **controls}, title, **LATEST)
         views.results[view.name] = self
         gr.on([control.change for control in controls.values()], **self._telling)
+
+    def place_link(self) -> None:
+        """Put the box with the link here."""
+        if self.link:
+            self.link.render()
 
     def making(self, make: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
         """The handler that makes the result.
@@ -105,7 +111,7 @@ class Result:
             except UserError as error:
                 if made is not None and made.shown == as_shown(self._read, values):
                     raise
-                yield self._nothing(in_words_of_page(error, self.controls)) | title_answer(None)
+                yield self._nothing(in_words_of_page(error, self.controls)) | self.answer(None, extras)
                 raise
 
         return self.beside(handler)
@@ -138,7 +144,7 @@ class Result:
             gives: the components of what ``nothing`` answers, by name.
         """
         return self.refused.change(**event(
-            lambda refused: self._nothing(refused[1]) | title_answer(None), {"refused": self.refused},
+            lambda refused: self._nothing(refused[1]) | self.answer(None, {}), {"refused": self.refused},
             {**gives, **self.gives}, **QUIETLY, **options,
         ))
 

@@ -66,7 +66,7 @@ def steer_tab(service: Service, controls: VectorControls, views: Views) -> None:
     )
     status = status_line("steer-status", "Nothing written yet.")
     shown = gr.HTML("", elem_id="steered", elem_classes="greys")
-    result.link.render()
+    result.place_link()
     answers = {"status": status, "shown": shown}
     result.refusing(answers)
     writing = event(

@@ -34,7 +34,7 @@ def text_tab(service: Service, controls: VectorControls, views: Views) -> None:
     )
     status = status_line("text-status", _NOTHING_YET)
     shown = gr.HTML("", elem_id="fires", elem_classes="greys")
-    result.link.render()
+    result.place_link()
     answers = {"status": status, "shown": shown}
     result.refusing(answers)
     for trigger in (read.click, result.asked.change):

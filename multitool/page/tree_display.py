@@ -14,12 +14,13 @@ from multitool.page.service import Service
 from multitool.page.shelf import Held
 from multitool.page.tree_updates import (
     AS_GROWN,
-    drawn_usually,
     figure_drawn,
     no_tree,
     offer_told,
     reset,
     reset_lifts,
+    suited_number,
+    suited_to_width,
     tree_shown,
     trims,
 )
@@ -44,7 +45,7 @@ from multitool.trees.document import DefinitionTree
 
 _KINDS = [("tree", "tree"), ("list of definitions", "definitions")]
 _WIDTHS_TOLD = [
-    ("as wide as it needs", ""), (f"one column of a paper, {WIDTHS['single']:g} in", "single"),
+    ("as wide as it needs", ""), (f"one column, {WIDTHS['single']:g} in", "single"),
     (f"two columns, {WIDTHS['double']:g} in", "double"),
 ]
 _RESOLUTIONS = [("screen, 100", 100), ("slides, 150", 150), ("print, 300", 300), ("print, 600", 600)]
@@ -122,8 +123,10 @@ class TreeDisplay:
         gr.on(trimming, trigger_mode="always_last", **self._show).then(**self._draw)
         drawing = [parts["nodes"].release, *(parts[name].input for name in ("caption", "dpi", "dark"))]
         gr.on(drawing, trigger_mode="always_last", **self._draw)
-        suiting = self.event(drawn_usually, ("kind", "width"), ("nodes", "caption"), **LATEST)
-        gr.on([parts["kind"].input, parts["width"].input], **suiting).then(**self._draw)
+        to_kind = self.event(suited_number, ("kind", "width"), ("nodes",), **LATEST)
+        to_width = self.event(suited_to_width, ("kind", "width"), ("nodes", "caption"), **LATEST)
+        parts["kind"].input(**to_kind).then(**self._draw)
+        parts["width"].input(**to_width).then(**self._draw)
         parts["figure_tab"].select(lambda: True, None, parts["on_figure"], **QUIETLY).then(**self._draw)
         parts["explore_tab"].select(lambda: False, None, parts["on_figure"], **QUIETLY)
 
@@ -196,13 +199,17 @@ def _views(opened: DefinitionTree | None) -> dict[str, Component | gr.Column]:
 
 
 def _figure() -> dict[str, Component]:
+    drawn_by: dict[str, Component] = {}
     with gr.Row():
-        drawn_by = {
+        drawn_by |= {
             "kind": gr.Radio(_KINDS, value="tree", label="Drawn as", elem_id="drawn-as"),
             "width": gr.Dropdown(_WIDTHS_TOLD, value="", label="Width", elem_id="figure-width",
                                  info="A column's width has type that can be read without scaling"),
             "nodes": gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the figure", elem_id="drawn",
-                               info="The most probable ones; the rest is shown as “…”"),
+                               info="The most probable ones"),
+        }
+    with gr.Row():
+        drawn_by |= {
             "dpi": gr.Dropdown(_RESOLUTIONS, value=150, label="Resolution of the PNG", elem_id="dpi",
                                info="Pixels per inch; SVG and PDF are sharp at any size"),
             "caption": gr.Checkbox(True, label="Caption", elem_id="caption",

@@ -175,7 +175,7 @@ class VectorRecipe(Declared):
         numbers = plain_numbers(vector)
         for told, value in (("model", model), ("hook", hook)):
             check(value, told, str | None)
-        return cls(sae=place_named(model, hook), feature=0, vector=numbers, vector_name=name, **settings)
+        return cls(sae=place_named(model, hook), feature=0, vector=tuple(numbers), vector_name=name, **settings)
 
     def __repr__(self) -> str:
         told = {"vector": self.vector_told} if self.vector else {}

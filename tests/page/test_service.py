@@ -18,11 +18,12 @@ from multitool.jobs.candidates import GRID, Candidate
 from multitool.jobs.features import recipe_vector, resolve
 from multitool.jobs.local import token_table
 from multitool.jobs.steps import Prepare
-from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, PullbackTask
+from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, PullbackTask, SteerTask
 from multitool.page import callers
 from multitool.page.service import LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
 from multitool.recipes.atlas import AtlasSearch
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import LENSES, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
@@ -500,6 +501,19 @@ def test_an_atlas_is_searched_for_features_that_are_served(tmp_path):
     assert [(one.sae, one.feature) for one in found.features] == [("demo/hook_embed", 927)]
     with pytest.raises(UserError, match="has no letter or digit"):
         list(service.found_in_atlas(AtlasSearch(words="…")))
+
+
+def test_a_text_is_continued_as_it_is_written_within_the_time_for_a_request(grown):
+    tasks, service = grown
+    asked = SteerRecipe(text="Yesterday I went to", strengths=(0.8,), length=3)
+    answers = list(service.continuations(RAIN, asked))
+    texts = [answer for answer in answers if not isinstance(answer, str)]
+    assert [found.progress.done for found in texts] == [0, 1, 2, 3, 3]
+    assert [found.complete for found in texts] == [False] * 4 + [True]
+    (task,) = (task for task in tasks if isinstance(task, SteerTask))
+    assert pickle.loads(pickle.dumps(task)).token_ids == task.token_ids
+    with pytest.raises(UserError, match="The text has 2,001 characters"):
+        list(service.continuations(RAIN, replace(asked, text="a" * 2001)))
 
 
 def test_settings_are_suggested(grown, monkeypatch):

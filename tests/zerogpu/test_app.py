@@ -39,6 +39,7 @@ from multitool.model.tasks import (
     Place,
     PullbackTask,
     ReadTask,
+    SteerTask,
 )
 from multitool.page.settings import ServerSettings, read_settings
 from multitool.page.zero_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
@@ -228,6 +229,13 @@ def test_a_steered_clamped_and_injected_tree_is_that_of_one_process(client, serv
     found, expected = paths(tree), plainly(library, **recipe)
     assert found == pytest.approx(expected, rel=0.05)
     assert found.keys() != plainly(library, cutoff=8e-3).keys()
+    assert service.scheduled
+
+
+def test_a_text_is_continued_on_the_gpu_that_is_lent(client, service):
+    found = client.predict(DEMO, 927, "Yesterday I went to", [-0.4, 0.8], length=6, api_name="/continuations")
+    assert [one["strength"] for one in found["continuations"]] == [0, -0.4, 0.8] and found["complete"]
+    assert all(len(one["activations"]) == 6 and one["log_probability"] < 0 for one in found["continuations"])
     assert service.scheduled
 
 
@@ -555,6 +563,7 @@ def test_a_scan_that_is_taken_away_says_what_is_kept():
     assert "go on from there" in zero_gpu_problem(*taken)
     assert "go on from there" not in zero_gpu_problem(*taken, CheckTask)
     assert "order it by another measure" in zero_gpu_problem(*taken, LensTask)
+    assert "ask for fewer tokens" in zero_gpu_problem(*taken, SteerTask)
 
 
 # ── Time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -679,6 +688,11 @@ def test_other_work_asks_for_time_of_its_own(tmp_path):
         model="a model", folder=tmp_path, base=Base(Place("hook_embed", None), (1, 2)), directions=pushes.directions
     )
     assert seconds(replace(back, directions=back.directions[:1])) == seconds(lens)  # the least
+    steered = SteerTask(
+        model="a model", folder=tmp_path, token_ids=(1,), pushes=(), strengths=(0.0,), spared=(), prose=(), length=200,
+        end_ids=(), temperature=0.0, seed=0, hook=None,
+    )
+    assert seconds(replace(steered, length=20)) < seconds(steered) < 40
     rows = pullback_rows_task("a model", tmp_path, back.base, d_model=2048, dtype="bfloat16")
     assert seconds(back) < seconds(replace(rows, d_model=1000)) < seconds(rows) < 120
 

@@ -11,7 +11,7 @@ from string import Template
 
 import numpy as np
 
-from multitool.recipes.captions import own_vector_told, title_told
+from multitool.recipes.captions import readable, title_told
 from multitool.text import visible
 from multitool.trees.document import DefinitionTree, feature_maximum
 from multitool.trees.phrases import Phrase, phrases
@@ -69,9 +69,7 @@ def standalone(document: DefinitionTree) -> str:
     """The view as one HTML file that needs nothing else, with the whole recipe."""
     settings = document.settings
     title = visible(title_told(settings))[:300]
-    own = own_vector_told(settings)  # thousands of numbers, which nobody reads
-    told = {"settings": settings | ({"vector": own} if own else {}), "vector": document.vector,
-            "result": document.result}
+    told = {"settings": readable(settings), "vector": document.vector, "result": document.result}
     return _PAGE.substitute(
         title=escape(title),
         model=escape(visible(str(settings.get("model")))[:300]),
