@@ -6,7 +6,8 @@ import numpy as np
 
 from benchmarks.material import grown, prepared
 from benchmarks.measuring import Reach, Row, ratios, side_by_side, timed
-from multitool.pictures.figure import DEFAULT_NODES, render
+from multitool.pictures.drawing import DEFAULT_NODES
+from multitool.pictures.figure import render
 
 _MOST_DRAWN = 250  # that the page offers
 

@@ -39,6 +39,7 @@ _PUBLIC = {
     "continuations": "jobs.local",
     "definition_tree": "jobs.local",
     "definition_trees": "jobs.local",
+    "feature_card": "jobs.local",
     "find_by_text": "jobs.local",
     "find_by_tokens": "jobs.local",
     "find_in_atlas": "jobs.find",

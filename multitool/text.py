@@ -2,15 +2,23 @@
 
 import csv
 import io
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 END_PUNCTUATION = ".,;:!?…。，、；：！？،؛؟।"  # says nothing at the end of a definition
 _BYTE_RUN = re.compile(r"(?:\\x[89a-f][0-9a-f])+")
+_LETTERS_FIRST, _LETTERS_LAST = re.compile(r"[^\W_]*"), re.compile(r"[^\W_]*\Z")
+_TO_A_SPACE = re.compile(r"\S*\s?")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_UNSEEN_BREAK = re.compile("[\x7f-\x9f\u2028\u2029]")  # ends a line for some readers
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -68,8 +76,33 @@ def _escape(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def whole_word(before: str, token: str, after: str) -> tuple[str, str, str]:
+    """A token in its text as the whole word that it is in: what stands before, the word, what stands behind.
+
+    Spaces go to what stands around. Of that, half words at the outer ends are left out where the text was cut there:
+    they are half if no space stands at the end.
+
+    >>> whole_word("lasses were", " warm", "ing the roo")
+    ('were ', 'warming', ' the')
+    """
+    word = token.strip() or token
+    if token.strip():
+        before, after = before + token[: len(token) - len(token.lstrip())], token[len(token.rstrip()):] + after
+    if word[:1].isalnum():
+        start = _LETTERS_LAST.search(before).start()  # type: ignore[union-attr]  # they match anything
+        before, word = before[:start], before[start:] + word
+    if word[-1:].isalnum():
+        end = _LETTERS_FIRST.match(after).end()  # type: ignore[union-attr]
+        word, after = word + after[:end], after[end:]
+    if not before[:1].isspace():
+        before = before[_TO_A_SPACE.match(before).end():] or before  # type: ignore[union-attr]
+    if not after[-1:].isspace():
+        after = after[: _LETTERS_LAST.search(after).start()] or after  # type: ignore[union-attr]
+    return before.lstrip(), word, after.rstrip()
+
+
 def spelling_key(text: str) -> str:
-    """The same for definitions that differ in case, in blanks, or in punctuation at the end alone."""
+    """The same for definitions that differ in case, in spaces, or in punctuation at the end alone."""
     plain = " ".join(text.casefold().split())
     return plain.rstrip(f"{END_PUNCTUATION} ") or plain
 
@@ -82,7 +115,7 @@ def percent(share: float) -> str:
 
 
 def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A table with its title above; of numbers four digits, of texts what they are, with blanks at their ends seen."""
+    """A table with its title above; of numbers four digits, of texts what they are, with spaces at their ends seen."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return (
@@ -96,14 +129,33 @@ def count_shown(number: int) -> str:
     return f"{number / 1e9:.3g} B" if number >= 1e9 else f"{number / 1e6:.0f} M"
 
 
-def csv_table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A header line and one line per row; texts are exact, in quotes."""
+def csv_table(columns: Sequence[str], rows: Iterable[Sequence], recipe: Mapping | None = None) -> str:
+    """A header line and one line per row; texts are exact, in quotes.
+
+    Args:
+        recipe: how the table was made: told in comment lines before the header, ``# key: value in JSON``. Readers that
+            know comments skip them, and leave a # in quotes alone: pandas.read_csv(file, comment="#").
+    """
     text = io.StringIO()
+    for key, value in (recipe or {}).items():
+        told = json.dumps(value, ensure_ascii=False)
+        text.write(f"# {visible(key)}: {_UNSEEN_BREAK.sub(_json_escape, told)}\n")
     # Every text in quotes: before Python 3.13 a lone carriage return would not be quoted and end the line.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _json_escape(character: re.Match) -> str:
+    return f"\\u{ord(character.group()):04x}"
+
+
+def data_frame(columns: Sequence[str], rows: Iterable[Sequence]) -> "DataFrame":
+    """A table as pandas has it, one row for each row."""
+    from pandas import DataFrame  # nothing else takes it, and it takes its time to import
+
+    return DataFrame(list(rows), columns=list(columns))
 
 
 def _cell(value) -> str:

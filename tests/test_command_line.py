@@ -9,18 +9,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import csv_files
+import numpy as np
 import pytest
 import standin_gemma
 import torch
 from atlas_material import row, write_atlas
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model, write_sae
 
 from multitool._version import __version__
 from multitool.cli import main
 from multitool.cli.suggest import options_of
 from multitool.jobs.suggest import Setting, Suggestion
-from multitool.pictures.figure import DEFAULT_DPI, DEFAULT_NODES, DPI
+from multitool.pictures.drawing import DEFAULT_NODES
+from multitool.pictures.figure import DEFAULT_DPI, DPI
 from multitool.recipes.prompts import PROMPTS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import GEMMA_MODEL
@@ -212,8 +216,23 @@ def test_a_picture_is_drawn_as_it_was_asked_for(folders, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["tree", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"nodes (default: {DEFAULT_NODES})" in shown
+    assert f"nodes (default: {DEFAULT_NODES}, {DEFAULT_NODES // 2} in one column)" in shown
     assert f"{DPI[0]} to {DPI[1]} (default: {DEFAULT_DPI})" in shown
+
+
+def test_a_tree_is_written_for_a_paper(folders, tmp_path):
+    list_, image, table = (tmp_path / name for name in ("list.svg", "tree.png", "definitions.csv"))
+    grow = ["tree", *folders, "--feature", "2", "--cutoff", "0.01", "--max-depth", "3"]
+    for_paper = ["--width", "2.5", "--no-caption", "--as", "definitions", "--drawn", "3"]
+    assert main([*grow, "--image", str(list_), *for_paper, "--csv", str(table)]) == 0
+    assert 'width="180pt"' in list_.read_text(encoding="utf-8")
+    assert main([*grow, "--image", str(image), "--width", "single"]) == 0
+    with Image.open(image) as picture:
+        assert picture.width == round(3.3 * DEFAULT_DPI)
+    with table.open(encoding="utf-8", newline="") as text:
+        recipe, (header, *rows) = csv_files.read(text.read())
+    assert recipe["feature"] == 2 and recipe["result"]["nodes"] > 3
+    assert header == ["text", "probability", "complete"] and rows
 
 
 def test_every_option_reaches_the_result(folders, tmp_path):
@@ -261,6 +280,35 @@ def test_a_tree_of_tokens_in_place_of_a_feature(folders, tmp_path, capsys):
     assert "weights tokens a - b*0.5, scale" in capsys.readouterr().out
     assert main(options) == 2
     assert "tokens is ''" in capsys.readouterr().err
+
+
+def test_a_vector_of_ones_own_in_place_of_a_feature(folders, tmp_path, capsys, refused):
+    sae = folders[1]
+    encoder = load_file(Path(sae) / "sae_weights.safetensors")["W_enc"][:, 3]
+    np.save(tmp_path / "mood.npy", encoder.numpy())
+    model = json.loads((Path(sae) / "cfg.json").read_text())["metadata"]["model_name"]
+    place = ["--model", model, "--hook", "blocks.0.hook_resid_post", "--device", "cpu"]
+    own = ["--vector", str(tmp_path / "mood.npy"), *place]
+    files = tmp_path / "own.json", tmp_path / "feature.json"
+    assert main(["tree", *own, "--cutoff", "0.05", "--json", str(files[0])]) == 0
+    assert main(["tree", *folders, "--feature", "3", "--weights", "pullback", "--cutoff", "0.05",
+                 "--json", str(files[1])]) == 0
+    ours, theirs = (read_tree(file.read_text()) for file in files)
+    assert ours.definitions() == theirs.definitions() and ours.settings["vector_name"] == "mood"
+    assert main(["tree", "--vector", own[1], *folders, "--cutoff", "0.05", "--json", str(files[0])]) == 0
+    assert read_tree(files[0].read_text()).definitions() == theirs.definitions(), "where that SAE reads"
+    capsys.readouterr()
+    assert main(["tree", *own, "--vector-name", "sad", "--cutoff", "0.05", "--evidence"]) == 0
+    shown = capsys.readouterr().out
+    assert "sad (vector " in shown and "Nothing tells when a vector of your own fires" in shown
+    assert "(lift in nats per token)" in shown and "nan" not in shown
+    assert main(["tokens", *own, "--measure", "logit_lens", "--evidence", "--top", "3"]) == 0
+    assert "mood (vector " in capsys.readouterr().out
+    assert "--sae and --feature must be given, or --vector FILE" in refused("tree")
+    assert "Name it with --model" in refused("tree", "--vector", own[1])
+    assert "none.npy cannot be read" in refused("tokens", "--vector", tmp_path / "none.npy", *place)
+    assert "vector_name is 'sad', which goes with a vector" in refused(*TREE, "--vector-name", "sad")
+    assert "Nothing tells when a vector" in refused("tree", *own, "--clamp", "1")
 
 
 def test_several_features_in_one_vector(folders, tmp_path, capsys):
@@ -339,10 +387,11 @@ def test_a_token_list_is_written_as_a_table_and_as_json_with_the_same_numbers(fo
     # All 304 tokens: quotes, commas, line breaks and escaped bytes are among them.
     options = ["--top", "304", "--csv", str(table), "--json", str(file)]
     assert main(["tokens", *folders, "--feature", "2", *options]) == 0
-    with table.open(encoding="utf-8", newline="") as lines:
-        header, *rows = csv.reader(lines)
+    with table.open(encoding="utf-8", newline="") as text:
+        recipe, (header, *rows) = csv_files.read(text.read())
     assert header == ["rank", "token", "token_id", "score", "distance_to_vector", "distance_to_centroid"]
     listed = json.loads(file.read_text(encoding="utf-8"))
+    assert recipe == listed["settings"] | {name: listed[name] for name in ("schema", "vector")}
     assert listed["schema"] == "sae-multitool/token-list/1"
     assert listed["settings"].items() >= {"feature": 2, "exponent": 1.4, "top": 304}.items()
     assert listed["vector"].keys() == {"norm", "distance_from_centroid", "mean_token_distance"}
@@ -430,7 +479,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     assert main(["suggest", *folders, "--feature", "1"]) == 0
     printed, told = capsys.readouterr()
     assert "multitool: Settings tried: 43 of 43\n" in told
-    assert re.search(r"multitool: Other features' definitions, to compare with: (\d+) of \1\n", told)
+    assert re.search(r"multitool: Comparing with control vectors: (\d+) of \1\n", told)
     # The model has three layers, so that all three injections have one that reads them.
     assert printed.startswith("Of 43 settings the best is ")
     assert len(printed.splitlines()) == 4 + 1 + 43
@@ -493,7 +542,7 @@ def test_features_are_found_and_printed_and_written(folders, cache, tmp_path, ca
     table, file = tmp_path / "found.csv", tmp_path / "found.json"
     assert main([*command, "--csv", str(table), "--json", str(file)]) == 0
     told = json.loads(file.read_text())
-    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    rows = csv_files.rows_of(table.read_text())
     assert [int(row["feature"]) for row in rows] == [one["feature"] for one in told["features"]]
 
 
@@ -556,7 +605,8 @@ VECTOR_OPTIONS = {
         ("tree", {"--prompt", "--chat", "--answer", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop",
                   "--steer-strength", "--clamp", "--steer-at", "--steer-sinks", "--inject-layer", "--inject-mode",
                   "--inject-scale",
-                  "--evidence", "--json", "--image", "--drawn", "--dpi", "--dark"}),
+                  "--evidence", "--json", "--csv", "--image", "--as", "--drawn", "--width", "--no-caption", "--dpi",
+                  "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--negative", "--words", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
         ("find", {"--text", "--like", "--atlas", "--measure", "--by", "--among", "--verdict", "--max-entropy",
@@ -637,6 +687,9 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
         ([*TREE, "--image", "tree.png", "--drawn", "0"], "drawn is 0"),
         ([*TREE, "--json", "tree.json", "--dark"], "--dark is about a picture. Add --image"),
         ([*TREE, "--dpi", "300"], "--dpi is about a picture"),
+        ([*TREE, "--no-caption"], "--no-caption is about a picture"),
+        ([*TREE, "--image", "x.png", "--width", "wide"], "width is 'wide'; valid are single (3.3 inches), double"),
+        ([*TREE, "--image", "x.png", "--width", "50"], "a number of inches from 2 to 20"),
         ([*TOKENS, "--exponent", "0"], "exponent is 0"),
         ([*TOKENS, "--top", "0"], "top is 0"),
         ([*TOKENS, "--top", "20000"], "top is 20000"),

@@ -45,7 +45,7 @@ DOORS = {
     "gradio": {"page"},
     "gradio_client": {"page"},
     "spaces": {"page"},
-    "pandas": {"page"},
+    "pandas": {"page", "text"},
     "ray": {"jobs"},
     "pyarrow": {"store"},
     "matplotlib": {"pictures"},

@@ -14,8 +14,11 @@ import pytest
 from nbclient import NotebookClient
 from packaging.requirements import Requirement
 
+from multitool.page.about import about_html
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "sae_feature_multitool.ipynb"
+WITH_OUTPUTS = ROOT / "docs" / "notebook.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +33,18 @@ runs = pytest.mark.slow  # what runs the notebook
 def done(tmp_path_factory):
     """The notebook after a run, and the folder where it ran."""
     folder = tmp_path_factory.mktemp("notebook")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    return executed(NOTEBOOK, folder), folder
+
+
+def executed(file: Path, folder: Path):
+    """A notebook after a run in a folder."""
+    notebook = nbformat.read(file, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))  # no history and no profile of whoever runs this
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("PYTHONPATH", str(ROOT))  # the package as if it were installed
         NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
-    return notebook, folder
+    return notebook
 
 
 def test_it_is_stored_as_it_was_written(stored):
@@ -77,11 +85,48 @@ def test_what_it_saves_can_be_read(done):
     assert (folder / "rain.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_the_readme_s_badge_opens_it_from_the_space_that_it_fetches():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    target, = re.findall(r"\(https://colab\.research\.google\.com/#fileId=(\S+)\)", readme)
-    space = re.search(r'SPACE = \\"(\S+)\\"', NOTEBOOK.read_text(encoding="utf-8"))[1]
-    assert unquote(target) == f"https://huggingface.co/spaces/{space}/blob/main/{NOTEBOOK.relative_to(ROOT)}"
+# The one that is saved with its outputs
+
+
+def outputs_told(notebook) -> list[str]:
+    """What the cells show, as text without its numbers, which differ a little from machine to machine."""
+    told = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                continue
+            text = output.text if output.output_type == "stream" else output.data.get("text/plain", "")
+            told.append(re.sub(r"[-\d.,]+|vector [0-9a-f]{8}|[ \n]+", " ", text))
+    return told
+
+
+def test_the_outputs_are_of_one_run_from_above_to_below():
+    notebook = nbformat.read(WITH_OUTPUTS, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    text = json.dumps(outputs, ensure_ascii=False)
+    for said in ("This tree agrees with what fires", "given models: mine/SmolLM2-135M", "war − peace (vector ",
+                 "Nothing tells when a vector of your own fires", "image/png"):
+        assert said in text, said
+    assert not re.search("/(tmp|home|root|work)/", text), "no folder of whoever ran it"
+    assert f"({WITH_OUTPUTS.relative_to(ROOT)})" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@runs
+def test_it_shows_what_it_would_show_today(tmp_path):
+    stored = nbformat.read(WITH_OUTPUTS, as_version=4)
+    assert outputs_told(executed(WITH_OUTPUTS, tmp_path)) == outputs_told(stored)
+
+
+# The way to the other one
+
+
+def test_a_space_opens_it_in_colab():
+    target, = re.findall(r'#fileId=([^"]+)"', about_html("https://huggingface.co/spaces/me/tool"))
+    assert unquote(target) == f"https://huggingface.co/spaces/me/tool/blob/main/{NOTEBOOK.relative_to(ROOT)}"
 
 
 # In Colab
@@ -107,6 +152,7 @@ def colab(stored, tmp_path, monkeypatch):
             return subprocess.CompletedProcess(command, left.pop(0))
 
         monkeypatch.setattr(subprocess, "run", pip)
+        monkeypatch.setattr("builtins.input", lambda question: "me/tool")
         exec(compile(cell, "cell", "exec"), {})
         return commands
 
@@ -119,7 +165,7 @@ def test_in_colab_what_is_loaded_is_kept_as_it_is(colab, tmp_path):
 
     command, = colab(0)
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert command[-3:] == ["git+https://huggingface.co/spaces/OWNER/SPACE", "--constraint", "loaded.txt"]
+    assert command[-3:] == ["git+https://huggingface.co/spaces/me/tool", "--constraint", "loaded.txt"]
     kept = (tmp_path / "loaded.txt").read_text(encoding="utf-8").splitlines()
     assert {f"numpy=={numpy.__version__}", f"pillow=={PIL.__version__}"} <= {line.lower() for line in kept}
     names = [line.partition("==")[0].lower() for line in kept]

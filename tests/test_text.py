@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from multitool.text import bytes_to_text, count_shown, join_tokens, percent, spelling_key, visible
+from multitool.text import bytes_to_text, count_shown, join_tokens, percent, spelling_key, visible, whole_word
 
 
 def test_whole_characters_are_themselves():
@@ -119,6 +119,22 @@ def test_what_a_definition_says_is_told_without_case_blanks_and_end_signs(text, 
 )
 def test_what_is_the_same_spelling(text, other, same):
     assert (spelling_key(text) == spelling_key(other)) == same
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        (("lasses were", " warm", "ing the roo"), ("were ", "warming", " the")),
+        ((" The World Fact", "book", ", 2015 (pub"), ("The World ", "Factbook", ", 2015 (")),
+        (("", " rain", ""), ("", "rain", "")),
+        ((" a", ":\n", "hand\n"), ("a", ":", "\nhand")),
+        ((" to motherhood\"\n", "hand", ": one "), ('to motherhood"\n', "hand", ": one")),
+        ((" x", "  ", "y "), ("x", "  ", "y")),
+        (("ab", "cd", "ef"), ("", "abcdef", "")),
+    ],
+)
+def test_a_token_of_a_context_is_told_as_its_whole_word(cut, whole):
+    assert whole_word(*cut) == whole
 
 
 @pytest.mark.parametrize(("number", "text"), [(135_000_000, "135 M"), (2_506_000_000, "2.51 B"), (7 * 10**10, "70 B")])

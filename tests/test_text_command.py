@@ -1,10 +1,10 @@
 """The command that reads a text: what fires in it, printed and written."""
 
-import csv
 import io
 import json
 import sys
 
+import csv_files
 import pytest
 from tiny import random_sae, tiny_model, write_model
 
@@ -80,7 +80,7 @@ def test_the_same_text_from_a_file_and_from_standard_input_gives_the_same(folder
     told = found[0]
     assert told["schema"] == "sae-multitool/activity/1" and told["text"] == TEXT
     assert told["settings"]["feature"] == 2 and told["settings"]["model"].endswith("model")
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "found.csv").read_text("utf-8"))))
+    rows = csv_files.rows_of((tmp_path / "found.csv").read_text("utf-8"))
     assert [(row["token"], float(row["activation"])) for row in rows] == [
         (token["token"], token["activation"]) for token in told["tokens"]
     ]

@@ -7,14 +7,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitool.cli.options import add_fields, add_sae_options, recipe_of, span
+from multitool.cli.options import NO_VECTOR, add_fields, add_sae_options, recipe_of, span
 from multitool.cli.telling import TELLING, say
 from multitool.cli.work import library_of, note_other_model
 from multitool.cli.writing import told_path
 from multitool.errors import UserError, shown
 from multitool.recipes.atlas import ATLAS_TREE, PER_PART, AtlasRecipe
 from multitool.recipes.fields import recipe_fields
-from multitool.recipes.recipe import TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import OF_OWN_VECTOR, TreeRecipe, VectorRecipe
 
 if TYPE_CHECKING:
     from multitool.jobs.atlas_parts import AtlasProgress
@@ -43,7 +43,7 @@ def declare(commands) -> None:
     add("--public", action="store_true",
         help="with --push: a repository that is made is seen by all, and not by its owner only")
     add("--licence", metavar="NAME", help="with --push: under which you share it, e.g. cc-by-4.0")
-    own = [field.name for field in recipe_fields(VectorRecipe)][2:]  # but SAE and feature
+    own = [field.name for field in recipe_fields(VectorRecipe) if field.name not in ("sae", "feature", *OF_OWN_VECTOR)]
     add_fields(describing, VectorRecipe, own, several={"weights": "several rows of each feature"})
     add_fields(describing, TreeRecipe, defaults=ATLAS_TREE)
     add_fields(describing, AtlasRecipe)
@@ -51,7 +51,9 @@ def declare(commands) -> None:
 
 
 def _run(options) -> None:
-    vectors = [recipe_of(VectorRecipe, options, weights=weights) for weights in options.weights or [None]]
+    vectors = [
+        recipe_of(VectorRecipe, options, weights=weights, **NO_VECTOR) for weights in options.weights or [None]
+    ]
     tree, kept = recipe_of(TreeRecipe, options), recipe_of(AtlasRecipe, options)
     if not options.push and (options.public or options.licence):
         raise UserError("--public and --licence go with --push. Name a repository with --push, or leave them out.")

@@ -57,7 +57,7 @@ def _run(arguments: list[str]) -> None:
             return
         options = reading.parse_args(arguments)
         TELLING.quiet = getattr(options, "quiet", False)
-        if getattr(options, "hook", None):
+        if getattr(options, "hook", None) and options.sae is not None:
             options.sae = with_hook(options.sae, options.hook)
         if getattr(options, "accept_gemma_terms", False):
             accept_gemma_terms()

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, replace
+from pathlib import Path
 from types import UnionType
 from typing import Literal, get_args, get_origin
 
@@ -10,7 +11,8 @@ from multitool.errors import UserError, shown
 from multitool.recipes.atlas import AtlasRecipe
 from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.fields import Declared, RecipeField, recipe_fields
-from multitool.recipes.recipe import Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.recipes.own_vectors import place_named
+from multitool.recipes.recipe import OF_OWN_VECTOR, Device, Dtype, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import DEMO_MODELS, GEMMA_MODEL
 from multitool.store.terms import GEMMA_TERMS
 
@@ -23,12 +25,37 @@ _CHANGES = {"steer_strength", "steer_at", "steer_sinks", "clamp", "inject_layer"
 
 
 def recipe_of(kind: type, options, **instead):
-    """The recipe of that kind in the options.
+    """The recipe of that kind in the options; fields that the command has no option for are left at their defaults.
 
     Args:
         instead: values that count in place of the options.
     """
-    return kind(**{field.name: getattr(options, field.name) for field in recipe_fields(kind)} | instead)
+    names = [field.name for field in recipe_fields(kind) if field.name not in instead and hasattr(options, field.name)]
+    return kind(**{name: getattr(options, name) for name in names} | instead)
+
+
+NO_VECTOR = {"vector": (), "vector_name": ""}  # of one's own
+
+
+def vector_recipe_of(options) -> VectorRecipe:
+    """The recipe in the options of ``add_vector_options``: of a feature, or of a vector of one's own from a file.
+
+    Raises:
+        UserError: neither is named, or a value cannot be.
+    """
+    if options.vector is None:
+        if missing := [f"--{name}" for name in ("sae", "feature") if getattr(options, name) is None]:
+            raise UserError(f"{' and '.join(missing)} must be given, or --vector FILE with --model. See --help.")
+        return recipe_of(VectorRecipe, options, **NO_VECTOR | {"vector_name": options.vector_name})
+    if options.sae is None and options.model is None:
+        raise UserError("--vector is of a model. Name it with --model, and with --hook where it lies; or name --sae.")
+    from multitool.store.vector_files import read_vector
+
+    numbers, name = read_vector(options.vector, options.vector_name)
+    sae = options.sae or place_named(options.model, options.hook)
+    return recipe_of(
+        VectorRecipe, options, sae=sae, feature=options.feature or 0, vector=tuple(numbers), vector_name=name
+    )
 
 
 def add_sae_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -61,14 +88,30 @@ def add_output_group(parser: argparse.ArgumentParser, heading: str = "output"):
     return parser.add_argument_group(heading, "- in place of FILE prints it")
 
 
-def add_vector_options(parser: argparse.ArgumentParser) -> None:
-    add_sae_options(parser)
-    add_fields(parser, VectorRecipe, [field.name for field in recipe_fields(VectorRecipe)][1:])
+def add_vector_options(parser: argparse.ArgumentParser, *, placed: bool = True) -> None:
+    """Those of ``vector_recipe_of``.
+
+    Args:
+        placed: with those that say how the vector is made and placed among the embeddings.
+    """
+    add_sae_options(parser, required=False)
+    fields = {field.name: field for field in recipe_fields(VectorRecipe)}
+    group = parser.add_argument_group(_HEADINGS[VectorRecipe])
+    group.add_argument("--feature", metavar="N", help=field_help(fields["feature"]))
+    group.add_argument(
+        "--vector", type=Path, metavar="FILE.npy|.safetensors", help="a vector of your own in place of a feature: a "
+        "probe, a steering direction; with --model, and with --hook where it lies after a layer (or with --sae: where "
+        "that one reads)")
+    group.add_argument(
+        "--vector-name", default="", metavar="TEXT", help="what results call it; of a file with several tensors, which")
+    if placed:
+        others = [name for name in fields if name not in ("sae", "feature", *OF_OWN_VECTOR)]
+        add_fields(parser, VectorRecipe, others, group=group)
 
 
 def add_fields(
     parser: argparse.ArgumentParser, kind: type, names: Sequence[str] | None = None, *,
-    several: Mapping[str, str] | None = None, defaults: Declared | None = None,
+    several: Mapping[str, str] | None = None, defaults: Declared | None = None, group=None,
 ) -> None:
     """Options for the fields of a kind of recipe: those of ``names``, or all.
 
@@ -76,8 +119,9 @@ def add_fields(
         several: fields that may be given more than once, and what that gives; such an option is a list, or None if it
             is not given.
         defaults: a recipe with other defaults than those of its kind.
+        group: of options with the kind's heading, where there is one already.
     """
-    several, groups = several or {}, {}
+    several, groups = several or {}, {} if group is None else {_HEADINGS[kind]: group}
     for field in recipe_fields(kind):
         if names is None or field.name in names:
             if defaults is not None:

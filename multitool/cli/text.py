@@ -50,15 +50,18 @@ def _run(options) -> None:
     entry = library.find(recipe.sae)
     note_other_model(options.model, entry)
     model = library.model_of(entry, options.model)
+    settings = {"sae": entry.name, "feature": recipe.feature, "model": model, "dtype": library.precision(model),
+                "version": __version__}
+    told = {"schema": "sae-multitool/activity/1", "settings": settings, "text": text}
     if options.csv:
         rows = [(place, token, value) for place, (token, value) in enumerate(activity, 1)]
-        write(options.csv, csv_table(("place", "token", "activation"), rows).encode(errors="backslashreplace"))
+        recipe_told = settings | {"schema": told["schema"], "text": text}
+        table = csv_table(("place", "token", "activation"), rows, recipe_told)
+        write(options.csv, table.encode(errors="backslashreplace"))
     if options.json:
-        settings = {"sae": entry.name, "feature": recipe.feature, "model": model,
-                    "dtype": library.precision(model), "version": __version__}
-        tokens = [{"token": token, "activation": value} for token, value in activity]
-        told = {"schema": "sae-multitool/activity/1", "settings": settings, "text": text, "tokens": tokens}
-        write_json(options.json, told)
+        write_json(options.json, told | {
+            "tokens": [{"token": token, "activation": value} for token, value in activity]
+        })
     if not (options.csv or options.json):
         print(visible(f"{recipe.sae} feature {recipe.feature}, on {model}"))
         _print_activity(activity)
@@ -107,7 +110,7 @@ def _print_activity(activity: Activity) -> None:
 
 
 def marked_lines(activity: Activity, width: int) -> Iterator[tuple[str, str]]:
-    """A text in lines of at most so many columns, each with its marks below: the higher, the stronger it fires there.
+    """A text in lines of at most this many columns, each with its marks below: the higher, the stronger it fires there.
 
     Line ends of the text are shown, and kept. Lines break between words where they can.
     """
@@ -138,7 +141,7 @@ def whole_characters(activity: Activity) -> Iterator[tuple[str, float]]:
 
 
 def _wrapped(line: list[tuple[str, str]], width: int) -> Iterator[tuple[str, str]]:
-    """Characters, each with its mark, as lines of at most so many columns, and the marks below each."""
+    """Characters, each with its mark, as lines of at most this many columns, and the marks below each."""
     while line:
         end, taken = 0, 0
         while end < len(line) and (taken := taken + columns(line[end][0])) <= width:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of
+from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of, vector_recipe_of
 from multitool.cli.printing import print_evidence, title
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write, write_json
 from multitool.evidence.figures import IN_TEXTS, IN_TEXTS_HELP, Line, list_lines
 from multitool.evidence.verdicts import ListEvidence, WrittenEvidence
-from multitool.recipes.recipe import ListRecipe, VectorRecipe
+from multitool.recipes.recipe import ListRecipe
 from multitool.text import visible
 
 
@@ -27,14 +27,15 @@ def declare(commands) -> None:
 
 
 def _run(options) -> None:
-    vector = recipe_of(VectorRecipe, options)
+    vector = vector_recipe_of(options)
     recipe = recipe_of(ListRecipe, options)
     check_writable(csv=options.csv, json=options.json)
+    from multitool.jobs.features import own_entry
     from multitool.jobs.token_list import list_job
 
     library = library_of(options)
     table = done(list_job(library, vector, recipe, model=options.model, evidence=options.evidence), library)
-    note_other_model(options.model, library.find(vector.sae))
+    note_other_model(options.model, own_entry(library, vector))
     if options.csv:
         write(options.csv, table.to_csv().encode(errors="backslashreplace"))
     if options.json:

@@ -2,5 +2,6 @@
 
 - ``statistics``: AUROC, average precision, ranks, intervals
 - ``verdicts``: the evidence for a list and for a tree, with a verdict and a sentence
+- ``breaking``: where a steered text breaks
 - ``figures``: the figures behind a verdict, as labelled lines
 """

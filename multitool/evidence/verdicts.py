@@ -385,3 +385,28 @@ class TreeEvidence:
             case "partly":
                 return f"This tree agrees in part with what fires the feature. {figures}."
         return f"Do not trust this tree. {figures}."
+
+
+@dataclass(frozen=True)
+class VectorEvidence:
+    """What can be said of the tree of a vector of one's own, of which nothing tells when it fires."""
+
+    lift_centroid: float  # as in ``TreeEvidence``
+    lift_random: float
+    entropy: float
+    entropy_centroid: float
+
+    def to_dict(self) -> dict:
+        """For JSON: the figures, the verdict and the sentence."""
+        figures = {item.name: getattr(self, item.name) for item in fields(self)}
+        return figures | {"verdict": UNKNOWN, "sentence": self.sentence}
+
+    @property
+    def sentence(self) -> str:
+        """What the figures mean, for a reader."""
+        times = np.exp(self.lift_random)
+        told = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
+        return (
+            "Nothing tells when a vector of your own fires, so this tree cannot be judged by what fires it. Its "
+            f"definitions are {told} times as probable as under random vectors as far out."
+        )

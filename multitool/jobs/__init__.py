@@ -4,7 +4,8 @@ Uses ``store`` and what lies below, and ``evidence``. A job is a generator of st
 scanned and asked of the model, in its order. Whoever runs it does the steps: ``local`` on this machine, for Python and
 the command line; ``page.service`` for visitors.
 
-- ``tree``, ``token_list``, ``check``, ``suggest``, ``study``, ``text``, ``find``, ``components``: the jobs
+- ``tree``, ``token_list``, ``check``, ``suggest``, ``study``, ``continuation``, ``text``, ``find``,
+  ``components``: the jobs
 - ``atlas``: the job of many features, described together
 - ``token_table``: a token list as a result
 - ``progress``: how far work is that is counted, and how long it will still take

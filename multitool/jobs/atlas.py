@@ -120,7 +120,7 @@ def atlas_facts(
     _check_one_sae(vector_recipes)
     settings = []
     for recipe in vector_recipes:
-        found = asdict(with_weights(library, recipe)) | {"pca": list(recipe.pca)}
+        found = with_weights(library, recipe).settings()
         del found["feature"]
         found |= {"list_weights": with_weights(library, recipe, for_list=True).kind}
         if found in settings:
@@ -171,6 +171,8 @@ def _check_one_sae(recipes: Sequence[VectorRecipe]) -> None:
     if not recipes or len({recipe.sae for recipe in recipes}) > 1:
         named = ", ".join(sorted({recipe.sae for recipe in recipes})) or "none"
         raise UserError(f"An atlas is of one SAE, and these settings name {named}. Make one for each SAE.")
+    if any(recipe.vector for recipe in recipes):
+        raise UserError("An atlas is of an SAE's features, and a vector of your own is none. Grow its tree instead.")
 
 
 def _settings(library: Library, recipes: Sequence[VectorRecipe], model: str | None) -> tuple[Setting, ...]:

@@ -12,6 +12,7 @@ from multitool.errors import UserError, shown
 from multitool.evidence.verdicts import (
     DEFINITIONS_JUDGED,
     TreeEvidence,
+    VectorEvidence,
     strongest,
 )
 from multitool.jobs.features import (
@@ -20,6 +21,7 @@ from multitool.jobs.features import (
     check_reads,
     compared,
     feature_source,
+    recipe_vector,
     resolve,
     scans,
     vector_of,
@@ -58,6 +60,7 @@ from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree
 from multitool.trees.tree import Tree
 from multitool.vectors.ranking import token_list
+from multitool.vectors.vector import FeatureVector
 
 RANDOM_GHOSTS = 4
 TEXTS_READ = 50  # definitions of a tree whose activations are shown
@@ -74,6 +77,8 @@ def check_job(library: Library, document: DefinitionTree, *, model: str | None =
         UserError: the tree's recipe cannot be followed.
     """
     vector_recipe, tree_recipe = recipes(document.settings)
+    if vector_recipe.vector:
+        return (yield from _check_vector(library, document, model))
     vector_recipe.single_feature()
     target = yield Prepare(partial(resolve, library, vector_recipe, model))
     yield from scans(compared(target), always=scan_for_clamp(target, tree_recipe))
@@ -84,6 +89,39 @@ def check_job(library: Library, document: DefinitionTree, *, model: str | None =
     asked = yield from ask_ghosts((prepared.ask,), "controls")
     checked, = yield Ask((prepared.check,), "check")
     return (yield Prepare(partial(prepared.evidence, checked, asked), "judge_tree"))
+
+
+def _check_vector(library: Library, document: DefinitionTree, model: str | None) -> Job[DefinitionTree]:
+    """The tree of a vector of one's own with what can be said of it: its lifts. Errors as for ``check_job``."""
+    vector_recipe, tree_recipe = recipes(document.settings)
+    target = yield Prepare(partial(resolve, library, vector_recipe, model))
+    target = yield from with_pullbacks(target)
+
+    def prepare() -> CheckTask:
+        _check_tree(target, document)
+        vector, subject = recipe_vector(target), target.subject
+        growth = tree_task(target, vector, tree_recipe)
+        check_grown(growth, subject, document.tree)
+        return CheckTask(
+            model=subject.name, folder=subject.folder, place=Place(target.sae.entry.hook, subject.bos_id),
+            growth=growth, tree=document.tree, controls=_other_ghosts(subject, vector), texts=[],
+        )
+
+    task = yield Prepare(prepare, "vectors")
+    checked, = yield Ask((task,), "check")
+    tree = replace(
+        document.tree, lifts=lifts_of(checked.log_probs[0], checked.log_probs[1:]),
+        activation=np.full(len(document.tree), np.nan),
+    )
+    leaves = [definition.node for definition in document.definitions(DEFINITIONS_JUDGED)]
+    found = VectorEvidence(*mean_lifts(tree, leaves).tolist(), *checked.entropies[:2].tolist())
+    return replace(document, tree=tree, evidence=found.to_dict())
+
+
+def _other_ghosts(subject: Subject, vector: FeatureVector) -> np.ndarray:
+    """What a tree's paths are held against: the centroid, and RANDOM_GHOSTS vectors as far out, (m, d_model)."""
+    random = random_ghosts(subject, vector.distance_from_centroid, RANDOM_GHOSTS)
+    return torch.cat([subject.space.centroid[None], random]).numpy()
 
 
 @dataclass(frozen=True)
@@ -178,14 +216,13 @@ def prepare_check(target: Resolved, document: DefinitionTree) -> PreparedCheck:
     entry, space = target.sae.entry, subject.space
     place = Place(entry.hook, subject.bos_id)
     given: dict[str, Any] = {"model": subject.name, "folder": subject.folder, "place": place}
-    ghosts = torch.cat([space.centroid[None], random_ghosts(subject, vector.distance_from_centroid, RANDOM_GHOSTS)])
     return PreparedCheck(
         document=document,
         check=CheckTask(
             **given,
             growth=growth,
             tree=tree,
-            controls=ghosts.numpy(),
+            controls=_other_ghosts(subject, vector),
             texts=[text_of(tree, leaf) for leaf in leaves] + small_texts,
         ),
         ask=ask_task(target, rows_of([vector for _, vector in controls], space.d_model), small, DEFINITIONS_ASKED),

@@ -16,12 +16,14 @@ from multitool.jobs.steering import prose, pushes_along
 from multitool.jobs.steps import Grow, Job, Prepare
 from multitool.jobs.text import text_tokens
 from multitool.model.tasks import SteerTask, Written
+from multitool.recipes.captions import feature_told
 from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.recipe import VectorRecipe
 from multitool.store.encoder import Encoder
 from multitool.store.library import Library
 from multitool.text import html_table, join_tokens
 
+_OF_VECTOR = ("sae", "feature", "vector", "vector_name")  # settings
 _COLUMNS = ("strength", "text", "log_probability", "repetition", "caution")
 
 
@@ -89,7 +91,7 @@ class SteeredTexts:
 
     def _repr_html_(self) -> str:
         return html_table(
-            f"{self.settings['sae']} feature {self.settings['feature']}: “{self.settings['text']}” continued", _COLUMNS,
+            f"{feature_told(self.settings)}: “{self.settings['text']}” continued", _COLUMNS,
             [[getattr(continued, column) for column in _COLUMNS] for continued in self.continuations],
         )
 
@@ -170,7 +172,8 @@ def _prepared(target: Resolved, recipe: SteerRecipe) -> _Prepared:
         hook=target.sae.entry.hook if encoder else None,
     )
     vector = target.recipe
-    settings = {"model": subject.name, "sae": vector.sae, "feature": vector.feature} | asdict(recipe)
+    told = vector.settings()
+    settings = {"model": subject.name} | {name: told[name] for name in _OF_VECTOR if name in told} | asdict(recipe)
     settings |= {"strengths": list(recipe.strengths), "dtype": target.precision, "version": __version__}
     return _Prepared(task, settings, subject.token_texts, encoder, target.terms[0].index)
 

@@ -17,10 +17,10 @@ from multitool.model.subject import Subject, tokens_meant
 from multitool.model.tasks import PullbackTask
 from multitool.recipes.directions import DIRECTIONS, needs_layers, needs_scan
 from multitool.recipes.recipe import VectorRecipe
-from multitool.store.entries import SaeEntry
+from multitool.store.entries import OWN_VECTOR, SaeEntry
 from multitool.store.kept_rows import MAX_BYTES, KeptRows
 from multitool.store.library import Library
-from multitool.store.saes import Sae
+from multitool.store.saes import NOTHING_FIRES, Sae, own_vector
 from multitool.store.scans import ScanTask
 from multitool.vectors.scan_directions import mapped_half, usual_tokens, vocabulary_direction
 from multitool.vectors.vector import (
@@ -89,7 +89,7 @@ def resolve(
     Raises:
         UserError: an SAE or its model cannot be had, belongs to another model than the recipe's, or lacks the feature.
     """
-    own = library.find(recipe.sae)
+    own = own_entry(library, recipe)
     entries = [library.find(term.sae) if term.sae else own for term in recipe.terms]
     for entry in entries:
         if entry.model != own.model:
@@ -99,10 +99,28 @@ def resolve(
             )
     terms = []
     for term, entry in zip(recipe.terms, entries, strict=True):
-        sae, subject = library.load(entry, model)
+        if entry.of_vector:
+            sae = own_vector(entry, recipe.vector)
+            subject = library.fitting(sae, library.model_of(entry, model))
+        else:
+            sae, subject = library.load(entry, model)
         sae.check(term.feature)
         terms.append(LoadedTerm(sae, term.feature, term.weight))
     return Resolved(library, with_weights(library, recipe, for_list=for_list), subject, tuple(terms))
+
+
+def own_entry(library: Library, recipe: VectorRecipe) -> SaeEntry:
+    """What is known of a recipe's SAE; of a vector of one's own, of the vector in the place of one.
+
+    Raises:
+        UserError: there is no such SAE, or place.
+    """
+    if not recipe.vector:
+        return library.find(recipe.sae)
+    there = library.place(recipe.sae)
+    return SaeEntry(
+        release=OWN_VECTOR, sae_id=recipe.vector_told, model=there.model, kind=there.kind, layer=there.layer, d_sae=1
+    )
 
 
 def with_weights(library: Library, recipe: VectorRecipe, *, for_list: bool = False) -> VectorRecipe:
@@ -113,7 +131,7 @@ def with_weights(library: Library, recipe: VectorRecipe, *, for_list: bool = Fal
     """
     if recipe.weights:
         return recipe
-    entry = library.find(recipe.sae)
+    entry = own_entry(library, recipe)
     return replace(recipe, weights=entry.list_weights if for_list else entry.default_weights)
 
 
@@ -125,7 +143,13 @@ def compared(target: Resolved) -> Resolved:
 
 
 def check_reads(target: Resolved) -> None:
-    """That the SAE can tell what fires the recipe's one feature. Raises UserError if its weights are no numbers."""
+    """That the SAE can tell what fires the recipe's one feature.
+
+    Raises:
+        UserError: its weights are no numbers; or it is a vector of one's own.
+    """
+    if target.sae.entry.of_vector:
+        raise UserError(NOTHING_FIRES)
     target.sae.feature(target.index)
 
 

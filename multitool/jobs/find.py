@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,9 +27,12 @@ from multitool.store.entries import SaeEntry
 from multitool.store.library import Library
 from multitool.store.registry import saes
 from multitool.store.saes import Sae, strongest_contexts
-from multitool.text import csv_table, html_table
+from multitool.text import csv_table, data_frame, html_table
 from multitool.vectors.nearness import best, lengths, mixed_lengths, products
 from multitool.vectors.vector import token_sum
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FIRES_TOLD = 10  # features at a token of a text
 _DESCRIBED_BY = 4  # tokens of a description
@@ -76,12 +80,20 @@ class FoundFeatures:
             for rank, found in enumerate(self.features, 1)
         ]
 
+    def __repr__(self) -> str:
+        return f"FoundFeatures({len(self.features)} of {self.settings.get('sae')}: {self.sentence!r})"
+
     def _repr_html_(self) -> str:
         return html_table(self.sentence, self.headings, self.rows)
 
     def to_csv(self) -> str:
-        """A header line and one line per feature."""
-        return csv_table(self.headings, self.rows)
+        """Comment lines with what was asked, a header line, and one line per feature."""
+        told = {name: value for name, value in self.to_dict().items() if name in ("schema", "sentence")}
+        return csv_table(self.headings, self.rows, self.settings | told)
+
+    def to_pandas(self) -> "DataFrame":
+        """One row per feature."""
+        return data_frame(self.headings, self.rows)
 
     def to_dict(self) -> dict:
         """For JSON."""
@@ -462,7 +474,7 @@ def _nearest_tokens(target: Resolved, entry: SaeEntry, features: Sequence[int]) 
 
 
 def _few(tokens: Iterable[str]) -> str:
-    """The first tokens that differ in more than case and blanks."""
+    """The first tokens that differ in more than case and spaces."""
     words: dict[str, str] = {}
     for token in tokens:
         if word := token.strip()[:_LONGEST_TOKEN]:
@@ -500,7 +512,7 @@ def find_in_atlas(
         verdict: only features whose definitions were judged so or better: "agrees", "partly" or "no".
         max_entropy: only those whose first tokens' entropy is at most this, in nats.
         min_cosine: only those whose encoder and decoder have at least this cosine.
-        top: at most so many.
+        top: at most this many.
 
     Raises:
         UserError: there is no such atlas, it cannot be read, or a value cannot be.

@@ -10,9 +10,11 @@ from multitool.errors import GhostError, UserError
 from multitool.jobs.atlas import atlas_facts, describe_job, prepare_atlas
 from multitool.jobs.atlas_parts import AtlasProgress, atlas_plan, made
 from multitool.jobs.candidates import Candidate
+from multitool.jobs.card import card_job
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.continuation import SteeredTexts, steer_job
+from multitool.jobs.feature_card import FeatureCard
 from multitool.jobs.features import resolve, scans
 from multitool.jobs.find import FoundFeatures, find_by_text_job, find_by_tokens_job, find_like_job
 from multitool.jobs.progress import Progress
@@ -327,6 +329,11 @@ def atlas(
         whole(workers, "workers", 1, MOST_WORKERS)
         if ray is False:
             raise UserError("workers is about Ray. Add --ray (in Python ray=True), or leave it out.")
+    if ray is not False and library.given:
+        raise UserError(
+            f"Workers by Ray load models and SAEs by their names, and {' and '.join(library.given)} came as objects. "
+            "Leave ray out."
+        )
     if not fspath(out):
         raise UserError("out is empty. Name the folder that the atlas is written to.")
     facts = atlas_facts(library, vector_recipes, tree_recipe, atlas_recipe, model=model)
@@ -383,6 +390,32 @@ def scan_if_missing(
         UserError: the recipe cannot be followed, or a scan cannot be done.
     """
     finish(scans(resolve(library, vector_recipe, model), always=always), library, report)
+
+
+def feature_card(
+    library: Library, sae: str, feature: int, *, tree: DefinitionTree | None = None, label: bool = True,
+    model: str | None = None,
+) -> FeatureCard:
+    """What is known of a feature, in one place: where it fires, what it writes, how often it fires, its neighbours.
+
+    Plain prose that has not been read at the SAE's hook is read first; no vocabulary is scanned.
+
+    >>> card = mt.feature_card(library, "demo/hook_embed", 927, tree=tree)
+    >>> print(card.sentence)
+    The model reads this feature as: water. It does not fire on its one definition.
+    >>> card.contexts[0].token, card.written.more[0].token
+    ('rain', ' rain')
+
+    Args:
+        tree: of the feature, for the sentence on what the model reads it as.
+        label: ask Neuronpedia for its label, where the SAE is there; it is kept. Whatever goes wrong, there is none.
+        model: another model than the SAE names: a hub id or a folder.
+
+    Raises:
+        UserError: the SAE or its model cannot be had, there is no such feature or it has no numbers, or the tree is
+            another feature's.
+    """
+    return finish(card_job(library, sae, feature, model=model, tree=tree, label=label), library)
 
 
 def find_by_text(

@@ -1,8 +1,9 @@
 """The job of a suggestion: many settings are tried on a feature, and the evidence chooses among them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from multitool.errors import UserError
 from multitool.jobs.candidates import INJECTION, PUBLISHED, Candidate, candidate_columns, candidates_for
@@ -22,7 +23,11 @@ from multitool.jobs.trials import (
 from multitool.model.tasks import Asked
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
+from multitool.text import data_frame
 from multitool.trees.tree import definitions
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _DEFINITIONS_TOLD = 5
 
@@ -89,6 +94,13 @@ class Suggestion:
         "first definitions",
     )
 
+    def __repr__(self) -> str:
+        return f"Suggestion({len(self.trials)} settings tried, the best: {self.best.candidate})"
+
+    def to_pandas(self) -> "DataFrame":
+        """One row per trial, the best first."""
+        return data_frame(self.columns, self.rows)
+
     @property
     def recipe(self) -> VectorRecipe:
         """With the best setting."""
@@ -144,7 +156,7 @@ class Suggestion:
         """For JSON. ``growth``: the settings of a tree that belong to the best one."""
         return {
             "schema": "sae-multitool/suggestion/1",
-            "recipe": asdict(self.recipe) | {"pca": list(self.recipe.pca)},
+            "recipe": self.recipe.settings(),
             "growth": self.growth,
             "dtype": self.dtype,
             "sentence": self.sentence,

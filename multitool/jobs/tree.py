@@ -8,7 +8,7 @@ from torch import Tensor
 
 from multitool._version import __version__
 from multitool.errors import UserError, shown
-from multitool.jobs.features import Resolved, ready, recipe_vector, resolve
+from multitool.jobs.features import Resolved, own_entry, ready, recipe_vector, resolve
 from multitool.jobs.steering import interventions, scan_for_clamp
 from multitool.jobs.steps import Grow, Job, Prepare
 from multitool.model.interventions import Interventions
@@ -173,14 +173,14 @@ def check_grown(task: GrowthTask, subject: Subject, tree: Tree) -> None:
 def resolved_settings(target: Resolved, vector: FeatureVector) -> dict:
     """The recipe of a vector with every default resolved, as results carry it."""
     recipe = target.recipe
-    return {"model": target.subject.name} | asdict(recipe) | {"scale": vector.scale, "pca": list(recipe.pca)}
+    return {"model": target.subject.name} | recipe.settings() | {"scale": vector.scale}
 
 
 def _grown_on(library: Library, vector_recipe: VectorRecipe, document: DefinitionTree) -> Resolved:
     """The recipe of a tree that can be grown on, resolved."""
     if document.complete:
         raise UserError("This tree is whole: there is nothing to go on with. For more nodes, lower its cutoff.")
-    entry, model = library.find(vector_recipe.sae), document.settings.get("model")
+    entry, model = own_entry(library, vector_recipe), document.settings.get("model")
     if model != entry.model:
         raise UserError(
             f"This tree was grown on {shown(model)}, and {entry.name} belongs to {entry.model}. Only a tree on the "

@@ -9,7 +9,8 @@ act for one call and one thread.
 - ``passes``: batched passes with a key-value cache (``kv_cache``); next tokens for growth; ``layer_inputs``: what else
   a model is given
 - ``finite``: numbers that are none end the work; ``causes``: why they are there
-- ``residual_stream``: reading and changing it at a place; ``interventions``: injection, steering, clamp
+- ``residual_stream``: reading and changing it at a place; ``interventions``: injection, steering, clamp;
+  ``continuation``: a text continued under pushes of several strengths
 - ``questions``: what evidence asks; ``logit_lens``: directions read by the unembedding; ``jacobian_lens``: carried to
   it before; ``token_change``: what a push along a direction makes the model say
 """

@@ -16,6 +16,7 @@ from multitool.errors import UserError
 from multitool.page.callers import Callers
 from multitool.page.gradio_workarounds import write_served
 from multitool.page.shelf import Shelf, taken
+from multitool.recipes.captions import feature_told
 
 SECONDS_SHOWN = 12  # of a message in the corner: what it says stands beside its result too
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for events that only serve the page
@@ -56,8 +57,8 @@ def shown_errors(handler: Callable, controls: Mapping[str, Component] | None = N
             raise
         except Exception as error:  # what it says may tell of this machine: that goes into the log alone
             raise gr.Error(
-                f"This failed for a reason that this tool has no words for ({type(error).__name__}). The server's log "
-                "tells more; its operator, or whoever keeps this tool, will want to know what was asked.",
+                f"This failed for an unexpected reason ({type(error).__name__}). The server's log has the details; "
+                "please tell its operator what you asked for.",
                 duration=SECONDS_SHOWN,
             ) from error
 
@@ -173,9 +174,8 @@ def save(content: bytes | str, settings: dict, ending: str) -> str:
     Raises:
         UserError: the disk is full, or cannot be written.
     """
-    stem = f"{settings.get('sae')}-feature-{settings.get('feature')}"
     # The recipe can come from an uploaded file: nothing of it may act as a path.
-    name = re.sub(r"[^A-Za-z0-9_]+", "-", stem).strip("-")[:80] + "-" + ending
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", feature_told(settings)).strip("-")[:80] + "-" + ending
     try:
         return write_served(content.encode() if isinstance(content, str) else content, name)
     except OSError as error:

@@ -35,8 +35,8 @@ _HELP = {
 
 
 def choosable(elem_id: str, html: str = "", *, elem_classes: str = "greys") -> gr.HTML:
-    """What ``feature_table`` or ``text_tokens`` makes, on the page: a click on a row or a token, or Enter, is its event
-    ``select``, whose data tell its ``number``, from 0."""
+    """What ``feature_table``, ``text_tokens`` or ``card_html`` makes, on the page: a click on a row, a token or a
+    feature, or Enter, is its event ``select``, whose data tell its ``number``."""
     return gr.HTML(
         html, js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, elem_id=elem_id,
         elem_classes=elem_classes,
@@ -51,7 +51,7 @@ def feature_table(found: FoundFeatures | None) -> str:
     columns = "".join(f'<th scope="col" class="figure" {_help(name)}>{_heading(name)}</th>' for name in found.columns)
     rows = "".join(_row(number, feature, found.columns, others) for number, feature in enumerate(found.features))
     return (
-        '<p class="found-about">Choose a feature, and its tree grows.</p><table class="found"><thead><tr>'
+        '<table class="found"><caption>Choose a feature, and its tree grows.</caption><thead><tr>'
         '<th scope="col">Feature</th><th scope="col">What is known of it</th>'
         f"{columns}</tr></thead><tbody>{rows}</tbody></table>"
     )

@@ -22,12 +22,13 @@ CUTOFFS = ["1e-2", *(f"{digit}e-{power}" for power in range(3, 9) for digit in (
 def growth_controls(service: Service, opening: Opening) -> dict[str, Component]:
     """The controls of prompt, growth and interventions, folded away, by the fields of TreeRecipe; and ``intervene``,
     the switch without which no intervention counts."""
-    with gr.Accordion("Prompt and growth", open=False):
-        prompt, growth = _prompt_controls(service), _growth_controls(service, usual_growth(opening.entry.model))
-    intervene = gr.Checkbox(
-        False, label="Change the model while the tree grows", elem_id="intervene",
-        info="Strengthen the feature while the model answers, or put the vector into the middle of the model",
-    )
+    with gr.Row(elem_id="growth"):
+        with gr.Accordion("Prompt and growth", open=False):
+            prompt, growth = _prompt_controls(service), _growth_controls(service, usual_growth(opening.entry.model))
+        intervene = gr.Checkbox(
+            False, label="Change the model while the tree grows", elem_id="intervene", min_width=280,
+            info="Strengthen the feature, or put the vector into a layer",
+        )
     with gr.Column(visible=False, elem_id="interventions") as seen:
         interventions = _intervention_controls()
     intervene.change(lambda on: gr.update(visible=on), intervene, seen, **QUIETLY)
@@ -109,12 +110,12 @@ def _in_menu(**values) -> str | None:
 def _growth_controls(service: Service, usual: TreeRecipe) -> dict[str, Component]:
     top_k = gr.Radio(
         _TOP_K, value=usual.top_k, label="Next tokens looked at (top_k)", elem_id="top-k",
-        info="How many of each path, the most probable ones; how much that leaves out is told below the tree's title",
+        info="How many of the most probable ones each path follows; the bar above the tree shows what is left out",
     )
     with gr.Row():
         cutoff = gr.Dropdown(
             CUTOFFS, value=_written(usual.cutoff), label="Cutoff", allow_custom_value=True, elem_id="cutoff",
-            info="Smallest probability of a path. Ten times smaller grows some five to ten times as many nodes, and "
+            info="Smallest probability of a path. Ten times smaller gives five to ten times as many nodes, and "
             "takes as much longer",
         )
         max_nodes = gr.Number(
@@ -149,7 +150,7 @@ def _intervention_controls() -> dict[str, Component]:
         )
     sinks = gr.Checkbox(
         TreeRecipe.steer_sinks, label="Steer and clamp at the prompt's first and special tokens too",
-        elem_id="steer-sinks", info="Models park attention there, and residuals are many times as long",
+        elem_id="steer-sinks", info="Models park attention there, and residuals there are many times longer",
     )
     with gr.Row():
         layer = gr.Number(
@@ -158,7 +159,7 @@ def _intervention_controls() -> dict[str, Component]:
         )
         mode = gr.Radio(
             ["replace", "add"], value=TreeRecipe.inject_mode, label="Injection", elem_id="inject-mode", min_width=160,
-            info="In the place of what is there, or added to it",
+            info="Replaces what is there, or is added to it",
         )
         scale = gr.Slider(
             0.1, 10, TreeRecipe.inject_scale, step=0.1, label="Injection scale", elem_id="inject-scale", min_width=300,

@@ -1,18 +1,24 @@
 """The tab with the token list."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from multitool.errors import UserError
 from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save, status_line
+from multitool.page.copying import copy_buttons, list_copied
 from multitool.page.evidence_html import list_verdict_html
-from multitool.page.result import Made, Result, title_answer
+from multitool.page.result import Made, Result, Views, title_answer
 from multitool.page.service import Service
-from multitool.page.vector_controls import VectorControls, vector_recipe
+from multitool.page.vector_controls import VectorControls, vector_recipe, vector_values
+from multitool.page.view import LIST, View
+from multitool.recipes import links
 from multitool.recipes.captions import distance_told, source_told, title_told
 from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
@@ -21,8 +27,21 @@ from multitool.trees.comparison import ranks_in
 _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centroid"
 
 
-def list_tab(service: Service, controls: VectorControls) -> None:
-    """Build the tab and wire it to the controls."""
+# Whether the tab is open: only the browser knows.
+_IF_OPEN = "(open, ...values) => [document.querySelector('#list')?.offsetParent != null, ...values]"
+
+
+def list_tab(
+    service: Service, controls: VectorControls, tab: gr.Tab, views: Views
+) -> Callable[[Iterable[Dependency]], None]:
+    """Build the tab and wire it to the controls.
+
+    Args:
+        tab: this one: when it is opened, the list of the chosen feature is made.
+
+    Returns:
+        What has the list made anew after events at which another feature has been chosen, while the tab is open.
+    """
     measure = gr.Radio(
         list(MEASURES), value=ListRecipe.measure, label="Order by", elem_id="measure",
         info=_measure_help(ListRecipe.measure),
@@ -32,16 +51,19 @@ def list_tab(service: Service, controls: VectorControls) -> None:
                              elem_id="exponent")
         top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens", info="How many are listed")
         with gr.Column(min_width=160):
-            negative = gr.Checkbox(ListRecipe.negative, label="Other end", info="The tokens that fit worst",
-                                   elem_id="negative")
-            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A blank and letters", elem_id="words")
+            negative = gr.Checkbox(ListRecipe.negative, label="Least similar tokens", elem_id="negative",
+                                   info="The list from its other end")
+            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A space and letters", elem_id="words")
     with gr.Row(elem_classes="actions"):
         make = gr.Button("List tokens", variant="primary", min_width=160, elem_id="list")
         check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
         keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
-    listing = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
-    result = Result("list", {**controls.fields, **listing}, _recipes, _nothing)
+    how = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
+    view = View(LIST, _told, partial(_values, service, views.opening), "List tokens", free=partial(_free, service))
+    result = Result(
+        "list", {**controls.fields, **how}, _recipes, _nothing, view=view, views=views, link="Link to this list"
+    )
     status = status_line("list-status", "No list yet. Press “List tokens”.")
     verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
     with gr.Row():
@@ -56,33 +78,69 @@ def list_tab(service: Service, controls: VectorControls) -> None:
                              visible=False)
             table = gr.Dataframe(
                 **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
-                elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
+                elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a space)",
             )
+    copies = copy_buttons("", "copy-list", "the list")
+    result.place_link()
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
-    suited = pick(listing, ("measure", "exponent", "negative"))
+    suited = pick(how, ("measure", "exponent", "negative"))
     measure.change(**event(_suited, {"measure": measure}, suited, **QUIETLY))
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
         "drop": drop, "kept_column": kept_column, "kept_name": kept_name, "kept_table": kept_table, "shared": shared,
+        "copies": copies,
     }
     options: dict[str, Any] = {"show_progress_on": table, "shelf": service.shelf}
     show = event(partial(_shown, service), {"listed": listed, "kept": kept}, shown, **options)
     answers = {"status": status, "listed": listed, **result.gives}
     light, on_model = counted(service.light_callers), counted(service.callers)
-    for making in (
-        make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)),
-        check.click(**event(
-            result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
-        )),
-    ):
+    listing_anew = event(
+        _for_another_feature(service, result.making(partial(_listed, service))),
+        {"open": gr.Checkbox(True, visible=False), **result.takes}, answers, **options, **light,
+    )
+
+    def show_after(making: Dependency) -> None:
         making.success(**show)
         making.failure(**show)
         result.tell_after(making)
         controls.tell_after(making)
+
+    def follow(chosen: Iterable[Dependency]) -> None:
+        for choice in chosen:
+            show_after(choice.success(**listing_anew, js=_IF_OPEN))
+
+    listing = event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)
+    show_after(make.click(**listing))
+    show_after(result.asked.change(**listing))
+    show_after(tab.select(**listing_anew))
+    show_after(check.click(**event(
+        result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
+    )))
+    result.refusing({"status": status, "listed": listed}, shelf=service.shelf).then(**show)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
+    return follow
+
+
+def _for_another_feature(service: Service, making: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """The handler that makes a list, where that is seen, the list that there is is of another feature, and a new one
+    takes neither loading nor, on ZeroGPU, a GPU."""
+
+    def handler(open: bool, made: Made | None, **values):
+        if not open:
+            return
+        try:
+            vector, recipe = _recipes(**values)
+        except UserError:
+            return  # told when it is asked for
+        before = made.shown[0] if made else None
+        alike = before and (before.sae, before.feature, before.vector) == (vector.sae, vector.feature, vector.vector)
+        if not alike and service.lists_at_once(vector, recipe):
+            yield from making(made=made, **values)
+
+    return handler
 
 
 def _suited(measure: str) -> dict:
@@ -114,6 +172,19 @@ def _recipes(*, measure, exponent, top, negative, words, **of_vector) -> tuple[V
     )
 
 
+def _told(**values) -> dict[str, str]:
+    return links.told(*_recipes(**values))
+
+
+def _values(service: Service, opening: VectorRecipe, parameters: Mapping[str, str]) -> dict:
+    recipe = ListRecipe(**links.said(parameters, ListRecipe))
+    return vector_values(service.library, links.vector_of(parameters, opening)) | asdict(recipe)
+
+
+def _free(service: Service, **values) -> bool:
+    return service.lists_at_once(*_recipes(**values))
+
+
 def _nothing(status: str) -> dict:
     return {"status": status, "listed": None}
 
@@ -142,13 +213,14 @@ def _shown(service: Service, listed: TokenTable | None, kept: TokenTable | None)
     """The list, and beside it the kept one if there is one; each tells which of its tokens the other has too."""
     if listed is None:  # the status tells why
         no = gr.update(interactive=False)
-        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None,
+        return {"verdict": "", "table": gr.Dataframe(**_frame(TOKEN_COLUMNS), value=[]), "csv": None, "copies": "",
                 "check": no, "keep": no, "shared": gr.update(visible=False)}
     views = {
         "status": visible(_summary(listed)),
         "verdict": list_verdict_html(listed, partial(_token_text, service, listed)),
         "table": _dataframe(listed, kept),
         "csv": save(listed.to_csv(), listed.settings, "tokens.csv"),
+        "copies": list_copied(listed),
         # A list by activation agrees with the activations, whatever the direction.
         "check": gr.update(interactive=listed.settings["measure"] != "activation" and listed.evidence is None),
         "keep": gr.update(interactive=True),
@@ -195,7 +267,7 @@ def _order(table: TokenTable) -> str:
     """In words what a list is ordered by."""
     settings = table.settings
     by = settings["measure"].replace("_", " ")
-    return by + ", other end" * settings["negative"] + ", only words" * settings["words"]
+    return by + ", least similar" * settings["negative"] + ", only words" * settings["words"]
 
 
 def _summary(table: TokenTable) -> str:

@@ -41,26 +41,27 @@ def sae_choice(library: Library, opening: Opening) -> SaeChoice:
     """Build the controls, set to ``opening``."""
     entry = opening.entry
     offered = saes(patterns=library.patterns)
-    search = gr.Textbox(
-        "", label=f"Search all {len(offered):,} SAEs", placeholder="e.g. gemma-2-2b layer 12 canonical", max_lines=1,
-        max_length=LONGEST_SEARCH, elem_id="sae-search",
-    )
-    found = rows_to_choose("sae-found")
-    with gr.Group(elem_id="sae-menus"):
-        model = gr.Dropdown(models(library.patterns), value=entry.model, label="Model", elem_id="model")
-        first = _menus_shown(library, entry)
-        narrowing = {"release": _menu("release", first)}
-        with gr.Row(elem_id="narrowing"):
-            narrowing |= {name: _menu(name, first) for name in MENUS[1:]}
-        sae = gr.Dropdown(
-            _beside(library, entry), value=opening.recipe.sae, label="SAE", allow_custom_value=True, filterable=True,
-            elem_id="sae", info="RELEASE/SAE_ID as in sae-lens",
+    with gr.Accordion(_fold_label(entry.name), elem_id="sae-fold") as fold:  # a phone folds it
+        search = gr.Textbox(
+            "", label=f"Search all {len(offered):,} SAEs", placeholder="e.g. gemma-2-2b layer 12 canonical",
+            max_lines=1, max_length=LONGEST_SEARCH, elem_id="sae-search",
         )
-    about = gr.HTML(_about(library, opening.recipe.sae), elem_id="sae-about", padding=False)
+        found = rows_to_choose("sae-found")
+        with gr.Group(elem_id="sae-menus"):
+            model = gr.Dropdown(models(library.patterns), value=entry.model, label="Model", elem_id="model")
+            first = _menus_shown(library, entry)
+            narrowing = {"release": _menu("release", first)}
+            with gr.Row(elem_id="narrowing"):
+                narrowing |= {name: _menu(name, first) for name in MENUS[1:]}
+            sae = gr.Dropdown(
+                _beside(library, entry), value=opening.recipe.sae, label="SAE", allow_custom_value=True,
+                filterable=True, elem_id="sae", info="RELEASE/SAE_ID as in sae-lens",
+            )
+        about = gr.HTML(_about(library, opening.recipe.sae), elem_id="sae-about", padding=False)
     choice = SaeChoice(model, sae, narrowing, search, found)
 
     search.input(**event(partial(_found, library), {"search": search}, found, **LATEST))
-    following = {"model": model, "sae": sae, **narrowing}
+    following = {"model": model, "sae": sae, "fold": fold, **narrowing}
     sae.change(**event(partial(_of_sae, library), {"sae": sae, "model": model}, following, **QUIETLY))
     sae.change(**event(partial(_about, library), {"sae": sae}, about, **LATEST))
     return choice
@@ -129,11 +130,18 @@ def _beside(library: Library, entry: SaeEntry) -> list[str]:
     return [other.name for other in nearest_first(_of_its_model(library, entry.model), entry)]
 
 
+def _fold_label(sae: str) -> str:
+    return f"SAE: {sae}"
+
+
 def _of_sae(library: Library, sae: str, model: str | None) -> dict:
     """The model of another SAE, the menus beside it, and the SAEs of its release."""
     entry = library.find(sae)
     shown = {name: gr.update(**menu) for name, menu in _menus_shown(library, entry).items()}
-    return {"model": entry.model, "sae": gr.update(choices=_beside(library, entry)), **shown}
+    return {
+        "model": entry.model, "sae": gr.update(choices=_beside(library, entry)),
+        "fold": gr.update(label=_fold_label(entry.name)), **shown,
+    }
 
 
 def _of_model(library: Library, model: str | None, sae: str | None) -> dict:

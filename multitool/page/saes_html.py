@@ -91,7 +91,7 @@ def about_sae(entry: SaeEntry, runs: RunsHere, here: bool) -> str:
     about += f": {', '.join(figures)}." if figures else "."
     if not here:
         about += f" Runs here: {_runs_here(entry, runs)}."
-        if runs.answer is not False and size:
+        if runs.answer is not False and size and entry.folder is None:
             about += f" {size_shown(size.download)} are fetched once."
     return f'<p class="about">{about}</p>'
 

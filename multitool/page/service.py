@@ -4,12 +4,13 @@ The sequence of every job is in ``jobs``; here its steps are done for visitors: 
 where the GPU is, each vocabulary scan by one visitor while others wait, and answers kept that many ask for.
 """
 
+import contextlib
 import hashlib
 import os
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,9 +20,11 @@ from typing import Any
 from cachetools import LRUCache
 
 from multitool.errors import UserError
+from multitool.jobs.card import begun, card_job, reading_job, with_fires, with_label, with_neighbours, with_written
 from multitool.jobs.check import check_job
 from multitool.jobs.components import PrincipalComponent, components_job
 from multitool.jobs.continuation import SteeredTexts, steer_job
+from multitool.jobs.feature_card import FeatureCard, Reading, reading_of
 from multitool.jobs.features import missing_scan, pulled_at_once, recipe_heading, resolve, vector_to, with_weights
 from multitool.jobs.find import (
     FoundFeatures,
@@ -46,10 +49,11 @@ from multitool.page.zero_gpu import POLL_SECONDS, Worker, too_long
 from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
-from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
+from multitool.recipes.recipe import LENSES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
 from multitool.store.kept_rows import RowsTask
 from multitool.store.library import Library
+from multitool.store.neuronpedia import may_ask
 from multitool.trees.document import DefinitionTree
 from multitool.vectors.vector import FeatureVector
 
@@ -58,6 +62,7 @@ _LOADING = 256  # threads, of work that mostly waits,
 _COMPUTING = max(4, os.cpu_count() or 1)  # and of work that does not: each takes memory, some hundreds of megabytes
 _TREES_KEPT = 100
 _HEADINGS_KEPT = 200  # of a large model 20 kB each
+_CARDS_KEPT = 300  # some kilobytes each
 _ANSWERS_KEPT = 8  # of other features; of a large model up to 20 MB each
 _PULLBACKS_KEPT = 100  # of a feature up to 20 kB each, of those to compare with 17 times as much
 LONGEST_TEXT = 2000  # characters
@@ -109,6 +114,7 @@ class Service:
         self._answers: LRUCache = LRUCache(_ANSWERS_KEPT)  # by the tasks
         self._pullbacks: LRUCache = LRUCache(_PULLBACKS_KEPT)  # the same, apart: of these there are many and small ones
         self._headings: LRUCache = LRUCache(_HEADINGS_KEPT)  # by their recipes without scale and components
+        self._cards: LRUCache = LRUCache(_CARDS_KEPT)  # with the names of the parts that have been looked for
         self._rows: dict[object, _RunningRows] = defaultdict(_RunningRows)  # by the folder that they are kept in
 
     def trees(self, vector: VectorRecipe, tree: TreeRecipe) -> Iterator[str | DefinitionTree]:
@@ -129,6 +135,12 @@ class Service:
         for answer in self._run(vector.sae, tree_job(self.library, vector, tree)):
             self._keep_tree(key, answer)
             yield answer
+
+    def keeps(self, vector: VectorRecipe, tree: TreeRecipe) -> bool:
+        """Whether the tree is kept, so that ``trees`` takes none of the model's time. Raises UserError if there is no
+        such SAE."""
+        vector = with_weights(self.library, vector)
+        return self._kept(self._trees, (vector, tree, self._files(vector))) is not None
 
     def trees_of_prompts(
         self, vector: VectorRecipe, trees: Sequence[TreeRecipe]
@@ -180,6 +192,22 @@ class Service:
         """
         yield (yield from self._run(vector.sae, list_job(self.library, vector, recipe, evidence=evidence)))
 
+    def lists_at_once(self, vector: VectorRecipe, recipe: ListRecipe) -> bool:
+        """Whether a token list takes neither loading nor a vocabulary scan, and no GPU of ZeroGPU."""
+        try:
+            vector = with_weights(self.library, vector, for_list=True)
+            if self.settings.zero_gpu:
+                return recipe.measure not in (*LENSES, "activation") and self.vector(vector) is not None
+            entries = [self.library.place(term.sae or vector.sae) for term in vector.terms]
+            if not all(map(self.library.has, entries)):
+                return False
+            target = resolve(self.library, vector, for_list=True)
+            if recipe.measure == "jacobian_lens" and not self.library.lens_here(entries[0], target.subject):
+                return False
+            return missing_scan(target, always=recipe.needs_activations(evidence=False)) is None
+        except UserError:
+            return False
+
     def checked(self, document: DefinitionTree) -> Iterator[str | DefinitionTree]:
         """The tree with its evidence; before it, in words, what it waits for. The tree may be anybody's file.
 
@@ -195,6 +223,71 @@ class Service:
         vector.single_feature()
         self._check(tree)
         yield (yield from self._run(vector.sae, check_job(self.library, document)))
+
+    def card(self, sae: str, feature: int, *, read: bool = False) -> Iterator[str | FeatureCard]:
+        """What is known of a feature, as it becomes known; at once what lies in files here. Nothing is fetched for it
+        but Neuronpedia's label, nothing is loaded that does not lie here, and no GPU of ZeroGPU is asked for.
+
+        Args:
+            read: where SAE and model are in memory, the SAE and the model may read for it too.
+
+        Raises:
+            UserError: there is no such SAE. What else cannot be had is left out.
+        """
+        entry, library, runs = self.library.find(sae), self.library, not self.settings.zero_gpu
+        parts: dict[str, tuple[bool, Callable[..., Job[FeatureCard]]]] = {
+            "nearest": (library.at_hand(entry), with_neighbours), "label": (may_ask(entry), with_label),
+            "written": (library.at_hand(entry), with_written),
+            "fires": (read and library.has(entry), partial(with_fires, runs=runs)),
+        }
+        card, done = self._card(sae, feature)
+        yield card
+        for name, (wanted, part) in parts.items():
+            if not wanted or name in done:
+                continue
+            with contextlib.suppress(UserError):
+                card = yield from self._run(sae, part(library, card))
+            if name != "fires" or card.histogram:  # else prose may be kept another time
+                done |= {name}
+            self.keep_card(card, done)
+            yield card
+
+    def card_at_once(self, sae: str, feature: int) -> FeatureCard:
+        """The card as far as it is known without a wait. Raises UserError if there is no such SAE."""
+        card, _ = self._card(sae, feature)
+        return card
+
+    def _card(self, sae: str, feature: int) -> tuple[FeatureCard, frozenset[str]]:
+        """A card, and which parts have been looked for."""
+        name = self.library.find(sae).name
+        return self._kept(self._cards, (name, feature, self.library.state(sae))) or (
+            begun(self.library, sae, feature), frozenset()
+        )
+
+    def keep_card(
+        self, card: FeatureCard, done: frozenset[str] = frozenset({"nearest", "label", "written", "fires"})
+    ) -> None:
+        """Keep a card for those who look at the same feature.
+
+        Args:
+            done: the parts that have been looked for.
+        """
+        self._keep(self._cards, (card.sae, card.feature, self.library.state(card.sae)), (card, done))
+
+    def whole_card(self, sae: str, feature: int) -> Iterator[str | FeatureCard]:
+        """A feature's card with all its parts; before it, in words, what it waits for. The model runs for it. Raises
+        UserError as ``card_job``."""
+        yield (yield from self._run(sae, card_job(self.library, sae, feature)))
+
+    def reading(self, document: DefinitionTree) -> Iterator[str | Reading]:
+        """What a tree says that its feature means; where that takes neither loading nor a GPU of ZeroGPU, also on how
+        many of its definitions the feature fires. The tree may be anybody's file."""
+        reading, sae = reading_of(document), str(document.settings.get("sae"))
+        if reading.hits is None and not self.settings.zero_gpu:
+            with contextlib.suppress(UserError):
+                if self.library.has(self.library.find(sae)):
+                    reading = yield from self._run(sae, reading_job(self.library, document))
+        yield reading
 
     def activity(self, recipe: VectorRecipe, text: str) -> Iterator[str | Activity]:
         """Where a feature fires in a text; before it, what it waits for. Raises UserError if one of them is invalid."""
@@ -256,7 +349,7 @@ class Service:
             UserError: there is no such vector.
         """
         recipe = with_weights(self.library, recipe)
-        entries = [self.library.find(term.sae or recipe.sae) for term in recipe.terms]
+        entries = [self.library.place(term.sae or recipe.sae) for term in recipe.terms]
         if not all(map(self.library.has, entries)):
             return None
         key = replace(recipe, scale=None, pca=()), self._files(recipe)
@@ -279,7 +372,7 @@ class Service:
             sae: what is being loaded, if something is.
             budget: the model's time; None: what one request has.
         """
-        entry, answer, budget = self.library.find(sae), None, budget or self._budget()
+        entry, answer, budget = self.library.place(sae), None, budget or self._budget()
         while True:
             try:
                 step = job.send(answer)

@@ -7,6 +7,7 @@ from multitool.page.agents import Tool, twin
 from multitool.page.api import Endpoint, recipe_of
 from multitool.page.brief import (
     brief_activity,
+    brief_card,
     brief_continuations,
     brief_found,
     brief_items,
@@ -117,6 +118,12 @@ def _tools(service: Service, kept: Kept) -> dict[str, Tool]:
             200, work=lambda given: service.activity(recipe_of(VectorRecipe, given), given["text"]),
             data=activity_json,
             brief=brief_activity,
+        ),
+        "feature_card": Tool(
+            "Tell what is known of a feature: where it fires, what it writes, how often it fires, its neighbours. A "
+            "first look, before a tree.",
+            "JSON: contexts, written, histogram, nearest, described, label.", "contexts", 10,
+            work=lambda given: service.whole_card(**given), data=lambda card: card.to_dict(), brief=brief_card,
         ),
         "find_by_text": Tool(
             "Find the features that fire on a text more than on plain prose, and those at each of its tokens. Start "

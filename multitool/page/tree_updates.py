@@ -20,8 +20,10 @@ from multitool.page.tree_views import (
     summary,
     table,
     titled,
+    to_copy,
 )
 from multitool.page.turns import Turns
+from multitool.pictures.drawing import inches, usual_number
 from multitool.trees.comparison import compare_trees
 from multitool.trees.document import DefinitionTree
 from multitool.trees.tree import Tree
@@ -50,6 +52,7 @@ def tree_shown(
         "keep": gr.update(interactive=len(whole.tree) > 0),
         **{kind: gr.update(value=path, visible=True) for kind, path in data_files(document).items()},
         "link": gr.update(value=link, visible=bool(link)),
+        "copies": to_copy(document, order),
         "offer": gr.update(visible=bool(offered)),
         "offered": offered,
         **{name: gr.update(visible=bool(compared)) for name in ("drop", "kept_column", "tree_name", "comparison")},
@@ -69,7 +72,7 @@ def _nothing_shown(status: str, kept: DefinitionTree | None) -> dict:
     hidden = gr.update(visible=False)
     return {
         "status": status, "bar": "", "verdict": "", "view": None,
-        "definitions": gr.Dataframe(**table(None, ORDERS[0], None)),
+        "definitions": gr.Dataframe(**table(None, ORDERS[0], None)), "copies": "",
         "go_on": hidden, "check": gr.update(interactive=False), "keep": gr.update(interactive=False),
         "link": gr.update(value="", visible=False), "tree_name": hidden, "comparison": hidden, "offer": hidden,
         **{kind: gr.update(value=None, visible=False) for kind in FILES},
@@ -83,16 +86,29 @@ def no_tree(reason: str) -> dict:
 
 
 def figure_drawn(
-    document: DefinitionTree | None, trim: str | None, least_lift: float, nodes: int, dpi: int, dark: bool,
-    on_figure: bool,
+    document: DefinitionTree | None, trim: str | None, least_lift: float, kind: str, nodes: int, width: str | None,
+    caption: bool, dpi: int, dark: bool, on_figure: bool,
 ) -> dict:
     """The figure and its files, while somebody looks at it: drawing takes a second."""
     if document is None:
         return dict.fromkeys(("picture", *FIGURES))
     if not on_figure:
         return {}
-    files = figure_files(_trimmed(document, trim, least_lift), drawn=nodes, dpi=dpi, dark=dark)
+    files = figure_files(_trimmed(document, trim, least_lift), kind=kind, max_nodes=nodes, width=width or None,
+                         caption=caption, dpi=dpi, dark=dark)
     return {"picture": files["png"], **files}
+
+
+def suited_number(kind: str, width: str | None) -> dict:
+    """How much is drawn, as it suits what is drawn, and how wide."""
+    nodes = {"label": "Definitions in the figure", "minimum": 5, "maximum": 100, "step": 5} if kind == "definitions" \
+        else {"label": "Nodes in the figure", "minimum": 10, "maximum": 250, "step": 10}
+    return {"nodes": gr.update(**nodes, value=usual_number(kind, inches(width or None)))}
+
+
+def suited_to_width(kind: str, width: str | None) -> dict:
+    """The same; and a paper has captions of its own."""
+    return suited_number(kind, width) | {"caption": not width}
 
 
 def reset(document: DefinitionTree | None) -> dict:
@@ -107,7 +123,7 @@ def reset_lifts(document: DefinitionTree | None) -> dict:
     known = highest is not None
     return {
         "least_lift": gr.update(visible=known, value=0, maximum=highest or 1),
-        "order": gr.update(visible=known, value=ORDERS[0]),
+        "order": gr.update(visible=known, value=ORDERS[known]),  # by lift, where it is known: see docs/lists.md
     }
 
 

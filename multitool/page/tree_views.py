@@ -11,6 +11,7 @@ import numpy as np
 
 from multitool.errors import UserError
 from multitool.page.common import save
+from multitool.page.copying import definitions_copied
 from multitool.page.evidence_html import BEGINS_JUDGED, JUDGED, tree_verdict_html
 from multitool.pictures import explorer as tree_explorer
 from multitool.pictures.figure import render
@@ -26,7 +27,7 @@ from multitool.trees.tree import Definition
 
 ORDERS = ("probability", "lift per token")
 FIGURES = ("png", "svg", "pdf")
-FILES = ("json", "html")
+FILES = ("json", "html", "csv")
 _DEFINITIONS_SHOWN = 50
 # Each with its kind and its part of the width.
 _COLUMNS = {"%": ("number", 19), "Definition": ("str", 81)}
@@ -97,8 +98,8 @@ def probability_bar(document: DefinitionTree | None) -> str:
     if entropy is not None:
         told += (
             '<li title="Entropy over the whole vocabulary; e to its power is the number of equally probable tokens '
-            f'that would be as open a choice.">First-token entropy <b>{entropy:.1f} nats</b>, like a choice among '
-            f"{_about(math.exp(min(entropy, 50)))}</li>"
+            f'that would be as open a choice.">First-token entropy <b>{entropy:.1f} nats</b>: '
+            f"about {_about(math.exp(min(entropy, 50)))} equally likely first words</li>"
         )
     return f'<div class="coverage"><div class="bar" aria-hidden="true">{bar}</div><ul>{told}</ul></div>'
 
@@ -126,10 +127,23 @@ def table(document: DefinitionTree | None, order: str, compared: Comparison | No
     def rows(definitions: list[Definition]) -> list[list]:
         return [[*_row(document, one, judged), *([_kept(one, compared)] if compared else [])] for one in definitions]
 
-    by_lift = order == ORDERS[1] and checked
-    complete, unfinished = (document.most_lifted if by_lift else document.most_probable)(_DEFINITIONS_SHOWN)
+    complete, unfinished = _definitions(document, order)
     heading = [["", UNFINISHED, *[""] * (len(columns) - 2)]] * bool(unfinished)
     return _frame(columns, [*rows(complete), *heading, *rows(unfinished)])
+
+
+def _definitions(document: DefinitionTree, order: str) -> tuple[list[Definition], list[Definition]]:
+    """Those that are listed: complete ones and beginnings."""
+    by_lift = order == ORDERS[1] and document.tree.lifts is not None
+    return (document.most_lifted if by_lift else document.most_probable)(_DEFINITIONS_SHOWN)
+
+
+def to_copy(document: DefinitionTree | None, order: str) -> str:
+    """The listed definitions, for the buttons that copy them."""
+    if document is None or not len(document.tree):
+        return ""
+    complete, unfinished = _definitions(document, order)
+    return definitions_copied(document, complete + unfinished)
 
 
 def _frame(columns: dict, rows: list[list]) -> dict:
@@ -219,18 +233,19 @@ def link_query(document: DefinitionTree | None) -> str:
     if document is None:
         return ""
     try:
-        return "?" + links.query(*recipes_told(document))
+        return "?" + links.query(links.told(*recipes_told(document)))
     except UserError:
         return ""
 
 
-def figure_files(document: DefinitionTree, *, drawn: int, dpi: int, dark: bool) -> dict[str, str]:
-    """Paths of the figure's files, by format."""
-    files = render(document, FIGURES, max_nodes=drawn, dpi=dpi, dark=dark)
+def figure_files(document: DefinitionTree, **drawn) -> dict[str, str]:
+    """Paths of the figure's files, by format; drawn as ``render`` takes it."""
+    files = render(document, FIGURES, **drawn)
     return {kind: save(files[kind], document.settings, f"tree.{kind}") for kind in FIGURES}
 
 
 def data_files(document: DefinitionTree) -> dict[str, str]:
     """Paths of the files that hold the tree itself, by format."""
-    files = {"json": document.to_json(), "html": tree_explorer.standalone(document)}
-    return {kind: save(files[kind], document.settings, f"tree.{kind}") for kind in FILES}
+    files = {"json": document.to_json(), "html": tree_explorer.standalone(document), "csv": document.to_csv()}
+    stems = {"csv": "definitions"}
+    return {kind: save(files[kind], document.settings, f"{stems.get(kind, 'tree')}.{kind}") for kind in FILES}

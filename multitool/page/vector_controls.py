@@ -1,6 +1,7 @@
 """The controls for a feature and its vector, which all tabs share: how they are read and filled, what is told beside
 them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -10,12 +11,13 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.features import with_weights
-from multitool.page.common import LATEST, QUIETLY, event, pick, quiet
+from multitool.page.common import LATEST, QUIETLY, event, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
-from multitool.page.feature_choice import FeatureChoice, known_of_feature
+from multitool.page.feature_choice import FeatureChoice
 from multitool.page.opening import Opening
 from multitool.page.sae_choice import entry_shown, on_choosing
 from multitool.page.service import Service
+from multitool.page.vector_upload import connect, in_place_of_feature, own_vector, sae_beside, vector_upload
 from multitool.recipes.directions import DIRECTIONS, takes
 from multitool.recipes.recipe import VectorRecipe
 from multitool.recipes.weighted_sums import LONGEST
@@ -43,7 +45,8 @@ class VectorControls:
     # ``usual_scale``, whether the scale is left to the model.
     fields: dict[str, Component]
     find: gr.Button  # leads to where features are found
-    telling: tuple[dict, ...]  # the arguments of events that tell what is known of feature, vector and components
+    chosen: tuple[Callable, ...]  # what a visitor chooses a feature by, as ``FeatureChoice.chosen``
+    telling: tuple[dict, ...]  # the arguments of events that tell what is known of vector and components
 
     def tell_after(self, making) -> None:
         """Tell anew what could not be told before the event loaded a model or did a vocabulary scan."""
@@ -57,17 +60,18 @@ def vector_controls(service: Service, opening: Opening, choice: FeatureChoice) -
         direction = _direction_controls(service.library, choice, opening)
         place, distance = _place_controls(service, choice.sae, direction["weights"], opening)
     components, telling_components = component_controls(service, choice.sae)
-    fields = {"sae": choice.sae, "feature": choice.feature, **direction, **place, **components}
+    own = vector_upload()
+    connect(own, choice.sae, direction["weights"], SUITING)
+    fields = {
+        "sae": choice.sae, "feature": choice.feature, **direction, **place, **components, "vector": own.vector,
+    }
     telling_distance = event(
         partial(_distance_shown, service), fields, distance, **LATEST
     )
     gr.on([control.change for control in fields.values()], **telling_distance)
-    of_feature = pick(fields, ("sae", "feature", "weights"))
-    telling_known = event(
-        partial(known_of_feature, service.library), of_feature, choice.known, **LATEST
+    return VectorControls(
+        choice.model, fields, choice.find, choice.chosen, (telling_distance, telling_components)
     )
-    gr.on([control.change for control in of_feature.values()], **telling_known)
-    return VectorControls(choice.model, fields, choice.find, (telling_known, telling_distance, telling_components))
 
 
 def _direction_controls(library: Library, choice: FeatureChoice, opening: Opening) -> dict[str, Component]:
@@ -114,7 +118,7 @@ def _place_controls(
 ) -> tuple[dict[str, Component], gr.HTML]:
     """How far out the vector lies, and from where: the scale's controls and the centroid's; and the distance."""
     usual_scale = gr.Checkbox(
-        True, label="Usual scale", elem_id="usual-scale", info=_USUAL_SCALE,
+        True, label="Use the typical token distance", elem_id="usual-scale", info=_USUAL_SCALE,
     )
     scale = gr.Slider(
         0.1, 10, _usual_scale(service, opening.entry, opening.recipe.weights, 1.0), step=0.01, label="Scale",
@@ -136,9 +140,9 @@ def _place_controls(
 
 def vector_values(library: Library, recipe: VectorRecipe) -> dict:
     """What the controls show for a recipe, by name. Raises UserError if they cannot."""
-    library.find(recipe.sae)
     return {
-        "sae": recipe.sae, "feature": str(recipe.feature), "weights": recipe.weights or SUITING,
+        "sae": sae_beside(library, recipe), "vector": own_vector(recipe), "feature": str(recipe.feature),
+        "weights": recipe.weights or SUITING,
         "encoder_share": recipe.encoder_share, "tokens": recipe.tokens, "centroid": recipe.centroid,
         "usual_scale": recipe.scale is None, "scale": gr.skip() if recipe.scale is None else recipe.scale,
         **component_values(recipe.pca),
@@ -146,11 +150,11 @@ def vector_values(library: Library, recipe: VectorRecipe) -> dict:
 
 
 def vector_recipe(
-    *, sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, **components
+    *, sae, feature, weights, encoder_share, tokens, centroid, usual_scale, scale, vector=None, **components
 ) -> VectorRecipe:
     """The recipe that the controls show, from their values by name. Raises UserError for a value that cannot be."""
     return VectorRecipe(
-        sae=sae, feature=feature, weights=None if weights == SUITING else weights,
+        sae=sae, **{"feature": feature} | in_place_of_feature(vector), weights=None if weights == SUITING else weights,
         # What is not seen does not count.
         encoder_share=encoder_share if takes(weights, "encoder_share") else VectorRecipe.encoder_share,
         tokens=tokens if takes(weights, "tokens") else "", centroid=centroid, scale=None if usual_scale else scale,

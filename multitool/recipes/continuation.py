@@ -40,7 +40,7 @@ class SteerRecipe(Declared):
     ))] = (-0.4, 0.2, 0.4, 0.8)
     length: Annotated[Whole, Field(ge=1, le=LONGEST_CONTINUATION, description=(
         "how many tokens are written at most"
-    ))] = 40
+    ))] = 30
     temperature: Annotated[float, Field(ge=0, le=5, description=(
         "0: always the most probable token; above: tokens are drawn at this temperature, the more freely the higher"
     ))] = 0.0

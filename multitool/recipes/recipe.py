@@ -5,7 +5,7 @@ parameter and the key of the tree JSON; type, range, default and help are told t
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, SkipValidation, StringConstraints
@@ -13,6 +13,15 @@ from pydantic import Field, SkipValidation, StringConstraints
 from multitool.errors import UserError, shown
 from multitool.recipes.directions import DIRECTIONS, takes
 from multitool.recipes.fields import Declared, ListAsTuple, Valid, Whole, check, recipe_fields
+from multitool.recipes.own_vectors import (
+    LONGEST_VECTOR_NAME,
+    VectorNumbers,
+    is_place,
+    place_named,
+    plain_numbers,
+    rounded_numbers,
+    vector_told,
+)
 from multitool.recipes.prompts import PROMPTS, Prompt
 from multitool.recipes.weighted_sums import Term, feature_terms, features_written, token_terms, tokens_written
 from multitool.text import is_text
@@ -23,6 +32,7 @@ MAX_NODES_LIMIT = 10_000_000  # memory ends long before
 MAX_DEPTH_LIMIT = 200
 MAX_COMPONENTS = 20_000  # more than any model's embeddings have
 LONGEST_PROMPT = 2_000  # characters; with the largest trees a longer one takes hours
+OF_OWN_VECTOR = ("vector", "vector_name")  # fields that a vector of one's own has, and a feature has not
 _LONGEST_NAME = 4_096  # characters; a folder's is the longest
 
 # What a token list is ordered by, and what that is; the formulas: ListRecipe.
@@ -31,7 +41,7 @@ MEASURES = {
     "cosine": "nearness to the vector alone, the cosine of the angle between them",
     "dot": "the dot product with the vector, which favours tokens with long embeddings",
     "logit_lens": "how much the direction, read by the model's final norm and unembedding, makes it say the token",
-    "jacobian_lens": "how much the direction, carried on by the layers behind the SAE as they do on average, makes it "
+    "jacobian_lens": "how much the direction, carried on by the layers after the SAE as they do on average, makes it "
     "say the token",
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }
@@ -84,11 +94,15 @@ class VectorRecipe(Declared):
     - ``random``: a standard normal vector's, drawn with the feature's number as seed;
     - ``centroid``: 0, so that only the components are left.
 
-    Of several features with weights it is ``u(sum w_j f_j)``.
+    Of several features with weights it is ``u(sum w_j f_j)``. A ``vector`` of one's own (``from_vector``) stands in the
+    place of a feature: it is encoder and decoder alike.
 
     >>> decoder = mt.VectorRecipe(sae="demo/hook_embed", feature=927, weights="decoder", scale=2.5)
     >>> several = mt.VectorRecipe(sae="demo/hook_embed", feature="927 - 648*0.5")
     >>> queen = mt.VectorRecipe(sae="demo/hook_embed", feature=927, weights="tokens", tokens="king - man + woman")
+    >>> probe = mt.VectorRecipe.from_vector([0.5] * 576, model="demo/SmolLM2-135M-Instruct-Q4_1", name="a probe")
+    >>> probe
+    VectorRecipe(vector='a probe (vector 15bc0838)', sae='model:demo/SmolLM2-135M-Instruct-Q4_1@hook_embed')
     """
 
     sae: SaeName
@@ -118,11 +132,17 @@ class VectorRecipe(Declared):
         Field(max_length=MAX_COMPONENTS,
               description="weights of the first principal components of the token embeddings"),
     ] = ()
+    vector: VectorNumbers = ()
+    vector_name: Annotated[
+        str, StringConstraints(strip_whitespace=True, max_length=LONGEST_VECTOR_NAME), Field(description=(
+            "what results call that vector"
+    ))] = ""
 
     def __post_init__(self):
         if isinstance(self.feature, str):
             self._keep("feature", _feature(self.feature))
         super().__post_init__()
+        self._check_vector()
         if takes(self.weights, "tokens"):
             self._keep("tokens", tokens_written(token_terms(self.tokens)))
         elif self.tokens:
@@ -131,6 +151,70 @@ class VectorRecipe(Declared):
             raise UserError(
                 f"feature is {shown(self.feature)}, and the weights {self.weights} take nothing of a feature. Give one "
                 "feature's number with them."
+            )
+
+    @classmethod
+    def from_vector(
+        cls, vector, *, model: str, hook: str | None = None, name: str = "", **settings
+    ) -> "VectorRecipe":
+        """A vector of one's own in the place of a feature: a probe, a steering direction, a difference of means.
+
+        Its length does not matter: ``scale`` gives one. Among the embeddings it is taken as it is; after a layer trees
+        and lists carry it back to them (pullback), and a lens reads what it writes there.
+
+        Args:
+            vector: (d_model,) numbers: a list, a numpy array, a tensor. Kept in float32.
+            model: its model's name: a hub id, a folder, or as ``Library.add_model`` gives it.
+            hook: where it lies, as for SAEs: blocks.N.hook_resid_post, …; None: among the token embeddings.
+            name: what results call it.
+            settings: other fields of the recipe.
+
+        Raises:
+            UserError: it is not one row of finite numbers, is all zeros, or a setting cannot be.
+        """
+        numbers = plain_numbers(vector)
+        for told, value in (("model", model), ("hook", hook)):
+            check(value, told, str | None)
+        return cls(sae=place_named(model, hook), feature=0, vector=tuple(numbers), vector_name=name, **settings)
+
+    def __repr__(self) -> str:
+        told = {"vector": self.vector_told} if self.vector else {}
+        skipped = (*OF_OWN_VECTOR, *(("feature",) if self.vector and self.feature == 0 else ()))
+        for field in recipe_fields(type(self)):  # type: ignore[arg-type]  # as in fields
+            value = getattr(self, field.name)
+            if value != field.default and field.name not in skipped:
+                told[field.name] = value
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+
+    def settings(self) -> dict:
+        """The fields for JSON, as results carry them; those of a vector of one's own only where there is one."""
+        found = asdict(self) | {"pca": list(self.pca), "vector": list(self.vector)}
+        if not self.vector:
+            return {name: value for name, value in found.items() if name not in OF_OWN_VECTOR}
+        return found
+
+    @property
+    def vector_told(self) -> str:
+        """What a vector of one's own is called: its name and a hash of its numbers."""
+        return vector_told(self.vector, self.vector_name)
+
+    def _check_vector(self) -> None:
+        """Keep a vector of one's own as float32 has it. Raises UserError if the recipe cannot be with it or without."""
+        if not self.vector:
+            if self.vector_name or is_place(self.sae):
+                name, value = ("vector_name", self.vector_name) if self.vector_name else ("sae", self.sae)
+                raise UserError(
+                    f"{name} is {shown(value)}, which goes with a vector of your own only. Give one as vector, or "
+                    "name a feature of an SAE."
+                )
+            return
+        self._keep("vector", rounded_numbers(self.vector))
+        if isinstance(self.feature, int):
+            self._keep("feature", 0)  # what it counts as
+        if self.weights and DIRECTIONS[self.weights].from_scan:
+            raise UserError(
+                f"The weights {self.weights} come of the tokens that fire a feature, and nothing tells when a vector "
+                "of your own fires. Choose encoder (as it is), pullback or none."
             )
 
     @property
@@ -167,7 +251,7 @@ class TreeRecipe(Declared):
     prose (``model.interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations
     on ``x``:
 
-    - ``inject_layer`` L from 0 on: at the ghost's position behind layer L, ``inject_scale·m·g`` in the place of ``x``,
+    - ``inject_layer`` L from 0 on: at the ghost's position after layer L, ``inject_scale·m·g`` in the place of ``x``,
       or added to it; up to there the model reads the word that holds the ghost's place (SelfIE, Chen et al. 2024;
       Patchscopes, Ghandeharioun et al. 2024);
     - ``steer_strength`` s: ``x + s·m·u(W_dec[i])`` at the SAE's hook (activation addition, Turner et al. 2023);
@@ -221,7 +305,7 @@ class TreeRecipe(Declared):
         "too, where models park attention and residuals can be a hundred times as long"
     ))] = False
     inject_layer: Annotated[Whole, Field(ge=-1, le=1000, description=(
-        "put the vector into the residual stream behind this layer, at the ghost's position; -1: as its embedding"
+        "put the vector into the residual stream after this layer, at the ghost's position; -1: as its embedding"
     ))] = -1
     inject_mode: Annotated[InjectMode, Field(description=(
         "with inject_layer: replace what the stream holds there, or add to it"
@@ -304,9 +388,11 @@ class ListRecipe(Declared):
     measure: Annotated[Measure, Field(description=(
         "what orders them: " + "; ".join(f"{name}: {what}" for name, what in MEASURES.items())
     ))] = "score"
-    negative: Annotated[bool, Field(description="the other end: the tokens that fit worst (not by activation)")] = False
+    negative: Annotated[bool, Field(
+        description="the least similar tokens: the list from its other end (not by activation)"
+    )] = False
     words: Annotated[bool, Field(description=(
-        "only tokens that are words: a blank and letters, or letters of a script written without blanks"
+        "only tokens that are words: a space and letters, or letters of a script written without spaces"
     ))] = False
 
     def __post_init__(self):

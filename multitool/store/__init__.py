@@ -10,4 +10,5 @@ Uses ``model`` and what lies below; sae_lens and huggingface_hub. The local mode
 - ``problems``: what goes wrong meanwhile, in the user's words
 - ``sae_formats``: the formats of SAEs in folders (``saelens_format``, ``other_formats``), over ``sae_files``
 - ``models`` and ``model_weights``, ``saes``, ``encoder``: reading them; ``scans``: the vocabulary scan on disk
+- ``given``: models and SAEs that are loaded already; ``vector_files``: a vector of one's own from a file
 """

@@ -5,7 +5,7 @@ The arithmetic is sae-lens' own, class by class; nothing of it is written again 
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from multitool.errors import UserError
 from multitool.store.entries import SaeEntry
 from multitool.store.hub import UNLIMITED, DownloadOptions
 from multitool.store.problems import HOLDING, reading_by_sae_lens, said
-from multitool.store.sae_format import Parts, not_read
+from multitool.store.sae_format import SINCE_6, Parts, not_read
 from multitool.store.sae_formats import recognised
-from multitool.store.saelens_format import lens_parts
+from multitool.store.saelens_format import inference_parts, lens_parts
 from multitool.store.saes import fetch_sae, read_fetched, sae_lens_sae
 
 # The classes in which a feature's activation needs no other feature: a part of the SAE reads as the whole does.
@@ -39,7 +39,7 @@ class Encoder:
 
     entry: SaeEntry
     centred: bool  # whether it reads residuals without their mean (see ``load_encoder``)
-    _sae: Any  # sae-lens' own
+    _sae: Any = field(repr=False)  # sae-lens' own
     chunk_bytes: int = CHUNK_BYTES  # memory that the intermediate results of one chunk of residuals may take
 
     @property
@@ -80,6 +80,10 @@ class Encoder:
         for place, part in self._parts(_like(self._sae, features if alone else None), x):
             activations[place] = part if alone else part[:, features]
         return activations[:, 0] if isinstance(feature, int) else activations
+
+    def products(self, n: int) -> int:
+        """How many products of numbers one feature's activations on ``n`` residuals take."""
+        return n * self.d_model * (1 if self._sae.cfg.architecture() in _ALONE else self.d_sae)
 
     @torch.no_grad()
     def change_by_setting(self, x: Tensor, feature: int, activation: float) -> Tensor:
@@ -174,14 +178,30 @@ def load_encoder(entry: SaeEntry, download: DownloadOptions = UNLIMITED) -> Enco
 
 
 def _encoder(entry: SaeEntry, folder: Path, read: Callable) -> Encoder:
-    warnings.filterwarnings("ignore", module=r"sae_lens\.")  # what they are about is done here
     with reading_by_sae_lens(entry, folder):
-        sae = read()
-        kwargs = sae.cfg.metadata[_KWARGS] or _corrections(entry).get(_KWARGS)
-        centred = bool(kwargs and kwargs.get("center_writing_weights"))
-        sae = _like(sae)
-        # What does not fit together shows now.
-        tried = _encode(sae, torch.linspace(1, 2, sae.cfg.d_in)[None], centred)
+        return encoder_of(entry, read())
+
+
+def encoder_of(entry: SaeEntry, sae) -> Encoder:
+    """An SAE that is loaded already as one to read with; its weights are shared where they are float32 on the CPU.
+
+    Args:
+        sae: sae-lens' own object, which stays as it is.
+
+    Raises:
+        UserError: how it reads is not known, or its weights are no numbers.
+    """
+    from sae_lens import TrainingSAE
+
+    warnings.filterwarnings("ignore", module=r"sae_lens\.")  # what they are about is done here
+    if isinstance(sae, TrainingSAE):  # some of which read a batch's texts together
+        cfg, state = inference_parts(sae)
+        sae = _of_parts((cfg | {"metadata": SINCE_6 | sae.cfg.metadata.to_dict()}, state))
+    kwargs = sae.cfg.metadata[_KWARGS] or _corrections(entry).get(_KWARGS)
+    centred = bool(kwargs and kwargs.get("center_writing_weights"))
+    sae = _like(sae).to(dtype=torch.float32)
+    # What does not fit together shows now.
+    tried = _encode(sae, torch.linspace(1, 2, sae.cfg.d_in)[None], centred)
     if sae.cfg.normalize_activations == _BY_A_NUMBER:
         raise not_read(entry.folder or entry.name, (
             f"it was trained on inputs times a factor (normalize_activations is {_BY_A_NUMBER}), and no file of it "
@@ -221,4 +241,4 @@ def _corrections(entry: SaeEntry) -> dict:
     """What sae-lens' registry says about an SAE in the place of its own configuration."""
     from sae_lens.loading.pretrained_saes_directory import get_config_overrides
 
-    return {} if entry.folder else get_config_overrides(entry.release, entry.sae_id)
+    return get_config_overrides(entry.release, entry.sae_id) if entry.repo_id else {}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+OWN_VECTOR = "vector"  # in the place of a release
 # Features of these hooks point in directions of the residual stream (or of the embedding itself).
 SERVED_KINDS = ("embed", "resid_pre", "resid_mid", "resid_post")
 
@@ -118,6 +119,11 @@ class SaeEntry:
         return self.sae_id.endswith("canonical")
 
     @property
+    def of_vector(self) -> bool:
+        """Whether it is a vector of one's own in the place of an SAE: one feature, and nothing tells when it fires."""
+        return self.release == OWN_VECTOR
+
+    @property
     def gated(self) -> bool:
         """Whether the model's licence must be accepted before the model can be downloaded: on the hub, or here."""
         return self.licence_page is not None
@@ -152,6 +158,8 @@ class SaeEntry:
         The local models' layers write in other directions than embeddings lie in, so their own weights point nowhere.
         Which suit them stands in ``registry_facts.yaml``; other SAEs take the published ones.
         """
+        if self.of_vector and self.kind != "embed":
+            return "pullback"
         of_layers = registry_facts()["tree_weights_of_layers"]
         return of_layers.get(self.model, "encoder") if self.release == "demo" and self.kind != "embed" else "encoder"
 

@@ -33,13 +33,18 @@ class FittedLens:
     source: str  # where it is from, in words
 
     def carry(self, directions: Tensor) -> Tensor:
-        """Directions at the hook, (n, d_model), as they are behind the last layer."""
+        """Directions at the hook, (n, d_model), as they are after the last layer."""
         return directions @ self.J.T
 
 
 def is_fitted(model: str, hook: str) -> bool:
     """Whether ``fitted_lens`` has a lens for a hook of a model."""
     return _shipped(model, hook) is not None or _on_hub(model, hook) is not None
+
+
+def is_shipped(model: str, hook: str) -> bool:
+    """Whether that lens is a local model's, which lies here."""
+    return _shipped(model, hook) is not None
 
 
 def fitted_lens(model: str, hook: str, d_model: int, download: DownloadOptions = UNLIMITED) -> FittedLens:

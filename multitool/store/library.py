@@ -15,29 +15,32 @@ import torch
 from cachetools import LRUCache
 from torch import Tensor
 
-from multitool.errors import UserError
+from multitool.errors import UserError, shown, some
+from multitool.model.logit_lens import lens_logits
 from multitool.model.subject import Subject
 from multitool.model.tasks import Base, Place, Task, Text
 from multitool.recipes.fields import check
+from multitool.recipes.own_vectors import is_place, place_parts
 from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import Device, Dtype
 from multitool.store.atlases import DEMO_ATLAS, Atlas, open_atlas
 from multitool.store.capacity import Machine
 from multitool.store.devices import Gpu, gpu_here, machine_memory, placement, suited_precision
 from multitool.store.encoder import Encoder, load_encoder
-from multitool.store.entries import SaeEntry, hub_id
-from multitool.store.folders import folder_state, is_folder
+from multitool.store.entries import SERVED_KINDS, SaeEntry, hub_id, parse_hook
+from multitool.store.folders import HOOKS, folder_state, is_folder
+from multitool.store.given import MINE, GivenModel, GivenSae, given_model, given_sae
 from multitool.store.hub import DownloadOptions
 from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.kept_rows import KeptRows, RowsTask, open_rows
 from multitool.store.lens_rows import LensRowsTask, lens_rows_task
-from multitool.store.lenses import FittedLens, fitted_lens, is_fitted
-from multitool.store.models import load_model, load_subject, model_size
+from multitool.store.lenses import FittedLens, fitted_lens, is_fitted, is_shipped
+from multitool.store.models import load_model, load_reader, load_subject, model_size
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.prose import ProseRowsTask, mean_maximum, prose_rows_task
 from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task, read_shipped, shipped_pullback
-from multitool.store.registry import find_sae
-from multitool.store.saes import Sae, load_sae
+from multitool.store.registry import find_sae, models
+from multitool.store.saes import NOTHING_FIRES, Sae, load_sae
 from multitool.store.scans import ScanTask, scan_task
 from multitool.store.worker import work_on
 from multitool.vectors.scan_directions import embedding_map
@@ -116,6 +119,7 @@ class Library:
         self._tell_fetching = fetching
         self._found = _MadeOnce(256)  # SAEs of any repository on the hub, by name
         self._models = _MadeOnce(max_models)
+        self._readers = _MadeOnce(2)  # models with nothing but final norm and unembedding
         self._subjects = _MadeOnce(max_models + 2)
         self._precisions = _MadeOnce(32)
         self._saes = _MadeOnce(max_saes)
@@ -126,22 +130,110 @@ class Library:
         self._prose = _MadeOnce(16)  # a number for each feature, as these
         self._lengths = _MadeOnce(32)
         self._fetching: dict[str, str] = {}
+        self._given_models: dict[str, GivenModel] = {}
+        self._given_saes: dict[str, GivenSae] = {}
+
+    def __repr__(self) -> str:
+        given = {"models": list(self._given_models), "SAEs": list(self._given_saes)}
+        told = "".join(f", given {kind}: {some(names, 4)}" for kind, names in given.items() if names)
+        return f"Library(device={self.device!r}, dtype={self._placement.dtype!r}{told})"
+
+    def add_model(self, model, tokenizer=None, name: str | None = None) -> str:
+        """A model that is loaded already, to be run as it is: in its precision, where it is, with no copy of its
+        weights, which are never written. What asks for a model of its name gets it from then on.
+
+        >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+        >>> name = library.add_model(  # doctest: +SKIP
+        ...     AutoModelForCausalLM.from_pretrained("gpt2"), AutoTokenizer.from_pretrained("gpt2"))
+
+        Args:
+            model: a causal LM of transformers, or a TransformerLens bridge, which holds one (a HookedTransformer does
+                not).
+            tokenizer: the model's fast tokenizer; a bridge has its own.
+            name: how results call it; None: by where transformers loaded it from, so that published SAEs of it read
+                this one. Give a model whose weights were changed a name of its own, and one that changes later anew.
+
+        Returns:
+            Its name.
+
+        Raises:
+            UserError: it is no such model, is in training mode, or its tokenizer is missing.
+        """
+        given = given_model(model, tokenizer, name)
+        self._given_models[given.subject.name] = given
+        return given.subject.name
+
+    def add_sae(self, sae, name: str | None = None, *, model: str | None = None, hook: str | None = None) -> str:
+        """An SAE that is loaded already, in place of one by name.
+
+        >>> from sae_lens import SAE
+        >>> name = library.add_sae(SAE.from_pretrained("gpt2-small-res-jb", "hook_resid_pre"))  # doctest: +SKIP
+
+        Args:
+            sae: a ``sae_lens.SAE``; it stays as it is, and its weights are shared where they are float32 on the CPU.
+            name: how recipes call it, RELEASE/SAE_ID; None: mine/ and its hook. One of the same name is replaced.
+            model, hook: the model that it was trained on and where it reads, where its cfg.metadata does not say so.
+
+        Returns:
+            Its name, for ``VectorRecipe(sae=…)``.
+
+        Raises:
+            UserError: it is no such SAE, or model or hook are not known; or another one has that name already, and
+                ``name`` is not given.
+        """
+        given = given_sae(sae, name, model=model, hook=hook)
+        before = self._given_saes.get(given.entry.name)
+        if before and before.sae is not sae and name is None:
+            raise UserError(
+                f"There is another SAE {given.entry.name} here already. Name this one, e.g. "
+                f"name={given.entry.name + '-2'!r}; or name it the same, to replace the other."
+            )
+        self._given_saes[given.entry.name] = given
+        return given.entry.name
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of models and SAEs that came as objects. Another process has none of them."""
+        return (*self._given_models, *self._given_saes)
+
+    def place(self, name: str) -> SaeEntry:
+        """Where a vector of one's own lies: in the place of the SAE of that name, or of any at ``model:NAME@HOOK``.
+
+        Raises:
+            UserError: there is no such SAE, place or model here.
+        """
+        if not is_place(name):
+            return self.find(name)
+        model, hook = place_parts(name)
+        kind, layer = parse_hook(hook)
+        if kind not in SERVED_KINDS:
+            raise UserError(f"hook is {shown(hook)}, which is no place on the residual stream. Valid are {HOOKS}.")
+        known = hub_id(model)
+        if not (self._allow_folder or known in self._given_models or known in models(self.patterns)):
+            raise UserError(
+                f"There is no model {shown(model)} here: it is none that has SAEs. Others, of the hub or of a folder, "
+                "are for the command line, and for Python with allow_folder=True."
+            )
+        return SaeEntry(release=MINE, sae_id=hook, model=known, kind=kind, layer=layer)
 
     def find(self, name: str) -> SaeEntry:
         """The SAE of that name among those to be had here. Raises UserError if there is none."""
+        if name in self._given_saes:
+            return self._given_saes[name].entry
         find = partial(find_sae, name, allow_folder=self._allow_folder, patterns=self.patterns)
         if not name.startswith(HUB_PREFIX):
             return find()
         return self._found.get(name, partial(self._reported, name, lambda download: find(download=download)))
 
     def state(self, name: str) -> tuple:
-        """What changes when an SAE's files or its model's do, where they lie in folders of this machine.
+        """What changes when an SAE's files or its model's do, where they lie in folders of this machine; of a place the
+        model's.
 
         Raises:
             UserError: there is no SAE of that name.
         """
-        entry = self.find(name)
-        return _sae_as_it_is(entry)[1:], _as_it_is(entry.model)[1:]
+        entry = self.place(name)
+        return self._sae_as_it_is(entry)[1:], _as_it_is(entry.model)[1:]
 
     def offers(self, name: str) -> bool:
         """Whether ``find`` would find it."""
@@ -161,9 +253,18 @@ class Library:
             UserError: something cannot be had, or the two do not fit.
         """
         name = self.model_of(entry, model)
-        sae, subject = self.sae(entry), self.subject(name)
+        sae = self.sae(entry)
+        return sae, self.fitting(sae, name)
+
+    def fitting(self, sae: Sae, model: str) -> Subject:
+        """The model of that name, which an SAE's directions fit.
+
+        Raises:
+            UserError: it cannot be had, or they do not fit.
+        """
+        subject = self.subject(model)
         _check_fit(sae, subject)
-        return sae, subject
+        return subject
 
     def model_of(self, entry: SaeEntry, model: str | None = None) -> str:
         """The name of the model that ``load`` loads, by which results call it. Raises UserError if there is none."""
@@ -174,16 +275,30 @@ class Library:
                 f"SAE {entry.name} does not say which model it was trained on{told}; name it with --model (in Python "
                 "model=)."
             )
-        return name if is_folder(name) else hub_id(name)
+        return name if name in self._given_models or is_folder(name) else hub_id(name)
 
     def sae(self, entry: SaeEntry) -> Sae:
         """An SAE's weights. Raises UserError if they cannot be had."""
-        return self._saes.get(_sae_as_it_is(entry), partial(self._reported, entry.name, partial(load_sae, entry)))
+        given = self._given(entry)
+        make = given.directions if given else partial(self._reported, entry.name, partial(load_sae, entry))
+        return self._saes.get(self._sae_as_it_is(entry), make)
 
     def encoder(self, entry: SaeEntry) -> Encoder:
-        """An SAE to read with. Raises UserError if it cannot be had."""
-        make = partial(self._reported, entry.name, partial(load_encoder, entry))
-        return self._encoders.get(_sae_as_it_is(entry), make)
+        """An SAE to read with. Raises UserError if it cannot be had, or is a vector of one's own."""
+        if entry.of_vector:
+            raise UserError(NOTHING_FIRES)
+        given = self._given(entry)
+        make = given.encoder if given else partial(self._reported, entry.name, partial(load_encoder, entry))
+        return self._encoders.get(self._sae_as_it_is(entry), make)
+
+    def _given(self, entry: SaeEntry) -> GivenSae | None:
+        found = self._given_saes.get(entry.name)
+        return found if found and found.entry == entry else None
+
+    def _sae_as_it_is(self, entry: SaeEntry) -> tuple:
+        """What an SAE is kept by, as ``_as_it_is``."""
+        given = self._given(entry)
+        return (entry, given.number) if given else (entry, *(folder_state(entry.folder) if entry.folder else ()))
 
     def scan_task(self, entry: SaeEntry, subject: Subject) -> ScanTask:
         """The vocabulary scan that an SAE needs, for ``do``; see also ``scan``."""
@@ -214,7 +329,7 @@ class Library:
             UserError: it cannot be read.
         """
         task = self.pullback_task(entry, subject)
-        if shipped := shipped_pullback(entry, task):
+        if shipped := shipped_pullback(task):
             return self._maps.get(shipped, partial(read_shipped, shipped))
         kept = open_rows(task)
         return None if kept is None else self._maps.get(task, lambda: kept.part(0, task.n_rows))
@@ -241,6 +356,27 @@ class Library:
         if kept is None:
             return None
         return self._maps.get(kept.task, lambda: FittedLens(kept.part(0, d_model), f"fitted on {len(PASSAGES)} texts"))
+
+    def lens_here(self, entry: SaeEntry, subject: Subject) -> FittedLens | None:
+        """That lens, where it takes neither a download nor fitting; else None. Raises UserError if it cannot be read.
+        """
+        model, hook = subject.name, entry.hook
+        fetched = is_fitted(model, hook) and not is_shipped(model, hook)
+        return None if fetched and (model, hook) not in self._maps else self.lens(entry, subject)
+
+    def read_by_lens(self, subject: Subject, directions: Tensor) -> Tensor:
+        """The logits of directions behind the last layer, (n, d_model), by the logit lens: (n, V) float32 on the CPU.
+
+        Not by the running model but by its final norm and unembedding alone, as they are stored.
+
+        Raises:
+            UserError: these are not found.
+        """
+        given = self._given_models.get(subject.name)
+        model = given.running() if given else self._readers.get(
+            subject.folder, lambda: load_reader(subject.name, subject.folder, subject.space.E)
+        )
+        return lens_logits(model, directions).cpu()
 
     def embedding_map(self, scan: KeptRows, subject: Subject) -> Tensor:
         """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""
@@ -275,7 +411,20 @@ class Library:
         kept = open_rows(task)
         if kept is None:
             return None
-        return self._prose.get((_sae_as_it_is(entry), task), lambda: mean_maximum(self.encoder(entry), task, kept))
+        return self._prose.get((self._sae_as_it_is(entry), task), lambda: mean_maximum(self.encoder(entry), task, kept))
+
+    def fires_on_prose(
+        self, entry: SaeEntry, subject: Subject, feature: int
+    ) -> tuple[tuple[Text, ...], Tensor] | None:
+        """The passages of plain prose, and how strongly a feature fires on each of their tokens, (n,) float32.
+
+        None, and errors, as in ``on_prose``.
+        """
+        task = self.prose_task(entry, subject)
+        kept = open_rows(task)
+        if kept is None:
+            return None
+        return task.texts, self.encoder(entry).encode_feature(kept.part(0, task.n_rows), feature)
 
     def lengths(
         self, entry: SaeEntry, kind: str, compute: Callable[[], Tensor], subject: Subject | None = None
@@ -285,7 +434,7 @@ class Library:
         Args:
             subject: the model whose matrices have a part in it.
         """
-        return self._lengths.get((_sae_as_it_is(entry), kind, subject and (subject.name, subject.folder)), compute)
+        return self._lengths.get((self._sae_as_it_is(entry), kind, subject and (subject.name, subject.folder)), compute)
 
     def pin(self, entry: SaeEntry) -> None:
         """From now on, delete neither this SAE nor its model to make room on a Space's disk."""
@@ -297,6 +446,8 @@ class Library:
         Raises:
             UserError: they cannot be had.
         """
+        if given := self._given_models.get(name) or self._given_models.get(hub_id(name)):
+            return given.subject
         name = name if is_folder(name) else hub_id(name)
         make, key = partial(self._reported, name, partial(load_subject, name)), _as_it_is(name)
         subject = self._subjects.get(key, make)
@@ -308,7 +459,11 @@ class Library:
 
     def has(self, entry: SaeEntry) -> bool:
         """Whether an SAE and its model's embeddings are in memory: no wait for them."""
-        return _sae_as_it_is(entry) in self._saes and _as_it_is(entry.model) in self._subjects
+        return self._sae_as_it_is(entry) in self._saes and _as_it_is(entry.model) in self._subjects
+
+    def at_hand(self, entry: SaeEntry) -> bool:
+        """Whether a model's embeddings are in memory, and an SAE too or in a folder here: a short wait for both."""
+        return self.has(entry) or (entry.folder is not None and _as_it_is(entry.model) in self._subjects)
 
     def progress(self, entry: SaeEntry) -> str:
         """How far the fetching of an SAE and its model is, in words; empty if nothing is being fetched."""
@@ -324,6 +479,8 @@ class Library:
         Raises:
             UserError: it depends on the model, which cannot be had.
         """
+        if given := self._given_models.get(model):
+            return given.dtype
         place = self._placement
         if place.dtype:
             return place.dtype
@@ -334,6 +491,9 @@ class Library:
 
     def run(self, name: str, folder: Path):
         """A model ready to run. Raises UserError if it cannot be loaded."""
+        given = self._given_models.get(name)
+        if given and given.subject.folder == folder:
+            return given.running()
         # A newer revision of a model on the hub lies in another folder.
         key = (_as_it_is(name), folder)
         return self._models.get(key, lambda: load_model(name, folder, self.precision(name), self.device))
@@ -427,13 +587,13 @@ def _as_it_is(model: str) -> tuple:
     return (model, *(folder_state(Path(model)) if model and is_folder(model) else ()))
 
 
-def _sae_as_it_is(entry: SaeEntry) -> tuple:
-    """What an SAE is kept by, as ``_as_it_is``."""
-    return (entry, *(folder_state(entry.folder) if entry.folder else ()))
-
-
 def _check_fit(sae: Sae, subject: Subject) -> None:
     entry = sae.entry
+    if entry.of_vector and sae.d_model != subject.space.d_model:
+        raise UserError(
+            f"The vector has {sae.d_model:,} numbers, and the embeddings of {subject.name} have "
+            f"{subject.space.d_model:,}. Give one of that model, or name another model."
+        )
     trained_on = f"The SAE was trained on {entry.model or 'another model'}."
     if sae.d_model != subject.space.d_model:
         raise UserError(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multitool.model.pullback import Pullback
 from multitool.model.tasks import Base
-from multitool.store.entries import SaeEntry
+from multitool.store.demo_models import DEMO_MODELS
 from multitool.store.kept_rows import MAX_BYTES, MatrixTask, compute_rows, rows_path
 from multitool.store.sae_files import safetensors_file
 
@@ -76,12 +76,10 @@ def pull_back_all(model, task: PullbackRowsTask, max_bytes: float = MAX_BYTES) -
 _SHIPPED = "pullback.safetensors"
 
 
-def shipped_pullback(entry: SaeEntry, task: PullbackRowsTask) -> Path | None:
-    """The file that holds the task's matrix, if it came with the SAE: a local model's, made on that model."""
-    if entry.release != "demo" or entry.folder is None or task.model != entry.model:
-        return None
-    path = entry.folder / _SHIPPED
-    return path if path.is_file() else None
+def shipped_pullback(task: PullbackRowsTask) -> Path | None:
+    """The file that holds the task's matrix, if one came with an SAE of that hook: a local model's, made on it."""
+    path = DEMO_MODELS[task.model].saes / task.hook / _SHIPPED if task.model in DEMO_MODELS else None
+    return path if path and path.is_file() else None
 
 
 def read_shipped(path: Path) -> Tensor:

@@ -87,9 +87,9 @@ class SaeFormat:
         there = [folder / name for name in self.configs if self.needs_cfg or (folder / name).exists()]
         return Config(tuple((path, read_json(path)) for path in there))
 
-    def told(self, folder: Path) -> Told:
-        """Raises UserError if a configuration cannot be read."""
-        config = self.config(folder)
+    def told(self, folder: Path, config: Config | None = None) -> Told:
+        """What it tells; of an SAE in memory by its configuration. Raises UserError if a file of it cannot be read."""
+        config = config or self.config(folder)
         named = [found for name in _HOOK_FIELDS if (found := config.find((name,)))[1]] or [self.place(folder, config)]
         hooks = [(_layer_filled_in(hook, config), by) for hook, by in named]
         hook, by = next((one for one in hooks if parse_hook(one[0])[0] != "unknown"), hooks[0])

@@ -137,7 +137,11 @@ def _for_inference(cfg: dict, state: dict[str, "Tensor"], factor: float | None) 
         return cfg | {"metadata": SINCE_6 | cfg["metadata"]}, sae.state_dict()
     metadata = cfg.get("metadata")
     cfg |= {"metadata": SINCE_6 | (metadata if isinstance(metadata, dict) else {})}
-    trained = made(TrainingSAE)
+    return inference_parts(made(TrainingSAE))
+
+
+def inference_parts(trained) -> Parts:
+    """An SAE of sae-lens' trainer as sae-lens itself would save it to be used: configuration and weights."""
     saved = {name: tensor.clone() for name, tensor in trained.state_dict().items()}  # it is changed in place
     trained.process_state_dict_for_saving_inference(saved)
     return trained.cfg.get_inference_sae_cfg_dict(), saved

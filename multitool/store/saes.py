@@ -4,10 +4,12 @@ No file that can run code is read: weights come from safetensors, npz without pi
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from multitool.errors import UserError, is_number
@@ -21,6 +23,10 @@ from multitool.vectors.vector import FeatureWeights
 
 _OWN_FORMAT = ("cfg.json", "sae_weights.safetensors")
 _MAX_CONTEXTS_BYTES = 64 << 20
+NOTHING_FIRES = (
+    "Nothing tells when a vector of your own fires, as an SAE tells it of a feature: it has no activations, no clamp "
+    "and no suggestion. It can steer, and a list by a lens has evidence of what it writes."
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,10 @@ class Sae:
     entry: SaeEntry
     W_enc: Tensor  # (d_model, d_sae)
     W_dec: Tensor  # (d_sae, d_model)
+
+    def __repr__(self) -> str:
+        entry = self.entry
+        return f"Sae({entry.name}: {self.d_sae:,} features, d_model {self.d_model:,}, {entry.hook} of {entry.model})"
 
     @property
     def d_model(self) -> int:
@@ -70,6 +80,12 @@ class Sae:
         if problem := self.problem(index):
             raise UserError(problem)
         return FeatureWeights(encoder=self.W_enc[:, index].float(), decoder=self.W_dec[index].float())
+
+
+def own_vector(entry: SaeEntry, numbers: Sequence[float]) -> Sae:
+    """A vector of one's own as an SAE of one feature, whose encoder and decoder it is alike."""
+    row = torch.tensor(numbers, dtype=torch.float32)[None]
+    return Sae(entry, row.T, row)
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,21 @@ checked before anything is done with it.
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import numpy as np
 from pydantic import Field
 
 from multitool.errors import UserError, is_number, shown
-from multitool.recipes.captions import source_told
+from multitool.recipes.captions import readable, source_told
 from multitool.recipes.fields import Valid, check
+from multitool.recipes.own_vectors import LARGEST, LONGEST_VECTOR
 from multitool.recipes.recipe import MAX_DEPTH_LIMIT, SPARING, check_cutoff, closing_quote
-from multitool.text import html_table, is_text, percent
+from multitool.text import csv_table, data_frame, html_table, is_text, percent
 from multitool.trees.tree import ROOT, Coverage, Definition, Tree, coverage, definitions, lifted, trim
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA = "sae-multitool/definition-tree/1"
 _LONGEST_TOKEN = 1_000
@@ -24,12 +28,13 @@ _LONGEST_SETTING = 10_000
 _MOST_SETTINGS = 200  # of each section
 _LONGEST_KEY = 100
 _MOST_TEXTS = 100  # in a list
-_MOST_NUMBERS = 1_000  # in a list
+_MOST_NUMBERS = LONGEST_VECTOR  # in a list
 # Within these, whatever is reckoned, written or drawn from a number stays one.
-_MOST_NUMBER = 1e15
+_MOST_NUMBER = LARGEST
 _MOST_LIFT = 1_000  # nats
 _MOST_ACTIVATION = 1e9
 _DEFINITIONS_SHOWN = 15  # in a notebook
+_DEFINITIONS_IN_LINE = 3
 _LIFTS = ("lift_centroid", "lift_random")
 _BEYOND = "beyond_top_k"
 UNFINISHED = "Unfinished: these go on beyond the tree"  # heads a list of beginnings
@@ -49,6 +54,8 @@ class DefinitionTree:
     >>> tree.settings["weights"], tree.result["nodes"]
     ('encoder', 14)
     >>> smaller = tree.trimmed(1e-2)
+    >>> tree.to_pandas()["definition"].tolist()[:2]
+    ['water', 'A']
     """
 
     tree: Tree = field(repr=False)
@@ -62,9 +69,16 @@ class DefinitionTree:
     first_token_entropy: float | None = None  # nats, over the whole vocabulary; older files lack it
     evidence: dict | None = None  # figures, verdict, sentence, as evidence.TreeEvidence.to_dict gives them
 
+    def __repr__(self) -> str:
+        first = [f"{percent(found.probability)} {found.text!r}" for found in self.definitions(_DEFINITIONS_IN_LINE)]
+        return f"DefinitionTree({self._source}; {', '.join(first)})"
+
+    @property
+    def _source(self) -> str:
+        return f"{source_told(self.settings)}: {len(self.tree)} nodes at cutoff {self.effective_cutoff:.3g}"
+
     def _repr_html_(self) -> str:
-        nodes = f"{len(self.tree)} nodes at cutoff {self.effective_cutoff:.3g}"
-        of = f"{source_told(self.settings)}: {nodes}"
+        of = self._source
         complete, unfinished = self.most_probable(_DEFINITIONS_SHOWN)
         rows = [[percent(found.probability), found.text] for found in complete]
         rows += [["", UNFINISHED]] * bool(unfinished)
@@ -98,6 +112,35 @@ class DefinitionTree:
         lift = self.tree.lift_per_token
         assert lift is not None
         return _parted(sorted(self.definitions(), key=lambda found: -lift[found.node]), n)
+
+    def definition_rows(self, found: list[Definition] | None = None) -> tuple[tuple[str, ...], list[list]]:
+        """Definitions as a table: their columns, and a row each.
+
+        Columns are its text and probability, whether it comes to its end within the tree, and of a checked
+        tree its lift per token (nats) and the feature's strongest activation on it (nan where it was not read).
+
+        Args:
+            found: those; None for all, complete ones first, by falling probability.
+        """
+        found = self.definitions() if found is None else found
+        columns: tuple[str, ...] = ("text", "probability", "complete")
+        rows: list[list] = [[one.text, one.probability, one.complete] for one in found]
+        lift, activation = self.tree.lift_per_token, self.tree.activation
+        if lift is not None and activation is not None:
+            columns += ("lift_per_token", "activation")
+            for row, one in zip(rows, found, strict=True):
+                row += [float(lift[one.node]), float(activation[one.node])]
+        return columns, rows
+
+    def to_pandas(self) -> "DataFrame":
+        """The definitions as ``definition_rows`` has them."""
+        return data_frame(*self.definition_rows())
+
+    def to_csv(self) -> str:
+        """The definitions as a CSV file, with the recipe in comment lines at its head; numbers are exact."""
+        told = {"schema": SCHEMA, "vector": self.vector, "result": self.result}
+        evidence = {"evidence": self.evidence} if self.evidence else {}
+        return csv_table(*self.definition_rows(), readable(self.settings) | told | evidence)
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
         """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.

@@ -1,11 +1,11 @@
 """The page in a real browser, as a person uses it."""
 
-import csv
-import io
 import json
 import re
 from pathlib import Path
 
+import csv_files
+import numpy as np
 import pytest
 from visit import open_growth, write
 
@@ -13,6 +13,7 @@ from multitool.store.demo_models import DEMO_MODEL
 
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
 CLAMP = "#clamp input, #clamp textarea"
+INTERVENE = "#intervene input"
 
 
 @pytest.fixture(autouse=True)
@@ -121,9 +122,9 @@ def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
     wait_until_changed(page, False)
 
     # What fires the feature says nothing of a vector that it has no part in.
-    assert "␣rain" in page.inner_text("#evidence")
+    assert "precipitation" in page.inner_text("#card")
     page.locator("#weights input[value=random]").check()
-    page.wait_for_function("!document.querySelector('#evidence').innerText.includes('␣rain')")
+    page.wait_for_selector("#card .feature-card", state="hidden")
     wait_until_changed(page)
     before = view(page)
     page.get_by_role("button", name="prison").click()
@@ -131,7 +132,7 @@ def test_a_tree_is_greyed_as_long_as_its_controls_have_changed(page):
     wait_for_whole_tree(page)
     wait_until_changed(page, False)
     assert title(page) == "demo/hook_embed · feature 648 · encoder"
-    assert "␣prison" in page.inner_text("#evidence")
+    assert "prisoner" in page.inner_text("#card")
 
 
 def test_a_menu_that_is_left_as_it_was_changes_nothing(page):
@@ -232,7 +233,6 @@ def test_an_example_grows_with_one_click(page):
 
 def test_stopping_shows_the_tree_as_far_as_it_has_grown(page):
     set_cutoff(page, "1e-7")
-    page.locator("#evidence").wait_for()
     page.click("#grow")
     wait_for_status(page, "tokens deep")
     page.click("#stop")
@@ -244,7 +244,7 @@ def test_a_list_of_tokens_and_its_csv(page):
     page.get_by_role("tab", name="Token list").click()
     page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="Rain").first.wait_for()
-    rows = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
+    rows = csv_files.rows_of(download(page, "#csv").decode())
     assert len(rows) == 100
     assert rows[0]["token"] == " Rain"
     assert title(page, "list") == "demo/hook_embed · feature 927 · pullback"
@@ -295,6 +295,31 @@ def test_a_saved_tree_opens_again_and_hostile_tokens_stay_text(page, tmp_path):
     wait_until_changed(page)
 
 
+def test_a_vector_of_ones_own_stands_in_the_feature_s_place_until_it_is_removed(page, tmp_path):
+    def choose(name: str, array) -> None:
+        np.save(tmp_path / name, array)
+        with page.expect_file_chooser() as chooser:
+            page.click("#own-vector-file")
+        chooser.value.set_files(tmp_path / name)
+
+    def told(text: str) -> None:
+        page.wait_for_function("text => document.querySelector('#own-vector-told').innerText.includes(text)", arg=text)
+
+    page.click("#own-vector > .label-wrap")
+    choose("table.npy", np.ones((2, 3)))
+    told("it must be one row")
+    choose("mood.npy", np.random.default_rng(0).standard_normal(576))
+    told("576 numbers, stands in place of the feature, where demo/hook_embed reads")
+    grow(page, "1e-2")
+    assert re.fullmatch(r"mood \(vector [0-9a-f]{8}\) · demo/hook_embed · encoder", title(page))
+    assert json.loads(download(page, "#json"))["settings"]["vector_name"] == "mood"
+    page.click("#own-vector-remove")
+    wait_until_changed(page)
+    page.wait_for_function("document.querySelector('#own-vector-told').innerText.trim() === ''")
+    grow(page, "1e-2")
+    assert title(page).startswith("demo/hook_embed · feature ")
+
+
 def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
     open_growth(page)
     write(page, "#prompt textarea", "<img src=x onerror=alert(1)> no place")
@@ -313,9 +338,78 @@ def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
     assert definitions(page) == [] and page.locator("#check").is_disabled()
 
 
-def test_the_next_feature_is_one_click_away(page):
+def wait_for_card(page, words: str) -> None:
+    page.wait_for_function("words => document.querySelector('#card').innerText.includes(words)", arg=words)
+
+
+def test_the_page_opens_on_a_card_that_tells_a_student_what_the_feature_is(page):
+    card = page.locator("#card")
+    told = card.inner_text()
+    assert "The model reads this feature as: water, rain, precipitation. It fires on" in told
+    for part in ("Fires on", "snow", "Writes", "storm", "How often", "Nearest features"):
+        assert part in told, part
+    assert not card.locator("dl").is_visible()
+    card.locator("summary").click()
+    assert "cosine" in card.locator("dl").inner_text()
+    assert card.bounding_box()["height"] < 500
+
+
+def test_features_that_are_chosen_grow_without_another_click(page):
+    before = view(page)
     page.get_by_role("button", name="Next").click()
     page.wait_for_function("document.querySelector('#feature input').value === '928'")
+    wait_for_card(page, "demo/hook_embed · feature 928")
+    wait_for_new_view(page, before)
+    assert title(page) == "demo/hook_embed · feature 928 · encoder"
+    # A later choice ends the earlier growth.
+    before = view(page)
+    feature = page.locator("#feature input")
+    feature.fill("648")
+    wait_for_card(page, "prisoner")
+    feature.press("Enter")
+    page.locator("#tree-title", has_text="feature 648").wait_for()
+    wait_for_whole_tree(page)
+    assert any("held" in text for text in definitions(page))
+    wait_for_card(page, "The model reads this feature as: ")
+    wait_for_card(page, "likeliest definitions")
+    wait_for_card(page, "Writes less")
+    # So does one that is near, by keyboard too.
+    near = page.locator("#card [data-number]").first
+    number = near.inner_text()
+    near.focus()
+    page.keyboard.press("Enter")
+    page.locator("#tree-title", has_text=f"feature {number} ·").wait_for()
+    assert page.input_value("#feature input") == number
+    page.click("#stop")
+
+
+def test_another_sae_shows_its_card_and_grows_nothing(page):
+    before = view(page)
+    choose(page, "#sae", "demo/blocks.6.hook_resid_post")
+    wait_for_card(page, "demo/blocks.6.hook_resid_post · feature 927")
+    wait_for_card(page, "Nearest features")
+    assert page.locator("#card .contexts li mark").count() == 4
+    assert view(page) == before
+
+
+def test_the_list_is_there_when_its_tab_opens_and_follows_the_feature(page):
+    page.get_by_role("tab", name="Token list").click()
+    page.locator("#tokens [role=gridcell]", has_text="Rain").first.wait_for()
+    assert title(page, "list") == "demo/hook_embed · feature 927 · pullback"
+    page.locator("#feature input").fill("648")
+    wait_until_changed(page, result="list")
+    page.locator("#feature input").press("Enter")
+    page.locator("#tokens [role=gridcell]", has_text="prison").first.wait_for()
+    assert title(page, "list") == "demo/hook_embed · feature 648 · pullback"
+    wait_until_changed(page, False, result="list")
+    # While another tab is open it waits until it is seen.
+    page.get_by_role("tab", name="Definition tree").click()
+    page.get_by_role("button", name="stars").click()
+    page.locator("#tree-title", has_text="feature 152").wait_for()
+    page.click("#stop")
+    page.get_by_role("tab", name="Token list").click()
+    page.locator("#list-title", has_text="feature 152").wait_for()
+    page.locator("#tokens [role=gridcell]", has_text="star").first.wait_for()
 
 
 def found_features(page) -> list[str]:
@@ -689,8 +783,8 @@ def test_a_new_growth_ends_the_one_before_which_is_not_said_to_be_stopped(page):
 
 def test_the_page_of_the_api_counts_as_many_tools_as_there_are(page):
     page.get_by_role("button", name="Use via API").click()
-    page.get_by_text("15 Available MCP Tools").wait_for()  # it counts from 0 until the page has asked for them
-    assert page.locator("h2 .counts").inner_text().split()[:3] == ["15", "MCP", "Tools"]
+    page.get_by_text("17 Available MCP Tools").wait_for()  # it counts from 0 until the page has asked for them
+    assert page.locator("h2 .counts").inner_text().split()[:3] == ["17", "MCP", "Tools"]
 
 
 # ── Evidence ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -719,7 +813,7 @@ def test_checking_a_tree_tells_the_verdict_and_the_figures(page):
     page.locator("#definitions", has_text="Lift per token").wait_for()
     assert all(float(lift) < 50 for lift in column(page, 3) if lift)
 
-    page.locator("#order").get_by_text("lift per token").click()
+    assert page.locator("#order input:checked").get_attribute("value") == "lift per token", "where it is known"
     # The finished ones first: those that go on end in an ellipsis.
     page.wait_for_function(
         "() => { const cells = n => [...document.querySelectorAll("
@@ -775,13 +869,11 @@ def test_evidence_of_a_strangers_tree_is_text(page, tmp_path):
 
 def test_checking_a_list_tells_the_verdict_and_adds_the_activations(page):
     page.get_by_role("tab", name="Token list").click()
-    assert page.locator("#check-list").is_disabled()
-    page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
     page.click("#check-list")
     page.wait_for_selector("#list-verdict .verdict.agrees")
     page.locator("#tokens", has_text="activation").wait_for()
-    assert "activation" in download(page, "#csv").decode().splitlines()[0]
+    assert "activation" in csv_files.rows_of(download(page, "#csv").decode())[0]
 
     page.locator("#measure").get_by_text("activation").click()
     page.click("#list")
@@ -797,12 +889,14 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
     page.locator("#words input").check()
     page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
-    first = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
+    first = csv_files.rows_of(download(page, "#csv").decode())
     assert first[0]["token"] == " rain" and float(first[0]["logit_lens"]) > 0
     assert all(row["token"].strip().isalpha() for row in first)
     page.locator("#negative input").check()
     page.click("#list")
-    page.wait_for_function("document.querySelector('#list-status textarea').value.includes('other end, only words')")
+    page.wait_for_function(
+        "document.querySelector('#list-status textarea').value.includes('least similar, only words')"
+    )
     page.click("#check-list")
     page.wait_for_selector("#list-verdict .verdict")
     assert "pushed along the feature's decoder" in page.inner_text("#list-verdict")
@@ -898,21 +992,90 @@ def test_several_prompts_are_asked_and_downloaded(page):
     page.locator(".toast-body", has_text="exactly once").wait_for()
 
 
-def test_settings_are_suggested_and_used(page):
-    page.get_by_text("Steering and injection").click()
+def test_settings_are_suggested_the_best_grows_at_once_and_each_with_one_click(page):
+    page.check(INTERVENE)
     page.fill("#inject-layer input", "3")  # none of the settings tried on an embedding injects
+    before = view(page)
     page.get_by_role("tab", name="Suggest settings").click()
     page.click("#suggest")
-    page.wait_for_selector("#use-best:not([disabled])", timeout=120_000)
-    assert page.locator("#trials [role=gridcell]").count() > 50
-    best = page.locator("#trials .virtual-row [role=gridcell]").first.inner_text()
-    page.click("#use-best")
-    page.wait_for_selector(f"#weights input[value={best}]:checked")
-    page.wait_for_function("document.querySelector('#inject-layer input').value === '-1'")
+    page.wait_for_selector("#trials tbody tr", timeout=120_000)
     assert title(page, "suggest") == "demo/hook_embed · feature 927"
+    settings = page.locator("#trials tbody button")
+    assert settings.count() == 32
+    said = page.locator("#trials tbody td.told").all_inner_texts()
+    assert all(said) and "rain" in said[0]
+    # Nothing more is clicked: the best one's tree is there.
+    best = settings.first.inner_text().split(",")[0]
+    page.wait_for_selector(f"#weights input[value={best}]:checked")
+    page.get_by_role("tab", name="Definition tree").click()
+    wait_for_new_view(page, before)
+    wait_for_whole_tree(page)
+    assert not page.is_checked(INTERVENE)
+    assert weights(page) == best
+    assert json.loads(download(page, "#json"))["settings"]["inject_layer"] == -1
+    # By keyboard: the row below, which opens the tree's tab.
+    before = view(page)
+    page.get_by_role("tab", name="Suggest settings").click()
+    settings.first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.locator("#tree-view").wait_for()
+    wait_for_new_view(page, before)
+    wait_for_whole_tree(page)
+    second = settings.nth(1).text_content()
+    assert weights(page) == second.split(",")[0]
+    page.get_by_role("tab", name="Suggest settings").click()
     wait_until_changed(page, False, result="suggest")
     page.fill("#feature input", "1")
     wait_until_changed(page, result="suggest")
+
+
+# ── Steering ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def written(page) -> None:
+    page.wait_for_function("document.querySelector('#steer-status textarea').value === 'Written.'")
+
+
+def test_a_text_is_continued_with_and_without_the_feature_side_by_side(page):
+    page.get_by_role("tab", name="Steer").click()
+    write(page, "#strengths input, #strengths textarea", "−0.4, 0.8")
+    write(page, "#steer-length input[type=number]", "12")
+    page.click("#continue")
+    page.wait_for_selector("#steered section")
+    written(page)
+    assert page.locator("#steered h3").all_inner_texts() == ["Unsteered", "−0.4", "+0.8"]
+    texts = page.locator("#steered .written").all_inner_texts()
+    assert len(set(texts)) == 3 and all(text.startswith("Yesterday I went to ") for text in texts)
+    tops = {round(page.locator("#steered section").nth(number).bounding_box()["y"]) for number in range(3)}
+    assert len(tops) == 1, "beside each other"
+    assert page.locator("#steered section").nth(2).locator("mark").count() > 0, "it writes what fires it"
+    assert all("nats a token" in line for line in page.locator("#steered .figures-line").all_inner_texts())
+    assert "feature 927" in title(page, "steer")
+    page.set_viewport_size({"width": 390, "height": 844})
+    lefts = {round(page.locator("#steered section").nth(number).bounding_box()["x"]) for number in range(3)}
+    assert len(lefts) == 1, "on a phone under each other"
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_viewport_size({"width": 1280, "height": 900})
+    wait_until_changed(page, False, result="steer")
+    write(page, "#strengths input, #strengths textarea", "much")
+    wait_until_changed(page, result="steer")
+    page.click("#continue")
+    page.wait_for_function("document.querySelector('#steer-status textarea').value.includes(\"is 'much'\")")
+    assert page.locator("#steered section").count() == 0
+
+
+def test_a_text_that_breaks_is_told_of_and_drawn_tokens_have_a_seed(page):
+    page.get_by_role("tab", name="Steer").click()
+    assert not page.locator("#steer-seed").is_visible()
+    write(page, "#strengths input, #strengths textarea", "4")
+    write(page, "#steer-length input[type=number]", "20")
+    page.click("#continue")
+    written(page)
+    page.locator("#steered section.toward .caution").wait_for()
+    write(page, "#steer-temperature input[type=number]", "1")
+    page.press("#steer-temperature input[type=number]", "Tab")
+    page.locator("#steer-seed").wait_for()
 
 
 # ── The vector ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1012,8 +1175,8 @@ def test_a_link_reopens_the_settings_and_grows_the_tree(page, app_url):
 
 
 def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
-    page.get_by_text("Steering and injection").click()
-    assert page.input_value(CLAMP) == ""
+    assert not page.locator(CLAMP).is_visible()
+    page.check(INTERVENE)
     write(page, CLAMP, "1")
     page.get_by_label("at every token of the prompt").check()
     grow(page, "2e-3")
@@ -1032,13 +1195,25 @@ def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
     page.wait_for_selector("#tree-view .explorer")
     wait_for_status(page, "at cutoff 0.002")
     assert json.loads(download(page, "#json"))["settings"] == settings
-    page.get_by_text("Steering and injection").click()
+    assert page.is_checked(INTERVENE)
+    page.locator(CLAMP).wait_for()
     assert page.input_value(CLAMP) == "1.0"
     assert page.get_by_label("at every token of the prompt").is_checked()
+    # Switched off, none of it counts, though it stays as it was set.
+    before = view(page)
+    page.uncheck(INTERVENE)
+    page.click("#grow")
+    wait_for_new_view(page, before)
+    wait_for_whole_tree(page)
+    settings = json.loads(download(page, "#json"))["settings"]
+    assert (settings["clamp"], settings["steer_at"], settings["inject_layer"]) == (None, "ghost", -1)
+    page.check(INTERVENE)
+    page.locator(CLAMP).wait_for()
+    assert page.input_value(CLAMP) == "1.0"
 
 
 def test_what_cannot_be_steered_is_told(page):
-    page.get_by_text("Steering and injection").click()
+    page.check(INTERVENE)
     write(page, CLAMP, "much")
     page.click("#grow")
     toast = page.locator(".toast-body")

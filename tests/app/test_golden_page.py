@@ -62,7 +62,7 @@ def test_a_link_gives_the_tree_what_is_told_of_it_and_the_file_to_explore_it(gol
         "title": page.inner_text("#tree-title b"),
         "status": page.input_value("#status textarea"),
         "coverage": page.inner_text("#coverage"),
-        "evidence": page.inner_text("#evidence .prose"),
+        "about": page.inner_text("#sae-about .prose"),
         "tree": tree_told(json.loads(download(page, "#json"))),
         "file to explore": {"view": json.loads(file.scripts[0]), "texts": told},
     }, {app_url: "URL"})

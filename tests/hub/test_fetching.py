@@ -2,11 +2,11 @@
 what is kept suffices without a hub, and that the numbers are those of the files in the repositories.
 """
 
-import csv
 import json
 import re
 import shutil
 
+import csv_files
 import numpy as np
 import pytest
 import torch
@@ -106,8 +106,8 @@ def assert_tree(file, expected: dict) -> None:
 
 
 def assert_list(file, expected: list) -> None:
-    with file.open(newline="") as lines:
-        found = [(int(row["token_id"]), float(row["score"])) for row in csv.DictReader(lines)]
+    with file.open(newline="") as text:
+        found = [(int(row["token_id"]), float(row["score"])) for row in csv_files.rows_of(text.read())]
     assert [token_id for token_id, _ in found] == [token_id for token_id, _ in expected]
     assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-4)
 

@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import atlas_material
+import csv_files
 import pytest
 import torch
 from tiny import random_sae, tiny_model, write_model, write_sae
@@ -260,7 +261,9 @@ def test_what_is_found_is_a_table_and_json(library, sae):
     found = find_by_tokens(library, sae, "#120", weights="decoder", top=2)
     assert found.headings == ("rank", "sae", "feature", "cosine", "description")
     assert [len(row) for row in found.rows] == [5, 5]
-    assert found.to_csv().splitlines()[0] == '"rank","sae","feature","cosine","description"'
+    recipe, rows = csv_files.read(found.to_csv())
+    assert tuple(rows[0]) == found.headings and len(rows) == 3
+    assert recipe == found.settings | {"schema": "sae-multitool/found-features/1", "sentence": found.sentence}
     told = found.to_dict()
     assert told["schema"] == "sae-multitool/found-features/1" and "tokens" not in told
     assert [one["feature"] for one in told["features"]] == features(found)

@@ -1,10 +1,9 @@
 """Token lists the whole way on a tiny model: every measure with its column, its settings and its evidence."""
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 
+import csv_files
 import numpy as np
 import pytest
 import torch
@@ -62,7 +61,8 @@ def test_a_list_by_another_measure_has_a_column_more(world, measure, evidence):
     fires = ("activation",) if evidence or measure == "activation" else ()
     more = ("change",) * evidence if measure in LENSES else fires
     assert table.columns == (*TOKEN_COLUMNS, *own, *more)
-    header, *rows = csv.reader(io.StringIO(table.to_csv()))
+    recipe, (header, *rows) = csv_files.read(table.to_csv())
+    assert recipe.items() >= (table.settings | {"vector": table.vector}).items()
     assert header == list(table.columns)
     written = json.loads(json.dumps(table.to_dict(), allow_nan=False))
     assert [list(token.values()) for token in written["tokens"]] == table.rows
@@ -100,7 +100,7 @@ def test_a_list_of_no_words_has_its_columns_too(world, monkeypatch):
     monkeypatch.setattr(subject, "words", np.zeros(304, dtype=bool))
     table = world.table(ListRecipe(measure="dot", words=True))
     assert (table.rows, table.columns) == ([], (*TOKEN_COLUMNS, "dot"))
-    assert table.to_csv().count("\n") == 1
+    assert csv_files.read(table.to_csv())[1] == [list(table.columns)]
 
 
 @pytest.mark.parametrize("vector", [{}, {"centroid": False}, {"pca": [0.3, -0.2], "scale": 2.0}], ids=str)

@@ -56,7 +56,7 @@ def test_menus_are_seen_where_there_is_a_choice(library):
 
 def test_another_sae_sets_the_menus_and_offers_those_of_its_release(library):
     shown = _of_sae(library, CANONICAL, None)
-    assert shown["model"] == "google/gemma-2-2b"
+    assert shown["model"] == "google/gemma-2-2b" and shown["fold"]["label"] == f"SAE: {CANONICAL}"
     assert (shown["place"]["value"], shown["width"]["value"]) == ("blocks.12.hook_resid_post", "16384")
     assert shown["sae"]["choices"][0] == CANONICAL and len(shown["sae"]["choices"]) == 58
     assert "value" not in shown["sae"]

@@ -1,6 +1,5 @@
 """What the controls beside tree and list say of a feature, and what they make of what is typed."""
 
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,15 +7,19 @@ import gradio as gr
 import pytest
 
 from multitool.errors import UserError
+from multitool.jobs.candidates import Candidate
 from multitool.jobs.components import PrincipalComponent
+from multitool.jobs.suggest import Setting
 from multitool.page.callers import Callers
 from multitool.page.component_controls import COMPONENTS, _line
-from multitool.page.feature_choice import _evidence, feature_choice, known_of_feature
+from multitool.page.feature_choice import feature_choice
 from multitool.page.growth_controls import growth_controls, tree_values
 from multitool.page.opening import DEMO, Opening
 from multitool.page.recipe_controls import check_shows, filled, recipes_shown, values_shown
 from multitool.page.settings import ServerSettings
-from multitool.page.suggest_tab import _best_values
+from multitool.page.suggest_tab import setting_chosen
+from multitool.page.tree_tab import _with_best, _with_setting
+from multitool.page.turns import Turns
 from multitool.page.vector_controls import (
     SUITING,
     _distance,
@@ -31,33 +34,51 @@ from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.fields import recipe_fields
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
-from multitool.store.registry import demo_saes, find_sae
+from multitool.store.registry import find_sae
 
 
-def test_a_feature_on_neuronpedia_has_a_link_and_its_page_embedded():
-    html = _evidence(find_sae("gemma-2b-res-jb/blocks.6.hook_resid_post"), 17)
-    assert 'href="https://neuronpedia.org/gemma-2b/6-res-jb/17"' in html
-    assert 'src="https://neuronpedia.org/gemma-2b/6-res-jb/17?embed=true"' in html
+class _Served:
+    library = Library(device="cpu")
+    settings = ServerSettings()
 
 
-def test_the_best_setting_fills_in_the_vector_and_the_injection_that_goes_with_it():
-    class Service:
-        library = Library(device="cpu")
-
-    vector = VectorRecipe(sae="demo/blocks.6.hook_resid_post", feature=150, weights="decoder")
-    best = _best_values(Service(), (vector, TreeRecipe(inject_layer=0, inject_mode="add", inject_scale=2)))
-    injection = {"inject_layer": 0, "inject_mode": "add", "inject_scale": 2.0}
-    assert best == vector_values(Service.library, vector) | injection
-    none = {"inject_layer": -1, "inject_mode": "replace", "inject_scale": 1.0}
-    assert _best_values(Service(), (vector, TreeRecipe())) == vector_values(Service.library, vector) | none
-    with pytest.raises(UserError, match="tried yet"):
-        _best_values(Service(), None)
+def tried(feature: int = 150, **candidate) -> Setting:
+    vector = VectorRecipe(sae="demo/blocks.6.hook_resid_post", feature=feature, weights="decoder")
+    return Setting(SimpleNamespace(candidate=Candidate("decoder", **candidate)), vector, TreeRecipe(), ())
 
 
-def test_a_demo_feature_shows_the_tokens_that_fire_it_most():
-    html = _evidence(find_sae("demo/hook_embed"), 927)
-    assert "␣rain" in html
-    assert "neuronpedia" not in html
+def test_a_setting_that_was_tried_fills_in_the_vector_and_the_injection_and_a_growth_is_asked_for():
+    shown = values_shown(_Served.library, VectorRecipe(sae="demo/hook_embed", feature=1), TreeRecipe(cutoff=2e-3))
+    controls = dict.fromkeys(shown)
+    injecting, turns = tried(inject_layer=0, inject_mode="add", inject_scale=2.0), Turns()
+    answer = _with_setting(_Served(), controls, injecting, turns, **shown)
+    assert answer["number"] == 1 == turns.asked
+    assert (answer["sae"], answer["feature"], answer["weights"]) == (injecting.recipe.sae, "150", "decoder")
+    assert (answer["intervene"], answer["inject_layer"], answer["inject_mode"]) == (True, 0, "add")
+    assert answer["cutoff"] == "2e-3", "the growth is otherwise as it was"
+    # The next one injects nothing: nothing of the one before stays.
+    after = {name: answer.get(name, value) for name, value in shown.items()} | {"top_k": shown["top_k"]}
+    plain = _with_setting(_Served(), controls, tried(), turns, **after)
+    assert (plain["intervene"], plain["inject_layer"]) == (False, -1)
+
+
+def test_the_best_setting_is_left_alone_where_another_feature_has_been_chosen_meanwhile():
+    settings, turns = (tried(), tried(151)), Turns()
+    shown = values_shown(_Served.library, settings[0].recipe, TreeRecipe())
+    controls = dict.fromkeys(shown)
+    assert _with_best(_Served(), controls, turns, settings, **shown)["number"] == 1
+    for other in ({"feature": "151"}, {"sae": "demo/hook_embed"}):
+        assert _with_best(_Served(), controls, turns, settings, **shown | other) == {"number": -1}
+    assert _with_best(_Served(), controls, turns, None, **shown) == {"number": -1}
+    assert turns.asked == 1 and not turns.start(-1)
+
+
+def test_a_row_of_settings_that_is_not_there_is_refused():
+    settings = (tried(), tried())
+    assert setting_chosen(settings, 1) is settings[1]
+    for there, number in ((settings, 2), (settings, -1), (settings, "1"), (None, 0)):
+        with pytest.raises(UserError, match="not there any more"):
+            setting_chosen(there, number)
 
 
 @pytest.mark.parametrize(
@@ -131,33 +152,6 @@ def test_the_controls_show_the_weights_that_suit_the_sae_unless_a_recipe_names_o
     assert weights("demo/blocks.6.hook_resid_post", "mapped") == "mapped"
 
 
-def test_contexts_are_text_whatever_they_hold(tmp_path):
-    hostile = ["<script>", "<b>$x$</b>", "\n\u202e", 1.5]
-    (tmp_path / "contexts.json").write_text(json.dumps({"features": [[hostile]]}))
-    entry = replace(demo_saes()[0], folder=tmp_path, kind="resid_post")
-    html = _evidence(entry, 0)
-    assert "&lt;script&gt;<mark>&lt;b&gt;$x$&lt;/b&gt;</mark>\\n\\u202e" in html
-
-
-@pytest.mark.parametrize("name", ["", "no/such", "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"])
-def test_an_sae_that_cannot_be_had_shows_nothing(name):
-    assert known_of_feature(Library(), name, "0") == ""
-    assert known_of_feature(Library(patterns=("other",)), "gemma-2b-res-jb/blocks.6.hook_resid_post", "0") == ""
-
-
-@pytest.mark.parametrize("several", ["17 - 5*0.5", "", "x"])
-def test_only_of_one_feature_it_is_told_what_is_known_of_it(several):
-    sae = "gemma-2b-res-jb/blocks.6.hook_resid_post"
-    assert "6-res-jb/17" in known_of_feature(Library(), sae, " 17 ")
-    assert known_of_feature(Library(), sae, several) == ""
-
-
-@pytest.mark.parametrize("kind", DIRECTIONS)
-def test_what_fires_a_feature_is_told_only_where_it_has_a_part_in_the_vector(kind):
-    html = known_of_feature(Library(), "demo/hook_embed", "927", kind)
-    assert ("␣rain" in html) == DIRECTIONS[kind].of_feature
-
-
 def test_weights_follow_another_sae_only():
     library, deep = Library(), "demo/blocks.6.hook_resid_post"
     assert _suitable(library, deep, "demo/hook_embed") == SUITING
@@ -224,7 +218,10 @@ def test_recipes_fill_the_controls_and_are_read_from_them_by_name():
     tree = TreeRecipe(prompt="chat-synonym", top_k=7, cutoff=2e-3, clamp=1.5, steer_at="prompt", inject_layer=0)
     values = values_shown(Library(), vector, tree)
     assert (values["cutoff"], values["clamp"], values["usual_scale"]) == ("2e-3", "1.5", False)
-    assert recipes_shown(**values) == (vector, tree)
+    assert values["intervene"] and recipes_shown(**values) == (vector, tree)
+    off = TreeRecipe(prompt="chat-synonym", top_k=7, cutoff=2e-3)
+    assert recipes_shown(**values | {"intervene": False, "clamp": "much"}) == (vector, off)
+    assert not values_shown(Library(), vector, off)["intervene"]
     assert recipes_shown(**values | tree_values(TreeRecipe())) == (vector, TreeRecipe())
     answer = filled(Library(), values)
     assert answer.keys() == values.keys() | {"suited"} and answer["suited"] == find_sae(vector.sae).model
@@ -256,5 +253,6 @@ def test_every_field_of_a_trees_recipes_has_a_control():
             **vector_controls(Service(), opening, choice).fields, **growth_controls(Service(), opening)
         }
     fields = {field.name for kind in (VectorRecipe, TreeRecipe) for field in recipe_fields(kind)}
-    others = {"usual_scale", *COMPONENTS}  # whether a scale is given, and the sliders of ``pca``
-    assert fields - {"pca"} == controls.keys() - others
+    # Whether a scale is given, whether the model is changed, and the sliders of ``pca``.
+    others = {"usual_scale", "intervene", *COMPONENTS}
+    assert fields - {"pca", "vector_name"} == controls.keys() - others  # the name comes with the vector

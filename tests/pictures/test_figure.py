@@ -15,7 +15,9 @@ from PIL import Image
 
 from multitool import __version__
 from multitool.errors import UserError
-from multitool.pictures.figure import FORMATS, MOST_NODES, draw_tree, parted, render
+from multitool.pictures.drawing import draw_tree
+from multitool.pictures.figure import FORMATS, MOST_NODES, render
+from multitool.pictures.placing import parted
 from multitool.store.registry import saes
 from multitool.text import percent
 from multitool.trees.document import DefinitionTree, read_tree

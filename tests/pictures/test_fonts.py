@@ -11,7 +11,8 @@ from matplotlib.font_manager import FontEntry, fontManager
 from test_figure import document, texts
 
 from multitool.pictures import fonts
-from multitool.pictures.figure import draw_tree, render
+from multitool.pictures.drawing import draw_tree
+from multitool.pictures.figure import render
 from multitool.pictures.fonts import FONTS, drawable, fonts_for
 
 YI, VAI = "\ua015", "\ua500"  # of scripts that DejaVu does not have
