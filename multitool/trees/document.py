@@ -138,7 +138,7 @@ class DefinitionTree:
 
     def to_csv(self) -> str:
         """The definitions as a CSV file, with the recipe in comment lines at its head; numbers are exact."""
-        told = {"schema": SCHEMA, "vector_figures": self.vector, "result": self.result}
+        told = {"schema": SCHEMA, "vector": self.vector, "result": self.result}
         evidence = {"evidence": self.evidence} if self.evidence else {}
         return csv_table(*self.definition_rows(), readable(self.settings) | told | evidence)
 
