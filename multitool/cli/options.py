@@ -25,12 +25,12 @@ _CHANGES = {"steer_strength", "steer_at", "steer_sinks", "clamp", "inject_layer"
 
 
 def recipe_of(kind: type, options, **instead):
-    """The recipe of that kind in the options.
+    """The recipe of that kind in the options; fields that the command has no option for are left at their defaults.
 
     Args:
         instead: values that count in place of the options.
     """
-    names = [field.name for field in recipe_fields(kind) if field.name not in instead]
+    names = [field.name for field in recipe_fields(kind) if field.name not in instead and hasattr(options, field.name)]
     return kind(**{name: getattr(options, name) for name in names} | instead)
 
 
@@ -88,8 +88,12 @@ def add_output_group(parser: argparse.ArgumentParser, heading: str = "output"):
     return parser.add_argument_group(heading, "- as the FILE of --json or --csv prints it")
 
 
-def add_vector_options(parser: argparse.ArgumentParser) -> None:
-    """Those of ``vector_recipe_of``."""
+def add_vector_options(parser: argparse.ArgumentParser, *, placed: bool = True) -> None:
+    """Those of ``vector_recipe_of``.
+
+    Args:
+        placed: with those that say how the vector is made and placed among the embeddings.
+    """
     add_sae_options(parser, required=False)
     fields = {field.name: field for field in recipe_fields(VectorRecipe)}
     group = parser.add_argument_group(_HEADINGS[VectorRecipe])
@@ -100,8 +104,9 @@ def add_vector_options(parser: argparse.ArgumentParser) -> None:
         "that one reads)")
     group.add_argument(
         "--vector-name", default="", metavar="TEXT", help="what results call it; of a file with several tensors, which")
-    others = [name for name in fields if name not in ("sae", "feature", *OF_OWN_VECTOR)]
-    add_fields(parser, VectorRecipe, others, group=group)
+    if placed:
+        others = [name for name in fields if name not in ("sae", "feature", *OF_OWN_VECTOR)]
+        add_fields(parser, VectorRecipe, others, group=group)
 
 
 def add_fields(

@@ -4,12 +4,11 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multitool.cli.options import add_fields, add_output_group, add_sae_options, recipe_of
+from multitool.cli.options import add_fields, add_output_group, add_vector_options, recipe_of, vector_recipe_of
 from multitool.cli.work import done, library_of, note_other_model
 from multitool.cli.writing import check_writable, write_json
 from multitool.recipes.captions import feature_told
 from multitool.recipes.continuation import SteerRecipe
-from multitool.recipes.recipe import VectorRecipe
 from multitool.text import percent, visible
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ _WIDTH = 100  # characters of a line of text
 def declare(commands) -> None:
     """Add the command to those of the parser."""
     steering = commands.add_parser("steer", help="continue a text with and without a feature, at several strengths")
-    add_sae_options(steering)
-    add_fields(steering, VectorRecipe, ("feature",))
+    add_vector_options(steering, placed=False)
     add_fields(steering, SteerRecipe)
     add_output_group(steering).add_argument(
         "--json", type=Path, metavar="FILE", help="write the texts with their figures and settings"
@@ -31,13 +29,14 @@ def declare(commands) -> None:
 
 
 def _run(options) -> None:
-    vector, recipe = VectorRecipe(sae=options.sae, feature=options.feature), recipe_of(SteerRecipe, options)
+    vector, recipe = vector_recipe_of(options), recipe_of(SteerRecipe, options)
     check_writable(json=options.json)
     from multitool.jobs.continuation import steer_job
+    from multitool.jobs.features import own_entry
 
     library = library_of(options)
     found = done(steer_job(library, vector, recipe, model=options.model), library)
-    note_other_model(options.model, library.find(vector.sae))
+    note_other_model(options.model, own_entry(library, vector))
     if options.json:
         write_json(options.json, found.to_dict())
     else:

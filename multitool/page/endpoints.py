@@ -32,7 +32,7 @@ from multitool.recipes.components import COMPONENTS_SHOWN, TOKENS_PER_END
 from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.fields import Valid, Whole, recipe_fields
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
-from multitool.recipes.recipe import Cutoff, ListRecipe, TreeRecipe, VectorRecipe
+from multitool.recipes.recipe import OF_OWN_VECTOR, Cutoff, ListRecipe, TreeRecipe, VectorRecipe
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import NO_TREE
 
@@ -190,8 +190,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
         ),
         Endpoint(
             "suggest",
-            "Try thirty to forty settings of weights, scale and components on a feature, of an SAE behind a layer also "
-            "some with the vector injected behind an early layer, and judge each by its evidence.\n\n"
+            "Try thirty to forty settings of weights, scale and components on a feature, of an SAE after a layer also "
+            "some with the vector injected after an early layer, and judge each by its evidence.\n\n"
             "Takes a minute or more, and the first time for a model and a layer every token is read alone before.",
             one_feature, {"suggestion": dict},
             returns="JSON: the best recipe, the settings of the growth that belong to it (inject_layer, inject_mode, "
@@ -205,7 +205,10 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
             "continuations",
             "Continue a text with and without a feature: once as it is, and once for each strength with the model "
             "steered along the feature's decoder direction.",
-            [*(given for given in vector if given.name in ("sae", "feature")), *recipe_parameters(SteerRecipe)],
+            [
+                *(given for given in vector if given.name in ("sae", "feature", *OF_OWN_VECTOR)),
+                *recipe_parameters(SteerRecipe),
+            ],
             {"continuations": dict},
             returns="JSON (schema sae-multitool/continuations/1): continuations, the unsteered one first (strength 0), "
             "each with strength, text, tokens, token_ids, ended (the model ended the text), log_probability (nats a "

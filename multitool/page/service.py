@@ -136,6 +136,12 @@ class Service:
             self._keep_tree(key, answer)
             yield answer
 
+    def keeps(self, vector: VectorRecipe, tree: TreeRecipe) -> bool:
+        """Whether the tree is kept, so that ``trees`` takes none of the model's time. Raises UserError if there is no
+        such SAE."""
+        vector = with_weights(self.library, vector)
+        return self._kept(self._trees, (vector, tree, self._files(vector))) is not None
+
     def trees_of_prompts(
         self, vector: VectorRecipe, trees: Sequence[TreeRecipe]
     ) -> Iterator[str | list[DefinitionTree]]:

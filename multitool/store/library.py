@@ -134,7 +134,7 @@ class Library:
         self._given_saes: dict[str, GivenSae] = {}
 
     def __repr__(self) -> str:
-        given = {"models": self._given_models, "SAEs": self._given_saes}
+        given = {"models": list(self._given_models), "SAEs": list(self._given_saes)}
         told = "".join(f", given {kind}: {some(names, 4)}" for kind, names in given.items() if names)
         return f"Library(device={self.device!r}, dtype={self._placement.dtype!r}{told})"
 

@@ -18,11 +18,12 @@ from multitool.jobs.candidates import GRID, Candidate
 from multitool.jobs.features import recipe_vector, resolve
 from multitool.jobs.local import token_table
 from multitool.jobs.steps import Prepare
-from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, PullbackTask
+from multitool.model.tasks import AskTask, ChangeTask, CheckTask, GrowthTask, LensTask, PullbackTask, SteerTask
 from multitool.page import callers
 from multitool.page.service import LIGHT_CALLS, Service
 from multitool.page.settings import ServerSettings
 from multitool.recipes.atlas import AtlasSearch
+from multitool.recipes.continuation import SteerRecipe
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
 from multitool.recipes.recipe import LENSES, MEASURES, ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
@@ -420,7 +421,7 @@ def test_a_tree_is_checked_and_the_answers_of_the_others_serve_the_next(grown):
     *words, checked = service.checked(tree)
     assert checked.evidence["verdict"] in ("agrees", "partly", "no", "unknown")
     assert checked.tree.lifts.shape == (len(tree.tree), 2)
-    assert any(word.startswith("Other features' definitions, to compare with: ") for word in words)
+    assert any(word.startswith("Comparing with control vectors: ") for word in words)
     *_, another = service.trees(VectorRecipe(sae=RAIN.sae, feature=648), SMALL)
     *_, other_checked = service.checked(another)
     assert other_checked.evidence != checked.evidence
@@ -500,6 +501,19 @@ def test_an_atlas_is_searched_for_features_that_are_served(tmp_path):
     assert [(one.sae, one.feature) for one in found.features] == [("demo/hook_embed", 927)]
     with pytest.raises(UserError, match="has no letter or digit"):
         list(service.found_in_atlas(AtlasSearch(words="…")))
+
+
+def test_a_text_is_continued_as_it_is_written_within_the_time_for_a_request(grown):
+    tasks, service = grown
+    asked = SteerRecipe(text="Yesterday I went to", strengths=(0.8,), length=3)
+    answers = list(service.continuations(RAIN, asked))
+    texts = [answer for answer in answers if not isinstance(answer, str)]
+    assert [found.progress.done for found in texts] == [0, 1, 2, 3, 3]
+    assert [found.complete for found in texts] == [False] * 4 + [True]
+    (task,) = (task for task in tasks if isinstance(task, SteerTask))
+    assert pickle.loads(pickle.dumps(task)).token_ids == task.token_ids
+    with pytest.raises(UserError, match="The text has 2,001 characters"):
+        list(service.continuations(RAIN, replace(asked, text="a" * 2001)))
 
 
 def test_settings_are_suggested(grown, monkeypatch):

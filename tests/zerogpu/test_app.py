@@ -39,6 +39,7 @@ from multitool.model.tasks import (
     Place,
     PullbackTask,
     ReadTask,
+    SteerTask,
 )
 from multitool.page.settings import ServerSettings, read_settings
 from multitool.page.zero_gpu import gpu_worker, seconds_to_ask_for, zero_gpu_problem
@@ -231,6 +232,13 @@ def test_a_steered_clamped_and_injected_tree_is_that_of_one_process(client, serv
     assert service.scheduled
 
 
+def test_a_text_is_continued_on_the_gpu_that_is_lent(client, service):
+    found = client.predict(DEMO, 927, "Yesterday I went to", [-0.4, 0.8], length=6, api_name="/continuations")
+    assert [one["strength"] for one in found["continuations"]] == [0, -0.4, 0.8] and found["complete"]
+    assert all(len(one["activations"]) == 6 and one["log_probability"] < 0 for one in found["continuations"])
+    assert service.scheduled
+
+
 def test_a_warm_worker_grows_the_next_tree_and_a_cold_one_another(client, service, library):
     trees(client, feature=152, **ONE_LEVEL)
     workers = service.workers
@@ -310,7 +318,7 @@ def test_who_leaves_keeps_nobody_waiting():
 
 # ── Refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
+NO_GPU = "No GPU is available at the moment. Try again in a minute."
 USED_UP = "Your GPU time is used up for now"
 
 
@@ -555,6 +563,7 @@ def test_a_scan_that_is_taken_away_says_what_is_kept():
     assert "go on from there" in zero_gpu_problem(*taken)
     assert "go on from there" not in zero_gpu_problem(*taken, CheckTask)
     assert "order it by another measure" in zero_gpu_problem(*taken, LensTask)
+    assert "ask for fewer tokens" in zero_gpu_problem(*taken, SteerTask)
 
 
 # ── Time ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -679,6 +688,11 @@ def test_other_work_asks_for_time_of_its_own(tmp_path):
         model="a model", folder=tmp_path, base=Base(Place("hook_embed", None), (1, 2)), directions=pushes.directions
     )
     assert seconds(replace(back, directions=back.directions[:1])) == seconds(lens)  # the least
+    steered = SteerTask(
+        model="a model", folder=tmp_path, token_ids=(1,), pushes=(), strengths=(0.0,), spared=(), prose=(), length=200,
+        end_ids=(), temperature=0.0, seed=0, hook=None,
+    )
+    assert seconds(replace(steered, length=20)) < seconds(steered) < 40
     rows = pullback_rows_task("a model", tmp_path, back.base, d_model=2048, dtype="bfloat16")
     assert seconds(back) < seconds(replace(rows, d_model=1000)) < seconds(rows) < 120
 
@@ -813,6 +827,27 @@ def test_a_tab_that_is_closed_in_the_queue_never_gets_a_gpu(browser, app, servic
     wait_until(lambda: service.running, service.queue_limit, must=False)
     assert service.released(timeout=20)
     assert "/allow" not in [call.path for call in service.calls[before:]]  # no worker has begun
+
+
+def test_a_link_opens_its_feature_and_spends_nothing_before_it_is_asked(browser, app, service):
+    at_rest(service)
+    link, before = f"{app.url}/?sae={DEMO}&feature={next(FRESH)}&cutoff=0.01&max_depth=1", len(service.calls)
+    with opened(browser, link, shows="#tree-view .empty") as page:
+        wait_for_status(page, "takes some of your time on a GPU. Press “Grow tree” to see it")
+        assert page.input_value("#feature input") in link and page.input_value("#cutoff input") == "1e-2"
+        assert page.locator("#tree-title p").count() == 0
+        assert len(service.calls) == before
+        page.click("#grow")
+        page.wait_for_selector("#tree-view .explorer")
+        assert service.released(timeout=20) and len(service.calls) > before
+        after = len(service.calls)
+        page.reload()  # it is kept now, and costs nothing
+        page.wait_for_selector("#tree-view .explorer")
+        wait_for_status(page, "nodes at cutoff 0.01")
+        assert len(service.calls) == after
+    with opened(browser, f"{app.url}/?feature={next(FRESH)}&cutoff=0.01&max_depth=1&grow=1") as page:
+        wait_for_status(page, "nodes at cutoff 0.01")
+        assert len(service.calls) > after
 
 
 def test_a_tree_that_runs_out_of_time_goes_on_at_a_click(browser, hurried):
