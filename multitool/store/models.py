@@ -152,7 +152,9 @@ def load_reader(name: str, folder: Path, E: Tensor):
         norm, unembedding = final_norm(model), model.get_output_embeddings()
         tied = unembedding is not None and unembedding.weight is model.get_input_embeddings().weight
         for module, what in ((norm, "final norm"), (unembedding, "unembedding")):
-            for part, wanted in [] if module is None else list(module.named_parameters(recurse=False)):
+            if module is None:
+                continue
+            for part, wanted in list(module.named_parameters(recurse=False)):
                 stored = E if tied and module is unembedding else _stored(model, wanted, what, folder, config, whose)
                 module.register_parameter(part, torch.nn.Parameter(stored.to(E.dtype), requires_grad=False))
         return model.eval()
