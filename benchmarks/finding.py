@@ -52,7 +52,7 @@ def _rows(what: str, library: Library, sae: str, repeats: int, kinds: tuple[str,
 
 
 def _random_sae(folder: Path, d_model: int, d_sae: int) -> str:
-    """An SAE of random weights behind the second layer of a random model that has the demo's tokens."""
+    """An SAE of random weights after the second layer of a random model that has the demo's tokens."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(library().subject(DEMO_MODEL).folder)
     config = LlamaConfig(

@@ -102,7 +102,7 @@ def whole_word(before: str, token: str, after: str) -> tuple[str, str, str]:
 
 
 def spelling_key(text: str) -> str:
-    """The same for definitions that differ in case, in blanks, or in punctuation at the end alone."""
+    """The same for definitions that differ in case, in spaces, or in punctuation at the end alone."""
     plain = " ".join(text.casefold().split())
     return plain.rstrip(f"{END_PUNCTUATION} ") or plain
 
@@ -115,7 +115,7 @@ def percent(share: float) -> str:
 
 
 def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A table with its title above; of numbers four digits, of texts what they are, with blanks at their ends seen."""
+    """A table with its title above; of numbers four digits, of texts what they are, with spaces at their ends seen."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return (

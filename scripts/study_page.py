@@ -80,7 +80,7 @@ _HOW = (
     "lists, by *list AP*, and one for trees, by *place*; {held_out} others judge them. Tried are {weights}, and "
     "halfway between pullback and vocabulary or decoder; for lists at {list_scales} times the usual scale, for trees "
     "at {scales}; without and with a fifth of the first principal component; and for trees, where the SAE reads behind "
-    "a layer, {injected} settings that inject the vector behind an early layer. *Published* are encoder weights at the "
+    "a layer, {injected} settings that inject the vector after an early layer. *Published* are encoder weights at the "
     "usual scale, *default* is what the tool takes if nothing is said, *random* a random direction for every feature: "
     "chance. Brackets hold 95 % bootstrap intervals over features. Differences are taken feature by feature, and are "
     "*clear* if their interval leaves out 0."

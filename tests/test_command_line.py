@@ -215,8 +215,23 @@ def test_a_picture_is_drawn_as_it_was_asked_for(folders, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["tree", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"nodes (default: {DEFAULT_NODES})" in shown
+    assert f"nodes (default: {DEFAULT_NODES}, {DEFAULT_NODES // 2} in one column)" in shown
     assert f"{DPI[0]} to {DPI[1]} (default: {DEFAULT_DPI})" in shown
+
+
+def test_a_tree_is_written_for_a_paper(folders, tmp_path):
+    list_, image, table = (tmp_path / name for name in ("list.svg", "tree.png", "definitions.csv"))
+    grow = ["tree", *folders, "--feature", "2", "--cutoff", "0.01", "--max-depth", "3"]
+    for_paper = ["--width", "2.5", "--no-caption", "--as", "definitions", "--drawn", "3"]
+    assert main([*grow, "--image", str(list_), *for_paper, "--csv", str(table)]) == 0
+    assert 'width="180pt"' in list_.read_text(encoding="utf-8")
+    assert main([*grow, "--image", str(image), "--width", "single"]) == 0
+    with Image.open(image) as picture:
+        assert picture.width == round(3.3 * DEFAULT_DPI)
+    with table.open(encoding="utf-8", newline="") as text:
+        recipe, (header, *rows) = csv_files.read(text.read())
+    assert recipe["feature"] == 2 and recipe["result"]["nodes"] > 3
+    assert header == ["text", "probability", "complete"] and rows
 
 
 def test_every_option_reaches_the_result(folders, tmp_path):
@@ -463,7 +478,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     assert main(["suggest", *folders, "--feature", "1"]) == 0
     printed, told = capsys.readouterr()
     assert "multitool: Settings tried: 43 of 43\n" in told
-    assert "multitool: Other features' definitions, to compare with: 5 of 5\n" in told
+    assert "multitool: Comparing with control vectors: 5 of 5\n" in told
     # The model has three layers, so that all three injections have one that reads them.
     assert printed.startswith("Of 43 settings the best is ")
     assert len(printed.splitlines()) == 4 + 1 + 43
@@ -589,7 +604,8 @@ VECTOR_OPTIONS = {
         ("tree", {"--prompt", "--chat", "--answer", "--top-k", "--cutoff", "--max-depth", "--max-nodes", "--no-stop",
                   "--steer-strength", "--clamp", "--steer-at", "--steer-sinks", "--inject-layer", "--inject-mode",
                   "--inject-scale",
-                  "--evidence", "--json", "--image", "--drawn", "--dpi", "--dark"}),
+                  "--evidence", "--json", "--csv", "--image", "--as", "--drawn", "--width", "--no-caption", "--dpi",
+                  "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--negative", "--words", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
         ("find", {"--text", "--like", "--atlas", "--measure", "--by", "--among", "--verdict", "--max-entropy",
@@ -670,6 +686,9 @@ def test_without_options_the_recipe_is_the_default_one(folders, tmp_path):
         ([*TREE, "--image", "tree.png", "--drawn", "0"], "drawn is 0"),
         ([*TREE, "--json", "tree.json", "--dark"], "--dark is about a picture. Add --image"),
         ([*TREE, "--dpi", "300"], "--dpi is about a picture"),
+        ([*TREE, "--no-caption"], "--no-caption is about a picture"),
+        ([*TREE, "--image", "x.png", "--width", "wide"], "width is 'wide'; valid are single (3.3 inches), double"),
+        ([*TREE, "--image", "x.png", "--width", "50"], "a number of inches from 2 to 20"),
         ([*TOKENS, "--exponent", "0"], "exponent is 0"),
         ([*TOKENS, "--top", "0"], "top is 0"),
         ([*TOKENS, "--top", "20000"], "top is 20000"),

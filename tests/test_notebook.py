@@ -14,6 +14,8 @@ import pytest
 from nbclient import NotebookClient
 from packaging.requirements import Requirement
 
+from multitool.page.about import about_html
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "sae_feature_multitool.ipynb"
 WITH_OUTPUTS = ROOT / "docs" / "notebook.ipynb"
@@ -122,11 +124,9 @@ def test_it_shows_what_it_would_show_today(tmp_path):
 # The way to the other one
 
 
-def test_the_readme_s_badge_opens_it_from_the_space_that_it_fetches():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    target, = re.findall(r"\(https://colab\.research\.google\.com/#fileId=(\S+)\)", readme)
-    space = re.search(r'SPACE = \\"(\S+)\\"', NOTEBOOK.read_text(encoding="utf-8"))[1]
-    assert unquote(target) == f"https://huggingface.co/spaces/{space}/blob/main/{NOTEBOOK.relative_to(ROOT)}"
+def test_a_space_opens_it_in_colab():
+    target, = re.findall(r'#fileId=([^"]+)"', about_html("https://huggingface.co/spaces/me/tool"))
+    assert unquote(target) == f"https://huggingface.co/spaces/me/tool/blob/main/{NOTEBOOK.relative_to(ROOT)}"
 
 
 # In Colab
@@ -152,6 +152,7 @@ def colab(stored, tmp_path, monkeypatch):
             return subprocess.CompletedProcess(command, left.pop(0))
 
         monkeypatch.setattr(subprocess, "run", pip)
+        monkeypatch.setattr("builtins.input", lambda question: "me/tool")
         exec(compile(cell, "cell", "exec"), {})
         return commands
 
@@ -164,7 +165,7 @@ def test_in_colab_what_is_loaded_is_kept_as_it_is(colab, tmp_path):
 
     command, = colab(0)
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert command[-3:] == ["git+https://huggingface.co/spaces/OWNER/SPACE", "--constraint", "loaded.txt"]
+    assert command[-3:] == ["git+https://huggingface.co/spaces/me/tool", "--constraint", "loaded.txt"]
     kept = (tmp_path / "loaded.txt").read_text(encoding="utf-8").splitlines()
     assert {f"numpy=={numpy.__version__}", f"pillow=={PIL.__version__}"} <= {line.lower() for line in kept}
     names = [line.partition("==")[0].lower() for line in kept]

@@ -35,7 +35,8 @@ NEEDED = {
     "components": ["--sae", "demo/hook_embed"], "saes": [],
 }  # fmt: skip
 INSTEAD = {"--features", "--text", "--like", "--atlas", "--file"}  # of the last of what is needed
-BESIDE = {"--drawn": ["--image", "{folder}/x.png"], "--dpi": ["--image", "{folder}/x.png"], "--workers": ["--ray"]}
+BESIDE = {"--workers": ["--ray"]}
+BESIDE |= dict.fromkeys(("--as", "--drawn", "--width", "--dpi"), ["--image", "{folder}/x.png"])
 
 
 class BegunError(Exception):

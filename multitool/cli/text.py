@@ -110,7 +110,7 @@ def _print_activity(activity: Activity) -> None:
 
 
 def marked_lines(activity: Activity, width: int) -> Iterator[tuple[str, str]]:
-    """A text in lines of at most so many columns, each with its marks below: the higher, the stronger it fires there.
+    """A text in lines of at most this many columns, each with its marks below: the higher, the stronger it fires there.
 
     Line ends of the text are shown, and kept. Lines break between words where they can.
     """
@@ -141,7 +141,7 @@ def whole_characters(activity: Activity) -> Iterator[tuple[str, float]]:
 
 
 def _wrapped(line: list[tuple[str, str]], width: int) -> Iterator[tuple[str, str]]:
-    """Characters, each with its mark, as lines of at most so many columns, and the marks below each."""
+    """Characters, each with its mark, as lines of at most this many columns, and the marks below each."""
     while line:
         end, taken = 0, 0
         while end < len(line) and (taken := taken + columns(line[end][0])) <= width:

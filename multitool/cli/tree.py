@@ -35,7 +35,7 @@ def declare(commands) -> None:
     # The defaults are those of pictures.figure, which is imported only where a picture is wanted.
     add("--as", dest="kind", choices=_KINDS, help="with --image: what is drawn (default: tree)")
     add("--drawn", type=int, metavar="N", help="with --image: draw the N most probable nodes (default: 80, 40 in one "
-        "column), or definitions (default: 15)")
+        "column) or definitions (default: 15)")
     add("--width", type=_width, metavar="single|double|X", help="with --image: for a paper, with type that is read "
         "there without scaling: one column (3.3 inches), two (7 inches), or X inches (default: as wide as it needs)")
     add("--no-caption", dest="caption", action="store_false", help="with --image: without the feature above and the "

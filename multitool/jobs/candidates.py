@@ -47,7 +47,7 @@ class Candidate:
         if self.inject_layer >= 0:
             how = "added" if self.inject_mode == "add" else "put in"
             times = f" {self.inject_scale:g} ×" if self.inject_scale != 1 else ""
-            return f"{self.weights}, {how}{times} behind layer {self.inject_layer}"
+            return f"{self.weights}, {how}{times} after layer {self.inject_layer}"
         components = f", components {', '.join(map(str, self.pca))}" if self.pca else ""
         return f"{self.weights}, {self.relative_scale:g} × the usual scale{components}"
 
@@ -59,7 +59,7 @@ GRID = tuple(
     for scale in (PULLBACK_SCALES if weights == "pullback" else SCALES) for pca in COMPONENTS
 )
 ON_EMBEDDING = tuple(candidate for candidate in GRID if candidate.weights != "pullback")  # there it is the encoder
-# Tried besides, of SAEs behind a layer. Added so, the decoder's definitions are worth twice as much as among the
+# Tried besides, of SAEs after a layer. Added so, the decoder's definitions are worth twice as much as among the
 # embeddings (``Figures.found`` 0.24 against 0.12, on 24 features of the demo's layers 6 and 12), and now and then more
 # than those of any other weights. Replacing the stream seldom gives the best definitions, but where it does the gain is
 # large. The encoder, other lengths, other layers and SAEs on the embedding gave less; vocabulary and mapped weights are
@@ -72,7 +72,7 @@ INJECTED = (
 
 
 def candidates_for(entry: SaeEntry, subject: Subject) -> tuple[Candidate, ...]:
-    """What is tried on an SAE: an injection only where it reads behind a layer, and a layer is left to read it."""
+    """What is tried on an SAE: an injection only where it reads after a layer, and a layer is left to read it."""
     if entry.kind == "embed":
         return ON_EMBEDDING
     last = math.inf if subject.n_layers is None else subject.n_layers - 2

@@ -1,7 +1,7 @@
 """The job of a feature's card: what is known of it, gathered part by part, the cheapest parts first.
 
-``begun`` reads files that lie here; ``with_neighbours`` needs the SAE's weights; ``with_fires`` and ``with_written``
-also the SAE as a reader and the running model. So a page can show each part as soon as it is there.
+``begun`` reads files that lie here; ``with_neighbours`` and ``with_written`` need the weights of SAE and model;
+``with_fires`` also the SAE as a reader and, once, the running model. So a page can show each part when it is there.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from multitool.jobs.steps import Ask, Job, Keep, Prepare
 from multitool.jobs.text import read_task
 from multitool.model.questions import likeliest_texts
 from multitool.model.subject import check_tokens
-from multitool.model.tasks import LensTask, Text
+from multitool.model.tasks import Text
 from multitool.recipes.finding import LikenessSearch
 from multitool.recipes.recipe import VectorRecipe, recipes
 from multitool.store.entries import SaeEntry
@@ -66,11 +66,11 @@ def card_job(
     if label:
         card = yield from with_label(library, card)
     card = yield from with_neighbours(library, card, model)
-    card = yield from with_fires(library, card, model)
     card = yield from with_written(library, card, model)
+    card = yield from with_fires(library, card, model)
     if tree is not None:
         recipe, _ = recipes(tree.settings)
-        if (recipe.sae, recipe.single_feature()) != (card.sae, card.feature):
+        if recipe.vector or (recipe.sae, recipe.single_feature()) != (card.sae, card.feature):
             raise UserError(
                 f"The tree is of {recipe.sae}, feature {recipe.feature}, and the card of {card.sae}, feature "
                 f"{card.feature}. Give the tree of the same feature."
@@ -186,9 +186,7 @@ def with_written(library: Library, card: FeatureCard, model: str | None = None) 
         return card
     lens = yield Prepare(partial(library.lens_here, entry, subject))
     directions = decoder if lens is None else lens.carry(decoder)
-    (logits,), = yield Ask(
-        (LensTask(model=subject.name, folder=subject.folder, directions=directions.numpy()),), "lens"
-    )
+    logits = yield Prepare(lambda: library.read_by_lens(subject, directions)[0].numpy(), "find")
     ends = [_outermost(target, sign * logits, sign) for sign in (1, -1)]
     return replace(card, written=Written("logit lens" if lens is None else "Jacobian lens", *ends))
 

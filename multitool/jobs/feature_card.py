@@ -186,8 +186,8 @@ def strongest_places(
 
     Args:
         texts: their tokens.
-        activations: on all these tokens, one text behind the other.
-        n: at most so many; of a word, in any case, two.
+        activations: on all these tokens, one text after the other.
+        n: at most this many; of a word, in any case, two.
     """
     places: dict[tuple[int, int], tuple[float, int]] = {}  # by text and word the strongest token
     first = 0

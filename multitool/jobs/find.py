@@ -474,7 +474,7 @@ def _nearest_tokens(target: Resolved, entry: SaeEntry, features: Sequence[int]) 
 
 
 def _few(tokens: Iterable[str]) -> str:
-    """The first tokens that differ in more than case and blanks."""
+    """The first tokens that differ in more than case and spaces."""
     words: dict[str, str] = {}
     for token in tokens:
         if word := token.strip()[:_LONGEST_TOKEN]:
@@ -512,7 +512,7 @@ def find_in_atlas(
         verdict: only features whose definitions were judged so or better: "agrees", "partly" or "no".
         max_entropy: only those whose first tokens' entropy is at most this, in nats.
         min_cosine: only those whose encoder and decoder have at least this cosine.
-        top: at most so many.
+        top: at most this many.
 
     Raises:
         UserError: there is no such atlas, it cannot be read, or a value cannot be.

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 Purpose = Literal["controls", "candidates", "check", "lens", "pullback", "writing", "text", "trees"]
 # What the ghosts of a step are, to somebody who waits for their answers.
 COUNTED: dict[str, str] = {
-    "controls": "Other features' definitions, to compare with",
+    "controls": "Comparing with control vectors",
     "candidates": "Settings tried",
 }
 

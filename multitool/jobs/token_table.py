@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from multitool.evidence.verdicts import ListEvidence, WrittenEvidence
-from multitool.recipes.captions import source_told
+from multitool.recipes.captions import readable, source_told
 from multitool.text import csv_table, data_frame, html_table
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class TokenTable:
 
     def to_csv(self) -> str:
         """Comment lines with the recipe, a header line, and one line per token; tokens are exact, numbers too."""
-        told = {name: value for name, value in self.to_dict().items() if name != "tokens"}
-        return csv_table(self.columns, self.rows, told.pop("settings") | told)
+        told = {name: value for name, value in self.to_dict().items() if name not in ("tokens", "settings")}
+        return csv_table(self.columns, self.rows, readable(self.settings) | told)
 
     def to_pandas(self) -> "DataFrame":
         """One row per token."""

@@ -42,7 +42,7 @@ def not_finite(model, task: Task) -> UserError:
     if done := _done(growth.interventions):
         remedy = _either("Use a smaller value", precision)
         return GhostError(f"{said} with {done}; without, its answer to the prompt is finite. {remedy}.")
-    return GhostError(f"{said} on some of the tokens behind the prompt. {_either('', precision)}.")
+    return GhostError(f"{said} on some of the tokens after the prompt. {_either('', precision)}.")
 
 
 def _either(remedy: str, precision: str) -> str:
@@ -53,7 +53,7 @@ def _either(remedy: str, precision: str) -> str:
 
 @torch.inference_mode()
 def _answers(model, growth: GrowthTask, *, ghost: bool) -> bool:
-    """Whether the model's logits behind the prompt are finite; nothing is done to the stream.
+    """Whether the model's logits after the prompt are finite; nothing is done to the stream.
 
     Args:
         ghost: with the task's first vector in its place; else with the word that holds it.

@@ -104,7 +104,7 @@ def _read_back(model, task: SteerTask, written: Written) -> Written:
 
 
 def _read(model, task: SteerTask, text: Text) -> tuple[np.ndarray, np.ndarray]:
-    """Of what was written, the log-probability of each token behind the text, (tokens,), and the residuals at the
+    """Of what was written, the log-probability of each token after the text, (tokens,), and the residuals at the
     task's hook, (tokens, d_model), or (tokens, 0) without one."""
     if not text:
         return np.empty(0), np.empty((0, 0), dtype=np.float32)

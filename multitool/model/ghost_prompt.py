@@ -73,7 +73,7 @@ def ghost_prompt(
         asked = template if GHOST in template else answer
         raise UserError(
             f"In the prompt {asked!r} the place of {GHOST} is no single token for this model's tokenizer. "
-            f'Put quotes or blanks around it: "{GHOST}".'
+            f'Put quotes or spaces around it: "{GHOST}".'
         )
     check_tokens(subject, prompt.token_ids, "The chat template's text" if chat else "The prompt")
     length = len(prompt.token_ids)
@@ -169,5 +169,5 @@ def _locate(subject: Subject, before: str, word: str, after: str, *, add_special
     if len(touching) != 1:
         return None
     left, right = encoded["offset_mapping"][touching[0]]
-    # A token may take the blank before the word with it, but nothing else.
+    # A token may take the space before the word with it, but nothing else.
     return GhostPrompt(tuple(encoded["input_ids"]), touching[0]) if text[left:right].strip() == word else None

@@ -1,6 +1,6 @@
 """What is done to the residual stream while the model reads a prompt with a ghost in it and the tokens that follow.
 
-A vector put in behind a layer (``Injection``), a push along a direction (``Push``), a feature held at a value
+A vector put in after a layer (``Injection``), a push along a direction (``Push``), a feature held at a value
 (``Clamp``). They are plain data, so that they can go to another process; ``AppliedInterventions`` does them to a
 running model, by hooks that act for one call and one thread.
 """
@@ -51,7 +51,7 @@ class Clamp:
 
 @dataclass(frozen=True)
 class Injection:
-    """The ghost behind a layer instead of among the embeddings: at its position the stream becomes ``scale · m · g``,
+    """The ghost after a layer instead of among the embeddings: at its position the stream becomes ``scale · m · g``,
     or has it added, with m the mean residual norm there and g the ghost's vector.
 
     As SelfIE (Chen et al. 2024, arXiv:2403.10949) and Patchscopes (Ghandeharioun et al. 2024, arXiv:2401.06102) do.
@@ -131,7 +131,7 @@ class AppliedInterventions:
 
     @property
     def injects(self) -> bool:
-        """Whether the ghost's vector goes in behind a layer, so that the embeddings are those of a plain prompt."""
+        """Whether the ghost's vector goes in after a layer, so that the embeddings are those of a plain prompt."""
         return self._injection is not None
 
     def embedded(self, embeddings: Tensor, first: int = 0) -> Tensor:

@@ -1,7 +1,7 @@
-"""The Jacobian lens: where a direction at a hook has got to, on average over running text, behind the last layer.
+"""The Jacobian lens: where a direction at a hook has got to, on average over running text, after the last layer.
 
 Source: Gurnee et al., "Verbalizable Representations Form a Global Workspace in Language Models" (2026), whose estimator
-this is. The logit lens reads a direction as if the layers behind the hook did nothing; here it is first carried through
+this is. The logit lens reads a direction as if the layers after the hook did nothing; here it is first carried through
 them, by the average of their Jacobian. The weights need no gradient and are never written.
 """
 

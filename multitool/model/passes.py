@@ -60,7 +60,7 @@ def ghost_embeddings(model, prompt: GhostPrompt, v: Tensor) -> Tensor:
 def prompt_embeddings(model, prompt: GhostPrompt, vs: Tensor, changes: AppliedInterventions) -> Tensor:
     """The input embeddings of ``prompt`` for the ghosts ``vs`` (n, d_model): (n, length, d_model).
 
-    Where the changes put the ghosts in behind a layer, those of the prompt as it is.
+    Where the changes put the ghosts in after a layer, those of the prompt as it is.
     """
     return _plain_embeddings(model, prompt, len(vs)) if changes.injects else ghost_embeddings(model, prompt, vs)
 
@@ -95,7 +95,7 @@ class Passes:
         Args:
             model: a transformers causal LM in eval mode.
             v: the ghost's embedding row, (d_model,), or of several ghosts, (n, d_model).
-            longest: how many tokens a path can have behind the prompt.
+            longest: how many tokens a path can have after the prompt.
             changes: what else is done to the stream; None: nothing.
             batches: their limits.
         """
@@ -234,7 +234,7 @@ class Continuations:
             v: the ghost's embedding row, (d_model,), in the units of the raw embedding matrix; or (n, d_model),
                 the rows of the ghosts of ``n`` trees (``growth.grow_forest``).
             top_k: how many next tokens of a path at most; 0: all that are wanted.
-            longest: how many tokens a path can have behind the prompt.
+            longest: how many tokens a path can have after the prompt.
             changes: what else is done to the stream; None: nothing.
             batches: their limits.
         """

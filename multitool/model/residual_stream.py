@@ -2,7 +2,7 @@
 
 Places are named as TransformerLens names them. The model itself never changes: a hook acts for the passes of the thread
 that asked for it and for no other, so threads may use one model at the same time, at the same place or at different
-ones. When the stream is read, the layers behind the place do not run.
+ones. When the stream is read, the layers after the place do not run.
 """
 
 import re
@@ -18,7 +18,7 @@ from multitool.model.layer_inputs import given
 
 EMBEDDING = "hook_embed"
 _HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_resid_(pre|mid|post)")
-# The norm before the MLP, whose input is the stream behind the attention; the first name that a layer has. (Gemma 2's
+# The norm before the MLP, whose input is the stream after the attention; the first name that a layer has. (Gemma 2's
 # and 3's layers have a post_attention_layernorm too, which belongs to the attention's output.)
 _NORMS_BEFORE_MLP = ("ln_2", "pre_feedforward_layernorm", "post_attention_layernorm")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm")  # as the architectures call it
@@ -53,7 +53,7 @@ def stream(
         model: a transformers causal LM in eval mode.
         hook: ``hook_embed`` (the token embeddings as the layers get them: Gemma's multiplied by √d_model, GPT-2's
             without positions), ``blocks.N.hook_resid_pre`` (before layer N), ``blocks.N.hook_resid_mid`` (behind its
-            attention) or ``blocks.N.hook_resid_post`` (behind layer N, before any final norm).
+            attention) or ``blocks.N.hook_resid_post`` (after layer N, before any final norm).
         input_ids: (batch, positions) tokens.
         inputs_embeds: (batch, positions, d_model) in the place of their embeddings, as the embedding module gives them.
         attention_mask: (batch, positions), 0 where a row is padded on its right.
@@ -92,7 +92,7 @@ def last_residuals(
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """What comes of a change at ``hook``: the stream behind the last layer, before the final norm, (batch, positions,
+    """What comes of a change at ``hook``: the stream after the last layer, before the final norm, (batch, positions,
     d_model). Gradients flow where they are enabled.
 
     Args:
@@ -123,7 +123,7 @@ def last_residuals(
 
 
 def final_norm(model) -> nn.Module | None:
-    """The norm behind the last layer, whose input is the last residual."""
+    """The norm after the last layer, whose input is the last residual."""
     decoder = model.get_decoder()
     return next((norm for name in _FINAL_NORMS if (norm := getattr(decoder, name, None)) is not None), None)
 

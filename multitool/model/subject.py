@@ -161,7 +161,7 @@ def check_tokens(subject: Subject, token_ids: Iterable[int], of: str) -> None:
 def tokens_meant(subject: Subject, text: str) -> list[tuple[int, float]]:
     """The token ids of an arithmetic and their weights, in order.
 
-    A word is the token with a blank before it, if there is one, or else the token without.
+    A word is the token with a space before it, if there is one, or else the token without.
 
     Raises:
         UserError: it cannot be read, or a term of it is no single token of the model.
@@ -192,7 +192,7 @@ def _token_id(subject: Subject, term: TokenTerm) -> int:
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-# Scripts whose words stand without blanks between them, or whose tokens do: as the names of their letters begin.
+# Scripts whose words stand without spaces between them, or whose tokens do: as the names of their letters begin.
 _WITHOUT_BLANKS = ("CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA", "HANGUL ", "THAI ", "LAO ",
                    "KHMER ", "MYANMAR ")
 
@@ -219,10 +219,10 @@ def token_texts(tokenizer, n_tokens: int) -> tuple[str, ...]:
 
 
 def is_word(text: str) -> bool:
-    """Whether a token's text is a word: a blank and then letters, or letters alone of a script written without blanks.
+    """Whether a token's text is a word: a space and then letters, or letters alone of a script written without spaces.
 
     Letters of any script count, with their combining marks (the Unicode categories L and M); one comes first. Without a
-    blank, letters of other scripts are the middle or the end of a word, or its beginning at the start of a text.
+    space, letters of other scripts are the middle or the end of a word, or its beginning at the start of a text.
     """
     letters = text.removeprefix(" ")
     kinds = [unicodedata.category(character)[0] for character in letters]

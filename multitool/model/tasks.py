@@ -219,6 +219,6 @@ class Written:
     ended: tuple[bool, ...]  # by such a token
     norms: dict[str, float]  # the mean residual norm at each hook of the pushes
     done: bool = False  # nothing more is to be written; otherwise the time was up, or more is to come
-    # Of every continuation that has been read back by the unsteered model, behind the text:
+    # Of every continuation that has been read back by the unsteered model, after the text:
     log_probs: tuple[np.ndarray, ...] | None = None  # (tokens,) float64, natural log of each token's probability
     residuals: tuple[np.ndarray, ...] | None = None  # (tokens, d_model) float32 at the task's hook

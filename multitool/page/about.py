@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from html import escape
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -25,12 +26,14 @@ from multitool.recipes.tables import Pasted
 _METHOD = (
     "A sparse autoencoder (SAE) splits a language model's activations into features. A feature's weights give a "
     "direction; a vector that lies that way, as far from the mean of all token embeddings as a typical token, becomes "
-    "the embedding of a <em>ghost token</em>, a word that does not exist. The model reads <q>A typical definition of "
-    "“ghost” would be “</q>, and its most probable answers grow into a <b>definition tree</b>. A <b>token list</b> "
-    "ranks the real tokens by how near they are to that vector and how far from the mean, which is near to everything. "
-    "What comes of it is tested: does the feature fire on it, and more than on what another feature or a random "
-    "direction gives?"
+    "the embedding of a <em>ghost token</em>, a word that does not exist. The model reads "
+    '<code>A typical definition of "ghost" would be "</code>, and its most probable answers grow into a '
+    "<b>definition tree</b>. A <b>token list</b> ranks the real tokens by how near they are to that vector and how far "
+    "from the mean, which is near to everything. What comes of it is tested: does the feature fire on it, more than "
+    "on what another feature or a random direction gives?"
 )
+
+_COLAB, _NOTEBOOK = "https://colab.research.google.com/#fileId=", "notebooks/sae_feature_multitool.ipynb"
 
 
 def about_panel(environment: Mapping[str, str] = os.environ) -> None:
@@ -62,14 +65,15 @@ def about_html(address: str | None) -> str:
     """
     if address:
         help_ = (f'{_link(f"{address}/blob/main/README.md", "README")}, {_link(f"{address}/tree/main/docs", "docs")}; '
-                 f'the code: {_link(f"{address}/tree/main", "repository")}')
+                 f'the code: {_link(f"{address}/tree/main", "repository")}; '
+                 f'{_link(_COLAB + quote(f"{address}/blob/main/{_NOTEBOOK}", safe="/"), "the notebook in Colab")}')
     else:
         help_ = "its README and the folder docs, where you have it from"
     built = "".join(f"<li>{_told(reference)}: {escape(reference.of)}</li>" for reference in BUILT_UPON)
     return (
         f"<h3>The method</h3><p>{_METHOD}</p>"
-        f"<p>It is Matthew Watkins’: published with the post {_told(METHOD, author=False)} and the notebook "
-        f"{_told(METHOD_NOTEBOOK, author=False)}, whose trees and lists this tool makes from the same settings.</p>"
+        f"<p>The method is {escape(METHOD.authors)}’s, published with the post {_told(METHOD, author=False)} and the "
+        f"notebook {_told(METHOD_NOTEBOOK, author=False)}.</p>"
         f"<h3>It builds upon</h3><ul>{built}</ul>"
         f"<h3>This tool</h3><p>{NAME}, version {__version__}, under {_link(LICENCE_PAGE, LICENCE)}. Help: {help_}.</p>"
         "<h3>Cite</h3><p>The tool with its version, and the post. Every file that it makes tells its whole recipe.</p>"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from multitool.page.kept import Kept
+from multitool.recipes.captions import readable
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import Definition, Tree
@@ -22,8 +23,8 @@ _BEGINNINGS = 5, 20  # where there are many complete definitions, and where ther
 _STRONGEST = 10
 _FIRING = 3  # features at a token
 _RECIPE = (
-    "model", *(field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind) if field.name != "vector"),
-    "dtype", "version",
+    "model", *(field.name for kind in (VectorRecipe, TreeRecipe) for field in fields(kind)), "own_vector", "dtype",
+    "version",
 )
 _FIGURES = ("norm", "distance_from_centroid", "mean_token_distance", "typical_maximum")
 
@@ -97,7 +98,7 @@ def brief_tree(kept: Kept, data: dict, view: View, room: int = LARGEST) -> dict:
     head = {
         "id": tree_id,
         "next": _next(document, tree_id),
-        "recipe": _those(document.settings, _RECIPE),
+        "recipe": _those(readable(document.settings), _RECIPE),
         "vector": _those(document.vector, _FIGURES),
         "result": document.result,
         "evidence": {name: of for name, of in (document.evidence or {}).items() if not isinstance(of, list)} or None,
@@ -146,7 +147,8 @@ def brief_table(data: dict, view: View) -> dict:
 
 def brief_list(data: dict, view: View) -> dict:
     """A token list with its evidence."""
-    return paged({name: of for name, of in data.items() if name != "tokens"}, "tokens", data["tokens"], view)
+    head = {name: of for name, of in data.items() if name != "tokens"} | {"settings": readable(data["settings"])}
+    return paged(head, "tokens", data["tokens"], view)
 
 
 def brief_suggestion(data: dict, view: View) -> dict:

@@ -6,12 +6,14 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from multitool.page.about import about_panel
+from multitool.page.address import Address, views_followed
 from multitool.page.common import PRIVATE, part_heading
 from multitool.page.endpoints import add_endpoints
 from multitool.page.feature_card import CardPanel
 from multitool.page.feature_choice import feature_choice
-from multitool.page.find_tab import FIND, TREE, find_tab
+from multitool.page.find_tab import find_tab
 from multitool.page.gradio_workarounds import Page
+from multitool.page.how_to_read import how_to_read
 from multitool.page.link_preview import FAVICON, LinkPreview
 from multitool.page.list_tab import list_tab
 from multitool.page.opening import Opening
@@ -23,6 +25,7 @@ from multitool.page.suggest_tab import suggest_tab
 from multitool.page.text_tab import text_tab
 from multitool.page.tree_tab import tree_tab
 from multitool.page.vector_controls import vector_controls
+from multitool.page.view import FIND, LIST, SEVERAL_PROMPTS, STEER, SUGGEST, TEXT, TREE
 from multitool.page.zero_gpu import gpu_worker
 from multitool.pictures.explorer import FOLDER as EXPLORER
 from multitool.recipes.citation import NAME
@@ -69,7 +72,8 @@ THEME = gr.themes.Soft(
     **_in_both("*primary_700", "*primary_500", "button_primary_background_fill_hover"),
     **_in_both("white", "*neutral_800", "button_secondary_background_fill", "checkbox_label_background_fill"),
     **_in_both("*neutral_100", "*neutral_700", "button_secondary_background_fill_hover"),
-    **_in_both("*neutral_500", "*neutral_400", "block_info_text_color", "body_text_color_subdued"),
+    **_in_both("*neutral_500", "*neutral_400", "block_info_text_color", "body_text_color_subdued",
+               "input_placeholder_color"),
     block_title_padding="0", block_title_text_size="*text_sm",
     block_label_padding="0", block_label_text_size="*text_sm",
     block_padding="*spacing_lg *spacing_xl", button_large_padding="*spacing_md *spacing_xl",
@@ -90,6 +94,7 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
         gr.HTML(_HEAD, js_on_load=_HEAD_SCRIPT.read_text(encoding="utf-8"), elem_id="head", apply_default_css=False)
         if notices := [opening.notice] * bool(opening.notice) + list(library.notes):
             gr.Markdown("\n\n".join(notices), elem_id="notice")
+        views = views_followed(opening.recipe)
         with gr.Row(elem_id="layout"):
             with gr.Column(elem_id="choice"):
                 part_heading("Feature")
@@ -106,21 +111,23 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                 with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
                     tree = gr.Tab("Definition tree", id=TREE)
                     with gr.Tab("Find", id=FIND) as finding:
-                        found = find_tab(service, controls, tabs, finding)
-                    with gr.Tab("Token list") as listing:
-                        list_again = list_tab(service, controls, listing)
-                    with gr.Tab("Steer"):
-                        steer_tab(service, controls)
-                    with gr.Tab("Text"):
-                        text_tab(service, controls)
-                    with gr.Tab("Prompts"):
-                        prompts_tab(service, controls)
-                    with gr.Tab("Suggest settings"):
-                        suggested = suggest_tab(service, controls)
+                        found = find_tab(service, controls, tabs, finding, views)
+                    with gr.Tab("Token list", id=LIST) as listing:
+                        list_again = list_tab(service, controls, listing, views)
+                    with gr.Tab("Steer", id=STEER):
+                        steer_tab(service, controls, views)
+                    with gr.Tab("Text", id=TEXT):
+                        text_tab(service, controls, views)
+                    with gr.Tab("Prompts", id=SEVERAL_PROMPTS):
+                        prompts_tab(service, controls, views)
+                    with gr.Tab("Suggest settings", id=SUGGEST):
+                        suggested = suggest_tab(service, controls, views)
                     with tree:  # it grows what is found and suggested, too
-                        list_again(tree_tab(service, controls, opening, page, found, suggested, tabs, card))
+                        list_again(tree_tab(service, controls, opening, page, found, suggested, tabs, card, views))
         with gr.Column(elem_id="foot"):
+            how_to_read()
             about_panel()
+        Address(service, views).connect(page, tabs)
         page.load(None, js=_FOLDED_ON_A_PHONE, **PRIVATE)
         add_endpoints(page, service, opening.recipe)
     # All events begin at once: what would wait in Gradio's queue waits behind anybody's. ``callers`` tells who may.

@@ -57,8 +57,8 @@ def shown_errors(handler: Callable, controls: Mapping[str, Component] | None = N
             raise
         except Exception as error:  # what it says may tell of this machine: that goes into the log alone
             raise gr.Error(
-                f"This failed for a reason that this tool has no words for ({type(error).__name__}). The server's log "
-                "tells more; its operator, or whoever keeps this tool, will want to know what was asked.",
+                f"This failed for an unexpected reason ({type(error).__name__}). The server's log has the details; "
+                "please tell its operator what you asked for.",
                 duration=SECONDS_SHOWN,
             ) from error
 

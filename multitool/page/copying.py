@@ -46,7 +46,8 @@ def list_copied(table: TokenTable) -> str:
 def definitions_copied(document: DefinitionTree, found: list[Definition]) -> str:
     """Definitions of a tree to copy, in their order; unfinished ones end in …"""
     columns, rows = document.definition_rows(found)
-    named = [column.replace("_", " ") for column in columns if column != "complete"]
+    names = {"text": "definition"}
+    named = [names.get(column, column).replace("_", " ") for column in columns if column != "complete"]
     shown = [[text if complete else f"{text} …", *figures] for text, probability, complete, *more in rows
              for figures in [[probability, *more]]]
     told = (f"{source_told(document.settings)}; {distance_told(document.settings, document.vector)}; "

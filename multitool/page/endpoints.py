@@ -190,8 +190,8 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
         ),
         Endpoint(
             "suggest",
-            "Try thirty to forty settings of weights, scale and components on a feature, of an SAE behind a layer also "
-            "some with the vector injected behind an early layer, and judge each by its evidence.\n\n"
+            "Try thirty to forty settings of weights, scale and components on a feature, of an SAE after a layer also "
+            "some with the vector injected after an early layer, and judge each by its evidence.\n\n"
             "Takes a minute or more, and the first time for a model and a layer every token is read alone before.",
             one_feature, {"suggestion": dict},
             returns="JSON: the best recipe, the settings of the growth that belong to it (inject_layer, inject_mode, "

@@ -41,7 +41,7 @@ def _judged(evidence: dict) -> str:
     share = "in shares of its maximum" if most else "as the SAE gives it, as the feature's maximum is not known here"
     return (
         f'<div class="judged"><p>Judged by the tree\'s likeliest beginnings (in the table {JUDGED}; {BEGINS_JUDGED} '
-        f"begins so), each with how strongly the feature fires, {share}:</p><ul>{items}</ul></div>"
+        f"begins this way), each with how strongly the feature fires, {share}:</p><ul>{items}</ul></div>"
     )
 
 
@@ -104,7 +104,8 @@ def _verdict(evidence: dict) -> str:
 def _folded(rows: list[str]) -> str:
     if not rows:
         return ""
-    return f'<details class="figures"><summary>The figures</summary><table>{"".join(rows)}</table></details>'
+    caption = '<caption class="unseen">The figures of the verdict, beside those of chance</caption>'
+    return f'<details class="figures"><summary>Details</summary><table>{caption}{"".join(rows)}</table></details>'
 
 
 def _rows(lines: Sequence[Line]) -> list[str]:

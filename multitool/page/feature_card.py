@@ -23,13 +23,14 @@ from multitool.page.found_html import choosable
 from multitool.page.opening import DEMO, Opening
 from multitool.page.service import Service
 from multitool.page.vector_controls import VectorControls
+from multitool.page.vector_upload import OwnVector
 from multitool.recipes.directions import DIRECTIONS
 from multitool.store.demo_models import DEMO_FOLDER
 from multitool.trees.document import DefinitionTree
 
 # The card of the demo's opening feature is kept, as its tree is, so that the page opens on it.
 DEMO_CARD = DEMO_FOLDER / "opening_card.json"
-_OF = ("sae", "feature", "weights")  # the controls that tell which card is shown
+_OF = ("sae", "feature", "weights", "vector")  # the controls that tell which card is shown
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,9 @@ class CardPanel:
             service.keep_card(opened)
         read = Read(opened.sae, opened.feature, opened.reading) if opened and opened.reading else None
         self._read = gr.State(read)
-        feature = str(opening.recipe.feature)
-        self.card = choosable(
-            "card", _at_once(service, opening.recipe.sae, feature, opening.recipe.weights, read), elem_classes=""
-        )
         self._of = pick(controls.fields, _OF)
+        shown = {"sae": opening.recipe.sae, "feature": str(opening.recipe.feature), "weights": opening.recipe.weights}
+        self.card = choosable("card", _at_once(service, read, **shown), elem_classes="")
         takes = {**self._of, "read": self._read}
         at_once = event(partial(_at_once, service), takes, self.card, **LATEST)
         self._filling = event(
@@ -97,19 +96,23 @@ def _silent(service: Service, handler: Callable[..., Iterator]) -> Callable[...,
 
 
 def _feature_shown(
-    service: Service, sae: str | None, feature: str | None, weights: str | None
+    service: Service, sae: str | None, feature: str | None, weights: str | None, vector: OwnVector | None = None
 ) -> tuple[str, int] | None:
     """SAE and number of the one feature that the controls show; None if there is none, or it has no part in the
-    vector."""
+    vector.
+
+    Args:
+        vector: one of the visitor's own in its place.
+    """
     number = feature_number(feature)
-    if not sae or number is None or not service.library.offers(sae):
+    if vector is not None or not sae or number is None or not service.library.offers(sae):
         return None
     return None if weights in DIRECTIONS and not DIRECTIONS[weights].of_feature else (sae, number)
 
 
-def _at_once(service: Service, sae: str | None, feature: str | None, weights: str | None, read: Read | None) -> str:
+def _at_once(service: Service, read: Read | None, **controls) -> str:
     """The card as far as it is known without a wait."""
-    shown = _feature_shown(service, sae, feature, weights)
+    shown = _feature_shown(service, **controls)
     return card_html(service.card_at_once(*shown), _of_tree(read, *shown)) if shown else ""
 
 
@@ -117,11 +120,9 @@ def _of_tree(read: Read | None, sae: str, number: int) -> Reading | None:
     return read.reading if read and (read.sae, read.feature) == (sae, number) else None
 
 
-def _filled(
-    service: Service, sae: str | None, feature: str | None, weights: str | None, read: Read | None
-) -> Iterator[str]:
+def _filled(service: Service, read: Read | None, **controls) -> Iterator[str]:
     """The card with what the weights tell, where they lie here."""
-    if shown := _feature_shown(service, sae, feature, weights):
+    if shown := _feature_shown(service, **controls):
         yield from _filling(service, *shown, _of_tree(read, *shown))
 
 
@@ -134,12 +135,11 @@ def _filling(service: Service, sae: str, number: int, reading: Reading | None, *
         yield card_html(card, reading, "" if isinstance(answer, FeatureCard) else answer)
 
 
-def _told(
-    service: Service, sae: str | None, feature: str | None, weights: str | None, document: DefinitionTree | None
-) -> Iterator[dict]:
+def _told(service: Service, document: DefinitionTree | None, **controls) -> Iterator[dict]:
     """What a tree says of its feature; then, if the controls still show that, all of the card."""
-    shown, settings = _feature_shown(service, sae, feature, weights), document.settings if document else {}
-    if document is None or shown is None or shown != (settings.get("sae"), settings.get("feature")):
+    shown, settings = _feature_shown(service, **controls), document.settings if document else {}
+    of = None if settings.get("vector") else (settings.get("sae"), settings.get("feature"))
+    if document is None or shown is None or shown != of:
         yield {"read": None}
         return
     card, reading = service.card_at_once(*shown), reading_of(document)

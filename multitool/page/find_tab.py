@@ -5,7 +5,7 @@ A row that is chosen brings that feature's tree: the tree's tab takes it from he
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,17 +17,18 @@ from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
 from multitool.page.common import LATEST, PRIVATE, QUIETLY, as_number, counted, event, pick, status_line
 from multitool.page.found_html import choosable, feature_table, text_tokens
-from multitool.page.result import Result
+from multitool.page.result import Result, Views
 from multitool.page.service import LONGEST_TEXT, Service
 from multitool.page.vector_controls import SUITING, VectorControls
+from multitool.page.view import FIND, View
 from multitool.recipes.atlas import AtlasSearch
 from multitool.recipes.directions import DIRECTIONS
-from multitool.recipes.fields import check, recipe_fields
+from multitool.recipes.fields import check, recipe_fields, written
 from multitool.recipes.finding import LikenessSearch, TextSearch, TokenSearch
+from multitool.recipes.recipe import VectorRecipe
 from multitool.recipes.weighted_sums import token_terms
 from multitool.text import visible
 
-TREE, FIND = "tree", "find"  # of the page's tabs, by which they are opened
 Search = TokenSearch | TextSearch | LikenessSearch | AtlasSearch
 
 WHAT_FITS = "fits"
@@ -65,7 +66,9 @@ class FindTab:
     states: dict[str, gr.State]  # what was found, and of which token of a text
 
 
-def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.Tab) -> FindTab:
+def find_tab(
+    service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.Tab, views: Views
+) -> FindTab:
     """Build the tab and wire it to the controls.
 
     Args:
@@ -87,11 +90,14 @@ def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.
     )
     details, rows = _details()
     result = Result(
-        "find", {"sae": controls.fields["sae"], "words": words, "way": way, **details}, search_asked, _nothing
+        "find", {"sae": controls.fields["sae"], "words": words, "way": way, **details}, search_asked, _nothing,
+        view=View(FIND, partial(_told, details), partial(_values, service, views.opening, details), "Find", _leads),
+        views=views, link="Link to these features",
     )
     status = status_line("find-status", "Nothing found yet.")
     shown = {"tokens": choosable("find-tokens"), "table": choosable("found")}
     states = {"found": gr.State(), "token": gr.State()}
+    result.place_link()
 
     def of_way(way: str) -> dict:
         seen: dict[str, Any] = {name: gr.update(visible=name == way) for name in rows}
@@ -109,7 +115,8 @@ def find_tab(service: Service, controls: VectorControls, tabs: gr.Tabs, tab: gr.
         button.click(lambda example=example: (example, WHAT_FITS), None, [words, way], **QUIETLY).then
         for button, example in zip(examples, EXAMPLES, strict=True)
     ]
-    for trigger in (find.click, words.submit, *filled):
+    result.refusing({"status": status, **shown, **states}, shelf=service.shelf)
+    for trigger in (find.click, words.submit, result.asked.change, *filled):
         found = trigger(**finding)
         found.then(None, js=_INTO_VIEW, **PRIVATE)
         result.tell_after(found)
@@ -157,7 +164,7 @@ def _details() -> tuple[dict[str, Component], dict[str, gr.Row]]:
         }
         with gr.Column(min_width=160):
             details["only"] = gr.Checkbox(False, label="Only this SAE", elem_id="find-only",
-                                          info="Else all that the atlas tells of")
+                                          info="Otherwise everything in the atlas")
     return details, rows
 
 
@@ -213,6 +220,32 @@ def _fitting(sae: str, words: str) -> tuple[Search, ...]:
     # A lone word may be several tokens; then it is a text.
     is_word = len(terms) == 1 and terms[0].text == words
     return (TokenSearch(sae=sae, tokens=words), *([TextSearch(sae=sae, text=words)] if is_word else []))
+
+
+def _told(details: Mapping[str, Component], *, sae: str, words: str, way: str, **values) -> dict[str, str]:
+    search_asked(sae=sae, words=words, way=way, **values)
+    chosen = {"way": (way, WHAT_FITS)} | {name: (values[name], control.value) for name, control in details.items()}
+    return {"sae": sae, "find": words.strip()} | {
+        name: written(value) for name, (value, usual) in chosen.items() if value != usual
+    }
+
+
+def _values(
+    service: Service, opening: VectorRecipe, details: Mapping[str, Component], parameters: Mapping[str, str]
+) -> dict:
+    """Everything that counts with a link, as it stands there or else as usual. The words of a link without any stay."""
+    sae = parameters.get("sae", opening.sae)
+    service.library.find(sae)
+    usual = {"way": WHAT_FITS} | {name: control.value for name, control in details.items()}
+    said = {
+        name: value if name not in parameters else parameters[name] == "true" if isinstance(value, bool)
+        else parameters[name] for name, value in usual.items()
+    }
+    return {"sae": sae, **({"words": parameters["find"], **said} if "find" in parameters else {})}
+
+
+def _leads(parameters: Mapping[str, str]) -> bool:
+    return "find" in parameters
 
 
 def _limit(chosen: str, name: str, label: str) -> Any:

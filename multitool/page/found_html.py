@@ -51,7 +51,7 @@ def feature_table(found: FoundFeatures | None) -> str:
     columns = "".join(f'<th scope="col" class="figure" {_help(name)}>{_heading(name)}</th>' for name in found.columns)
     rows = "".join(_row(number, feature, found.columns, others) for number, feature in enumerate(found.features))
     return (
-        '<p class="found-about">Choose a feature, and its tree grows.</p><table class="found"><thead><tr>'
+        '<table class="found"><caption>Choose a feature, and its tree grows.</caption><thead><tr>'
         '<th scope="col">Feature</th><th scope="col">What is known of it</th>'
         f"{columns}</tr></thead><tbody>{rows}</tbody></table>"
     )

@@ -110,12 +110,12 @@ def _in_menu(**values) -> str | None:
 def _growth_controls(service: Service, usual: TreeRecipe) -> dict[str, Component]:
     top_k = gr.Radio(
         _TOP_K, value=usual.top_k, label="Next tokens looked at (top_k)", elem_id="top-k",
-        info="How many of each path, the most probable ones; how much that leaves out is told below the tree's title",
+        info="How many of the most probable ones each path follows; the bar above the tree shows what is left out",
     )
     with gr.Row():
         cutoff = gr.Dropdown(
             CUTOFFS, value=_written(usual.cutoff), label="Cutoff", allow_custom_value=True, elem_id="cutoff",
-            info="Smallest probability of a path. Ten times smaller grows some five to ten times as many nodes, and "
+            info="Smallest probability of a path. Ten times smaller gives five to ten times as many nodes, and "
             "takes as much longer",
         )
         max_nodes = gr.Number(
@@ -150,7 +150,7 @@ def _intervention_controls() -> dict[str, Component]:
         )
     sinks = gr.Checkbox(
         TreeRecipe.steer_sinks, label="Steer and clamp at the prompt's first and special tokens too",
-        elem_id="steer-sinks", info="Models park attention there, and residuals are many times as long",
+        elem_id="steer-sinks", info="Models park attention there, and residuals there are many times longer",
     )
     with gr.Row():
         layer = gr.Number(
@@ -159,7 +159,7 @@ def _intervention_controls() -> dict[str, Component]:
         )
         mode = gr.Radio(
             ["replace", "add"], value=TreeRecipe.inject_mode, label="Injection", elem_id="inject-mode", min_width=160,
-            info="In the place of what is there, or added to it",
+            info="Replaces what is there, or is added to it",
         )
         scale = gr.Slider(
             0.1, 10, TreeRecipe.inject_scale, step=0.1, label="Injection scale", elem_id="inject-scale", min_width=300,

@@ -1,6 +1,7 @@
 """The tab with the token list."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from html import escape
 from typing import Any
@@ -13,9 +14,11 @@ from multitool.jobs.token_table import TOKEN_COLUMNS, TokenTable
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick, save, status_line
 from multitool.page.copying import copy_buttons, list_copied
 from multitool.page.evidence_html import list_verdict_html
-from multitool.page.result import Made, Result, title_answer
+from multitool.page.result import Made, Result, Views, title_answer
 from multitool.page.service import Service
-from multitool.page.vector_controls import VectorControls, vector_recipe
+from multitool.page.vector_controls import VectorControls, vector_recipe, vector_values
+from multitool.page.view import LIST, View
+from multitool.recipes import links
 from multitool.recipes.captions import distance_told, source_told, title_told
 from multitool.recipes.recipe import MEASURES, ListRecipe, VectorRecipe
 from multitool.text import visible
@@ -28,7 +31,9 @@ _EXPONENT_HELP = "Larger: nearer to the vector; smaller: farther from the centro
 _IF_OPEN = "(open, ...values) => [document.querySelector('#list')?.offsetParent != null, ...values]"
 
 
-def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callable[[Iterable[Dependency]], None]:
+def list_tab(
+    service: Service, controls: VectorControls, tab: gr.Tab, views: Views
+) -> Callable[[Iterable[Dependency]], None]:
     """Build the tab and wire it to the controls.
 
     Args:
@@ -46,16 +51,19 @@ def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callabl
                              elem_id="exponent")
         top = gr.Slider(10, 1000, ListRecipe.top, step=10, label="Tokens", info="How many are listed")
         with gr.Column(min_width=160):
-            negative = gr.Checkbox(ListRecipe.negative, label="Other end", info="The tokens that fit worst",
-                                   elem_id="negative")
-            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A blank and letters", elem_id="words")
+            negative = gr.Checkbox(ListRecipe.negative, label="Least similar tokens", elem_id="negative",
+                                   info="The list from its other end")
+            words = gr.Checkbox(ListRecipe.words, label="Only words", info="A space and letters", elem_id="words")
     with gr.Row(elem_classes="actions"):
         make = gr.Button("List tokens", variant="primary", min_width=160, elem_id="list")
         check = gr.Button("Check this list", min_width=140, elem_id="check-list", interactive=False)
         keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
-    listing = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
-    result = Result("list", {**controls.fields, **listing}, _recipes, _nothing)
+    how = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
+    view = View(LIST, _told, partial(_values, service, views.opening), "List tokens", free=partial(_free, service))
+    result = Result(
+        "list", {**controls.fields, **how}, _recipes, _nothing, view=view, views=views, link="Link to this list"
+    )
     status = status_line("list-status", "No list yet. Press “List tokens”.")
     verdict = gr.HTML("", elem_id="list-verdict", elem_classes="greys")
     with gr.Row():
@@ -70,13 +78,14 @@ def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callabl
                              visible=False)
             table = gr.Dataframe(
                 **_frame(TOKEN_COLUMNS), interactive=False, max_height=640, elem_id="tokens",
-                elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a blank)",
+                elem_classes=["table", "greys"], show_search="search", label="Tokens (␣ is a space)",
             )
     copies = copy_buttons("", "copy-list", "the list")
+    result.place_link()
     csv_file = gr.DownloadButton("CSV", size="sm", elem_id="csv")
     listed, kept = gr.State(), gr.State()
 
-    suited = pick(listing, ("measure", "exponent", "negative"))
+    suited = pick(how, ("measure", "exponent", "negative"))
     measure.change(**event(_suited, {"measure": measure}, suited, **QUIETLY))
     shown = {
         "status": status, "verdict": verdict, "table": table, "csv": csv_file, "check": check, "keep": keep,
@@ -102,11 +111,14 @@ def list_tab(service: Service, controls: VectorControls, tab: gr.Tab) -> Callabl
         for choice in chosen:
             show_after(choice.success(**listing_anew, js=_IF_OPEN))
 
-    show_after(make.click(**event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)))
+    listing = event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)
+    show_after(make.click(**listing))
+    show_after(result.asked.change(**listing))
     show_after(tab.select(**listing_anew))
     show_after(check.click(**event(
         result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
     )))
+    result.refusing({"status": status, "listed": listed}, shelf=service.shelf).then(**show)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)
     return follow
@@ -123,8 +135,9 @@ def _for_another_feature(service: Service, making: Callable[..., Iterator[dict]]
             vector, recipe = _recipes(**values)
         except UserError:
             return  # told when it is asked for
-        before = made and (made.shown[0].sae, made.shown[0].feature)
-        if before != (vector.sae, vector.feature) and service.lists_at_once(vector, recipe):
+        before = made.shown[0] if made else None
+        alike = before and (before.sae, before.feature, before.vector) == (vector.sae, vector.feature, vector.vector)
+        if not alike and service.lists_at_once(vector, recipe):
             yield from making(made=made, **values)
 
     return handler
@@ -157,6 +170,19 @@ def _recipes(*, measure, exponent, top, negative, words, **of_vector) -> tuple[V
     return vector_recipe(**of_vector), ListRecipe(
         measure=measure, exponent=exponent, top=top, negative=negative, words=words
     )
+
+
+def _told(**values) -> dict[str, str]:
+    return links.told(*_recipes(**values))
+
+
+def _values(service: Service, opening: VectorRecipe, parameters: Mapping[str, str]) -> dict:
+    recipe = ListRecipe(**links.said(parameters, ListRecipe))
+    return vector_values(service.library, links.vector_of(parameters, opening)) | asdict(recipe)
+
+
+def _free(service: Service, **values) -> bool:
+    return service.lists_at_once(*_recipes(**values))
 
 
 def _nothing(status: str) -> dict:
@@ -241,7 +267,7 @@ def _order(table: TokenTable) -> str:
     """In words what a list is ordered by."""
     settings = table.settings
     by = settings["measure"].replace("_", " ")
-    return by + ", other end" * settings["negative"] + ", only words" * settings["words"]
+    return by + ", least similar" * settings["negative"] + ", only words" * settings["words"]
 
 
 def _summary(table: TokenTable) -> str:

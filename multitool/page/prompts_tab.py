@@ -1,17 +1,19 @@
 """The tab that asks several prompts in one go."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import gradio as gr
 
-from multitool.page.common import PRIVATE, as_number, counted, event, save, status_line
+from multitool.page.common import PRIVATE, as_number, counted, event, pick, save, status_line
 from multitool.page.growth_controls import CUTOFFS
 from multitool.page.opening import usual_growth
-from multitool.page.result import Result
+from multitool.page.result import Result, Views
 from multitool.page.service import MOST_PROMPTS, Service
-from multitool.page.vector_controls import VectorControls, vector_recipe
+from multitool.page.vector_controls import VectorControls, vector_recipe, vector_values
+from multitool.page.view import SEVERAL_PROMPTS, View
+from multitool.recipes import links
 from multitool.recipes.captions import title_told
 from multitool.recipes.prompts import PLAIN_PROMPTS, PROMPTS
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
@@ -24,7 +26,7 @@ _DEFINITIONS_SHOWN = 5
 _COLUMNS = {"Prompt": ("str", 32), "Most probable definitions": ("str", 54), "Nats": ("number", 14)}
 
 
-def prompts_tab(service: Service, controls: VectorControls) -> None:
+def prompts_tab(service: Service, controls: VectorControls, views: Views) -> None:
     """Build the tab and wire it to the controls."""
     with gr.Row():
         prompts = gr.Textbox(
@@ -42,7 +44,13 @@ def prompts_tab(service: Service, controls: VectorControls) -> None:
         ask = gr.Button("Ask all", variant="primary", min_width=160, elem_id="ask-all")
         stop = gr.Button("Stop", min_width=80)
     read = partial(_recipes, service.library, min(TreeRecipe.max_nodes, service.settings.max_nodes))
-    result = Result("prompts", {**controls.fields, "prompts": prompts, "cutoff": cutoff}, read, _nothing)
+    view = View(
+        SEVERAL_PROMPTS, partial(_told, read), partial(_values, service, views.opening), "Ask all", _leads
+    )
+    result = Result(
+        "prompts", {**controls.fields, "prompts": prompts, "cutoff": cutoff}, read, _nothing, view=view, views=views,
+        link="Link to these answers",
+    )
     status = status_line("prompts-status", "Nothing asked yet.")
     kinds, widths = zip(*_COLUMNS.values(), strict=True)
     table = gr.Dataframe(
@@ -50,15 +58,18 @@ def prompts_tab(service: Service, controls: VectorControls) -> None:
         interactive=False, max_height=560, elem_id="answers", elem_classes=["table", "greys"],
         label="Answers (“…”: unfinished; entropy of the first token, in nats)",
     )
+    result.place_link()
     file = gr.DownloadButton("All trees (JSON)", size="sm", elem_id="trees", visible=False)
-    answers = {"status": status, "table": table, "file": file, **result.gives}
-    asking = ask.click(**event(
-        result.making(partial(_asked, service)), result.takes, answers, show_progress="hidden",
+    answers = {"status": status, "table": table, "file": file}
+    result.refusing(answers)
+    asked = [trigger(**event(
+        result.making(partial(_asked, service)), result.takes, answers | result.gives, show_progress="hidden",
         **counted(service.callers),
-    ))
-    stop.click(lambda: "Stopped.", None, status, cancels=asking, queue=False, **PRIVATE)
-    result.tell_after(asking)
-    controls.tell_after(asking)
+    )) for trigger in (ask.click, result.asked.change)]
+    stop.click(lambda: "Stopped.", None, status, cancels=asked, queue=False, **PRIVATE)
+    for asking in asked:
+        result.tell_after(asking)
+        controls.tell_after(asking)
 
 
 def _recipes(library: Library, most: int, *, prompts, cutoff, **of_vector) -> tuple[VectorRecipe, list[TreeRecipe]]:
@@ -70,6 +81,20 @@ def _recipes(library: Library, most: int, *, prompts, cutoff, **of_vector) -> tu
         TreeRecipe(prompt=line.strip(), cutoff=as_number(cutoff), max_nodes=most, top_k=top_k)
         for line in prompts.splitlines() if line.strip()
     ]
+
+
+def _told(read: Callable[..., tuple], *, prompts: str, cutoff, **of_vector) -> dict[str, str]:
+    read(prompts=prompts, cutoff=cutoff, **of_vector)
+    return links.told(vector_recipe(**of_vector)) | {"prompts": prompts, "cutoff": str(cutoff)}
+
+
+def _values(service: Service, opening: VectorRecipe, parameters: Mapping[str, str]) -> dict:
+    asked = pick(parameters, {"prompts", "cutoff"} & parameters.keys())
+    return vector_values(service.library, links.vector_of(parameters, opening)) | asked
+
+
+def _leads(parameters: Mapping[str, str]) -> bool:
+    return "prompts" in parameters
 
 
 def _nothing(status: str) -> dict:

@@ -5,14 +5,16 @@ be made anew goes: it would stand under controls that it was not made from.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from multitool.errors import UserError
-from multitool.page.common import LATEST, event, in_words_of_page
+from multitool.page.common import LATEST, QUIETLY, event, in_words_of_page
+from multitool.page.view import View, entry, query_or_none, short_query
+from multitool.recipes.recipe import VectorRecipe
 from multitool.text import visible
 
 _LONGEST_TITLE = 200
@@ -25,6 +27,16 @@ class Made:
 
     title: str
     shown: Any  # what the controls showed, as ``as_shown`` has it
+    values: Mapping | None = None  # what they showed, by name; None: they did not show what it was made from
+
+
+@dataclass(frozen=True)
+class Views:
+    """The results of a page that its address leads to."""
+
+    bar: gr.HTML  # by which the address follows them
+    opening: VectorRecipe  # whose SAE and feature count where a link names none
+    results: dict[str, "Result"] = field(default_factory=dict)  # by the names of their views
 
 
 class Result:
@@ -37,22 +49,47 @@ class Result:
         controls: all that the result depends on, by name.
         read: makes of their values, by name, a tuple of what counts of them: the recipes. It may raise UserError.
         nothing: the answer that clears the result, from the words that tell why.
+        view: what leads there from a link.
+        views: of which this is one.
         opened: the title of a result that is there when the page opens, made from what the controls show then.
+        link: the label of the box with the link to it, for ``place_link``; without one there is no such box.
+        extras: what a link tells besides the controls.
+        fills: what ``view.filling`` fills in besides both.
+
+    Attributes:
+        asked: a state that changes when the address leads here: the result is to be made.
+        gives: what ``making`` answers besides; ``takes``: what it is called with.
     """
 
     def __init__(
-        self, name: str, controls: Mapping, read: Callable[..., tuple], nothing: Callable[[str], dict],
-        opened: str = "",
+        self, name: str, controls: Mapping, read: Callable[..., tuple], nothing: Callable[[str], dict], *, view: View,
+        views: Views, opened: str = "", link: str = "", extras: Mapping | None = None, fills: Mapping | None = None,
     ):
         values = {name: control.value for name, control in controls.items()}
-        made = Made(opened, as_shown(read, values)) if opened else None
+        made = Made(opened, as_shown(read, values), values) if opened else None
         title = gr.HTML(heading(made), elem_id=f"{name}-title", elem_classes="result-title", padding=False)
         problem = gr.HTML("", elem_id=f"{name}-problem", elem_classes="problem", padding=False)
-        self.gives = {"made": gr.State(made), "title": title, "problem": problem}  # what ``making`` answers besides
-        self.takes = {"made": self.gives["made"], **controls}  # what it is called with
-        self._read, self._nothing, self._controls = read, nothing, dict(controls)
-        self._telling = event(self._told, self.takes, title, **LATEST)
+        self.view, self.controls, self.extras = view, dict(controls), dict(extras or {})
+        self.fills = {**controls, **self.extras, **(fills or {})}
+        self.asked, self.refused = gr.State(0), gr.State((0, ""))
+        self.link = gr.Textbox(
+            "", label=link, info="Opens the page with it, and the same settings", visible=False, interactive=False,
+            buttons=["copy"], max_lines=1, elem_id=f"{name}-link", render=False,
+        ) if link else None
+        self.gives = {
+            "made": gr.State(made), "title": title, "problem": problem, "address": views.bar,
+            **({"link": self.link} if self.link else {}),
+        }
+        self.takes = {"made": self.gives["made"], **controls, **self.extras}
+        self._read, self._nothing = read, nothing
+        self._telling = event(self._told, {"made": self.gives["made"], **controls}, title, **LATEST)
+        views.results[view.name] = self
         gr.on([control.change for control in controls.values()], **self._telling)
+
+    def place_link(self) -> None:
+        """Put the box with the link here."""
+        if self.link:
+            self.link.render()
 
     def making(self, make: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
         """The handler that makes the result.
@@ -63,17 +100,18 @@ class Result:
         """
 
         def handler(made: Made | None, **values):
+            extras = {name: values.pop(name) for name in self.extras}
             try:
                 shown = self._read(**values)
                 for answer in make(*shown):
                     if "title" in answer:
-                        made = Made(answer["title"], shown) if answer["title"] else None
-                        answer = answer | title_answer(made)
+                        made = Made(answer["title"], shown, values) if answer["title"] else None
+                        answer = answer | self.answer(made, extras)
                     yield answer
             except UserError as error:
                 if made is not None and made.shown == as_shown(self._read, values):
                     raise
-                yield self._nothing(in_words_of_page(error, self._controls)) | title_answer(None)
+                yield self._nothing(in_words_of_page(error, self.controls)) | self.answer(None, extras)
                 raise
 
         return self.beside(handler)
@@ -94,10 +132,44 @@ class Result:
                     told = {}
             except UserError as error:
                 if there:
-                    yield {"problem": f"<p>{escape(in_words_of_page(error, self._controls))}</p>"}
+                    yield {"problem": f"<p>{escape(in_words_of_page(error, self.controls))}</p>"}
                 raise
 
         return telling
+
+    def refusing(self, gives: Mapping, **options):
+        """The event that leaves no result where a link cannot be followed: one from elsewhere would pass for its own.
+
+        Args:
+            gives: the components of what ``nothing`` answers, by name.
+        """
+        return self.refused.change(**event(
+            lambda refused: self._nothing(refused[1]) | self.answer(None, {}), {"refused": self.refused},
+            {**gives, **self.gives}, **QUIETLY, **options,
+        ))
+
+    def values_of(self, made: Made | None, extras: Mapping) -> dict | None:
+        """What a link tells of what a result was made from; None where there is nothing to tell."""
+        return None if made is None or made.values is None else {**made.values, **extras}
+
+    def answer(self, made: Made | None, extras: Mapping) -> dict:
+        """The answer that tells of another result, and of none, what it was made from; the address follows."""
+        if made is None:
+            return title_answer(None) | ({"link": gr.update(visible=False)} if self.link else {})
+        values = self.values_of(made, extras)
+        answer = title_answer(made) | {"address": self.where(made, extras)}
+        if self.link is None:
+            return answer
+        try:
+            link = {"value": "" if values is None else "?" + self.view.query(values)}
+        except UserError as error:
+            link = {"value": "", "placeholder": str(error)}
+        return answer | {"link": gr.update(visible=True, **link)}
+
+    def where(self, made: Made | None, extras: Mapping) -> str:
+        """The ``entry`` of what a result was made from; where that has no link, of its feature alone."""
+        values = self.values_of(made, extras)
+        return entry(self.view.name, query_or_none(self.view, values) or short_query(self.view.name, values))
 
     def tell_after(self, making) -> None:
         """Tell anew whether the controls have changed: they may have while the result was being made."""

@@ -47,7 +47,7 @@ def keep_served(files_mb: int | None, since: float) -> None:
 
 
 def keep_within(folder: Path, n_bytes: float, spared: frozenset[Path] = frozenset()) -> None:
-    """Delete the oldest files in a folder until the rest takes at most so many bytes.
+    """Delete the oldest files in a folder until the rest takes at most this many bytes.
 
     Args:
         spared: files that stay, and do not count.

@@ -136,6 +136,12 @@ class Service:
             self._keep_tree(key, answer)
             yield answer
 
+    def keeps(self, vector: VectorRecipe, tree: TreeRecipe) -> bool:
+        """Whether the tree is kept, so that ``trees`` takes none of the model's time. Raises UserError if there is no
+        such SAE."""
+        vector = with_weights(self.library, vector)
+        return self._kept(self._trees, (vector, tree, self._files(vector))) is not None
+
     def trees_of_prompts(
         self, vector: VectorRecipe, trees: Sequence[TreeRecipe]
     ) -> Iterator[str | list[DefinitionTree]]:
@@ -192,7 +198,7 @@ class Service:
             vector = with_weights(self.library, vector, for_list=True)
             if self.settings.zero_gpu:
                 return recipe.measure not in (*LENSES, "activation") and self.vector(vector) is not None
-            entries = [self.library.find(term.sae or vector.sae) for term in vector.terms]
+            entries = [self.library.place(term.sae or vector.sae) for term in vector.terms]
             if not all(map(self.library.has, entries)):
                 return False
             target = resolve(self.library, vector, for_list=True)
@@ -231,8 +237,8 @@ class Service:
         entry, library, runs = self.library.find(sae), self.library, not self.settings.zero_gpu
         parts: dict[str, tuple[bool, Callable[..., Job[FeatureCard]]]] = {
             "nearest": (library.at_hand(entry), with_neighbours), "label": (may_ask(entry), with_label),
+            "written": (library.at_hand(entry), with_written),
             "fires": (read and library.has(entry), partial(with_fires, runs=runs)),
-            "written": (read and library.has(entry) and runs, with_written),
         }
         card, done = self._card(sae, feature)
         yield card
@@ -259,7 +265,7 @@ class Service:
         )
 
     def keep_card(
-        self, card: FeatureCard, done: frozenset[str] = frozenset({"nearest", "label", "fires", "written"})
+        self, card: FeatureCard, done: frozenset[str] = frozenset({"nearest", "label", "written", "fires"})
     ) -> None:
         """Keep a card for those who look at the same feature.
 

@@ -1,16 +1,20 @@
 """The tab that steers: a text of one's own continued with and without the feature."""
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 
 import gradio as gr
 
 from multitool.page.common import PRIVATE, QUIETLY, as_number, counted, event, pick, status_line
-from multitool.page.result import Result
+from multitool.page.result import Result, Views
 from multitool.page.service import LONGEST_TEXT, Service
 from multitool.page.steered_html import steered_cards
-from multitool.page.vector_controls import VectorControls
+from multitool.page.vector_controls import VectorControls, vector_values
 from multitool.page.vector_upload import OwnVector, in_place_of_feature
+from multitool.page.view import STEER, View
+from multitool.recipes import links
 from multitool.recipes.captions import feature_told
 from multitool.recipes.continuation import LONGEST_CONTINUATION, MOST_STRENGTHS, SteerRecipe
 from multitool.recipes.recipe import VectorRecipe
@@ -18,7 +22,7 @@ from multitool.recipes.recipe import VectorRecipe
 EXAMPLES = ("Yesterday I went to", "The most important thing about", "She opened the door and")
 
 
-def steer_tab(service: Service, controls: VectorControls) -> None:
+def steer_tab(service: Service, controls: VectorControls, views: Views) -> None:
     """Build the tab and wire it to the controls."""
     text = gr.Textbox(
         SteerRecipe.text, label="Text for the model to continue", lines=2, max_lines=8, max_length=LONGEST_TEXT,
@@ -31,21 +35,21 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
         examples = [gr.Button(example, size="sm", min_width=60) for example in EXAMPLES]
     with gr.Row():
         strengths = gr.Textbox(
-            ", ".join(f"{strength:g}" for strength in SteerRecipe.strengths), label="Strengths", max_lines=1,
+            _written_out(SteerRecipe.strengths), label="Strengths", max_lines=1,
             max_length=200, elem_id="strengths", min_width=220,
             info=f"Up to {MOST_STRENGTHS}, in mean residual norms at the SAE's hook; below 0: away from the feature",
         )
         length = gr.Slider(
             1, LONGEST_CONTINUATION, SteerRecipe.length, step=1, label="Tokens to write", elem_id="steer-length",
-            min_width=220, info="At most, for each",
+            min_width=220, info="At most, for each strength",
         )
         temperature = gr.Slider(
             0, 2, SteerRecipe.temperature, step=0.1, label="Temperature", elem_id="steer-temperature", min_width=220,
-            info="0: the most probable token; above: drawn",
+            info="0: always the most probable token; above: drawn at random",
         )
         seed = gr.Number(
             SteerRecipe.seed, label="Seed", precision=0, minimum=0, elem_id="steer-seed", min_width=120, visible=False,
-            info="The same draws the same",
+            info="The same seed gives the same text",
         )
     temperature.change(lambda value: gr.update(visible=bool(value)), temperature, seed, **QUIETLY)
     with gr.Row(elem_classes="actions"):
@@ -55,18 +59,25 @@ def steer_tab(service: Service, controls: VectorControls) -> None:
         "text": text, "strengths": strengths, "length": length, "temperature": temperature, "seed": seed,
     }
     of_vector = pick(controls.fields, ("sae", "feature", "vector"))
-    result = Result("steer", of_vector | of_text, steering_asked, _nothing)
+    view = View(STEER, _told, partial(_values, service, views.opening), "Continue the text", _leads)
+    result = Result(
+        "steer", of_vector | of_text, steering_asked, _nothing, view=view, views=views,
+        link="Link to these continuations",
+    )
     status = status_line("steer-status", "Nothing written yet.")
     shown = gr.HTML("", elem_id="steered", elem_classes="greys")
+    result.place_link()
+    answers = {"status": status, "shown": shown}
+    result.refusing(answers)
     writing = event(
-        result.making(partial(_written, service)), result.takes,
-        {"status": status, "shown": shown, **result.gives}, show_progress="hidden", **counted(service.callers),
+        result.making(partial(_written, service)), result.takes, answers | result.gives, show_progress="hidden",
+        **counted(service.callers),
     )
     filled = [
         button.click(lambda example=example: example, None, text, **QUIETLY).then
         for button, example in zip(examples, EXAMPLES, strict=True)
     ]
-    started = [trigger(**writing) for trigger in (run.click, text.submit, *filled)]
+    started = [trigger(**writing) for trigger in (run.click, text.submit, result.asked.change, *filled)]
     for writing_now in started:
         stop.click(lambda: "Stopped.", None, status, cancels=writing_now, queue=False, **PRIVATE)
         result.tell_after(writing_now)
@@ -82,6 +93,28 @@ def steering_asked(
         temperature=temperature, seed=seed if temperature else SteerRecipe.seed,
     )
     return VectorRecipe(sae=sae, **{"feature": feature} | in_place_of_feature(vector)), recipe
+
+
+def _told(**values) -> dict[str, str]:
+    vector, recipe = steering_asked(**values)
+    return links.told(vector, recipe, always=("sae", "feature", "text"))
+
+
+def _values(service: Service, opening: VectorRecipe, parameters: Mapping[str, str]) -> dict:
+    vector = vector_values(service.library, links.vector_of(parameters, opening))
+    values: dict = pick(vector, ("sae", "feature", "vector"))
+    if not _leads(parameters):
+        return values
+    recipe = SteerRecipe(**links.said(parameters, SteerRecipe))
+    return values | asdict(recipe) | {"strengths": _written_out(recipe.strengths)}
+
+
+def _leads(parameters: Mapping[str, str]) -> bool:
+    return "text" in parameters
+
+
+def _written_out(strengths: Iterable[float]) -> str:
+    return ", ".join(f"{strength:g}" for strength in strengths)
 
 
 def _nothing(status: str) -> dict:

@@ -1,6 +1,6 @@
 """The tab that tries many settings on a feature; the tree's tab grows the best, and each that is chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,10 +12,12 @@ from multitool.jobs.candidates import GRID, INJECTED, ON_EMBEDDING
 from multitool.jobs.suggest import Setting
 from multitool.page.common import PRIVATE, counted, event, pick, status_line
 from multitool.page.found_html import choosable
-from multitool.page.result import Result
+from multitool.page.result import Result, Views
 from multitool.page.service import Service
 from multitool.page.trials_html import trials_table
-from multitool.page.vector_controls import VectorControls
+from multitool.page.vector_controls import VectorControls, vector_values
+from multitool.page.view import SUGGEST, View
+from multitool.recipes import links
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.text import visible
 
@@ -36,13 +38,17 @@ class SuggestTab:
     trying: Any  # the event that tries them, which others can follow
 
 
-def suggest_tab(service: Service, controls: VectorControls) -> SuggestTab:
+def suggest_tab(service: Service, controls: VectorControls, views: Views) -> SuggestTab:
     """Build the tab and wire it to the controls."""
     gr.Markdown(_WHAT_IT_DOES.format(len(ON_EMBEDDING), len(GRID) - len(ON_EMBEDDING), len(INJECTED)))
     with gr.Row(elem_classes="actions"):
         run = gr.Button("Try the settings", variant="primary", min_width=160, elem_id="suggest")
         stop = gr.Button("Stop", min_width=80)
-    result = Result("suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing)
+    # A link leads to the tab alone: what is done there takes a minute or more.
+    view = View(SUGGEST, _told, partial(_values, service, views.opening), leads=lambda parameters: False)
+    result = Result(
+        "suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing, view=view, views=views
+    )
     status = status_line("suggest-status", "Nothing tried yet.")
     table = choosable("trials")
     settings = gr.State()
@@ -70,6 +76,14 @@ def setting_chosen(settings: Sequence[Setting] | None, number: Any) -> Setting:
 
 def _recipes(*, sae: str, feature: str) -> tuple[VectorRecipe]:
     return (VectorRecipe(sae=sae, feature=feature),)
+
+
+def _told(*, sae: str, feature: str) -> dict[str, str]:
+    return links.told(*_recipes(sae=sae, feature=feature))
+
+
+def _values(service: Service, opening: VectorRecipe, parameters: Mapping[str, str]) -> dict:
+    return pick(vector_values(service.library, links.vector_of(parameters, opening)), ("sae", "feature"))
 
 
 def _nothing(status: str) -> dict:

@@ -1,6 +1,7 @@
 """What a tree is shown in on the page, and the events that show it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import gradio as gr
 from gradio.components import Component
@@ -8,17 +9,18 @@ from gradio.components import Component
 from multitool.page.common import LATEST, PRIVATE, QUIETLY, counted, event, pick, status_line
 from multitool.page.copying import copy_buttons
 from multitool.page.recipe_controls import recipes_shown
-from multitool.page.result import Result
+from multitool.page.result import Made, Result, Views
 from multitool.page.service import Service
 from multitool.page.shelf import Held
 from multitool.page.tree_updates import (
     AS_GROWN,
-    drawn_usually,
     figure_drawn,
     no_tree,
     offer_told,
     reset,
     reset_lifts,
+    suited_number,
+    suited_to_width,
     tree_shown,
     trims,
 )
@@ -36,13 +38,14 @@ from multitool.page.tree_views import (
     to_copy,
 )
 from multitool.page.turns import Turns
+from multitool.page.view import View
 from multitool.pictures.drawing import DEFAULT_NODES, WIDTHS
 from multitool.recipes.captions import title_told
 from multitool.trees.document import DefinitionTree
 
 _KINDS = [("tree", "tree"), ("list of definitions", "definitions")]
 _WIDTHS_TOLD = [
-    ("as wide as it needs", ""), (f"one column of a paper, {WIDTHS['single']:g} in", "single"),
+    ("as wide as it needs", ""), (f"one column, {WIDTHS['single']:g} in", "single"),
     (f"two columns, {WIDTHS['double']:g} in", "double"),
 ]
 _RESOLUTIONS = [("screen, 100", 100), ("slides, 150", 150), ("print, 300", 300), ("print, 600", 600)]
@@ -62,6 +65,8 @@ class TreeDisplay:
         opened: the tree that the page opens on.
         controls: those of vector and growth, by name.
         actions: where the buttons stand.
+        view: what leads to a tree from a link; ``views``: of which it is one.
+        suited: what a link fills in besides the controls.
 
     Attributes:
         parts: the components by name, states among them: ``document`` is the tree that is shown and ``reason`` why
@@ -70,18 +75,22 @@ class TreeDisplay:
     """
 
     def __init__(
-        self, service: Service, opened: DefinitionTree | None, controls: Mapping[str, Component], actions: gr.Row
+        self, service: Service, opened: DefinitionTree | None, controls: Mapping[str, Component], actions: gr.Row,
+        view: View, views: Views, suited: gr.State,
     ):
         with actions:
             buttons = _buttons(opened)
         title = title_told(opened.settings) if opened else ""
         self._shelf = service.shelf
-        self.result = Result("tree", controls, recipes_shown, no_tree, title)
+        # What a link tells of the tree to compare with: the query of its own link.
+        beside = gr.State("")
+        self.result = Result("tree", controls, recipes_shown, no_tree, opened=title, view=view, views=views,
+                             extras={"beside": beside}, fills={"suited": suited})
         self.parts = {
             **buttons, **self.result.gives, **_words(opened), **_tabs(opened), **_part_and_link(opened),
             **_files(opened),
             "document": gr.State(Held(opened) if opened else None), "reason": gr.State(""), "kept": gr.State(),
-            "turns": gr.State(Turns()),
+            "beside": beside, "turns": gr.State(Turns()),
         }
         self.reset = self.event(reset, ("document",), ("trim", "least_lift", "order"), show_progress="hidden")
         self.reset_lifts = self.event(reset_lifts, ("document",), ("least_lift", "order"), show_progress="hidden")
@@ -106,16 +115,29 @@ class TreeDisplay:
     def _follow_its_controls(self) -> None:
         """Show other parts of the tree, and draw it otherwise, as the display's own controls say."""
         parts = self.parts
-        self.show_after(parts["keep"].click(lambda shown: shown, parts["document"], parts["kept"], **_HIDDEN))
-        self.show_after(parts["drop"].click(lambda: None, None, parts["kept"], **_HIDDEN))
+        keeping = self.event(_kept, ("document",), ("kept", "beside"), show_progress="hidden")
+        self.show_after(parts["keep"].click(**keeping))
+        dropping = self.event(partial(_dropped, self.result), ("made",), ("kept", "beside", "address"), **QUIETLY)
+        self.show_after(parts["drop"].click(**dropping))
         trimming = [parts["trim"].input, parts["least_lift"].release, parts["order"].input]
         gr.on(trimming, trigger_mode="always_last", **self._show).then(**self._draw)
         drawing = [parts["nodes"].release, *(parts[name].input for name in ("caption", "dpi", "dark"))]
         gr.on(drawing, trigger_mode="always_last", **self._draw)
-        suiting = self.event(drawn_usually, ("kind", "width"), ("nodes", "caption"), **LATEST)
-        gr.on([parts["kind"].input, parts["width"].input], **suiting).then(**self._draw)
+        to_kind = self.event(suited_number, ("kind", "width"), ("nodes",), **LATEST)
+        to_width = self.event(suited_to_width, ("kind", "width"), ("nodes", "caption"), **LATEST)
+        parts["kind"].input(**to_kind).then(**self._draw)
+        parts["width"].input(**to_width).then(**self._draw)
         parts["figure_tab"].select(lambda: True, None, parts["on_figure"], **QUIETLY).then(**self._draw)
         parts["explore_tab"].select(lambda: False, None, parts["on_figure"], **QUIETLY)
+
+
+def _kept(document: DefinitionTree | None) -> dict:
+    """The tree that is shown is kept to compare with."""
+    return {"kept": document, "beside": link_query(document).removeprefix("?")}
+
+
+def _dropped(result: Result, made: Made | None) -> dict:
+    return {"kept": None, "beside": ""} | ({"address": result.where(made, {"beside": ""})} if made else {})
 
 
 def _buttons(opened: DefinitionTree | None) -> dict[str, gr.Button]:
@@ -177,17 +199,21 @@ def _views(opened: DefinitionTree | None) -> dict[str, Component | gr.Column]:
 
 
 def _figure() -> dict[str, Component]:
+    drawn_by: dict[str, Component] = {}
     with gr.Row():
-        drawn_by = {
+        drawn_by |= {
             "kind": gr.Radio(_KINDS, value="tree", label="Drawn as", elem_id="drawn-as"),
             "width": gr.Dropdown(_WIDTHS_TOLD, value="", label="Width", elem_id="figure-width",
-                                 info="A column's figure has type that is read without scaling"),
+                                 info="A column's width has type that can be read without scaling"),
             "nodes": gr.Slider(10, 250, DEFAULT_NODES, step=10, label="Nodes in the figure", elem_id="drawn",
-                               info="The most probable ones; the rest is told as “…”"),
+                               info="The most probable ones"),
+        }
+    with gr.Row():
+        drawn_by |= {
             "dpi": gr.Dropdown(_RESOLUTIONS, value=150, label="Resolution of the PNG", elem_id="dpi",
                                info="Pixels per inch; SVG and PDF are sharp at any size"),
             "caption": gr.Checkbox(True, label="Caption", elem_id="caption",
-                                   info="The recipe; without it the files still tell it"),
+                                   info="The recipe; the files hold it either way"),
             "dark": gr.Checkbox(False, label="Dark figure", elem_id="dark", info="For dark slides and pages"),
         }
     picture = gr.Image(

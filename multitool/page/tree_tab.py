@@ -8,7 +8,6 @@ While it grows it shows itself; when it has ended, however it did, the display s
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -17,24 +16,25 @@ from gradio.events import Dependency
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
 from multitool.jobs.suggest import Setting
-from multitool.page.common import PRIVATE, QUIETLY, SECONDS_SHOWN, counted, event, pick
+from multitool.page.address import make_whole
+from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
 from multitool.page.examples import example, example_buttons
 from multitool.page.feature_card import CardPanel
-from multitool.page.find_tab import TREE, FindTab, row_chosen
+from multitool.page.find_tab import FindTab, row_chosen
 from multitool.page.growing import check, go_on, grow
 from multitool.page.growth_controls import growth_controls, suited_growth
 from multitool.page.opening import DEMO, Opening, usual_growth
 from multitool.page.recipe_controls import filled, recipes_shown, values_shown, values_within
-from multitool.page.result import Made, as_shown, title_answer
+from multitool.page.result import Made, Result, Views, as_shown
 from multitool.page.sae_choice import entry_shown
 from multitool.page.service import Service
 from multitool.page.settings import USUAL_MOST_NODES
 from multitool.page.suggest_tab import SuggestTab, setting_chosen
 from multitool.page.tree_display import TreeDisplay
-from multitool.page.tree_updates import no_tree
-from multitool.page.tree_views import recipes_told
+from multitool.page.tree_views import link_query, recipes_told
 from multitool.page.turns import Turns, only_latest
 from multitool.page.vector_controls import SUITING, VectorControls
+from multitool.page.view import TREE, View
 from multitool.recipes import links
 from multitool.recipes.captions import title_told
 from multitool.recipes.directions import DIRECTIONS
@@ -49,15 +49,13 @@ _INTO_VIEW = (
     "() => { const tabs = document.querySelector('#tabs'), top = tabs.getBoundingClientRect().top; "
     "if (top < 0 || top > innerHeight / 2) tabs.scrollIntoView(); }"
 )
-# Only a browser knows under which address it sees the page.
-_WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathname + link : link"
 
 
 def tree_tab(
     service: Service, vector_controls: VectorControls, opening: Opening, page: gr.Blocks, found: FindTab,
-    suggested: SuggestTab, tabs: gr.Tabs, card: CardPanel,
+    suggested: SuggestTab, tabs: gr.Tabs, card: CardPanel, views: Views,
 ) -> list[Dependency]:
-    """Build the tab and wire it to the controls; a link's recipes are taken from the page's address.
+    """Build the tab and wire it to the controls.
 
     Args:
         found: features that have been found: one that is chosen grows.
@@ -74,14 +72,17 @@ def tree_tab(
     growth = growth_controls(service, opening)
     controls = {**vector_controls.fields, **growth}
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
-    display = TreeDisplay(service, opened, controls, actions)
+    view = View(
+        TREE, partial(_told, service), partial(_values, service, opening), "Grow tree", free=partial(_is_kept, service),
+        filling=partial(filled, library),
+    )
+    suited = gr.State(opening.entry.model)  # whose growth the controls were last given
+    display = TreeDisplay(service, opened, controls, actions, view, views, suited)
     named = {
         **display.parts, **controls, "model": vector_controls.model,
         # The growth that was asked for last: the page sends its number with it, so that each growth knows its own.
         "number": gr.Number(0, visible=False),
-        "linked": gr.State(""),  # the link that the page was opened by
-        "suited": gr.State(opening.entry.model),  # whose growth the controls were last given
-        "tabs": tabs, "settings": suggested.settings, **found.states,
+        "suited": suited, "tabs": tabs, "settings": suggested.settings, **found.states,
     }
 
     def on(handler, takes, gives, **options) -> dict:
@@ -93,7 +94,7 @@ def tree_tab(
     on_the_model = {"show_progress": "hidden", **counted(service.callers)}
     in_turn = {**on_the_model, "trigger_mode": "multiple"}
     growing = on(
-        only_latest(display.result.making(partial(grow, service))), ("turns", "number", "made", *controls), grown,
+        only_latest(display.result.making(partial(grow, service))), ("turns", "number", *display.result.takes), grown,
         **in_turn,
     )
     continuing = on(only_latest(partial(go_on, service)), ("turns", "number", "document"), grown, **in_turn)
@@ -101,7 +102,13 @@ def tree_tab(
     filling = ("number", "status", "suited", *controls)
     named["grow"].click(**asking)
     named["go_on"].click(**asking)
-    growths = [named["grow"].click(**growing), named["go_on"].click(**continuing), named["linked"].change(**growing)]
+    growths = [named["grow"].click(**growing), named["go_on"].click(**continuing)]
+    # Where the address leads here, first the tree to compare with.
+    beside = on(
+        only_latest(partial(_grow_beside, service, opening)), ("turns", "number", "beside", "kept"), ("status", "kept"),
+        **in_turn,
+    )
+    growths.append(display.result.asked.change(**asking).then(**beside).then(**growing))
 
     def of_example(chosen: gr.EventData, turns: Turns) -> dict:  # Gradio knows by the annotation what to give
         one = example(library, chosen.number)
@@ -164,22 +171,19 @@ def tree_tab(
     display.show_after(stop.click(**display.reset))
 
     # What else brings another tree, or fills the controls in.
-    brought = ("document", "made", "title", "reason", "suited", *controls)
+    brought = ("document", *display.result.gives, "reason", "suited", *controls)
     opening_saved = on(
-        partial(_opened, service, controls), ("turns", "upload", *controls), brought, show_progress="hidden",
-        **counted(service.light_callers),
+        partial(_opened, service, controls, display.result), ("turns", "upload", "beside", *controls), brought,
+        show_progress="hidden", **counted(service.light_callers),
     )
     uploading = named["upload"].upload(**opening_saved)
     display.show_after(uploading.success(**display.reset))
     card.tell_after(uploading, named["document"])
 
-    def from_link(turns: Turns, request: gr.Request) -> dict:  # Gradio knows by the annotation what to give
-        return _from_link(service, opening, controls, request.query_params, turns)
-
-    link = named["link"]
-    gr.on([link.change, page.load], None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)
-    page.load(**on(from_link, ("turns",), ("linked", "number", *brought), show_progress="hidden"))
-    display.show_after(named["reason"].change(**display.reset))  # a link that cannot be followed
+    make_whole(named["link"], named["link"].change, page.load)
+    display.result.refused.change(Turns.stop, turns, None, **QUIETLY)
+    refusing = display.result.refusing(pick(named, ("document", "reason")), shelf=service.shelf)
+    display.show_after(refusing.success(**display.reset))
     suiting = on(suited_growth, ("model", "suited"), ("top_k", "cutoff", "suited"), **QUIETLY)
     vector_controls.model.change(**suiting)
     return choices
@@ -268,29 +272,55 @@ def _following_all(service: Service, controls: Mapping, turns: Turns, document: 
     return _asked(turns) | filled(service.library, values)
 
 
-def _from_link(
-    service: Service, opening: Opening, controls: Mapping, parameters: Mapping[str, str], turns: Turns
+def _usual(service: Service, sae: str) -> TreeRecipe:
+    """What the controls of growth begin with for an SAE. Raises UserError if there is no such."""
+    usual = usual_growth(service.library.find(sae).model)
+    return replace(usual, max_nodes=min(usual.max_nodes, service.settings.max_nodes))
+
+
+def _told(service: Service, *, beside: str, **values) -> dict[str, str]:
+    """The parameters of a link to a tree, beside which another one stands, or none."""
+    vector, tree = recipes_shown(**values)
+    return links.tree_told(vector, tree, _usual(service, vector.sae)) | ({"beside": beside} if beside else {})
+
+
+def _values(service: Service, opening: Opening, parameters: Mapping[str, str]) -> dict:
+    beside = parameters.get("beside", "")
+    if beside:
+        _recipes_of(service, opening, links.parsed(beside))
+    return values_shown(service.library, *_recipes_of(service, opening, parameters)) | {"beside": beside}
+
+
+def _recipes_of(
+    service: Service, opening: Opening, parameters: Mapping[str, str]
+) -> tuple[VectorRecipe, TreeRecipe]:
+    """The recipes that a link's parameters tell. Raises UserError if a value cannot be."""
+    vector = links.vector_of(parameters, opening.recipe)
+    return vector, links.tree_of(parameters, _usual(service, vector.sae))
+
+
+def _is_kept(service: Service, *, beside: str, **values) -> bool:
+    return not beside and service.keeps(*recipes_shown(**values))
+
+
+def _grow_beside(service: Service, opening: Opening, beside: str, kept: DefinitionTree | None):
+    """The tree to compare with, as a link tells it; none where it tells none."""
+    if beside == link_query(kept).removeprefix("?"):
+        return
+    if not beside:
+        yield {"kept": None}
+        return
+    for answer in service.trees(*_recipes_of(service, opening, links.parsed(beside))):
+        yield {"status": f"The tree to compare with: {answer}"} if isinstance(answer, str) else {"kept": answer}
+
+
+def _opened(
+    service: Service, controls: Mapping, result: Result, turns: Turns, upload: str, beside: str, **values
 ) -> dict:
-    """The controls as a link's query sets them, and a growth asked for; nothing without one.
-
-    A link that cannot be followed leaves no tree: one from elsewhere would pass for what it was to show. (It does not
-    raise, and yields nothing: states that an error or a generator leaves behind set off no event.)
-    """
-    try:
-        found = links.recipes_of(parameters, opening.recipe)
-        if found is None:
-            return {"linked": ""}
-        values = values_within(controls, service.library, *found)
-    except UserError as error:
-        gr.Warning(escape(str(error)), duration=SECONDS_SHOWN, title="Link")
-        return no_tree(str(error)) | title_answer(None)
-    return {"linked": links.query(*found), "number": turns.ask(), **filled(service.library, values)}
-
-
-def _opened(service: Service, controls: Mapping, turns: Turns, upload: str, **values) -> dict:
     """A saved tree, and the controls as they were for it, where they can be shown here; else they stay.
 
     Args:
+        beside: the query of the tree to compare with.
         values: what the controls show.
     """
     try:
@@ -304,11 +334,11 @@ def _opened(service: Service, controls: Mapping, turns: Turns, upload: str, **va
             "Trim it first (/trim_tree), or open it on a machine of your own."
         )
     turns.stop()
-    filling = {}
+    filling, told = {}, None
     try:
-        values = values_within(controls, service.library, *recipes_told(document))
+        values = told = values_within(controls, service.library, *recipes_told(document))
         filling = filled(service.library, values)
     except UserError:
         pass
-    made = Made(title_told(document.settings), as_shown(recipes_shown, values))
-    return {"document": document, "reason": "", **title_answer(made), **filling}
+    made = Made(title_told(document.settings), as_shown(recipes_shown, values), told)
+    return {"document": document, "reason": "", **result.answer(made, {"beside": beside}), **filling}

@@ -99,12 +99,16 @@ def figure_drawn(
     return {"picture": files["png"], **files}
 
 
-def drawn_usually(kind: str, width: str | None) -> dict:
-    """How much is drawn, as it suits what is drawn, and how wide; and what to do about a caption."""
-    for_paper = bool(width)
+def suited_number(kind: str, width: str | None) -> dict:
+    """How much is drawn, as it suits what is drawn, and how wide."""
     nodes = {"label": "Definitions in the figure", "minimum": 5, "maximum": 100, "step": 5} if kind == "definitions" \
         else {"label": "Nodes in the figure", "minimum": 10, "maximum": 250, "step": 10}
-    return {"nodes": gr.update(**nodes, value=usual_number(kind, inches(width or None))), "caption": not for_paper}
+    return {"nodes": gr.update(**nodes, value=usual_number(kind, inches(width or None)))}
+
+
+def suited_to_width(kind: str, width: str | None) -> dict:
+    """The same; and a paper has captions of its own."""
+    return suited_number(kind, width) | {"caption": not width}
 
 
 def reset(document: DefinitionTree | None) -> dict:

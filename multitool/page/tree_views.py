@@ -98,8 +98,8 @@ def probability_bar(document: DefinitionTree | None) -> str:
     if entropy is not None:
         told += (
             '<li title="Entropy over the whole vocabulary; e to its power is the number of equally probable tokens '
-            f'that would be as open a choice.">First-token entropy <b>{entropy:.1f} nats</b>, like a choice among '
-            f"{_about(math.exp(min(entropy, 50)))}</li>"
+            f'that would be as open a choice.">First-token entropy <b>{entropy:.1f} nats</b>: '
+            f"about {_about(math.exp(min(entropy, 50)))} equally likely first words</li>"
         )
     return f'<div class="coverage"><div class="bar" aria-hidden="true">{bar}</div><ul>{told}</ul></div>'
 
@@ -233,7 +233,7 @@ def link_query(document: DefinitionTree | None) -> str:
     if document is None:
         return ""
     try:
-        return "?" + links.query(*recipes_told(document))
+        return "?" + links.query(links.told(*recipes_told(document)))
     except UserError:
         return ""
 

@@ -26,8 +26,8 @@ def trials_table(settings: Sequence[Setting]) -> str:
     )
     rows = "".join(_row(number, setting) for number, setting in enumerate(settings))
     return (
-        '<p class="found-about">The best first. Choose a setting, and the tree grows with it.</p>'
-        '<table class="found trials"><thead><tr><th scope="col">Setting</th><th scope="col">What it says first</th>'
+        '<table class="found trials"><caption>The best first. Choose a setting, and the tree grows with it.</caption>'
+        '<thead><tr><th scope="col">Setting</th><th scope="col">What it says first</th>'
         f"{columns}</tr></thead><tbody>{rows}</tbody></table>"
     )
 

@@ -118,7 +118,7 @@ def _place_controls(
 ) -> tuple[dict[str, Component], gr.HTML]:
     """How far out the vector lies, and from where: the scale's controls and the centroid's; and the distance."""
     usual_scale = gr.Checkbox(
-        True, label="Usual scale", elem_id="usual-scale", info=_USUAL_SCALE,
+        True, label="Use the typical token distance", elem_id="usual-scale", info=_USUAL_SCALE,
     )
     scale = gr.Slider(
         0.1, 10, _usual_scale(service, opening.entry, opening.recipe.weights, 1.0), step=0.01, label="Scale",

@@ -51,7 +51,7 @@ def vector_upload() -> VectorUpload:
         gr.HTML(quiet(_ABOUT), padding=False)
         name = gr.Textbox(
             label="Its name", max_lines=1, max_length=LONGEST_VECTOR_NAME, elem_id="own-vector-name",
-            info="What results call it; of a file with several tensors, which one",
+            info="How results name it; in a file with several tensors, which one to take",
         )
         with gr.Row():
             upload = gr.UploadButton(

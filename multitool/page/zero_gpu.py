@@ -54,7 +54,7 @@ _TIMES = ASSUMED  # the rank in ZeroGPU's queue and what visitors have left a da
 _ROWS_TURN = 30  # seconds, where others share the machine; then those who wait have the model first
 _SHARE_USED = 0.85  # of the time asked for; then the work comes back as it is, before the process is ended
 
-_NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
+_NO_GPU = "No GPU is available at the moment. Try again in a minute."
 _WITHOUT_GPU = (
     "Saved trees and trimming go on working without, and so do Token lists, other than by a lens, unless their model's "
     "vocabulary must be scanned first."

@@ -76,8 +76,10 @@ def inches(width: float | str | None) -> float | None:
     Raises:
         UserError: it is none of these.
     """
-    if width is None or isinstance(width, str) and width in WIDTHS:
-        return width and WIDTHS[width]
+    if width is None:
+        return None
+    if isinstance(width, str) and width in WIDTHS:
+        return WIDTHS[width]
     low, high = WIDTH
     if not is_number(width) or not low <= width <= high:
         named = ", ".join(f"{name} ({told} inches)" for name, told in WIDTHS.items())
@@ -98,10 +100,13 @@ class _Sheet:
         self.palette: Palette = _DARK if dark else _LIGHT
         self.sizes: Sizes = SCREEN if width is None else PRINT
         self.figure = Figure(dpi=100, facecolor=self.palette.paper)
-        fonts = fonts or fonts_for(texts)
-        self.ruler = Ruler(FigureCanvasAgg(self.figure), fonts)
-        self.spell = partial(_spelled, fonts) if escaped else _as_it_is
-        self.write = partial(self.figure.text, ha="left", va="center", family=fonts, parse_math=False)
+        self._fonts = fonts or fonts_for(texts)
+        self.ruler = Ruler(FigureCanvasAgg(self.figure), self._fonts)
+        self.spell = partial(_spelled, self._fonts) if escaped else _as_it_is
+
+    def write(self, x: float, y: float, text: str, *, side: str = "left", **style) -> None:
+        """A text on one line, its ``side`` at x, its middle at y, both in shares of the figure."""
+        self.figure.text(x, y, text, ha=side, va="center", family=self._fonts, parse_math=False, **style)
 
     def spelled(self, text: str, weight: str = "normal") -> str:
         return "".join(self.spell(text, weight))
@@ -213,33 +218,35 @@ def draw_definitions(
     left = max((ruler.width(figure, sizes.small) for figure in figures), default=0.0) + 2 * sizes.space
     room = wide - 2 * sizes.margin - left
     lift = document.tree.lift
-    told = _caption(document, _listed(document, found)) if caption else None
 
     placed: list[tuple[float, float, str, str, float, str]] = []  # x, row, text, colour, size, side that x is of
-    row = 0.0
-    for n_before, (one, figure) in enumerate(zip(found, figures, strict=True)):
-        if not one.complete and (n_before == 0 or found[n_before - 1].complete):
+    row, drawn = 0.0, 0
+    for one, figure in zip(found, figures, strict=True):
+        lines = ruler.lines(shortened(sheet.spell(_definition_told(one)), _LONGEST_DEFINITION), sizes.text, room)
+        if width and drawn and (row + 2 + 0.8 * len(lines)) * sizes.row > _TALLEST:
+            break
+        if not one.complete and (drawn == 0 or found[drawn - 1].complete):
             row += 0.4 * (row > 0)
             placed.append((0.0, row, UNFINISHED, palette.faint, sizes.small, "left"))
             row += 1
         color = palette.ink if one.complete else palette.faded
         color = color if lift is None else lift_color(float(lift[one.node]), palette)
         placed.append((left - 2 * sizes.space, row, figure, palette.faint, sizes.small, "right"))
-        lines = ruler.lines(shortened(sheet.spell(_definition_told(one)), _LONGEST_DEFINITION), sizes.text, room)
         placed += [(left, row + 0.8 * i, line, color, sizes.text, "left") for i, line in enumerate(lines)]
-        row += 1 + 0.8 * (len(lines) - 1)
+        row, drawn = row + 1 + 0.8 * (len(lines) - 1), drawn + 1
     if not found:
         placed.append((0.0, 0.0, "No continuation reaches the cutoff. Lower it.", palette.faint, sizes.text, "left"))
+    told = _caption(document, _listed(document, drawn)) if caption else None
     top = sheet.frame(document, wide, max(row, 1.0) * sizes.row, told)
     height = sheet.figure.get_figheight()
     for x, at, text, color, size, side in placed:
         sheet.write((sizes.margin + x) / wide, 1 - (top + (at + 0.5) * sizes.row) / height, text, color=color,
-                    size=size, ha=side)
+                    size=size, side=side)
     return sheet.figure
 
 
 def _definition_told(one: Definition) -> str:
-    return visible(one.text) + ("" if one.complete else " …")
+    return (visible(one.text).strip() or "␣") + ("" if one.complete else " …")
 
 
 def _draw_phrase(sheet: _Sheet, item: Placed, xy: Callable) -> None:
@@ -332,11 +339,11 @@ def _drawn(document: DefinitionTree, part: Shown) -> list[str]:
     return [drawn, covered, ends, "… further answers, not drawn"]
 
 
-def _listed(document: DefinitionTree, listed: list[Definition]) -> list[str]:
+def _listed(document: DefinitionTree, drawn: int) -> list[str]:
     """How many of the definitions a list holds."""
     n = len(document.definitions())
-    drawn = "all definitions" if len(listed) == n else f"the {len(listed)} most probable of {n} definitions"
-    return [drawn, "with their probability, in all spellings"]
+    told = "all definitions" if drawn == n else f"the {drawn} most probable of {n} definitions"
+    return [told, "with their probability, in all spellings"]
 
 
 def _checked(document: DefinitionTree) -> list[list[str]]:

@@ -6,7 +6,7 @@ The settings can come from anybody's file: each is told as it is, and nothing is
 from multitool.errors import is_number
 from multitool.recipes.directions import takes
 from multitool.recipes.own_vectors import LARGEST, LONGEST_VECTOR, place_told, vector_told
-from multitool.recipes.recipe import POSITIONS, SPARING
+from multitool.recipes.recipe import OF_OWN_VECTOR, POSITIONS, SPARING
 from multitool.text import percent
 
 
@@ -33,6 +33,13 @@ def own_vector_told(settings: dict) -> str:
     if not all(is_number(number) and abs(number) <= LARGEST for number in numbers):
         return ""
     return vector_told(numbers, name if isinstance(name, str) else "")
+
+
+def readable(settings: dict) -> dict:
+    """The settings with what a vector of one's own is called in place of its numbers, which JSON files alone carry."""
+    told = own_vector_told(settings)
+    others = {name: value for name, value in settings.items() if name not in OF_OWN_VECTOR}
+    return others | {"own_vector": told} if told else settings
 
 
 def feature_told(settings: dict, between: str = " ") -> str:
@@ -68,7 +75,7 @@ def fires_told(activation: float, maximum: float | None) -> str:
 
 
 def is_injected(settings: dict) -> bool:
-    """Whether the vector went in behind a layer instead of among the embeddings."""
+    """Whether the vector went in after a layer instead of among the embeddings."""
     layer = settings.get("inject_layer", -1)
     return isinstance(layer, (int, float)) and layer >= 0
 
@@ -88,7 +95,7 @@ def interventions_told(settings: dict) -> list[str]:
     told = []
     if is_injected(settings):
         how = "added" if settings.get("inject_mode") == "add" else "put in"
-        told.append(f"{how} behind layer {settings.get('inject_layer')}")
+        told.append(f"{how} after layer {settings.get('inject_layer')}")
     at = str(settings.get("steer_at"))
     where = POSITIONS.get(at, "")
     if at in SPARING and settings.get("steer_sinks") is False:

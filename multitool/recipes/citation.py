@@ -44,7 +44,8 @@ BUILT_UPON = (
         "https://www.lesswrong.com/users/dmitrii-kharlapenko", "SAE features explained by their decoder's direction",
     ),
     Reference(
-        "Pepper et al.", 2026, "Learning Self-Interpretation from Interpretability Artifacts",
+        "Pepper et al.", 2026, "Learning Self-Interpretation from Interpretability Artifacts: Training Lightweight "
+        "Adapters on Vector-Label Pairs",
         "https://arxiv.org/abs/2602.10352", "a definition is tested by whether it fires its feature",
     ),
     Reference(
@@ -60,7 +61,8 @@ BUILT_UPON = (
         "https://transformer-circuits.pub/2026/workspace/index.html", "the Jacobian lens",
     ),
     Reference(
-        "Simonyan, Vedaldi and Zisserman", 2013, "Deep Inside Convolutional Networks",
+        "Simonyan, Vedaldi and Zisserman", 2013,
+        "Deep Inside Convolutional Networks: Visualising Image Classification Models and Saliency Maps",
         "https://arxiv.org/abs/1312.6034", "saliency by gradients, the idea of pullback weights",
     ),
     Reference(

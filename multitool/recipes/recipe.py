@@ -41,7 +41,7 @@ MEASURES = {
     "cosine": "nearness to the vector alone, the cosine of the angle between them",
     "dot": "the dot product with the vector, which favours tokens with long embeddings",
     "logit_lens": "how much the direction, read by the model's final norm and unembedding, makes it say the token",
-    "jacobian_lens": "how much the direction, carried on by the layers behind the SAE as they do on average, makes it "
+    "jacobian_lens": "how much the direction, carried on by the layers after the SAE as they do on average, makes it "
     "say the token",
     "activation": "how strongly the token alone fires the feature, from a vocabulary scan",
 }
@@ -175,7 +175,7 @@ class VectorRecipe(Declared):
         numbers = plain_numbers(vector)
         for told, value in (("model", model), ("hook", hook)):
             check(value, told, str | None)
-        return cls(sae=place_named(model, hook), feature=0, vector=numbers, vector_name=name, **settings)
+        return cls(sae=place_named(model, hook), feature=0, vector=tuple(numbers), vector_name=name, **settings)
 
     def __repr__(self) -> str:
         told = {"vector": self.vector_told} if self.vector else {}
@@ -251,7 +251,7 @@ class TreeRecipe(Declared):
     prose (``model.interventions.mean_residual_norm``), ``g`` the vector's direction, and ``z`` the SAE's activations
     on ``x``:
 
-    - ``inject_layer`` L from 0 on: at the ghost's position behind layer L, ``inject_scale·m·g`` in the place of ``x``,
+    - ``inject_layer`` L from 0 on: at the ghost's position after layer L, ``inject_scale·m·g`` in the place of ``x``,
       or added to it; up to there the model reads the word that holds the ghost's place (SelfIE, Chen et al. 2024;
       Patchscopes, Ghandeharioun et al. 2024);
     - ``steer_strength`` s: ``x + s·m·u(W_dec[i])`` at the SAE's hook (activation addition, Turner et al. 2023);
@@ -305,7 +305,7 @@ class TreeRecipe(Declared):
         "too, where models park attention and residuals can be a hundred times as long"
     ))] = False
     inject_layer: Annotated[Whole, Field(ge=-1, le=1000, description=(
-        "put the vector into the residual stream behind this layer, at the ghost's position; -1: as its embedding"
+        "put the vector into the residual stream after this layer, at the ghost's position; -1: as its embedding"
     ))] = -1
     inject_mode: Annotated[InjectMode, Field(description=(
         "with inject_layer: replace what the stream holds there, or add to it"
@@ -388,9 +388,11 @@ class ListRecipe(Declared):
     measure: Annotated[Measure, Field(description=(
         "what orders them: " + "; ".join(f"{name}: {what}" for name, what in MEASURES.items())
     ))] = "score"
-    negative: Annotated[bool, Field(description="the other end: the tokens that fit worst (not by activation)")] = False
+    negative: Annotated[bool, Field(
+        description="the least similar tokens: the list from its other end (not by activation)"
+    )] = False
     words: Annotated[bool, Field(description=(
-        "only tokens that are words: a blank and letters, or letters of a script written without blanks"
+        "only tokens that are words: a space and letters, or letters of a script written without spaces"
     ))] = False
 
     def __post_init__(self):

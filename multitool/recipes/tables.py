@@ -85,7 +85,7 @@ def three_digits(number: float) -> str:
 
 
 class _Cell:
-    """A value, as it is read: a text with its blanks seen, or a number in three digits."""
+    """A value, as it is read: a text with its spaces seen, or a number in three digits."""
 
     def __init__(self, value):
         self.is_text = isinstance(value, str)

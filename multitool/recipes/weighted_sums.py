@@ -1,6 +1,6 @@
 """Sums as people write them: weighted features, ``12*1.0 + 45*-0.5``, and token arithmetic, ``king - man + woman``.
 
-Terms are joined by `` + `` or `` - ``, with blanks around the sign, so that a hyphen inside a word is no minus. ``*``
+Terms are joined by `` + `` or `` - ``, with spaces around the sign, so that a hyphen inside a word is no minus. ``*``
 and a number behind a term are its weight.
 """
 
@@ -23,7 +23,7 @@ _FEATURE = re.compile(r"(?:(?P<sae>(?:hf://)?[^\s:*+]+):)?(?P<feature>[0-9]{1,15
 
 _FEATURES_HOW = (
     "It must be a whole number from 0 up, or a weighted list, e.g. 123*1.0 + 456*-0.5; a feature of another SAE of the "
-    "same model stands behind that one's name, e.g. demo/blocks.6.hook_resid_post:12*0.5."
+    "same model follows that one's name, e.g. demo/blocks.6.hook_resid_post:12*0.5."
 )
 _TOKENS_HOW = (
     'Write words joined by " + " or " - ", e.g. king - man + woman or king*0.5 + queen*0.5; an exact token stands in '
@@ -62,7 +62,7 @@ class TokenTerm:
 
     text: str  # empty where token_id is given
     token_id: int | None
-    exact: bool  # the text is the token's own; otherwise a word, which may stand behind a blank
+    exact: bool  # the text is the token's own; otherwise a word, which may stand after a space
     weight: float
 
     def __str__(self) -> str:

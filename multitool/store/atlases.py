@@ -103,7 +103,7 @@ class Atlas:
             verdict: only those that were judged so or better: "agrees" is better than "partly", that than "no".
             max_entropy: only those whose first tokens' entropy is at most this, in nats.
             min_cosine: only those whose encoder and decoder have at least this cosine.
-            top: at most so many features.
+            top: at most this many features.
 
         Raises:
             UserError: a value cannot be.
@@ -226,7 +226,7 @@ def _index(table: AtlasTable) -> _Index:
 
 
 def _words(texts: pa.Array) -> pa.ListArray:
-    """The words of each text in lower case: runs of letters and digits, and each sign of scripts without blanks between
+    """The words of each text in lower case: runs of letters and digits, and each sign of scripts without spaces between
     words. Empty ones may stand at the ends."""
     apart = pc.replace_substring_regex(pc.utf8_lower(texts), pattern=_NO_BLANKS, replacement=r" \1 ")
     return pc.split_pattern_regex(apart, pattern=r"[^\pL\pM\pN]+")

@@ -33,7 +33,7 @@ class FittedLens:
     source: str  # where it is from, in words
 
     def carry(self, directions: Tensor) -> Tensor:
-        """Directions at the hook, (n, d_model), as they are behind the last layer."""
+        """Directions at the hook, (n, d_model), as they are after the last layer."""
         return directions @ self.J.T
 
 

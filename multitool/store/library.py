@@ -16,6 +16,7 @@ from cachetools import LRUCache
 from torch import Tensor
 
 from multitool.errors import UserError, shown, some
+from multitool.model.logit_lens import lens_logits
 from multitool.model.subject import Subject
 from multitool.model.tasks import Base, Place, Task, Text
 from multitool.recipes.fields import check
@@ -34,7 +35,7 @@ from multitool.store.hub_saes import HUB_PREFIX
 from multitool.store.kept_rows import KeptRows, RowsTask, open_rows
 from multitool.store.lens_rows import LensRowsTask, lens_rows_task
 from multitool.store.lenses import FittedLens, fitted_lens, is_fitted, is_shipped
-from multitool.store.models import load_model, load_subject, model_size
+from multitool.store.models import load_model, load_reader, load_subject, model_size
 from multitool.store.problems import WORKING, out_of_memory, said
 from multitool.store.prose import ProseRowsTask, mean_maximum, prose_rows_task
 from multitool.store.pullbacks import PullbackRowsTask, pullback_rows_task, read_shipped, shipped_pullback
@@ -118,6 +119,7 @@ class Library:
         self._tell_fetching = fetching
         self._found = _MadeOnce(256)  # SAEs of any repository on the hub, by name
         self._models = _MadeOnce(max_models)
+        self._readers = _MadeOnce(2)  # models with nothing but final norm and unembedding
         self._subjects = _MadeOnce(max_models + 2)
         self._precisions = _MadeOnce(32)
         self._saes = _MadeOnce(max_saes)
@@ -132,7 +134,7 @@ class Library:
         self._given_saes: dict[str, GivenSae] = {}
 
     def __repr__(self) -> str:
-        given = {"models": self._given_models, "SAEs": self._given_saes}
+        given = {"models": list(self._given_models), "SAEs": list(self._given_saes)}
         told = "".join(f", given {kind}: {some(names, 4)}" for kind, names in given.items() if names)
         return f"Library(device={self.device!r}, dtype={self._placement.dtype!r}{told})"
 
@@ -361,6 +363,20 @@ class Library:
         model, hook = subject.name, entry.hook
         fetched = is_fitted(model, hook) and not is_shipped(model, hook)
         return None if fetched and (model, hook) not in self._maps else self.lens(entry, subject)
+
+    def read_by_lens(self, subject: Subject, directions: Tensor) -> Tensor:
+        """The logits of directions behind the last layer, (n, d_model), by the logit lens: (n, V) float32 on the CPU.
+
+        Not by the running model but by its final norm and unembedding alone, as they are stored.
+
+        Raises:
+            UserError: these are not found.
+        """
+        given = self._given_models.get(subject.name)
+        model = given.running() if given else self._readers.get(
+            subject.folder, lambda: load_reader(subject.name, subject.folder, subject.space.E)
+        )
+        return lens_logits(model, directions).cpu()
 
     def embedding_map(self, scan: KeptRows, subject: Subject) -> Tensor:
         """The map from the scan's hook to the embeddings, (d_model, d_model); computed once."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from multitool.errors import UserError, shown, some
+from multitool.model.residual_stream import final_norm
 from multitool.model.subject import Subject
 from multitool.store.demo_models import DEMO_MODELS, demo_model_folder
 from multitool.store.entries import unreadable_model
@@ -99,7 +100,11 @@ def embedding_matrix(folder: Path, config, whose: str) -> Tensor:
         UserError: they are not there, not told apart, or no plain numbers.
     """
     model = _without_weights(config)
-    wanted = model.get_input_embeddings().weight
+    return _stored(model, model.get_input_embeddings().weight, "input embeddings", folder, config, whose)
+
+
+def _stored(model, wanted: Tensor, what: str, folder: Path, config, whose: str) -> Tensor:
+    """A parameter of a model without weights, as its files have it. Arguments and errors as in ``embedding_matrix``."""
     name = next(name for name, parameter in model.named_parameters() if parameter is wanted)
     weights = model_weights(folder, whose)
     # How many parts the two dotted names share at their ends.
@@ -108,19 +113,43 @@ def embedding_matrix(folder: Path, config, whose: str) -> Tensor:
     found = [key for key in weights.files if shared[key] == best]
     quantised = f" It is quantised ({_method(config)})." if _method(config) else ""
     if best < 2 or len(found) != 1:
-        raise UserError(f"{whose} has no input embeddings by the name of {name} among its weights.{quantised}")
-    E = weights.tensor(found[0])
-    if E.dtype not in _PLAIN:
+        raise UserError(f"{whose} has no {what} by the name of {name} among its weights.{quantised}")
+    stored = weights.tensor(found[0])
+    if stored.dtype not in _PLAIN:
         raise UserError(
-            f"{whose} has its input embeddings ({found[0]}) as {str(E.dtype).removeprefix('torch.')}, which are no "
+            f"{whose} has its {what} ({found[0]}) as {str(stored.dtype).removeprefix('torch.')}, which are no "
             f"plain numbers without their scale.{quantised} Use the model that it was made from."
         )
-    if E.shape != wanted.shape:
+    if stored.shape != wanted.shape:
         raise UserError(
-            f"{whose} does not fit its config.json: {found[0]} is {tuple(E.shape)}, and config.json asks for "
+            f"{whose} does not fit its config.json: {found[0]} is {tuple(stored.shape)}, and config.json asks for "
             f"{tuple(wanted.shape)} (vocab_size, hidden_size). Bring the two from the same model."
         )
-    return E
+    return stored
+
+
+def load_reader(name: str, folder: Path, E: Tensor):
+    """A model with its final norm and its unembedding alone, on the CPU: what the logit lens takes, and no more.
+
+    Args:
+        E: its input embeddings, which are its unembedding where the two are one.
+
+    Raises:
+        UserError: they are not there, not told apart, or no plain numbers.
+    """
+    from transformers import AutoConfig
+
+    whose = _whose(name, folder)
+    with _quiet_transformers(), loading_model(name, folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = _without_weights(config)
+        norm, unembedding = final_norm(model), model.get_output_embeddings()
+        tied = unembedding is not None and unembedding.weight is model.get_input_embeddings().weight
+        for module, what in ((norm, "final norm"), (unembedding, "unembedding")):
+            for part, wanted in [] if module is None else list(module.named_parameters(recurse=False)):
+                stored = E if tied and module is unembedding else _stored(model, wanted, what, folder, config, whose)
+                module.register_parameter(part, torch.nn.Parameter(stored.to(E.dtype), requires_grad=False))
+        return model.eval()
 
 
 _SPREAD_OUT = ("fp8", "mxfp8", "mxfp4")  # methods whose weights transformers makes plain ones of where it must

@@ -21,7 +21,7 @@ LONGEST_PASSAGE = 128  # tokens; what is longer is cut, for models with short co
 
 @dataclass(frozen=True, kw_only=True)
 class ProseRowsTask(RowsTask):
-    """The residuals of passages, token by token, one passage behind the other."""
+    """The residuals of passages, token by token, one passage after the other."""
 
     where = "prose"
     file = "residuals.float16"

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from multitool.errors import UserError, is_number, shown
-from multitool.recipes.captions import source_told
+from multitool.recipes.captions import readable, source_told
 from multitool.recipes.fields import Valid, check
 from multitool.recipes.own_vectors import LARGEST, LONGEST_VECTOR
 from multitool.recipes.recipe import MAX_DEPTH_LIMIT, SPARING, check_cutoff, closing_quote
@@ -54,7 +54,7 @@ class DefinitionTree:
     >>> tree.settings["weights"], tree.result["nodes"]
     ('encoder', 14)
     >>> smaller = tree.trimmed(1e-2)
-    >>> tree.to_pandas()["text"].tolist()[:2]
+    >>> tree.to_pandas()["definition"].tolist()[:2]
     ['water', 'A']
     """
 
@@ -102,18 +102,6 @@ class DefinitionTree:
         """The most probable definitions, complete ones first."""
         return definitions(self.tree, n, self.closing_quote)
 
-    def to_pandas(self) -> "DataFrame":
-        """The definitions, complete ones first: text, probability, complete; of a checked tree also the lift per token
-        in nats, and the activation where it was read."""
-        found = self.definitions()
-        columns = {name: [getattr(one, name) for one in found] for name in ("text", "probability", "complete")}
-        nodes = [one.node for one in found]
-        if (lift := self.tree.lift_per_token) is not None:
-            columns["lift_per_token"] = lift[nodes].tolist()
-        if (activation := self.tree.activation) is not None:
-            columns["activation"] = activation[nodes].tolist()
-        return data_frame(list(columns), zip(*columns.values(), strict=True))
-
     def most_probable(self, n: int) -> tuple[list[Definition], list[Definition]]:
         """The ``n`` most probable definitions that come to their end, and the ``n`` most probable beginnings."""
         return _parted(self.definitions(), n)
@@ -128,14 +116,14 @@ class DefinitionTree:
     def definition_rows(self, found: list[Definition] | None = None) -> tuple[tuple[str, ...], list[list]]:
         """Definitions as a table: their columns, and a row each.
 
-        Columns are the definition and its probability, whether it comes to its end within the tree, and of a checked
+        Columns are its text and probability, whether it comes to its end within the tree, and of a checked
         tree its lift per token (nats) and the feature's strongest activation on it (nan where it was not read).
 
         Args:
             found: those; None for all, complete ones first, by falling probability.
         """
         found = self.definitions() if found is None else found
-        columns: tuple[str, ...] = ("definition", "probability", "complete")
+        columns: tuple[str, ...] = ("text", "probability", "complete")
         rows: list[list] = [[one.text, one.probability, one.complete] for one in found]
         lift, activation = self.tree.lift_per_token, self.tree.activation
         if lift is not None and activation is not None:
@@ -144,10 +132,15 @@ class DefinitionTree:
                 row += [float(lift[one.node]), float(activation[one.node])]
         return columns, rows
 
+    def to_pandas(self) -> "DataFrame":
+        """The definitions as ``definition_rows`` has them."""
+        return data_frame(*self.definition_rows())
+
     def to_csv(self) -> str:
         """The definitions as a CSV file, with the recipe in comment lines at its head; numbers are exact."""
-        told = {name: value for name, value in self.to_dict().items() if name != "tree"}
-        return csv_table(*self.definition_rows(), told.pop("settings") | told)
+        told = {"schema": SCHEMA, "vector": self.vector, "result": self.result}
+        evidence = {"evidence": self.evidence} if self.evidence else {}
+        return csv_table(*self.definition_rows(), readable(self.settings) | told | evidence)
 
     def trimmed(self, cutoff: float) -> "DefinitionTree":
         """The same with the nodes below ``cutoff`` left out; the recipe keeps the cutoff of the growth.

@@ -34,7 +34,7 @@ class Phrase:
 
     @property
     def label(self) -> str:
-        """The text without the blanks around it, but for one that matters."""
+        """The text without the spaces around it, but for one that matters."""
         return "␣" * self.blank + self.text.strip() or "␣"
 
     @property

@@ -127,8 +127,8 @@ def tree_of_paths(paths: Iterable[Sequence[int]]) -> tuple[Tree, list[list[int]]
 class Definition:
     """What the model says, as a reader quotes it."""
 
-    text: str  # as its most probable path spells it, without the closing quote and blanks around it
-    probability: float  # of all paths that spell it, whatever their case, blanks and punctuation at the end
+    text: str  # as its most probable path spells it, without the closing quote and spaces around it
+    probability: float  # of all paths that spell it, whatever their case, spaces and punctuation at the end
     complete: bool  # it came to its end; otherwise its continuations fell below the cutoff
     node: int  # the last one of the most probable path that spells it
 

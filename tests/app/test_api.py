@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -48,7 +49,8 @@ def test_a_twin_answers_with_the_same_as_one_json_text(client):
 
 def test_parameters_are_those_of_the_command_line_each_with_a_default(client):
     api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    vector = ["sae", "feature", "weights", "encoder_share", "tokens", "centroid", "scale", "pca"]
+    vector = ["sae", "feature", "weights", "encoder_share", "tokens", "centroid", "scale", "pca", "vector",
+              "vector_name"]
     growth = ["top_k", "cutoff", "max_depth", "max_nodes", "stop"]
     steering = ["steer_strength", "clamp", "steer_at", "steer_sinks", "inject_layer", "inject_mode", "inject_scale"]
     listed = ["exponent", "top", "measure", "negative", "words"]
@@ -153,6 +155,22 @@ def test_several_features_make_one_vector(client):
         client.predict(tree, api_name="/check_tree")
     with pytest.raises(AppError, match="Evidence is about one feature"):
         client.predict(feature="1 + 2", text="rain", api_name="/activity")
+
+
+def test_a_vector_of_ones_own_stands_in_the_feature_s_place(client):
+    row = [float(number) for number in np.random.default_rng(0).standard_normal(576)]
+    given = {"sae": "demo/hook_embed", "vector": row, "vector_name": "mood", "cutoff": 2e-2}
+    _, tree = client.predict(**given, api_name="/definition_tree")
+    assert tree["settings"]["vector_name"] == "mood" and tree["settings"]["feature"] == 0
+    assert np.array_equal(np.float32(tree["settings"]["vector"]), np.float32(row))
+    _, checked = client.predict(tree, api_name="/check_tree")
+    assert checked["evidence"]["verdict"] == "unknown" and "vector of your own" in checked["evidence"]["sentence"]
+    given["sae"] = "model:demo/SmolLM2-135M-Instruct-Q4_1@hook_embed"
+    assert client.predict(**given, api_name="/definition_tree")[1]["tree"] == tree["tree"]
+    for wrong, said in (({"vector": row[:5]}, "The vector has 5 numbers"), ({"vector": [0.0]}, "all zeros"),
+                        ({"sae": "model:elsewhere/model@hook_embed"}, "There is no model")):
+        with pytest.raises(AppError, match=said):
+            client.predict(**given | wrong, api_name="/definition_tree")
 
 
 def test_components_are_told(client):

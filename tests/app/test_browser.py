@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import csv_files
+import numpy as np
 import pytest
 from visit import open_growth, write
 
@@ -292,6 +293,31 @@ def test_a_saved_tree_opens_again_and_hostile_tokens_stay_text(page, tmp_path):
     assert page.input_value("#feature input") == "3"
     page.fill("#feature input", "5")
     wait_until_changed(page)
+
+
+def test_a_vector_of_ones_own_stands_in_the_feature_s_place_until_it_is_removed(page, tmp_path):
+    def choose(name: str, array) -> None:
+        np.save(tmp_path / name, array)
+        with page.expect_file_chooser() as chooser:
+            page.click("#own-vector-file")
+        chooser.value.set_files(tmp_path / name)
+
+    def told(text: str) -> None:
+        page.wait_for_function("text => document.querySelector('#own-vector-told').innerText.includes(text)", arg=text)
+
+    page.click("#own-vector > .label-wrap")
+    choose("table.npy", np.ones((2, 3)))
+    told("it must be one row")
+    choose("mood.npy", np.random.default_rng(0).standard_normal(576))
+    told("576 numbers, stands in place of the feature, where demo/hook_embed reads")
+    grow(page, "1e-2")
+    assert re.fullmatch(r"mood \(vector [0-9a-f]{8}\) · demo/hook_embed · encoder", title(page))
+    assert json.loads(download(page, "#json"))["settings"]["vector_name"] == "mood"
+    page.click("#own-vector-remove")
+    wait_until_changed(page)
+    page.wait_for_function("document.querySelector('#own-vector-told').innerText.trim() === ''")
+    grow(page, "1e-2")
+    assert title(page).startswith("demo/hook_embed · feature ")
 
 
 def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
@@ -843,8 +869,6 @@ def test_evidence_of_a_strangers_tree_is_text(page, tmp_path):
 
 def test_checking_a_list_tells_the_verdict_and_adds_the_activations(page):
     page.get_by_role("tab", name="Token list").click()
-    assert page.locator("#check-list").is_disabled()
-    page.click("#list")
     page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
     page.click("#check-list")
     page.wait_for_selector("#list-verdict .verdict.agrees")
@@ -870,7 +894,9 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
     assert all(row["token"].strip().isalpha() for row in first)
     page.locator("#negative input").check()
     page.click("#list")
-    page.wait_for_function("document.querySelector('#list-status textarea').value.includes('other end, only words')")
+    page.wait_for_function(
+        "document.querySelector('#list-status textarea').value.includes('least similar, only words')"
+    )
     page.click("#check-list")
     page.wait_for_selector("#list-verdict .verdict")
     assert "pushed along the feature's decoder" in page.inner_text("#list-verdict")

@@ -51,7 +51,7 @@ def test_a_list_is_copied_as_the_published_tool_shows_it(page):
 def test_a_figure_for_a_column_of_a_paper_and_one_that_lists_the_definitions(page):
     figure_tab(page)
     before = picture(page)
-    choose(page, "#figure-width", "one column of a paper, 3.3 in")
+    choose(page, "#figure-width", "one column, 3.3 in")
     wait_for_new_picture(page, before)
     assert width(page) == pytest.approx(3.3 * 150, abs=1)
     assert not page.locator("#caption input").is_checked()

@@ -21,6 +21,7 @@ from multitool.jobs.feature_card import (
 from multitool.jobs.local import definition_tree, feature_card, finish
 from multitool.model.logit_lens import lens_logits
 from multitool.model.questions import read_texts
+from multitool.model.residual_stream import final_norm
 from multitool.model.tasks import Place
 from multitool.recipes.plain_texts import PASSAGES
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
@@ -200,3 +201,15 @@ def test_what_is_known_is_shown_as_a_table():
                        nearest=(Neighbour(4, 0.5, "cats"),))
     assert card.rows == [["fires on", "a [dog] barks"], ["nearest", "4 (0.50) cats"], ["atlas", "<b>"]]
     assert "<b>" not in card._repr_html_().replace("<b>some", "")
+
+
+def test_what_is_written_is_read_without_the_running_model_of_any_architecture(tmp_path, architecture, tokenizer):
+    running = tiny_model(architecture)
+    with torch.no_grad():  # a norm that matters
+        for weight in final_norm(running).parameters():
+            weight.normal_(1, 0.5)
+    model = str(write_model(tmp_path / "model", running, tokenizer))
+    library = Library(device="cpu", dtype="float32", allow_folder=True)
+    directions = torch.randn(3, D, generator=torch.Generator().manual_seed(0))
+    read = library.read_by_lens(library.subject(model), directions)
+    assert torch.allclose(read, lens_logits(running, directions), atol=1e-4)

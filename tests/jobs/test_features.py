@@ -90,7 +90,7 @@ def _sae(folder, x: torch.Tensor, hook: str, model: str):
     """The features above, for residuals ``x`` of all tokens."""
     group = torch.zeros(N_ROWS, dtype=torch.bool)
     group[GROUP.start : GROUP.stop] = True
-    # What is common to the group's residuals and to no others: by least squares, as behind a layer it may be bent.
+    # What is common to the group's residuals and to no others: by least squares, as after a layer it may be bent.
     wide = torch.cat([x, torch.ones(N_ROWS, 1)], dim=1)
     solved = torch.linalg.lstsq(wide, group.float()[:, None]).solution[:-1, 0]
     # A token's own direction, with what all residuals have in common taken out.

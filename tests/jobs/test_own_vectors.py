@@ -126,6 +126,7 @@ def test_it_is_told_by_its_name_and_a_hash(world):
     told = f"probe: sentiment (vector {world.vector(LAYER).vector_told.split()[-1]}) at {world.model}@{LAYER}"
     assert repr(tree).startswith(f"DefinitionTree({told}, weights pullback: ")
     assert f"{told}, weights pullback" in tree._repr_html_() and len(tree._repr_html_()) < 5_000
+    assert f'# own_vector: "{told.partition(" at ")[0]}"' in tree.to_csv() and len(tree.to_csv()) < 5_000
     explorer = standalone(tree)
     assert told.partition(" at ")[0] in explorer and len(explorer) < len(standalone(replace(tree, settings={}))) + 2_000
     assert f"{told}, weights pullback" in repr(token_table(world.library, world.vector(LAYER, name="probe: sentiment")))

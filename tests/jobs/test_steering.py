@@ -18,8 +18,8 @@ from multitool.model.ghost_prompt import GhostPrompt, attention_sinks
 from multitool.model.interventions import Interventions
 from multitool.model.tasks import growth_task
 from multitool.pictures.figure import render
+from multitool.recipes import links
 from multitool.recipes.captions import interventions_told
-from multitool.recipes.links import query, recipes_of
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.store.library import Library
 from multitool.trees.document import DefinitionTree, read_tree
@@ -197,8 +197,8 @@ def test_a_recipe_goes_through_json_and_link_and_grows_the_same_again(world):
         "steer_strength": 0.5, "clamp": 0.5, "steer_at": "all", "inject_layer": 1, "inject_mode": "add",
         "inject_scale": 2.0}
     assert tree.vector["norm"] == pytest.approx(2.0)  # a unit direction, twice the mean residual norm
-    link = dict(part.split("=") for part in query(world.vector(), ALL).split("&"))
-    assert recipes_of(link | {"sae": "x", "prompt": PROMPT}, world.vector())[1] == ALL
+    link = links.parsed(links.query(links.tree_told(world.vector(), ALL, TreeRecipe())))
+    assert links.tree_of(link, TreeRecipe()) == ALL
     assert as_paths(world.tree(ALL).tree) == as_paths(tree.tree)
     assert as_paths(tree.tree) != as_paths(world.tree(PLAIN).tree)
 
@@ -235,13 +235,13 @@ def test_title_and_figure_tell_what_was_done(world):
     tree = world.tree(ALL)
     told = interventions_told(tree.settings)
     assert told == [
-        "added behind layer 1",
+        "added after layer 1",
         f"steered by 0.5 mean residual norms at every token, the tree's own too, {SPARED}",
         f"clamped to 0.5 × its typical maximum at every token, the tree's own too, {SPARED}",
     ]
     assert interventions_told({}) == interventions_told(world.tree(PLAIN).settings) == []
     svg = render(tree, ["svg"])["svg"].decode()
-    assert "added behind layer 1" in svg
+    assert "added after layer 1" in svg
     assert "2 mean residual norms × encoder weights" in svg
     assert "distance from centroid" not in svg
     # A file from elsewhere may say anything.

@@ -117,7 +117,7 @@ def test_injections_are_tried_where_an_sae_reads_behind_a_layer_and_one_is_left_
 
     assert candidates_for(entry, of_layers(1)) == GRID
     assert candidates_for(entry, of_layers(None)) == candidates_for(entry, of_layers(30)) == (*GRID, *INJECTED)
-    some = candidates_for(entry, of_layers(3))[len(GRID):]  # behind layers 0 and 1 there is one left
+    some = candidates_for(entry, of_layers(3))[len(GRID):]  # after layers 0 and 1 there is one left
     assert some == tuple(candidate for candidate in INJECTED if candidate.inject_layer <= 1)
     on_the_embedding = candidates_for(replace(entry, kind="embed", layer=None), of_layers(30))
     assert on_the_embedding == tuple(candidate for candidate in GRID if candidate.weights != "pullback")
@@ -136,8 +136,8 @@ def test_an_injected_candidates_recipes_are_the_plain_vector_and_a_growth_that_i
     assert (grown.inject_layer, grown.inject_mode, grown.inject_scale) == (0, "replace", 1.0)
     assert (grown.clamp, grown.cutoff) == (1, TREE.cutoff), "what else the tree is grown with stays"
     assert ENCODER.growth(grown).inject_layer == -1
-    assert str(INJECTED_HERE) == "decoder, put in behind layer 0"
-    assert str(added) == "decoder, added 2 × behind layer 0"
+    assert str(INJECTED_HERE) == "decoder, put in after layer 0"
+    assert str(added) == "decoder, added 2 × after layer 0"
 
 
 def test_an_injected_trial_reads_the_definitions_of_the_injected_tree(library, recipe, monkeypatch):

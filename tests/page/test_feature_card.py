@@ -22,6 +22,7 @@ from multitool.page.settings import ServerSettings
 from multitool.page.tree_tab import DEMO_TREE, _near
 from multitool.page.turns import Turns
 from multitool.page.vector_controls import SUITING
+from multitool.page.vector_upload import OwnVector
 from multitool.recipes.directions import DIRECTIONS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.library import Library
@@ -33,7 +34,8 @@ HOOK = "blocks.1.hook_resid_post"
 
 
 def at_once(sae, feature, weights=SUITING, read=None, library=None):
-    return panel._at_once(Service(library or Library(), ServerSettings(), None), sae, feature, weights, read)
+    service = Service(library or Library(), ServerSettings(), None)
+    return panel._at_once(service, read, sae=sae, feature=feature, weights=weights)
 
 
 @pytest.mark.parametrize("kind", DIRECTIONS)
@@ -126,6 +128,10 @@ def made(tmp_path, monkeypatch, sae):
     return service, tasks
 
 
+def told(page, sae, feature, weights, document, **more):
+    return panel._told(page, document, sae=sae, feature=feature, weights=weights, **more)
+
+
 def cards(answers) -> list[FeatureCard]:
     return [answer for answer in answers if isinstance(answer, FeatureCard)]
 
@@ -134,11 +140,12 @@ def test_a_card_fills_part_by_part_and_the_model_comes_only_where_it_may(made, s
     service, tasks = made
     page = service()
     first, *_, filled = cards(page.card(sae, 3))
-    assert first.nearest == () and len(filled.nearest) == 5 and filled.histogram is None and not tasks
+    assert first.nearest == () and len(filled.nearest) == 5 and filled.written and filled.histogram is None
+    assert not tasks
     *_, whole = cards(page.card(sae, 3, read=True))
-    assert whole.histogram and whole.written and tasks == ["ProseRowsTask", "LensTask"]
+    assert whole.histogram and tasks == ["ProseRowsTask"]
     assert cards(page.card(sae, 3, read=True)) == [whole], "as it is kept"
-    assert len(tasks) == 2
+    assert len(tasks) == 1
     *_, other = cards(page.card(sae, 99, read=True))
     assert other == FeatureCard(sae, 99, other.model), "what cannot be had is left out"
 
@@ -147,29 +154,30 @@ def test_on_zero_gpu_a_card_never_asks_for_the_gpu(made, sae):
     service, tasks = made
     page = service(zero_gpu=True)
     *_, card = cards(page.card(sae, 3, read=True))
-    assert card.nearest and card.histogram is None and not tasks
+    assert card.nearest and card.written and card.histogram is None and not tasks
     tree = definition_tree(page.library, VectorRecipe(sae=sae, feature=3), TreeRecipe(cutoff=2e-2, max_depth=3))
     *_, reading = page.reading(tree)
     assert reading.definitions and reading.hits is None and not tasks
     # What is kept on disk by then is read there, too.
     list(service().card(sae, 3, read=True))
     *_, card = cards(page.card(sae, 3, read=True))
-    assert card.histogram and card.written is None and tasks == ["ProseRowsTask", "LensTask"]
+    assert card.histogram and tasks == ["ProseRowsTask"]
 
 
 def test_after_a_tree_the_card_tells_what_it_says_and_fills(made, sae):
     service, _ = made
     page = service()
     tree = definition_tree(page.library, VectorRecipe(sae=sae, feature=3), TreeRecipe(cutoff=2e-2, max_depth=3))
-    answers = list(panel._told(page, sae, "3", SUITING, tree))
+    answers = list(told(page, sae, "3", SUITING, tree))
     assert answers[0]["read"].reading.hits is None and "reads this feature as" in answers[0]["card"]
     read = [answer["read"].reading for answer in answers if answer.get("read")]
     assert read[-1].hits is not None
     assert "How often" in answers[-1]["card"] and read[-1].sentence.split(": ")[0] in answers[-1]["card"]
     # Another feature has been chosen meanwhile, or there is no tree: it says nothing of that.
-    assert list(panel._told(page, sae, "4", SUITING, tree)) == [{"read": None}]
-    assert list(panel._told(page, sae, "3", "centroid", tree)) == [{"read": None}]
-    assert list(panel._told(page, sae, "3", SUITING, None)) == [{"read": None}]
+    assert list(told(page, sae, "4", SUITING, tree)) == [{"read": None}]
+    assert list(told(page, sae, "3", "centroid", tree)) == [{"read": None}]
+    assert list(told(page, sae, "3", SUITING, None)) == [{"read": None}]
+    assert list(told(page, sae, "3", SUITING, tree, vector=OwnVector((1.0,), "mine"))) == [{"read": None}]
 
 
 def test_a_card_that_is_refused_says_nothing(made, sae):

@@ -1,5 +1,6 @@
 """What stands above results: what they were made from, and whether the controls still show that."""
 
+import json
 from html import escape
 
 import gradio as gr
@@ -9,7 +10,8 @@ from multitool.errors import UserError
 from multitool.page.component_controls import COMPONENTS
 from multitool.page.growth_controls import tree_values
 from multitool.page.recipe_controls import recipes_shown
-from multitool.page.result import Made, Result, as_shown, heading
+from multitool.page.result import Made, Result, Views, as_shown, heading
+from multitool.page.view import View
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 
 RAIN = {
@@ -17,6 +19,13 @@ RAIN = {
     "centroid": True, "usual_scale": True, "scale": 2.39, **dict.fromkeys(COMPONENTS, 0.0),
 }  # fmt: skip
 GROWTH = tree_values(TreeRecipe())
+
+
+def result_of(controls, read, nothing, **options):
+    """A result of a view whose link tells its one control."""
+    view = View("some", lambda value="": {"value": str(value)}, dict)
+    views = Views(gr.HTML(), VectorRecipe(sae="demo/hook_embed", feature=927))
+    return Result("some", controls, read, nothing, view=view, views=views, **options)
 
 
 def shown(**changed):
@@ -54,7 +63,7 @@ def test_a_failure_clears_a_result_of_other_controls_and_leaves_one_of_the_same(
         raise UserError("No.")
 
     with gr.Blocks():
-        result = Result("some", {"value": gr.Textbox()}, lambda value: (value,), lambda words: {"why": words})
+        result = result_of({"value": gr.Textbox()}, lambda value: (value,), lambda words: {"why": words})
 
     def answers(made, value) -> list:
         found = []
@@ -68,8 +77,9 @@ def test_a_failure_clears_a_result_of_other_controls_and_leaves_one_of_the_same(
     assert answers(Made("", (2,)), 1) == [first, cleared]
     told = {"problem": "<p>No.</p>"}  # beside the result that stays
     assert answers(Made("", (1,)), 1) == [first, told]
-    begun = Made("Begun", ("begun",))
-    assert answers(None, "begun") == [first | {"made": begun, "title": heading(begun)}, told]
+    begun = Made("Begun", ("begun",), {"value": "begun"})
+    where = json.dumps({"view": "some", "query": "view=some&value=begun"})
+    assert answers(None, "begun") == [first | {"made": begun, "title": heading(begun), "address": where}, told]
 
 
 def test_errors_call_controls_by_their_labels_and_are_text():
@@ -79,7 +89,7 @@ def test_errors_call_controls_by_their_labels_and_are_text():
 
     with gr.Blocks():
         controls = {"inject_layer": gr.Number(label="Inject after layer")}
-        result = Result("some", controls, lambda inject_layer: (inject_layer,), lambda words: {"why": words})
+        result = result_of(controls, lambda inject_layer: (inject_layer,), lambda words: {"why": words})
     told = "“Inject after layer” is '<b>'; set “Inject after layer” to -1, top_k stays."
     assert next(result.making(fails)(None, inject_layer=1))["why"] == told
     problem = next(result.making(fails)(Made("", (1,)), inject_layer=1))["problem"]
@@ -88,7 +98,32 @@ def test_errors_call_controls_by_their_labels_and_are_text():
 
 def test_a_result_without_a_title_is_none():
     with gr.Blocks():
-        result = Result("some", {"value": gr.Textbox()}, lambda value: (value,), lambda words: {})
+        result = result_of({"value": gr.Textbox()}, lambda value: (value,), lambda words: {})
     assert list(result.making(lambda value: iter([{"title": ""}]))(Made("", (1,)), value=1)) == [
         {"problem": "", "made": None, "title": ""}
     ]
+
+
+def test_a_result_tells_its_link_or_why_it_has_none():
+    def told(value, beside):
+        return {"value": value} | ({"beside": beside} if beside else {})
+
+    with gr.Blocks():
+        views = Views(gr.HTML(), VectorRecipe(sae="demo/hook_embed", feature=927))
+        result = Result(
+            "some", {"value": gr.Textbox()}, lambda value: (value,), lambda words: {}, view=View("some", told, dict),
+            views=views, link="Link to it", extras={"beside": gr.State("")},
+        )
+    assert views.results == {"some": result}
+
+    def answer(value, beside) -> dict:
+        making = result.making(lambda value: iter([{"title": "Made"}]))
+        return next(making(None, value=value, beside=beside))
+
+    one = answer("a b", "")
+    assert one["link"]["value"] == "?view=some&value=a+b"
+    assert json.loads(one["address"]) == {"view": "some", "query": "view=some&value=a+b"}
+    assert answer("a", "x=1&y=2")["link"]["value"] == "?view=some&value=a&beside=x%3D1%26y%3D2"
+    long = answer("a" * 5000, "")
+    assert long["link"]["value"] == "" and "can have 4,000 at most: the text is too long" in long["link"]["placeholder"]
+    assert json.loads(long["address"])["query"] == "view=some", "it leads to the tab, and claims no more"

@@ -421,7 +421,7 @@ def test_a_tree_is_checked_and_the_answers_of_the_others_serve_the_next(grown):
     *words, checked = service.checked(tree)
     assert checked.evidence["verdict"] in ("agrees", "partly", "no", "unknown")
     assert checked.tree.lifts.shape == (len(tree.tree), 2)
-    assert any(word.startswith("Other features' definitions, to compare with: ") for word in words)
+    assert any(word.startswith("Comparing with control vectors: ") for word in words)
     *_, another = service.trees(VectorRecipe(sae=RAIN.sae, feature=648), SMALL)
     *_, other_checked = service.checked(another)
     assert other_checked.evidence != checked.evidence

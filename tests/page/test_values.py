@@ -148,7 +148,7 @@ def test_an_error_that_nobody_foresaw_is_a_sentence_without_what_it_says():
     for controls in (None, {}):
         with pytest.raises(gr.Error) as error:
             shown_errors(gradio_function(endpoint), controls)()
-        assert "no words for (KeyError)" in error.value.message and "secret" not in error.value.message
+        assert "unexpected reason (KeyError)" in error.value.message and "secret" not in error.value.message
         assert error.value.print_exception, "into the log"
 
 

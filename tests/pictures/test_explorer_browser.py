@@ -204,7 +204,7 @@ def test_hovering_tells_the_whole_definition_and_its_probability(opened):
         row.hover()
         assert details(page) == "a drop of water falling from the sky"
         told = page.inner_text(".details span")
-        assert "of all answers begin so" in told and "of those that came to “water”" in told
+        assert "of all answers begin this way" in told and "of those that came to “water”" in told
 
 
 def test_a_search_opens_what_it_finds_also_across_phrases(opened):

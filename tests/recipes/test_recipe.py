@@ -371,7 +371,7 @@ def test_a_ghost_inside_a_word_is_refused_with_the_way_out():
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     subject = tiny_subject("llama", PreTrainedTokenizerFast(tokenizer_object=words))
     assert len(ghost_prompt(subject, 'A "{ghost}" is "', 5).token_ids) == 6
-    with pytest.raises(UserError, match=r'no single token .* quotes or blanks around it: "\{ghost\}"'):
+    with pytest.raises(UserError, match=r'no single token .* quotes or spaces around it: "\{ghost\}"'):
         ghost_prompt(subject, 'A under{ghost}stand is "', 5)
 
 

@@ -179,13 +179,15 @@ def test_what_is_no_model_or_no_sae_is_refused(folders, tokenizer):
 def test_a_bridge_gives_its_own_model(folders, tokenizer):
     """The bridge puts its own modules into the model, whose numbers differ by what rounding makes of them."""
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoTokenizer
 
-    model, sae = loaded(folders[0]), folders[1]
+    model, sae, own = loaded(folders[0]), folders[1], AutoTokenizer.from_pretrained(folders[0])
     plain = Library(device="cpu")
     name = plain.add_sae(lens_sae(sae), model=plain.add_model(loaded(folders[0]), tokenizer, "mine/tiny"))
-    bridge = TransformerBridge.boot_transformers(str(folders[0]), hf_model=model, tokenizer=tokenizer, device="cpu")
+    bridge = TransformerBridge.boot_transformers(str(folders[0]), hf_model=model, tokenizer=own, device="cpu")
     bridged = Library(device="cpu")
-    assert bridged.add_sae(lens_sae(sae), model=bridged.add_model(bridge, name="mine/tiny")) == name
+    assert bridged.add_model(bridge) == str(folders[0]), "with its own tokenizer"
+    assert bridged.add_sae(lens_sae(sae), model=bridged.add_model(bridge, tokenizer, "mine/tiny")) == name
     for weights in ("encoder", "pullback"):
         recipe = VectorRecipe(sae=name, feature=3, weights=weights)
         a, b = (definition_tree(library, recipe, GROWTH) for library in (plain, bridged))

@@ -5,7 +5,6 @@ A tiny model of its width stands in for it, see ``standin_gemma``.
 
 import os
 import re
-from urllib.parse import parse_qsl
 
 import pytest
 import standin_gemma
@@ -166,5 +165,5 @@ def test_one_goes_through_trees_lists_links_and_sums(cache):
     assert tree.settings["sae"] == standin_gemma.SAE and tree.settings["model"] == GEMMA_MODEL
     rows = mt.token_table(library, mt.VectorRecipe(sae=standin_gemma.LAYER_SAE, feature=1), mt.ListRecipe(top=3)).rows
     assert len(rows) == 3
-    parameters = dict(parse_qsl(links.query(vector, mt.TreeRecipe())))
-    assert links.recipes_of(parameters, mt.VectorRecipe(sae="demo/hook_embed", feature=927))[0] == vector
+    parameters = links.parsed(links.query(links.told(vector)))
+    assert links.vector_of(parameters, mt.VectorRecipe(sae="demo/hook_embed", feature=927)) == vector

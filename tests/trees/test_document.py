@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import csv_files
 import numpy as np
 import pytest
 from plain_recursion import as_paths
@@ -538,3 +539,16 @@ def test_the_entropy_of_the_first_token_is_written_and_read_where_it_is_known():
         broken = good()
         broken["result"]["first_token_entropy"] = value
         assert "first_token_entropy" in refusal(broken)
+
+
+def test_definitions_are_a_csv_file_with_the_recipe_at_its_head():
+    made = document()
+    recipe, (header, *rows) = csv_files.read(made.to_csv())
+    assert recipe == json.loads(json.dumps(made.settings | {
+        "schema": "sae-multitool/definition-tree/1", "vector": made.vector, "result": made.result,
+    }))
+    assert header == ["text", "probability", "complete"] and len(rows) == len(made.definitions())
+    assert [row[0] for row in rows] == [one.text for one in made.definitions()]
+    assert float(rows[0][1]) == made.definitions()[0].probability and rows[0][2] == "True"
+    frame = made.to_pandas()
+    assert list(frame.columns) == header and frame["text"].tolist() == [row[0] for row in rows]

@@ -318,7 +318,7 @@ def test_who_leaves_keeps_nobody_waiting():
 
 # ── Refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-NO_GPU = "No GPU is to be had at the moment. Try again in a minute."
+NO_GPU = "No GPU is available at the moment. Try again in a minute."
 USED_UP = "Your GPU time is used up for now"
 
 
@@ -827,6 +827,27 @@ def test_a_tab_that_is_closed_in_the_queue_never_gets_a_gpu(browser, app, servic
     wait_until(lambda: service.running, service.queue_limit, must=False)
     assert service.released(timeout=20)
     assert "/allow" not in [call.path for call in service.calls[before:]]  # no worker has begun
+
+
+def test_a_link_opens_its_feature_and_spends_nothing_before_it_is_asked(browser, app, service):
+    at_rest(service)
+    link, before = f"{app.url}/?sae={DEMO}&feature={next(FRESH)}&cutoff=0.01&max_depth=1", len(service.calls)
+    with opened(browser, link, shows="#tree-view .empty") as page:
+        wait_for_status(page, "takes some of your time on a GPU. Press “Grow tree” to see it")
+        assert page.input_value("#feature input") in link and page.input_value("#cutoff input") == "1e-2"
+        assert page.locator("#tree-title p").count() == 0
+        assert len(service.calls) == before
+        page.click("#grow")
+        page.wait_for_selector("#tree-view .explorer")
+        assert service.released(timeout=20) and len(service.calls) > before
+        after = len(service.calls)
+        page.reload()  # it is kept now, and costs nothing
+        page.wait_for_selector("#tree-view .explorer")
+        wait_for_status(page, "nodes at cutoff 0.01")
+        assert len(service.calls) == after
+    with opened(browser, f"{app.url}/?feature={next(FRESH)}&cutoff=0.01&max_depth=1&grow=1") as page:
+        wait_for_status(page, "nodes at cutoff 0.01")
+        assert len(service.calls) > after
 
 
 def test_a_tree_that_runs_out_of_time_goes_on_at_a_click(browser, hurried):

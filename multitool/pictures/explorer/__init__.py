@@ -11,7 +11,7 @@ from string import Template
 
 import numpy as np
 
-from multitool.recipes.captions import own_vector_told, title_told
+from multitool.recipes.captions import readable, title_told
 from multitool.text import visible
 from multitool.trees.document import DefinitionTree, feature_maximum
 from multitool.trees.phrases import Phrase, phrases
@@ -36,7 +36,7 @@ def payload(document: DefinitionTree, shared: np.ndarray | None = None) -> dict:
         definition ends right after it), ``defined`` (probability of that definition in all its spellings), ``nodes``
         (how many of the tree it holds); where known ``lift``, ``activation`` (null: not read) and ``shared``; and
         ``total``, the tree's nodes, ``maximum``, how strongly the feature fires where it fires most (null: not known),
-        and ``blank``, the numbers of the phrases that only a blank tells from another beside them.
+        and ``blank``, the numbers of the phrases that only a space tells from another beside them.
     """
     tree = document.tree
     found: list[tuple[int, Phrase]] = []
@@ -69,9 +69,7 @@ def standalone(document: DefinitionTree) -> str:
     """The view as one HTML file that needs nothing else, with the whole recipe."""
     settings = document.settings
     title = visible(title_told(settings))[:300]
-    own = own_vector_told(settings)  # thousands of numbers, which nobody reads
-    told = {"settings": settings | ({"vector": own} if own else {}), "vector": document.vector,
-            "result": document.result}
+    told = {"settings": readable(settings), "vector": document.vector, "result": document.result}
     return _PAGE.substitute(
         title=escape(title),
         model=escape(visible(str(settings.get("model")))[:300]),

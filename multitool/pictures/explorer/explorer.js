@@ -244,7 +244,7 @@ function exploreTree(root, data) {
   const context = { tree, state, body, list, act, parts };
   const views = { tree: branchesView(context), outline: outlineView(context), icicle: icicleView(context) };
   // Icicles fold nothing away.
-  const folded = make("span", {}, make("i", { class: "more" }, "+9"), " so many more phrases, the likeliest ones in grey");
+  const folded = make("span", {}, make("i", { class: "more" }, "+9"), ": nine more phrases, the likeliest ones in grey");
   root.append(legend());
 
   function legend() {
@@ -293,7 +293,7 @@ function exploreTree(root, data) {
   function drawDetails(i) {
     if (i < 0) return details.replaceChildren();
     const up = tree.parent[i];
-    const figures = [`${percent(tree.p[i])} of all answers begin so`];
+    const figures = [`${percent(tree.p[i])} of all answers begin this way`];
     if (up >= 0) figures.push(`${percent(tree.p[i] / tree.p[up])} of those that came to “${tree.label[up]}”`);
     if (tree.ended[i]) {
       const [whole, here] = [percent(tree.defined[i]), percent(tree.ended[i])];
