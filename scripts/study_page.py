@@ -12,6 +12,7 @@ import numpy as np
 from multitool.jobs.candidates import INJECTED, SCALES, WEIGHTS
 from multitool.recipes.prompts import PROMPTS
 from multitool.store.demo_models import DEMO_MODEL, GEMMA_MODEL
+from multitool.store.registry import demo_saes
 from scripts.study_records import LIST_SCALES, ONE_TOKEN, Interval, Records, bound, chosen
 
 Found = dict[str, Records]  # by SAE
@@ -79,7 +80,7 @@ _HOW = (
     "**How.** Lists and trees are chosen apart. {choosing} features of each SAE, drawn at random, choose a setting for "
     "lists, by *list AP*, and one for trees, by *place*; {held_out} others judge them. Tried are {weights}, and "
     "halfway between pullback and vocabulary or decoder; for lists at {list_scales} times the usual scale, for trees "
-    "at {scales}; without and with a fifth of the first principal component; and for trees, where the SAE reads behind "
+    "at {scales}; without and with a fifth of the first principal component; and for trees, where the SAE reads after "
     "a layer, {injected} settings that inject the vector after an early layer. *Published* are encoder weights at the "
     "usual scale, *default* is what the tool takes if nothing is said, *random* a random direction for every feature: "
     "chance. Brackets hold 95 % bootstrap intervals over features. Differences are taken feature by feature, and are "
@@ -100,7 +101,7 @@ def page(study: Study, found: Found, lenses: dict | None = None) -> str:
         list_scales=_numbers(LIST_SCALES), scales=_numbers(SCALES),
     )
     return "\n".join(filter(None, [
-        _HEAD.format(title=study.title, about=study.about, how=_prose(how)),
+        _HEAD.format(title=study.title, about=study.about, how=_not_measured(study, found) + _prose(how)),
         _answers(found),
         _prompts(study, found),
         _bounds(found),
@@ -111,6 +112,12 @@ def page(study: Study, found: Found, lenses: dict | None = None) -> str:
         _examples(found),
         _limits(found),
     ]))
+
+
+def _not_measured(study: Study, found: Found) -> str:
+    """Which of the model's SAEs there are no figures of yet; nothing where there are of all."""
+    missing = [_short(entry.name) for entry in demo_saes(study.model) if entry.name not in found]
+    return f"**Not measured yet:** {', '.join(missing)}.\n\n" if missing else ""
 
 
 def _answers(found: Found) -> str:
