@@ -54,7 +54,7 @@ class DefinitionTree:
     >>> tree.settings["weights"], tree.result["nodes"]
     ('encoder', 14)
     >>> smaller = tree.trimmed(1e-2)
-    >>> tree.to_pandas()["definition"].tolist()[:2]
+    >>> tree.to_pandas()["text"].tolist()[:2]
     ['water', 'A']
     """
 
