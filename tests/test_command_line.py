@@ -25,6 +25,7 @@ from multitool.cli.suggest import options_of
 from multitool.jobs.suggest import Setting, Suggestion
 from multitool.pictures.drawing import DEFAULT_NODES
 from multitool.pictures.figure import DEFAULT_DPI, DPI
+from multitool.recipes.prompts import PROMPTS
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe
 from multitool.store.demo_models import GEMMA_MODEL
 from multitool.trees.document import read_tree
@@ -184,7 +185,7 @@ def test_results_may_be_printed_for_another_command(folders, refused, capsys):
     options = ["tree", *folders, "--feature", "2", "--cutoff", "0.05", "--max-depth", "3"]
     assert main([*options, "--prompt", "meaning", "--prompt", "synonym", "--json", "-"]) == 0
     trees = [read_tree(line) for line in capsys.readouterr().out.splitlines()]
-    assert [tree.settings["prompt"] for tree in trees] == ["meaning", "synonym"]
+    assert [tree.settings["prompt"] for tree in trees] == [PROMPTS[name].prompt for name in ("meaning", "synonym")]
     assert main(["tokens", *folders, "--feature", "2", "--top", "3", "--csv", "-"]) == 0
     assert [row["rank"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == ["1", "2", "3"]
     told = refused("tokens", *folders, "--feature", "2", "--csv", "-", "--json", "-")
@@ -478,7 +479,7 @@ def test_settings_are_suggested_for_one_feature_and_for_many(folders, cache, tmp
     assert main(["suggest", *folders, "--feature", "1"]) == 0
     printed, told = capsys.readouterr()
     assert "multitool: Settings tried: 43 of 43\n" in told
-    assert "multitool: Comparing with control vectors: 5 of 5\n" in told
+    assert re.search(r"multitool: Comparing with control vectors: (\d+) of \1\n", told)
     # The model has three layers, so that all three injections have one that reads them.
     assert printed.startswith("Of 43 settings the best is ")
     assert len(printed.splitlines()) == 4 + 1 + 43

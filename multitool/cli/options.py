@@ -85,7 +85,7 @@ def add_quiet_option(parser: argparse.ArgumentParser) -> None:
 
 def add_output_group(parser: argparse.ArgumentParser, heading: str = "output"):
     """A group for the options that say where results go."""
-    return parser.add_argument_group(heading, "- as the FILE of --json or --csv prints it")
+    return parser.add_argument_group(heading, "- in place of FILE prints it")
 
 
 def add_vector_options(parser: argparse.ArgumentParser, *, placed: bool = True) -> None:
