@@ -120,8 +120,8 @@ class StandIn:
 @pytest.fixture
 def ask(monkeypatch):
     """Call a tool of a service with large answers: its answer. ``ask.service`` tells what was asked of it."""
-    entry = SimpleNamespace(facts=lambda: {"sae": "demo/hook_embed", "model": "x" * 60, "layer": 7, "gated": None})
-    monkeypatch.setattr("multitool.page.tools.find_saes", lambda search, patterns: [entry] * 5000)
+    facts = {"sae": "demo/hook_embed", "model": "x" * 60, "layer": 7, "gated": None}
+    monkeypatch.setattr("multitool.page.tools.saes_json", lambda library, search: [facts] * 5000)
     service = StandIn()
     listed = endpoints(service, RAIN)
     twins = tools(service, listed)
