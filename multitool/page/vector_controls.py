@@ -1,7 +1,7 @@
 """The controls for a feature and its vector, which all tabs share: how they are read and filled, what is told beside
 them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -11,7 +11,7 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.jobs.features import with_weights
-from multitool.page.common import LATEST, QUIETLY, event, quiet
+from multitool.page.common import LATEST, QUIETLY, event, in_words_of_page, quiet
 from multitool.page.component_controls import component_controls, component_values, component_weights
 from multitool.page.feature_choice import FeatureChoice
 from multitool.page.opening import Opening
@@ -66,7 +66,7 @@ def vector_controls(service: Service, opening: Opening, choice: FeatureChoice) -
         "sae": choice.sae, "feature": choice.feature, **direction, **place, **components, "vector": own.vector,
     }
     telling_distance = event(
-        partial(_distance_shown, service), fields, distance, **LATEST
+        partial(_distance_shown, service, fields), fields, distance, **LATEST
     )
     gr.on([control.change for control in fields.values()], **telling_distance)
     return VectorControls(
@@ -183,12 +183,12 @@ def _plain(kind: str) -> bool:
     return {"encoder", "decoder"}.issuperset(DIRECTIONS[kind].made_from)
 
 
-def _distance_shown(service: Service, **values) -> str:
+def _distance_shown(service: Service, controls: Mapping[str, Component], **values) -> str:
     """The distance by what the controls show, or what is wrong with it: quietly, while somebody may still be typing."""
     try:
         return _distance(service, vector_recipe(**values))
     except UserError as error:
-        return quiet(str(error))
+        return quiet(in_words_of_page(error, controls))
 
 
 def _distance(service: Service, recipe: VectorRecipe) -> str:

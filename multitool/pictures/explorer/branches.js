@@ -5,7 +5,7 @@
    read from its beginning. Only what can be seen is in the document. */
 
 function branchesView({ tree, state, body, list, act, parts }) {
-  const ROW = matchMedia("(pointer: coarse)").matches ? 38 : 27, BETWEEN = 10; // px; between the first phrases
+  const ROW = matchMedia("(pointer: coarse)").matches ? 44 : 27, BETWEEN = 10; // px; between the first phrases
   const GAP = 44, SPACE = 7, EDGE = 12, SPARE = 200, WIDEST = 340;
   const THIN = 0.7, THICK = 7, SMALL = 12;
   const pen = document.createElement("canvas").getContext("2d");

@@ -1,7 +1,7 @@
 /* The tree as lines of text that open and close. Only the lines that can be seen are in the document. */
 
 function outlineView({ tree, state, body, list, act, parts }) {
-  const ROW = matchMedia("(pointer: coarse)").matches ? 38 : 28; // px
+  const ROW = matchMedia("(pointer: coarse), (max-width: 560px)").matches ? 44 : 28; // px
   const SPARE = 15; // rows above and below what is seen
   let rows = [];
 
