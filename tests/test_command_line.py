@@ -301,7 +301,7 @@ def test_a_vector_of_ones_own_in_place_of_a_feature(folders, tmp_path, capsys, r
     assert main(["tree", *own, "--vector-name", "sad", "--cutoff", "0.05", "--evidence"]) == 0
     shown = capsys.readouterr().out
     assert "sad (vector " in shown and "Nothing tells when a vector of your own fires" in shown
-    assert "(lift in nats per token)" in shown and "nan" not in shown
+    assert "nan" not in shown and "fires as" not in shown
     assert main(["tokens", *own, "--measure", "logit_lens", "--evidence", "--top", "3"]) == 0
     assert "mood (vector " in capsys.readouterr().out
     assert "--sae and --feature must be given, or --vector FILE" in refused("tree")

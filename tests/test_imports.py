@@ -45,7 +45,7 @@ DOORS = {
     "gradio": {"page"},
     "gradio_client": {"page"},
     "spaces": {"page"},
-    "pandas": {"page", "text"},
+    "pandas": {"page", "text", "jobs", "trees"},  # the last two for its type alone
     "ray": {"jobs"},
     "pyarrow": {"store"},
     "matplotlib": {"pictures"},

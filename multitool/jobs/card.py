@@ -70,7 +70,8 @@ def card_job(
     card = yield from with_fires(library, card, model)
     if tree is not None:
         recipe, _ = recipes(tree.settings)
-        if recipe.vector or (recipe.sae, recipe.single_feature()) != (card.sae, card.feature):
+        of = None if recipe.vector else (library.find(recipe.sae), recipe.single_feature())
+        if of != (library.find(sae), feature):
             raise UserError(
                 f"The tree is of {recipe.sae}, feature {recipe.feature}, and the card of {card.sae}, feature "
                 f"{card.feature}. Give the tree of the same feature."
@@ -92,7 +93,7 @@ def begun(library: Library, sae: str, feature: int) -> FeatureCard:
         kept = sorted(strongest_last.values(), key=lambda context: -context.activation)
     contexts = tuple(at_whole_words(context) for context in kept[:TOKENS if alone else CONTEXTS])
     return FeatureCard(
-        sae=entry.name, feature=feature, model=entry.model, contexts=contexts,
+        sae=sae, feature=feature, model=entry.model, contexts=contexts,
         contexts_of=("tokens of the vocabulary" if alone else "the texts kept with the SAE") if contexts else "",
         described=_of_atlas(library, entry, feature),
         page=feature_page(entry, feature),
@@ -235,4 +236,5 @@ def _hits(target: Resolved, texts: Sequence[Text], residuals: Sequence[np.ndarra
     """On how many texts the feature fires, but on tokens that its direction was made from."""
     made_from = feature_source(target).used_in_texts(target.recipe, target.subject)
     fires = activations_on(target.library.encoder(target.sae.entry), residuals)
-    return sum(strongest(rows, text, made_from)[target.index] > 0 for text, rows in zip(texts, fires, strict=True))
+    own = (strongest(rows, text, made_from)[target.index] for text, rows in zip(texts, fires, strict=True))
+    return sum(bool(value > 0) for value in own)

@@ -1,11 +1,12 @@
 """Features whose trees or lists are worth a look, by name.
 
-Of the local models' layers those whose definitions fire them: verdict *agrees* in the demo's atlas, or of Gemma 3 270M
-by a check of the tree. Of Gemma-2B those that the published notebook has, with the settings of its author
-(scripts/published_outputs.json), and after what it shows of them.
+Of the demo's layers those whose definitions fire them: verdict *agrees* in its atlas. Of the layers of Gemma 3 270M
+those whose trees agreed at least in part when they were checked, or else whose token lists tell what fires them. Of
+Gemma-2B those that the published notebook has, with the settings of its author (scripts/published_outputs.json), and
+after what it shows of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from typing import Any
@@ -35,16 +36,20 @@ class Example:
 
     @property
     def growth(self) -> TreeRecipe:
-        """As published, but for the local models."""
-        if self.cutoff is not None:
-            return TreeRecipe(cutoff=self.cutoff)
-        return usual_growth(find_sae(self.vector.sae).model)
+        usual = usual_growth(find_sae(self.vector.sae).model)
+        return usual if self.cutoff is None else replace(usual, cutoff=self.cutoff)
 
 
 def _of(sae: str, **features: int) -> tuple[Example, ...]:
     """Examples of an SAE, each by its name, as its weights suit."""
     named = {name.replace("_", " "): VectorRecipe(sae=sae, feature=feature) for name, feature in features.items()}
     return tuple(Example(name, vector) for name, vector in named.items())
+
+
+def _of_layer(layer: int, about: str, **features: int) -> tuple[Example, ...]:
+    """The same of a layer of Gemma 3 270M, with the growth that was checked."""
+    examples = _of(f"demo/gemma-3-270m/blocks.{layer}.hook_resid_post", **features)
+    return tuple(replace(one, cutoff=2e-3, about=about) for one in examples)
 
 
 def _of_gemma(
@@ -55,6 +60,7 @@ def _of_gemma(
     return Example(name, VectorRecipe(sae=sae, feature=feature, weights=weights, **settings), cutoff, about)
 
 
+_LOOK_AT_LIST = "Look at its token list: its tree says little"
 _TREE = "Its tree is in the published notebook"
 _LIST = "Its token list is in the published notebook"
 
@@ -68,6 +74,12 @@ EXAMPLES = (
          countries=182),
     *_of("demo/gemma-3-270m/hook_embed", prison=278, food=1595, courts=1758, sleep=2741, stars=2470, king=1638,
          bank=2715),
+    *_of_layer(0, _LOOK_AT_LIST, teeth=816, bones=2590, weapons=2787),
+    *_of_layer(5, "", clothing=2539, memory=2827, communication=1662),
+    *_of_layer(5, _LOOK_AT_LIST, selection=574),
+    *_of_layer(9, "", thinking=472, courage=1714),
+    *_of_layer(9, _LOOK_AT_LIST, farming=703, protection=1443, removal=2756),
+    *_of_layer(13, "", roads=2726, battles=1007, feet=432),
     _of_gemma("“de”", 0, 0, scale=3.8, cutoff=10**-2.8, about=f"{_TREE}, and its list: “de” in many scripts"),
     _of_gemma("a style of dress", 0, 2343, scale=3.8, cutoff=5e-5, about=_TREE),
     _of_gemma("December", 0, 16, scale=3.25, about=_LIST),

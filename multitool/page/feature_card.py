@@ -137,16 +137,22 @@ def _filling(service: Service, sae: str, number: int, reading: Reading | None, *
 
 def _told(service: Service, document: DefinitionTree | None, **controls) -> Iterator[dict]:
     """What a tree says of its feature; then, if the controls still show that, all of the card."""
-    shown, settings = _feature_shown(service, **controls), document.settings if document else {}
-    of = None if settings.get("vector") else (settings.get("sae"), settings.get("feature"))
-    if document is None or shown is None or shown != of:
+    shown = _feature_shown(service, **controls)
+    if document is None or shown is None or not _is_of(document, *shown):
         yield {"read": None}
         return
-    card, reading = service.card_at_once(*shown), reading_of(document)
-    yield {"read": Read(*shown, reading), "card": card_html(card, reading)}
+    sae, number = shown
+    card, reading = service.card_at_once(sae, number), reading_of(document)
+    yield {"read": Read(sae, number, reading), "card": card_html(card, reading)}
     for answer in service.reading(document):
         if isinstance(answer, Reading):
             reading = answer
-            yield {"read": Read(*shown, reading), "card": card_html(card, reading)}
-    for html in _filling(service, *shown, reading, read=True):
+            yield {"read": Read(sae, number, reading), "card": card_html(card, reading)}
+    for html in _filling(service, sae, number, reading, read=True):
         yield {"card": html}
+
+
+def _is_of(document: DefinitionTree, sae: str, number: int) -> bool:
+    """Whether a tree is of a feature, and of no vector of somebody's own in its place."""
+    settings = document.settings
+    return not settings.get("vector") and (settings.get("sae"), settings.get("feature")) == (sae, number)

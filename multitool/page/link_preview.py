@@ -94,5 +94,5 @@ def _origin(scope: Scope) -> str:
     """Where a visitor sees the page, behind a proxy too: those who fetch the picture need its whole address."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     host = headers.get("x-forwarded-host") or headers.get("host", "")
-    scheme = headers.get("x-forwarded-proto", scope["scheme"]).split(",")[0].strip()
+    scheme = str(headers.get("x-forwarded-proto") or scope["scheme"]).split(",")[0].strip()
     return f"{scheme}://{host}{scope.get('root_path', '')}"

@@ -159,9 +159,11 @@ def _of_menu(library: Library, name: str, value: str | None, sae: str | None) ->
     """For what has been chosen in a menu, the SAE; it stays where that is nothing that the menu offers."""
     own = entry_shown(library, sae)
     of_model = _of_its_model(library, own.model) if own else []
-    if own not in of_model or value not in dict(map(reversed, menus(of_model, own)[name].choices)):
+    if own is None or own not in of_model:
         return {}
-    found = narrowed(of_model, own, name, value)
+    if value not in {offered for _, offered in menus(of_model, own)[name].choices}:
+        return {}
+    found = narrowed(of_model, own, name, str(value))
     return {} if found == own else {"sae": _chosen(library, found)}
 
 

@@ -259,10 +259,8 @@ class Service:
 
     def _card(self, sae: str, feature: int) -> tuple[FeatureCard, frozenset[str]]:
         """A card, and which parts have been looked for."""
-        name = self.library.find(sae).name
-        return self._kept(self._cards, (name, feature, self.library.state(sae))) or (
-            begun(self.library, sae, feature), frozenset()
-        )
+        kept = self._kept(self._cards, (sae, feature, self.library.state(sae)))
+        return kept or (begun(self.library, sae, feature), frozenset())
 
     def keep_card(
         self, card: FeatureCard, done: frozenset[str] = frozenset({"nearest", "label", "written", "fires"})

@@ -237,7 +237,8 @@ def _near(service: Service, number, turns: Turns, sae: str, weights: str) -> dic
     """
     if type(number) is not int or number < 0:
         raise UserError("This feature is not there any more. Type its number.")
-    return _of_feature(turns, service.library.find(sae).name, number, sae, weights)
+    service.library.find(sae)  # it may have been typed
+    return _of_feature(turns, sae, number, sae, weights)
 
 
 def _with_setting(

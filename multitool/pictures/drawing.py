@@ -262,7 +262,8 @@ def _draw_phrase(sheet: _Sheet, item: Placed, xy: Callable) -> None:
         sheet.figure.add_artist(PathPatch(curve, fill=False, edgecolor=sheet.palette.link, linewidth=width, alpha=alpha,
                                           capstyle="round", transform=sheet.figure.transFigure))
     for piece in item.pieces:
-        sheet.write(*xy(piece.x, item.row_of(piece)), piece.text, color=piece.color, size=piece.size)
+        x, y = xy(piece.x, item.row_of(piece))
+        sheet.write(x, y, piece.text, color=piece.color, size=piece.size)
 
 
 def _all_texts(document: DefinitionTree, part: Shown) -> str:

@@ -26,7 +26,10 @@ def told(*recipes: Declared, always: tuple[str, ...] = _ALWAYS) -> dict[str, str
     """
     if any(isinstance(recipe, VectorRecipe) and recipe.vector for recipe in recipes):
         raise UserError("A link cannot carry a vector of your own. Save the JSON, which can be opened here, instead.")
-    values = [(field, getattr(recipe, field.name)) for recipe in recipes for field in recipe_fields(type(recipe))]
+    values = [
+        (field, getattr(recipe, field.name)) for recipe in recipes
+        for field in recipe_fields(type(recipe))  # type: ignore[arg-type]  # as in fields
+    ]
     return {
         field.name: written(value) for field, value in values
         if value is not None and (field.name in always or value != field.default)
@@ -54,7 +57,8 @@ def parsed(query: str) -> dict[str, str]:
 
 def said(parameters: Mapping[str, str], declared: type[Declared]) -> dict[str, Any]:
     """What parameters say of the fields of a recipe, by name, to be checked by it; of no vector of one's own."""
-    offered = [field for field in recipe_fields(declared) if field.name not in OF_OWN_VECTOR]
+    fields = recipe_fields(declared)  # type: ignore[arg-type]  # as in fields
+    offered = [field for field in fields if field.name not in OF_OWN_VECTOR]
     return {field.name: field.read(parameters[field.name]) for field in offered if field.name in parameters}
 
 

@@ -1,5 +1,6 @@
 """Whether an SAE and its model run on a machine, by what is known of both before anything is fetched."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,7 +44,9 @@ class RunsHere:
         return f"{said}: {self.why}" if self.why else said
 
 
-def runs_here(entry: SaeEntry, machine: Machine, access=known_access) -> RunsHere:
+def runs_here(
+    entry: SaeEntry, machine: Machine, access: Callable[[str], bool | None] = known_access
+) -> RunsHere:
     """Whether an SAE and its model run on a machine: whether they fit, and whether the model may be fetched.
 
     What they take is estimated: the model's weights in the machine's precision, the SAE's two matrices in float32, and

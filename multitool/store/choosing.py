@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, log
+from typing import Any
 
 from multitool.store.entries import SERVED_KINDS, SaeEntry
 
@@ -19,7 +20,7 @@ class Menu:
     value: str  # the chosen one
 
 
-_AS_NUMBER: dict[str, Callable[[SaeEntry], tuple | float]] = {
+_AS_NUMBER: dict[str, Callable[[SaeEntry], Any]] = {
     "place": lambda entry: (-1 if entry.layer is None else entry.layer, SERVED_KINDS.index(entry.kind)),
     "width": lambda entry: entry.d_sae or inf,
     "l0": lambda entry: inf if entry.l0 is None else entry.l0,
@@ -51,7 +52,8 @@ def menus(of_model: Sequence[SaeEntry], chosen: SaeEntry) -> dict[str, Menu]:
     Args:
         of_model: all SAEs of its model, in order.
     """
-    found, left = {}, of_model
+    found: dict[str, Menu] = {}
+    left = of_model
     for name in MENUS:
         offered = left if name == "release" else sorted(left, key=_AS_NUMBER[name])
         values = dict.fromkeys(_value(entry, name) for entry in offered)

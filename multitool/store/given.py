@@ -23,6 +23,8 @@ from multitool.store.saes import Sae
 
 MINE = "mine"  # in the place of a release
 _NUMBERS = itertools.count()
+_TRIED = 6  # tokens
+_OTHERWISE = 0.2  # of the probability lies elsewhere; rounding in bfloat16 moves a few hundredths
 _SAMPLE = 256  # numbers of a tensor that tell where its others stand
 
 
@@ -97,8 +99,27 @@ def given_model(model, tokenizer=None, name: str | None = None) -> GivenModel:
     folder = cache_folder() / MINE / _hash_of(model)  # there is none: it tells what is kept of these weights
     subject = Subject(E, tokenizer, model.config, name, folder, getattr(model, "generation_config", None))
     found = GivenModel(model, subject)
-    found.running()
+    _check_cache(found.running(), subject)
     return found
+
+
+@torch.inference_mode()
+def _check_cache(model, subject: Subject) -> None:
+    """That a model reads on from what it keeps of earlier tokens, by which trees grow.
+
+    Raises:
+        UserError: it says something else then: what wraps its layers loses what they are to keep.
+    """
+    ids = torch.tensor([subject.base_ids[:_TRIED]], device=model.get_input_embeddings().weight.device)
+    kept = model(input_ids=ids[:, :-1], use_cache=True).cache
+    answers = (model(input_ids=ids), model(input_ids=ids[:, -1:], cache=kept, use_cache=True))
+    whole, continued = (answer.logits[0, -1].float().softmax(dim=-1) for answer in answers)
+    if not (whole - continued).abs().sum() / 2 < _OTHERWISE:
+        raise UserError(
+            f"The model {subject.name} forgets earlier tokens where it reads on from what it keeps of them, so no tree "
+            "can be grown with it. What wraps its layers does not fit this version of transformers (TransformerLens' "
+            "bridge of version 3.9 does not). Load the transformers model anew, and give that."
+        )
 
 
 def _inside(model):

@@ -147,8 +147,8 @@ class Library:
         ...     AutoModelForCausalLM.from_pretrained("gpt2"), AutoTokenizer.from_pretrained("gpt2"))
 
         Args:
-            model: a causal LM of transformers, or a TransformerLens bridge, which holds one (a HookedTransformer does
-                not).
+            model: a causal LM of transformers; or a TransformerLens bridge that holds one and leaves it its cache,
+                which is tried (a HookedTransformer holds none).
             tokenizer: the model's fast tokenizer; a bridge has its own.
             name: how results call it; None: by where transformers loaded it from, so that published SAEs of it read
                 this one. Give a model whose weights were changed a name of its own, and one that changes later anew.

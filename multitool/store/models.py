@@ -107,8 +107,11 @@ def _stored(model, wanted: Tensor, what: str, folder: Path, config, whose: str) 
     """A parameter of a model without weights, as its files have it. Arguments and errors as in ``embedding_matrix``."""
     name = next(name for name, parameter in model.named_parameters() if parameter is wanted)
     weights = model_weights(folder, whose)
-    # How many parts the two dotted names share at their ends.
-    shared = {key: len(commonprefix([key.split(".")[::-1], name.split(".")[::-1]])) for key in weights.files}
+    names = [parts.split(".")[::-1] for parts in (name, *_OTHER_NAMES.get(name, ()))]
+    # How many parts the dotted names share at their ends.
+    shared = {
+        key: max(len(commonprefix([key.split(".")[::-1], parts])) for parts in names) for key in weights.files
+    }
     best = max(shared.values(), default=0)
     found = [key for key in weights.files if shared[key] == best]
     quantised = f" It is quantised ({_method(config)})." if _method(config) else ""
@@ -126,6 +129,9 @@ def _stored(model, wanted: Tensor, what: str, folder: Path, config, whose: str) 
             f"{tuple(wanted.shape)} (vocab_size, hidden_size). Bring the two from the same model."
         )
     return stored
+
+
+_OTHER_NAMES = {"lm_head.weight": ("embed_out.weight",)}  # what checkpoints of GPT-NeoX call it
 
 
 def load_reader(name: str, folder: Path, E: Tensor):
@@ -146,7 +152,9 @@ def load_reader(name: str, folder: Path, E: Tensor):
         norm, unembedding = final_norm(model), model.get_output_embeddings()
         tied = unembedding is not None and unembedding.weight is model.get_input_embeddings().weight
         for module, what in ((norm, "final norm"), (unembedding, "unembedding")):
-            for part, wanted in [] if module is None else list(module.named_parameters(recurse=False)):
+            if module is None:
+                continue
+            for part, wanted in list(module.named_parameters(recurse=False)):
                 stored = E if tied and module is unembedding else _stored(model, wanted, what, folder, config, whose)
                 module.register_parameter(part, torch.nn.Parameter(stored.to(E.dtype), requires_grad=False))
         return model.eval()

@@ -28,7 +28,7 @@ _LONGEST_SETTING = 10_000
 _MOST_SETTINGS = 200  # of each section
 _LONGEST_KEY = 100
 _MOST_TEXTS = 100  # in a list
-_MOST_NUMBERS = LONGEST_VECTOR  # in a list
+_MOST_NUMBERS = 1_000  # in a list, but of a vector of one's own
 # Within these, whatever is reckoned, written or drawn from a number stays one.
 _MOST_NUMBER = LARGEST
 _MOST_LIFT = 1_000  # nats
@@ -54,7 +54,7 @@ class DefinitionTree:
     >>> tree.settings["weights"], tree.result["nodes"]
     ('encoder', 14)
     >>> smaller = tree.trimmed(1e-2)
-    >>> tree.to_pandas()["definition"].tolist()[:2]
+    >>> tree.to_pandas()["text"].tolist()[:2]
     ['water', 'A']
     """
 
@@ -304,8 +304,9 @@ def _section(data: dict, name: str, *, texts: bool = False) -> dict:
         if not isinstance(key, str) or not _is_text(key, _LONGEST_KEY):
             _foreign(f"{name}.{shown(key)[:40]}", value, f"named by a text of at most {_LONGEST_KEY} characters")
         if isinstance(value, list):
-            if not (_are_numbers(value) or texts and _are_texts(value)):
-                valid = f"a list of at most {_MOST_NUMBERS:,} numbers within ±{_MOST_NUMBER:g}"
+            most = LONGEST_VECTOR if key == "vector" else _MOST_NUMBERS
+            if not (_are_numbers(value, most) or texts and _are_texts(value)):
+                valid = f"a list of at most {most:,} numbers within ±{_MOST_NUMBER:g}"
                 _foreign(f"{name}.{key}", value, valid + texts * f" or of at most {_MOST_TEXTS} texts")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             _number(f"{name}.{key}", value)
@@ -402,8 +403,8 @@ def _is_text(value: str, longest: int) -> bool:
     return len(value) <= longest and is_text(value)
 
 
-def _are_numbers(values: list) -> bool:
-    return len(values) <= _MOST_NUMBERS and all(is_number(item) and abs(item) <= _MOST_NUMBER for item in values)
+def _are_numbers(values: list, most: int) -> bool:
+    return len(values) <= most and all(is_number(item) and abs(item) <= _MOST_NUMBER for item in values)
 
 
 def _are_texts(values: list) -> bool:

@@ -638,7 +638,7 @@ def test_another_model_lists_its_saes_and_says_what_it_takes_without_fetching_an
     choose(page, "#model", "google/gemma-2b")
     page.wait_for_function("document.querySelector('#sae input').value.startsWith('gemma-2b-res-jb/blocks.')")
     page.get_by_text("0 to 16,383").wait_for()
-    page.get_by_text("must be accepted first").wait_for()
+    page.locator("#sae-about", has_text="must be accepted").wait_for()
     assert page.locator("#sae-about a", has_text="licence").get_attribute("href").endswith("/google/gemma-2b")
 
     # It has examples of its own.
@@ -657,7 +657,7 @@ def wait_for_sae(page, name: str) -> None:
 
 
 def search_saes(page, words: str, n_found: int) -> None:
-    page.locator("#sae-search input").fill(words)
+    write(page, "#sae-search input", words)
     page.locator("#sae-found caption", has_text=f"{n_found:,} found").wait_for()
 
 
@@ -690,7 +690,7 @@ def test_an_sae_is_found_among_all_and_chosen_by_keyboard(page):
 
 
 def test_a_search_shows_thirty_rows_and_closes(page):
-    page.locator("#sae-search input").fill("gemma")
+    write(page, "#sae-search input", "gemma")
     page.get_by_text("more: add words").wait_for()
     assert page.locator("#sae-found tbody tr").count() == 30
     page.keyboard.press("Escape")
@@ -943,7 +943,8 @@ def test_the_weights_follow_the_sae_and_an_example_brings_its_own(page):
     page.locator("#feature input").press("Tab")
     grow(page, "2e-3")
     assert json.loads(download(page, "#json"))["settings"]["weights"] == "vocabulary"
-    page.get_by_role("button", name="prison").click()
+    page.locator("#weights input[value=decoder]").check()
+    page.get_by_role("button", name="schools").click()
     page.wait_for_selector("#weights input[value=suits]:checked")
 
 

@@ -20,8 +20,8 @@ from multitool.jobs.local import (
 from multitool.jobs.text import text_job
 from multitool.jobs.tree import continuation_job
 from multitool.pictures.explorer import standalone
+from multitool.recipes import links
 from multitool.recipes.continuation import SteerRecipe
-from multitool.recipes.links import query
 from multitool.recipes.recipe import ListRecipe, TreeRecipe, VectorRecipe, recipes
 from multitool.store.library import Library
 from multitool.trees.document import read_tree
@@ -160,7 +160,7 @@ def test_what_needs_an_sae_is_refused(world, tmp_path):
     with pytest.raises(UserError, match="goes with a vector of your own only"):
         find_by_text(library, vector.sae, "a dog")
     with pytest.raises(UserError, match="A link cannot carry a vector"):
-        query(vector, GROWTH)
+        links.told(vector, GROWTH)
 
 
 def test_what_does_not_fit_its_model_is_refused(world):

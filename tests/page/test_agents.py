@@ -102,6 +102,12 @@ class StandIn:
         data = {"sentence": "Of 300 …", "recipe": {"scale": 0.123456789}, "growth": {}, "trials": [trial] * 300}
         return self._answers(SimpleNamespace(to_dict=lambda: data))
 
+    def continuations(self, vector, recipe):
+        one = {"strength": 0.4, "text": " rain" * 200, "ended": False, "caution": "", "log_probability": -1 / 3,
+               "repetition": 1 / 3, "tokens": [" rain"] * 200, "token_ids": [1] * 200, "activations": [1 / 3] * 200}
+        data = {"settings": {"text": "rain" * 500}, "complete": True, "norms": {}, "continuations": [one] * 9}
+        return self._answers(SimpleNamespace(to_dict=lambda: data))
+
     def activity(self, recipe, text):
         return self._answers([(" rain", float(place == 7)) for place in range(1000)])
 
@@ -120,8 +126,8 @@ class StandIn:
 @pytest.fixture
 def ask(monkeypatch):
     """Call a tool of a service with large answers: its answer. ``ask.service`` tells what was asked of it."""
-    entry = SimpleNamespace(facts=lambda: {"sae": "demo/hook_embed", "model": "x" * 60, "layer": 7, "gated": None})
-    monkeypatch.setattr("multitool.page.tools.find_saes", lambda search, patterns: [entry] * 5000)
+    facts = {"sae": "demo/hook_embed", "model": "x" * 60, "layer": 7, "gated": None}
+    monkeypatch.setattr("multitool.page.tools.saes_json", lambda library, search: [facts] * 5000)
     service = StandIn()
     listed = endpoints(service, RAIN)
     twins = tools(service, listed)

@@ -20,7 +20,8 @@ TREE = Tree(
 
 def opened(upload, *, on_space: bool):
     service = SimpleNamespace(settings=ServerSettings(on_space=on_space), library=None)
-    return tree_tab._opened(service, {}, Turns(), str(upload))
+    result = SimpleNamespace(answer=lambda made, extras: {"made": made})
+    return tree_tab._opened(service, {}, result, Turns(), str(upload), "")
 
 
 def test_a_tree_too_large_to_show_to_many_is_refused_on_a_space_alone(tmp_path, monkeypatch):

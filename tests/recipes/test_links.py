@@ -89,3 +89,10 @@ def test_a_text_that_makes_a_link_too_long_has_none():
     assert len(links.query({"text": "a" * 3_990})) < links.LONGEST
     with pytest.raises(UserError, match="would have 18,005 characters, and can have 4,000"):
         links.query({"text": "語" * 2_000})
+
+
+def test_a_vector_of_ones_own_is_in_no_link():
+    own = VectorRecipe.from_vector([1.0, 2.0], model="a/model", name="probe")
+    with pytest.raises(UserError, match="A link cannot carry a vector of your own"):
+        links.told(own)
+    assert read("feature=3&vector=1,2&vector_name=probe") == (VectorRecipe(sae="demo/hook_embed", feature=3), USUAL)

@@ -328,7 +328,7 @@ def test_what_is_said_of_a_value_follows_from_the_type_and_range_of_its_field(re
 
 
 def test_a_field_is_offered_by_name_type_default_and_help():
-    sae, feature, weights, *_, scale, pca = recipe_fields(VectorRecipe)
+    sae, feature, weights, *_, scale, pca, _vector, _vector_name = recipe_fields(VectorRecipe)
     assert (sae.name, sae.type, sae.default) == ("sae", str, MISSING)
     assert (feature.type, scale.type, pca.type) == (int | str, float, tuple[float, ...])
     assert weights.default is None and get_args(weights.type) == tuple(DIRECTIONS)

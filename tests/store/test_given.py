@@ -176,25 +176,27 @@ def test_what_is_no_model_or_no_sae_is_refused(folders, tokenizer):
 # TransformerLens
 
 
-def test_a_bridge_gives_its_own_model(folders, tokenizer):
-    """The bridge puts its own modules into the model, whose numbers differ by what rounding makes of them."""
+def test_a_bridge_whose_layers_forget_is_refused(folders, tokenizer):
+    """TransformerLens 3.9 hands its layers no cache by the name that transformers has for it since version 5.
+    Where this fails a bridge's own model has become as good as any: let it be run, and say so in the README."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoTokenizer
 
-    model, sae, own = loaded(folders[0]), folders[1], AutoTokenizer.from_pretrained(folders[0])
-    plain = Library(device="cpu")
-    name = plain.add_sae(lens_sae(sae), model=plain.add_model(loaded(folders[0]), tokenizer, "mine/tiny"))
-    bridge = TransformerBridge.boot_transformers(str(folders[0]), hf_model=model, tokenizer=own, device="cpu")
-    bridged = Library(device="cpu")
-    assert bridged.add_model(bridge) == str(folders[0]), "with its own tokenizer"
-    assert bridged.add_sae(lens_sae(sae), model=bridged.add_model(bridge, tokenizer, "mine/tiny")) == name
-    for weights in ("encoder", "pullback"):
-        recipe = VectorRecipe(sae=name, feature=3, weights=weights)
-        a, b = (definition_tree(library, recipe, GROWTH) for library in (plain, bridged))
-        assert a.definitions(5)[0].text == b.definitions(5)[0].text
-        assert np.allclose(a.tree.prob, b.tree.prob, atol=1e-4)
-    checked = check_tree(bridged, b).evidence
-    assert checked["rank"] == check_tree(plain, a).evidence["rank"]
+    own = AutoTokenizer.from_pretrained(folders[0])
+    bridge = TransformerBridge.boot_transformers(
+        str(folders[0]), hf_model=loaded(folders[0]), tokenizer=own, device="cpu"
+    )
+    with pytest.raises(UserError, match="forgets earlier tokens .* Load the transformers model anew"):
+        Library(device="cpu").add_model(bridge)
+
+
+def test_a_bridge_that_fits_gives_its_own_model_and_tokenizer(folders, tokenizer):
+    model = loaded(folders[0])
+    bridge = SimpleNamespace(original_model=model, tokenizer=tokenizer, compatibility_mode=False)
+    library = Library(device="cpu")
+    name = library.add_model(bridge)
+    subject = library.subject(name)
+    assert library.run(name, subject.folder) is model and subject.tokenizer is tokenizer
 
 
 def test_weights_that_transformer_lens_processed_are_refused(tokenizer):
