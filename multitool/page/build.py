@@ -74,6 +74,8 @@ THEME = gr.themes.Soft(
     **_in_both("*neutral_100", "*neutral_700", "button_secondary_background_fill_hover"),
     **_in_both("*neutral_500", "*neutral_400", "block_info_text_color", "body_text_color_subdued"),
     **_in_both("*neutral_500", "*neutral_300", "input_placeholder_color"),
+    **_in_both("*primary_600", "*primary_400", "link_text_color", "link_text_color_active", "link_text_color_visited"),
+    **_in_both("*primary_700", "*primary_300", "link_text_color_hover"),
     block_title_padding="0", block_title_text_size="*text_sm",
     block_label_padding="0", block_label_text_size="*text_sm",
     block_padding="*spacing_lg *spacing_xl", button_large_padding="*spacing_md *spacing_xl",

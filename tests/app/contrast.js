@@ -42,7 +42,7 @@
   };
   const seen = element => {
     const box = element.getBoundingClientRect();
-    return box.width > 1 && box.height > 1 && element.checkVisibility({ visibilityProperty: true })
+    return box.width > 1 && box.height > 1 && element.checkVisibility({ visibilityProperty: true, opacityProperty: true })
       && !element.closest(".unseen, footer, svg");
   };
   for (const element of document.querySelectorAll("body *")) {
