@@ -22,8 +22,8 @@ def wait_for_query(page, part: str) -> None:
 def wait_for_tree(page, feature: int) -> None:
     """Wait until the whole tree of a feature is shown, under controls that show the same."""
     page.wait_for_function(
-        "feature => document.querySelector('#tree-title').innerText.endsWith(feature) && "
-        "/^[0-9,]+ nodes at cutoff/.test(document.querySelector('#status textarea').value)",
+        "feature => document.querySelector('#tree-title')?.innerText.endsWith(feature) && "
+        "/^[0-9,]+ nodes at cutoff/.test(document.querySelector('#status textarea')?.value)",
         arg=f"{SAE} · feature {feature} · encoder",
     )
     assert page.input_value("#feature input") == str(feature)
