@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from tiny import random_sae, tiny_model, write_model
 
-from multitool.store import demo_models, lenses, registry
+from multitool.store import demo_models, lenses, pullbacks, registry
 from multitool.store.demo_models import DEMO_MODELS, GEMMA_MODEL
 
 D_MODEL = 640
@@ -26,6 +26,6 @@ def put_in_place(tmp_path: Path, monkeypatch, tokenizer) -> Path:
         hook = name.rpartition("/")[2]
         random_sae(saes / hook, d_model=D_MODEL, model="google/gemma-3-270m", hook=hook)
     known = MappingProxyType({**DEMO_MODELS, GEMMA_MODEL: replace(DEMO_MODELS[GEMMA_MODEL], saes=saes)})
-    for module in (demo_models, lenses, registry):
+    for module in (demo_models, lenses, pullbacks, registry):
         monkeypatch.setattr(module, "DEMO_MODELS", known)
     return cache

@@ -25,8 +25,8 @@ def copy_buttons(value: str, elem_id: str, what: str) -> gr.HTML:
         what: is copied, as the end of a label: ``the list``.
     """
     return gr.HTML(
-        value, html_template='<div class="copying" role="group"></div>', js_on_load=_IN_PAGE.read_text("utf-8"),
-        apply_default_css=False, padding=False, elem_id=elem_id, what=what,
+        value, html_template='<div class="copying" role="group"></div>',
+        js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, padding=False, elem_id=elem_id, what=what,
     )
 
 

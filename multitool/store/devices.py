@@ -146,5 +146,5 @@ def machine_memory() -> int | None:
         return None
     for file in map(Path, _CONTAINER_LIMITS):
         with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
-            found = min(found, int(file.read_text()))
+            found = min(found, int(file.read_text(encoding="ascii")))
     return found

@@ -15,6 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from multitool.errors import UserError
 from multitool.jobs.components import PrincipalComponent
+from multitool.jobs.feature_card import FeatureCard
 from multitool.jobs.find import FoundFeature, FoundFeatures, TokenFires
 from multitool.jobs.token_table import TokenTable
 from multitool.page.agent_values import values_of
@@ -28,6 +29,7 @@ from multitool.page.kept import Kept, call_name
 from multitool.page.settings import ServerSettings
 from multitool.page.tools import tools
 from multitool.recipes.recipe import VectorRecipe
+from multitool.store.saes import Context
 from multitool.trees.document import DefinitionTree, read_tree
 from multitool.trees.tree import ROOT, Tree
 
@@ -111,6 +113,10 @@ class StandIn:
     def activity(self, recipe, text):
         return self._answers([(" rain", float(place == 7)) for place in range(1000)])
 
+    def whole_card(self, sae, feature):
+        contexts = tuple(Context("rain " * 40, "rain", " rain" * 40, 1 / 3) for _ in range(1000))
+        return self._answers(FeatureCard(sae, feature, "demo", contexts))
+
     def found(self, asked):
         features = [FoundFeature("demo/hook_embed", feature, {"cosine": 1 / 3}, "rain" * 20) for feature in range(200)]
         tokens = [TokenFires(" rain", [(feature, 1 / 3) for feature in range(10)])] * 1000
@@ -150,7 +156,7 @@ def test_every_tools_default_answer_is_below_40_kb(ask):
     for name in ask.names:
         ask(name, **needed.get(name, {}))
         sizes[name] = ask.bytes
-    assert len(sizes) == 15
+    assert len(sizes) == 17
     assert {name: size for name, size in sizes.items() if size >= MOST} == {}
 
 

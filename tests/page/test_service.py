@@ -188,9 +188,9 @@ def slow(monkeypatch):
     """A service whose weights arrive when the test says so."""
     arrived = threading.Event()
     progress = iter(["Fetching x: 1 of 3 MB", "Fetching x: 2 of 3 MB"])
+    entry = SimpleNamespace(name="x/y", model="m", default_weights="encoder", list_weights="encoder")
     library = SimpleNamespace(
-        find=lambda name: SimpleNamespace(name="x/y", model="m", default_weights="encoder", list_weights="encoder"),
-        progress=lambda entry: next(progress, ""),
+        find=lambda name: entry, place=lambda name: entry, progress=lambda entry: next(progress, ""),
     )
 
     def list_job(library, vector, recipe, **_):

@@ -20,6 +20,7 @@ from multitool.page.service import Service
 from multitool.page.settings import ServerSettings
 from multitool.page.values import checked
 from multitool.recipes.recipe import VectorRecipe
+from multitool.store.capacity import Machine
 from multitool.trees.document import SCHEMA
 
 TREE = json.loads((Path(__file__).parents[1] / "rain_tree.json").read_text(encoding="utf-8"))
@@ -42,7 +43,10 @@ def begin(*_, **__):
     raise ReachedError
 
 
-SERVICE = Service(SimpleNamespace(find=begin, atlas=begin, patterns=()), ServerSettings(), begin)
+LIBRARY = SimpleNamespace(
+    find=begin, place=begin, atlas=begin, machine=Machine("cpu", None, None), patterns=(),
+)
+SERVICE = Service(LIBRARY, ServerSettings(), begin)
 OPENING = VectorRecipe(sae="demo/x", feature=1)
 with gr.Blocks() as PAGE:
     add_endpoints(PAGE, SERVICE, OPENING)

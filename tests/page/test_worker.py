@@ -124,8 +124,9 @@ def test_a_scan_lets_those_who_wait_come_first_now_and_then(clock, tmp_path):
 
 
 def service(clock, work, **settings) -> Service:
+    entry = SimpleNamespace(name="x/y", model="m")
     library = SimpleNamespace(
-        find=lambda name: SimpleNamespace(name="x/y", model="m"), progress=lambda entry: "", state=lambda name: 0
+        find=lambda name: entry, place=lambda name: entry, progress=lambda entry: "", state=lambda name: 0
     )
     return Service(library, ServerSettings(**settings), work, poll_seconds=0)
 

@@ -113,7 +113,7 @@ def test_a_lens_is_fitted_once_and_kept(tmp_path, tokenizer, monkeypatch, hook):
     library = Library(dtype="float32", device="cpu", allow_folder=True, bars=False)
     target = resolve(library, VectorRecipe(sae=str(sae), feature=1, weights="decoder"))
     told = []
-    lens = finish(fitted(target), library, lambda _, done: told.append(done))
+    lens = finish(fitted(target), library, lambda progress: told.append(progress.done))
     assert told[0] == 0 and told[-1] == 32
     task = library.lens_task(target.sae.entry, target.subject)
     assert len(task.texts) == 6 and all(len(text) == 128 and text[0] == 0 for text in task.texts)
