@@ -26,7 +26,8 @@ def copy_buttons(value: str, elem_id: str, what: str) -> gr.HTML:
     """
     return gr.HTML(
         value, html_template='<div class="copying" role="group"></div>',
-        js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, padding=False, elem_id=elem_id, what=what,
+        js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, padding=False, elem_id=elem_id,
+        what=what,
     )
 
 
