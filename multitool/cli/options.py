@@ -156,7 +156,10 @@ def field_option(field: RecipeField) -> dict:
 
 def field_help(field: RecipeField) -> str:
     told = field.help.replace("%", "%%")
-    return told if field.default in (MISSING, None, (), False, "") else f"{told} (default: {field.default})"
+    if field.default in (MISSING, None, (), False, ""):
+        return told
+    default = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    return f"{told} (default: {default})"
 
 
 def span(text: str) -> range:

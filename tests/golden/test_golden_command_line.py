@@ -15,7 +15,7 @@ import pytest
 from golden_files import FOLDER, tree_told
 from tiny import byte_level_tokenizer, random_sae, tiny_model, write_model
 
-COMMANDS = ("tree", "tokens", "text", "find", "suggest", "atlas", "components", "saes")
+COMMANDS = ("tree", "tokens", "text", "steer", "find", "suggest", "atlas", "components", "saes")
 
 
 def run(*arguments: str) -> str:
