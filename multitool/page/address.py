@@ -73,6 +73,8 @@ class Address:
         """
         controls: dict[Component, str] = {}  # each with the first of its names
         for name, result in self._results.items():
+            result.asked.render()
+            result.refused.render()
             for part, control in result.fills.items():
                 controls.setdefault(control, _of(name, part))
         self._keys = {

@@ -71,7 +71,8 @@ class Result:
         problem = gr.HTML("", elem_id=f"{name}-problem", elem_classes="problem", padding=False)
         self.view, self.controls, self.extras = view, dict(controls), dict(extras or {})
         self.fills = {**controls, **self.extras, **(fills or {})}
-        self.asked, self.refused = gr.State(0), gr.State((0, ""))
+        # Placed by ``Address``: a state in a tab that is not open yet tells of changes that there are none of.
+        self.asked, self.refused = gr.State(0, render=False), gr.State((0, ""), render=False)
         self.link = gr.Textbox(
             "", label=link, info="Opens the page with it, and the same settings", visible=False, interactive=False,
             buttons=["copy"], max_lines=1, elem_id=f"{name}-link", render=False,
