@@ -80,7 +80,7 @@ def endpoints(service: Service, opening: VectorRecipe) -> list[Endpoint]:
     kinds = {field.name: field.kind for field in recipe_fields(VectorRecipe)}
     one_feature = [
         Parameter("sae", str, "the SAE as RELEASE/SAE_ID; /saes lists them.", opening.sae, kinds["sae"]),
-        Parameter("feature", int, "the feature's number, from 0.", opening.feature, Annotated[Whole, Field(ge=0)]),
+        Parameter("feature", int, "the feature's number, from 0.", opening.feature, kinds["feature"]),
     ]
     grown_tree = Parameter("tree", dict, "a tree JSON as /definition_tree returns it.", kind=TREE)
     picture_and_tree = {"picture": File, "tree": dict}

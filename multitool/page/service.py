@@ -275,7 +275,8 @@ class Service:
     def whole_card(self, sae: str, feature: int) -> Iterator[str | FeatureCard]:
         """A feature's card with all its parts; before it, in words, what it waits for. The model runs for it. Raises
         UserError as ``card_job``."""
-        yield (yield from self._run(sae, card_job(self.library, sae, feature)))
+        number = VectorRecipe(sae=sae, feature=feature).single_feature()
+        yield (yield from self._run(sae, card_job(self.library, sae, number)))
 
     def reading(self, document: DefinitionTree) -> Iterator[str | Reading]:
         """What a tree says that its feature means; where that takes neither loading nor a GPU of ZeroGPU, also on how

@@ -26,7 +26,7 @@ def client(app_url):
 ENDPOINTS = {
     "/definition_tree", "/definition_trees", "/continue_tree", "/trim_tree", "/check_tree", "/token_list",
     "/check_list", "/continuations", "/activity", "/find_by_text", "/find_by_tokens", "/find_like", "/find_in_atlas",
-    "/suggest", "/components", "/saes",
+    "/suggest", "/components", "/saes", "/feature_card",
 }
 
 
@@ -419,7 +419,7 @@ def test_a_text_is_read(client):
 
 def test_a_text_is_continued_with_and_without_a_feature(client):
     found = client.predict(
-        "demo/hook_embed", 927, "Yesterday I went to", [0.8], length=6, api_name="/continuations"
+        "demo/hook_embed", 927, text="Yesterday I went to", strengths=[0.8], length=6, api_name="/continuations"
     )
     plain, steered = found["continuations"]
     assert (plain["strength"], steered["strength"]) == (0, 0.8) and plain["text"] != steered["text"]
@@ -472,6 +472,7 @@ for line in sys.stdin:
 def test_the_commands_of_the_readme_run(tmp_path):
     commands = [line for block in _blocks("bash") for line in block.splitlines() if line.startswith("python -m")]
     assert len(commands) >= 3
+    (tmp_path / "essay.txt").write_text("We had heavy rain all day.", encoding="utf-8")  # one of them reads it
     assert all(command.startswith("python -m multitool ") for command in commands)
     subprocess.run(
         [sys.executable, "-c", _COMMANDS], input="\n".join(commands), text=True, cwd=tmp_path, env=_environment(),
