@@ -111,7 +111,7 @@ def test_tabs_are_in_the_address_with_what_they_show(page):
     [
         (f"sae={SAE}&feature=648", "Definition tree", "#tree-view", "person"),
         (f"sae={SAE}&feature=648&weights=encoder&{SMALL}", "Definition tree", "#tree-view", "person"),
-        (f"view=list&sae={SAE}&feature=648&measure=cosine&top=10", "Token list", "#tokens", "␣prison"),
+        (f"view=list&sae={SAE}&feature=648&measure=cosine&top=10", "Token list", "#tokens", "␣imprison"),
         (f"view=text&sae={SAE}&feature=648&text=In+prison", "Text", "#fires", "In prison"),
         (f"view=prompts&sae={SAE}&feature=648&prompts=definition%0Ameaning&cutoff=1e-2", "Prompts", "#answers",
          "prison"),

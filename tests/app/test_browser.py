@@ -657,7 +657,7 @@ def wait_for_sae(page, name: str) -> None:
 
 
 def search_saes(page, words: str, n_found: int) -> None:
-    write(page, "#sae-search input", words)
+    page.locator("#sae-search input").press_sequentially(words)
     page.locator("#sae-found caption", has_text=f"{n_found:,} found").wait_for()
 
 
@@ -690,7 +690,7 @@ def test_an_sae_is_found_among_all_and_chosen_by_keyboard(page):
 
 
 def test_a_search_shows_thirty_rows_and_closes(page):
-    write(page, "#sae-search input", "gemma")
+    page.locator("#sae-search input").press_sequentially("gemma")
     page.get_by_text("more: add words").wait_for()
     assert page.locator("#sae-found tbody tr").count() == 30
     page.keyboard.press("Escape")
