@@ -114,7 +114,7 @@ def test_tabs_are_in_the_address_with_what_they_show(page):
         (f"view=list&sae={SAE}&feature=648&measure=cosine&top=10", "Token list", "#tokens", "␣imprison"),
         (f"view=text&sae={SAE}&feature=648&text=In+prison", "Text", "#fires", "In prison"),
         (f"view=prompts&sae={SAE}&feature=648&prompts=definition%0Ameaning&cutoff=1e-2", "Prompts", "#answers",
-         "prison"),
+         "forced labor"),
         (f"view=find&sae={SAE}&find=prison&way=tokens", "Find", "#found", "648"),
         (f"view=steer&sae={SAE}&feature=927&text=I+saw&strengths=0.4&length=3", "Steer", "#steered", "I saw"),
         (f"view=suggest&sae={SAE}&feature=648", "Suggest settings", "#suggest", "Try the settings"),
