@@ -100,7 +100,8 @@ def test_the_keyboard_leaps_over_the_controls_and_its_place_is_always_seen(page)
             """() => { const at = document.activeElement, seen = [at, at.parentElement, at.closest("label")]
                  .filter(Boolean).some(part => { const of = getComputedStyle(part);
                    return of.outlineStyle !== "none" && parseFloat(of.outlineWidth) >= 1 || of.boxShadow !== "none" });
-               return seen ? "" : at.outerHTML.slice(0, 120) }"""
+               // Nothing has it for a moment where a menu's list has closed behind it.
+               return seen || at === document.body ? "" : at.outerHTML.slice(0, 120) }"""
         )
         unseen += [told] * bool(told)
     assert not unseen, "\n".join(unseen)

@@ -128,7 +128,8 @@ def test_a_link_to_a_view_opens_it_with_its_result(browser, app_url, link, name,
         assert page.input_value("#feature input") == ("648" if "648" in link else "927")
         told = page.locator("[id$=-link]:visible textarea, [id$=-link]:visible input, #link:visible input")
         if name not in ("Suggest settings", "Definition tree"):
-            expect(told.first).to_have_value(re.compile(re.escape(f"{app_url}/?{link.split('&')[0]}&sae={SAE}")))
+            expect(told.first).to_have_value(re.compile(re.escape(f"{app_url}/?{link.split('&')[0]}&sae={SAE}")),
+                                              timeout=60_000)
         there = entries(page)
         page.reload()
         expect(page.locator(shows)).to_contain_text(text, timeout=60_000)

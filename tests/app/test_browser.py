@@ -1220,7 +1220,7 @@ def test_what_cannot_be_steered_is_told(page):
     page.click("#grow")
     toast = page.locator(".toast-body")
     toast.wait_for()
-    assert "clamp is 'much'; it must be a number within ±100" in toast.inner_text()
+    assert "“Clamp the feature to” is 'much'; it must be a number within ±100" in toast.inner_text()
 
 
 def test_a_link_that_cannot_be_is_told_and_leaves_no_tree(page, app_url):

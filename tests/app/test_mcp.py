@@ -42,7 +42,7 @@ def test_the_tools_are_the_endpoints_and_read_as_documentation(call, app_url):
     assert set(tools) == {
         "definition_tree", "definition_trees", "continue_tree", "trim_tree", "check_tree", "token_list", "check_list",
         "continuations", "activity", "find_by_text", "find_by_tokens", "find_like", "find_in_atlas", "suggest",
-        "components", "saes",
+        "components", "saes", "feature_card",
     }
     # What Gradio's page on the API counts as public; the twins are called by their names as before.
     with urllib.request.urlopen(f"{app_url}/config") as config:
