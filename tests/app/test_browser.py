@@ -681,7 +681,8 @@ def test_an_sae_is_found_among_all_and_chosen_by_keyboard(page):
     page.wait_for_function("document.querySelector('#sae-place input').value === '12'")
     assert page.input_value("#sae-width input") == "16,384"
     assert not page.locator("#sae-l0").is_visible()
-    choose(page, "#sae-release", "gemma-scope-2b-pt-res")
+    page.click("#sae-release input")
+    page.get_by_role("option", name="gemma-scope-2b-pt-res", exact=True).click()
     wait_for_sae(page, "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82")
     page.click("#sae-l0 input")
     offered = [text.strip("✓ \n") for text in page.get_by_role("option").all_inner_texts()]
