@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from multitool.model.residual_stream import model_layers
+
 Path = tuple[int, ...]  # token ids from the prompt down to a node
 
 
@@ -94,3 +96,22 @@ def assert_same_tree(tree, expected: dict[Path, tuple[float, float]], tolerance:
     for path, (prob, cumulative) in expected.items():
         assert abs(nodes[path][0] - prob) <= tolerance, path
         assert abs(nodes[path][1] - cumulative) <= tolerance * len(path) + 1e-9, path
+
+
+def edit_stream(model, hook: str, edited) -> None:
+    """Have a model's own code, at one place, go on with ``edited(stream)``: (batch, tokens, d_model) each."""
+    if hook == "hook_embed":
+        module = model.get_input_embeddings()
+        embed = module.forward
+        module.forward = lambda ids: edited(embed(ids))
+        return
+    layer = model_layers(model)[int(hook.split(".")[1])]
+    run = layer.forward
+    if hook.endswith("pre"):
+        layer.forward = lambda hidden_states, *args, **more: run(edited(hidden_states), *args, **more)
+    else:
+        def forward(*args, **more):
+            output = run(*args, **more)
+            return (edited(output[0]), *output[1:]) if isinstance(output, tuple) else edited(output)
+
+        layer.forward = forward

@@ -34,6 +34,16 @@ class Line:
     beside: str
 
 
+_LEFT_OUT = Figure(
+    "Tokens left out", "The direction was made from them, so they prove nothing.", "{left_out:,.0f}", "",
+)
+_OF_THE_ORDER = (
+    Figure(
+        "Average precision", "Counts most what stands at the top.",
+        "{average_precision:.3f}", "{average_precision_chance:.3f} in lists of random directions",
+    ),
+    Figure("Random directions that do as well", "By average precision.", "{beaten_by:.0%}", "0% for a list to trust"),
+)
 TREE_FIGURES = (
     Figure(
         "Definitions on which the feature fires", "Each is read by the model as plain text, without the ghost.",
@@ -70,9 +80,7 @@ TREE_FIGURES = (
         "Tokens that both lists share", "Of the 100 nearest to the encoder's vector and to the decoder's.",
         "{lists_shared:,.0f}", "of 100",
     ),
-    Figure(
-        "Tokens left out", "The direction was made from them, so they prove nothing.", "{left_out:,.0f}", "",
-    ),
+    _LEFT_OUT,
 )
 LIST_FIGURES = (
     Figure(
@@ -86,14 +94,8 @@ LIST_FIGURES = (
         "AUROC", "How often a token that fires it stands above one that does not.",
         "{auroc:.2f}", "{auroc_chance:.2f} in lists of random directions",
     ),
-    Figure(
-        "Average precision", "Counts most what stands at the top.",
-        "{average_precision:.3f}", "{average_precision_chance:.3f} in lists of random directions",
-    ),
-    Figure("Random directions that do as well", "By average precision.", "{beaten_by:.0%}", "0% for a list to trust"),
-    Figure(
-        "Tokens left out", "The direction was made from them, so they prove nothing.", "{left_out:,.0f}", "",
-    ),
+    *_OF_THE_ORDER,
+    _LEFT_OUT,
 )
 
 WRITTEN_FIGURES = (
@@ -113,11 +115,7 @@ WRITTEN_FIGURES = (
         "AUROC", "How often one of these tokens stands above another one.",
         "{auroc:.2f}", "{auroc_chance:.2f} in lists of random directions",
     ),
-    Figure(
-        "Average precision", "Counts most what stands at the top.",
-        "{average_precision:.3f}", "{average_precision_chance:.3f} in lists of random directions",
-    ),
-    Figure("Random directions that do as well", "By average precision.", "{beaten_by:.0%}", "0% for a list to trust"),
+    *_OF_THE_ORDER,
 )
 
 # A row of lists whose feature is known by texts: what the tokens are, and where they stand in the list, follows it.

@@ -57,6 +57,7 @@ WIDTH = (2.0, 20.0)
 _LIGHT = Palette("#ffffff", "#16222e", "#6d7780", "#66717b", "#7d98b3", "#b04a12", "#737d87", "#0050b0")
 _DARK = Palette("#0f172a", "#f1f5f9", "#8593a6", "#8b99ac", "#6b87a8", "#f5a16a", "#7f8da1", "#7cc4ff")
 _POINTS = 72  # in an inch
+_EMPTY = "No continuation reaches the cutoff. Lower it."
 _TALLEST = 9.0  # inches: in a column's width no tree is drawn that is taller than a page
 # What a line of a phrase may take of a column, tried one after another until the tree is no wider than the column.
 _WRAPS = (None, 2.6, 2.1, 1.7, 1.4, 1.15, 0.95, 0.8, 0.65, 0.5)
@@ -174,7 +175,7 @@ def draw_tree(
     for item in placed:
         _draw_phrase(sheet, item, xy)
     if not len(document.tree):
-        sheet.write(*xy(0, 0), "No continuation reaches the cutoff. Lower it.", color=sheet.palette.faint,
+        sheet.write(*xy(0, 0), _EMPTY, color=sheet.palette.faint,
                     size=sizes.text)
     return sheet.figure
 
@@ -235,7 +236,7 @@ def draw_definitions(
         placed += [(left, row + 0.8 * i, line, color, sizes.text, "left") for i, line in enumerate(lines)]
         row, drawn = row + 1 + 0.8 * (len(lines) - 1), drawn + 1
     if not found:
-        placed.append((0.0, 0.0, "No continuation reaches the cutoff. Lower it.", palette.faint, sizes.text, "left"))
+        placed.append((0.0, 0.0, _EMPTY, palette.faint, sizes.text, "left"))
     told = _caption(document, _listed(document, drawn)) if caption else None
     top = sheet.frame(document, wide, max(row, 1.0) * sizes.row, told)
     height = sheet.figure.get_figheight()

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_recursion import edit_stream
 from tiny import DEVICE, tiny_model
 from transformers import GenerationConfig
 
 from multitool.model.continuation import continue_text
 from multitool.model.interventions import Push, mean_residual_norm
-from multitool.model.residual_stream import model_layers
 from multitool.model.tasks import SteerTask, Written
 
 pytestmark = pytest.mark.cuda
@@ -57,21 +57,7 @@ class Plain:
             rows = [row if place in self._asked.spared else row + added for place, row in enumerate(stream[0])]
             return torch.stack(rows)[None]
 
-        if hook == "hook_embed":
-            module = self.model.get_input_embeddings()
-            embed = module.forward
-            module.forward = lambda ids: edited(embed(ids))
-            return
-        layer = model_layers(self.model)[int(hook.split(".")[1])]
-        run = layer.forward
-        if hook.endswith("pre"):
-            layer.forward = lambda hidden_states, *args, **more: run(edited(hidden_states), *args, **more)
-        else:
-            def forward(*args, **more):
-                output = run(*args, **more)
-                return (edited(output[0]), *output[1:]) if isinstance(output, tuple) else edited(output)
-
-            layer.forward = forward
+        edit_stream(self.model, hook, edited)
 
     def logits(self, token_ids) -> torch.Tensor:
         """(tokens, V) behind each of the tokens."""

@@ -8,7 +8,15 @@ import threading
 import numpy as np
 import pytest
 import torch
-from plain_recursion import PlainRecursion, as_paths, assert_same_tree, cutoff_after, safe_cut, trimmed
+from plain_recursion import (
+    PlainRecursion,
+    as_paths,
+    assert_same_tree,
+    cutoff_after,
+    edit_stream,
+    safe_cut,
+    trimmed,
+)
 from tiny import DEVICE, N_ROWS, RunningSubject, random_sae, tiny_model
 
 from multitool.errors import UserError
@@ -109,21 +117,7 @@ class PlainChanges(PlainRecursion):
             ]
             return torch.stack(rows)
 
-        if hook == "hook_embed":
-            module = self.model.get_input_embeddings()
-            embed = module.forward
-            module.forward = lambda ids: edited(embed(ids))
-            return
-        layer = model_layers(self.model)[int(hook.split(".")[1])]
-        run = layer.forward
-        if hook.endswith("pre"):
-            layer.forward = lambda hidden_states, *args, **more: run(edited(hidden_states), *args, **more)
-        else:
-            def forward(*args, **more):
-                output = run(*args, **more)
-                return (edited(output[0]), *output[1:]) if isinstance(output, tuple) else edited(output)
-
-            layer.forward = forward
+        edit_stream(self.model, hook, edited)
 
 
 def plain(subject: RunningSubject, *, ghost: bool = True) -> PlainChanges:
