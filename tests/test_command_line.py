@@ -1,6 +1,5 @@
 """The command line: what it prints and writes, and one clear line for everything that cannot be."""
 
-import csv
 import io
 import json
 import os
@@ -187,7 +186,7 @@ def test_results_may_be_printed_for_another_command(folders, refused, capsys):
     trees = [read_tree(line) for line in capsys.readouterr().out.splitlines()]
     assert [tree.settings["prompt"] for tree in trees] == [PROMPTS[name].prompt for name in ("meaning", "synonym")]
     assert main(["tokens", *folders, "--feature", "2", "--top", "3", "--csv", "-"]) == 0
-    assert [row["rank"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == ["1", "2", "3"]
+    assert [row["rank"] for row in csv_files.rows_of(capsys.readouterr().out)] == ["1", "2", "3"]
     told = refused("tokens", *folders, "--feature", "2", "--csv", "-", "--json", "-")
     assert "--csv and --json both name standard output" in told
     assert main(["saes", "--search", "demo", "--json", "-"]) == 0
@@ -306,7 +305,7 @@ def test_a_vector_of_ones_own_in_place_of_a_feature(folders, tmp_path, capsys, r
     assert "mood (vector " in capsys.readouterr().out
     assert "--sae and --feature must be given, or --vector FILE" in refused("tree")
     assert "Name it with --model" in refused("tree", "--vector", own[1])
-    assert "none.npy cannot be read" in refused("tokens", "--vector", tmp_path / "none.npy", *place)
+    assert "'none.npy' cannot be read" in refused("tokens", "--vector", tmp_path / "none.npy", *place)
     assert "vector_name is 'sad', which goes with a vector" in refused(*TREE, "--vector-name", "sad")
     assert "Nothing tells when a vector" in refused("tree", *own, "--clamp", "1")
 
@@ -594,7 +593,8 @@ def test_all_saes_are_listed_and_the_demos_first(capsys):
 
 
 VECTOR_OPTIONS = {
-    "--sae", "--hook", "--feature", "--model", "--weights", "--encoder-share", "--tokens", "--no-centroid", "--scale",
+    "--sae", "--hook", "--feature", "--vector", "--vector-name", "--model", "--weights", "--encoder-share", "--tokens",
+    "--no-centroid", "--scale",
     "--pca", "--dtype", "--device", "--accept-gemma-terms", "--quiet",
 }  # fmt: skip
 
@@ -609,6 +609,7 @@ VECTOR_OPTIONS = {
                   "--dark"}),
         ("tokens", {"--exponent", "--top", "--measure", "--negative", "--words", "--evidence", "--csv", "--json"}),
         ("suggest", {"--features", "--prompt", "--json"}),
+        ("steer", {"--text", "--strengths", "--length", "--temperature", "--seed", "--json"}),
         ("find", {"--text", "--like", "--atlas", "--measure", "--by", "--among", "--verdict", "--max-entropy",
                   "--min-cosine", "--in", "--top", "--csv", "--json"}),
         ("components", {"--sae", "--model", "--count", "--top", "--json"}),

@@ -32,6 +32,7 @@ NEEDED = {
     "suggest": ["--sae", "demo/hook_embed", "--feature", "1"],
     "atlas": ["--sae", "demo/hook_embed", "--features", "0:2", "--out", "{folder}/atlas"],
     "text": ["--sae", "demo/hook_embed", "--feature", "1", "It rained."],
+    "steer": ["--sae", "demo/hook_embed", "--feature", "1"],
     "components": ["--sae", "demo/hook_embed"], "saes": [],
 }  # fmt: skip
 INSTEAD = {"--features", "--text", "--like", "--atlas", "--file"}  # of the last of what is needed
@@ -63,6 +64,7 @@ def status(parser, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(Library, "find", begin)
     monkeypatch.setattr(Library, "atlas", begin)
     monkeypatch.setattr("multitool.store.registry.registry_saes", dict)
+    monkeypatch.setattr("multitool.cli.listings.write_json", begin)  # what they list is there already
     monkeypatch.setattr(command_line, "parser", lambda: parser)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("I am a file")

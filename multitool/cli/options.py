@@ -45,7 +45,7 @@ def vector_recipe_of(options) -> VectorRecipe:
     """
     if options.vector is None:
         if missing := [f"--{name}" for name in ("sae", "feature") if getattr(options, name) is None]:
-            raise UserError(f"{' and '.join(missing)} must be given, or --vector FILE with --model. See --help.")
+            options.refuse(f"{' and '.join(missing)} must be given, or --vector FILE with --model")
         return recipe_of(VectorRecipe, options, **NO_VECTOR | {"vector_name": options.vector_name})
     if options.sae is None and options.model is None:
         raise UserError("--vector is of a model. Name it with --model, and with --hook where it lies; or name --sae.")
@@ -95,6 +95,7 @@ def add_vector_options(parser: argparse.ArgumentParser, *, placed: bool = True) 
         placed: with those that say how the vector is made and placed among the embeddings.
     """
     add_sae_options(parser, required=False)
+    parser.set_defaults(refuse=parser.error)
     fields = {field.name: field for field in recipe_fields(VectorRecipe)}
     group = parser.add_argument_group(_HEADINGS[VectorRecipe])
     group.add_argument("--feature", metavar="N", help=field_help(fields["feature"]))

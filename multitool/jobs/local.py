@@ -218,10 +218,11 @@ def continuations(
 
     Each continuation has its figures, and a caution where the steering breaks the text.
 
-    >>> rain = mt.VectorRecipe(sae="demo/hook_embed", feature=927)
-    >>> found = mt.continuations(library, rain, mt.SteerRecipe(text="Outside there was", strengths=(0.8,), length=5))
-    >>> print(found.continuations[1].text)
-     a heavy rain, and
+    >>> storm = mt.VectorRecipe(sae="demo/blocks.6.hook_resid_post", feature=941)
+    >>> recipe = mt.SteerRecipe(text="Outside there was", strengths=(0.45,), length=8)
+    >>> found = mt.continuations(library, storm, recipe)
+    >>> [continued.text for continued in found.continuations]
+    [' a woman with a baby. She was', ' a storm. I was in the city']
 
     Args:
         vector_recipe: its SAE and its feature, or several with weights, are steered along; its weights do not count.
@@ -400,9 +401,10 @@ def feature_card(
 
     Plain prose that has not been read at the SAE's hook is read first; no vocabulary is scanned.
 
+    >>> tree = mt.definition_tree(library, mt.VectorRecipe(sae="demo/hook_embed", feature=927))
     >>> card = mt.feature_card(library, "demo/hook_embed", 927, tree=tree)
     >>> print(card.sentence)
-    The model reads this feature as: water. It does not fire on its one definition.
+    The model reads this feature as: water, water falling from the sky, ... It fires on 3 of its 10 likeliest ...
     >>> card.contexts[0].token, card.written.more[0].token
     ('rain', ' rain')
 

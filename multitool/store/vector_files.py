@@ -28,8 +28,10 @@ def read_vector(path: Path, name: str = "") -> tuple[list[float], str]:
         UserError: it cannot be read, is too large, has no such tensor, or holds no single row of numbers.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"{path.name} ends in none of {', '.join(ENDINGS)}, which tell how a vector is kept in a file.")
-    with said(_READING, file=path.name):
+        raise UserError(
+            f"{shown(path.name)} ends in none of {', '.join(ENDINGS)}, which tell how a vector is kept in a file."
+        )
+    with said(_READING, file=shown(path.name)):
         size = path.stat().st_size
     if size > MOST_BYTES:
         raise UserError(f"{path.name} is {size_shown(size)}; at most {size_shown(MOST_BYTES)} of such a file are read.")

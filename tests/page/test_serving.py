@@ -16,6 +16,7 @@ from multitool.page.gradio_workarounds import Page
 from multitool.page.settings import ServerSettings
 from multitool.page.zero_gpu import gpu_worker
 from multitool.recipes.recipe import VectorRecipe
+from multitool.store.capacity import Machine
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,7 @@ class Model:
 
 class Activity(SimpleNamespace):
     settings = SETTINGS
-    library = SimpleNamespace(patterns=("demo",))
+    library = SimpleNamespace(patterns=("demo",), machine=Machine("cpu", None, None))
 
     def __init__(self, model):
         self.callers, self.light_callers = Callers(CALLS, SETTINGS.queue + SETTINGS.concurrency), Callers(16)

@@ -41,8 +41,8 @@ def test_what_is_no_vector_is_refused(tmp_path):
         with pytest.raises(UserError, match=said):
             read_vector(tmp_path / name)
 
-    refused("none.npy", "none.npy cannot be read")
-    refused("a.pt", r"a.pt ends in none of \.npy, \.safetensors")
+    refused("none.npy", "'none.npy' cannot be read")
+    refused("a.pt", r"'a.pt' ends in none of \.npy, \.safetensors")
     np.save(tmp_path / "matrix.npy", np.ones((2, 3)))
     refused("matrix.npy", r"holds numbers of the shape \(2, 3\); it must be one row")
     np.save(tmp_path / "texts.npy", np.array(["a"]))
