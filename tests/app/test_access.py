@@ -126,18 +126,27 @@ NAMED = {"button", "checkbox", "combobox", "grid", "link", "radio", "searchbox",
          "textbox", "tree"}
 
 
+def nameless(session) -> set[tuple[str, str]]:
+    """The controls of the page that assistive technology has no name for: their roles and attributes."""
+    found = set()
+    for node in session.send("Accessibility.getFullAXTree")["nodes"]:
+        role = node.get("role", {}).get("value")
+        if role in NAMED and not node["ignored"] and not node.get("name", {}).get("value", "").strip():
+            described = session.send("DOM.describeNode", {"backendNodeId": node["backendDOMNodeId"]})["node"]
+            found.add((role, str(described.get("attributes"))))
+    return found
+
+
 def test_every_control_has_a_name(page):
     session = page.context.new_cdp_session(page)
-    nameless = set()
     for tab in tabs(page):
         tab.click()
         page.wait_for_timeout(300)
-        for node in session.send("Accessibility.getFullAXTree")["nodes"]:
-            role = node.get("role", {}).get("value")
-            if role in NAMED and not node["ignored"] and not node.get("name", {}).get("value", "").strip():
-                described = session.send("DOM.describeNode", {"backendNodeId": node["backendDOMNodeId"]})["node"]
-                nameless.add((tab.inner_text(), role, str(described.get("attributes"))))
-    assert not nameless, nameless
+        for _ in range(20):  # a control that has just come is given its name a moment later
+            if not (found := nameless(session)):
+                break
+            page.wait_for_timeout(250)
+        assert not found, (tab.inner_text(), found)
 
 
 def test_what_the_page_does_is_said_and_an_error_calls_controls_by_their_labels(page):
