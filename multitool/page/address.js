@@ -27,6 +27,7 @@ const write = (entry, push) => {
 };
 
 watch("value", () => {
+  if (!props.value) return; // nothing has been told yet
   const { view, query, empty = false, bare = false, tab, number } = JSON.parse(props.value);
   if (number !== undefined) {
     if (number !== followed) return; // the visitor has gone on since

@@ -7,6 +7,7 @@ its result is made, unless it is there.
 """
 
 import itertools
+import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -16,7 +17,7 @@ import gradio as gr
 from gradio.components import Component
 
 from multitool.errors import UserError, shown
-from multitool.page.common import PRIVATE, QUIETLY, SECONDS_SHOWN, event
+from multitool.page.common import PRIVATE, QUIETLY, SECONDS_SHOWN, event, pick
 from multitool.page.recipe_controls import check_shows
 from multitool.page.result import Result, Views
 from multitool.page.service import Service
@@ -31,7 +32,14 @@ _ADDRESS = (
     "(search, number, ...others) => "
     "[location.search, Number(document.querySelector('#address [data-followed]').dataset.followed), ...others]"
 )
-_WHOLE_LINK = "link => link.startsWith('?') ? location.origin + location.pathname + link : link"
+# A tab that is opened for the first time comes on the page step by step; meanwhile Gradio loses some of what is told.
+_WHEN_SHOWN = """async (entry, ...others) => {
+    const shows = %s[JSON.parse(entry).view], pause = (time) => new Promise((done) => setTimeout(done, time));
+    for (let waited = 0; !document.getElementById(shows) && waited < 20_000; waited += 50) await pause(50);
+    // Its parts are set once more in the frame after; where nobody sees the page there are no frames.
+    for (let frames = 0; frames < 3; frames++) await Promise.race([new Promise(requestAnimationFrame), pause(1000)]);
+    return [entry, ...others];
+}"""
 _TAB_OPENED = "() => document.querySelector('#address [data-followed]').dispatchEvent(new Event('tab'))"
 _GRADIOS_OWN = ("api", "settings", "api-recorder")  # views that are opened by the same name
 _FIELDS = {field.name for recipe in (VectorRecipe, TreeRecipe) for field in recipe_fields(recipe)}
@@ -85,25 +93,33 @@ class Address:
         states = {_of(name, "made"): result.gives["made"] for name, result in self._results.items()} | {
             key: control for key, control in named.items() if isinstance(control, gr.State)
         }
-        gives = {
-            "address": self._bar, "tabs": tabs, **named,
-            **{_of(name, "asked"): result.asked for name, result in self._results.items()},
-            **{_of(name, "refused"): result.refused for name, result in self._results.items()},
+        going = {_of(name, "asked"): result.asked for name, result in self._results.items()} | {
+            _of(name, "refused"): result.refused for name, result in self._results.items()
         }
+        sets_going = gr.State()
+        gives = {"address": self._bar, "tabs": tabs, **named, "sets_going": sets_going}
+
+        def following(**given) -> dict:
+            answer = self.followed(**given)
+            first = {name: value for name, value in answer.items() if name not in going}
+            return first | {"sets_going": pick(answer, going.keys() & answer.keys())}
+
         asked = {"search": gr.Textbox(visible=False), "number": gr.Number(visible=False)}
-        following = event(self.followed, asked | states, gives, js=_ADDRESS, show_progress="hidden",
-                          trigger_mode="always_last")
-        page.load(**following)
-        self._bar.select(**following)
+        # In Gradio's queue: it tells of changes of states at the end of events in it alone.
+        in_turn: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
+        places = json.dumps({name: result.view.shows for name, result in self._results.items()})
+        once_shown = event(
+            lambda address, sets_going: sets_going or {}, {"address": self._bar, "sets_going": sets_going}, going,
+            js=_WHEN_SHOWN % places, **in_turn,
+        )
+        for trigger in (page.load, self._bar.select):
+            trigger(**event(following, asked | states, gives, js=_ADDRESS, **in_turn)).success(**once_shown)
 
         def tab_opened(tab: gr.EventData, **values) -> str:  # Gradio knows by the annotation what to give
             return self.tab_opened(str(tab.name), **values)
 
         self._bar.input(**event(tab_opened, states | named, self._bar, **QUIETLY, trigger_mode="always_last"))
         tabs.change(None, js=_TAB_OPENED, **PRIVATE)
-        for result in self._results.values():
-            if result.link:
-                make_whole(result.link, result.link.change)
 
     def followed(self, search: str, number: float, **states) -> dict:
         """The page as its address says.
@@ -185,8 +201,3 @@ def _of(view: str, part: str) -> str:
 def _says_something(parameters: Mapping[str, str]) -> bool:
     """Whether a link's parameters are about anything of this page."""
     return "view" in parameters or not _FIELDS.isdisjoint(parameters)
-
-
-def make_whole(link: gr.Textbox, *triggers) -> None:
-    """Put the page's own address before a query, which a browser alone knows."""
-    gr.on(list(triggers), None, link, link, js=_WHOLE_LINK, show_progress="hidden", **PRIVATE)

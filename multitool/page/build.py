@@ -125,7 +125,7 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                     with gr.Tab("Suggest settings", id=SUGGEST):
                         suggested = suggest_tab(service, controls, views)
                     with tree:  # it grows what is found and suggested, too
-                        list_again(tree_tab(service, controls, opening, page, found, suggested, tabs, card, views))
+                        list_again(tree_tab(service, controls, opening, found, suggested, tabs, card, views))
         with gr.Column(elem_id="foot"):
             how_to_read()
             about_panel()

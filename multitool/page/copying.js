@@ -1,28 +1,8 @@
-// Runs when Gradio has put the component on the page; `element`, `props`, `watch` are Gradio's.
+// Runs when Gradio has put the component on the page, behind clipboard.js; `element`, `props`, `watch` are Gradio's.
 const place = element.querySelector(".copying");
 const SOME = [10, 20, 50]; // rows that can be copied in place of all
 
 const text = (format, n) => format.head + format.rows.slice(0, n).join(format.between) + format.foot;
-
-// Where the page does not come by https or from this machine, browsers have no other clipboard than the old one.
-const copyOld = (words) => {
-  const area = document.createElement("textarea");
-  area.value = words;
-  area.style.cssText = "position: fixed; opacity: 0";
-  document.body.append(area);
-  area.select();
-  const done = document.execCommand("copy");
-  area.remove();
-  return done;
-};
-const copy = async (words) => {
-  try {
-    await navigator.clipboard.writeText(words);
-    return true;
-  } catch {
-    return copyOld(words);
-  }
-};
 
 const make = (tag, properties, ...children) => {
   const made = Object.assign(document.createElement(tag), properties);
@@ -45,13 +25,7 @@ const show = () => {
   choice.append(make("option", { value: rows, selected: true }, `all ${rows}`));
   const buttons = names.map((name) => {
     const button = make("button", { type: "button", title: `Copy ${props.what} as ${name}` }, name);
-    button.addEventListener("click", async () => {
-      const done = await copy(text(formats[name], Number(choice.value)));
-      button.focus({ preventScroll: true }); // the old way takes the focus away
-      told.textContent = done ? `Copied as ${name}` : "This browser does not let the page copy.";
-      clearTimeout(place.later);
-      place.later = setTimeout(() => (told.textContent = ""), 4000);
-    });
+    copies(button, told, () => text(formats[name], Number(choice.value)), ` as ${name}`);
     return button;
   });
   place.replaceChildren(make("span", {}, "Copy"), ...(rows > SOME[0] ? [choice] : []),

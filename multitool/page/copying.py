@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from multitool.jobs.token_table import TokenTable
+from multitool.page.link_box import copying_script
 from multitool.recipes.captions import distance_told, source_told
 from multitool.recipes.tables import Pasted, pasted
 from multitool.trees.document import DefinitionTree
@@ -26,7 +27,7 @@ def copy_buttons(value: str, elem_id: str, what: str) -> gr.HTML:
     """
     return gr.HTML(
         value, html_template='<div class="copying" role="group"></div>',
-        js_on_load=_IN_PAGE.read_text(encoding="utf-8"), apply_default_css=False, padding=False, elem_id=elem_id,
+        js_on_load=copying_script(_IN_PAGE), apply_default_css=False, padding=False, elem_id=elem_id,
         what=what,
     )
 

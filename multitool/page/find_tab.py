@@ -91,7 +91,9 @@ def find_tab(
     details, rows = _details()
     result = Result(
         "find", {"sae": controls.fields["sae"], "words": words, "way": way, **details}, search_asked, _nothing,
-        view=View(FIND, partial(_told, details), partial(_values, service, views.opening, details), "Find", _leads),
+        view=View(
+            FIND, partial(_told, details), partial(_values, service, views.opening, details), "found", "Find", _leads
+        ),
         views=views, link="Link to these features",
     )
     status = status_line("find-status", "Nothing found yet.")

@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import gradio as gr
 
@@ -71,6 +72,33 @@ def shrinks(before, after) -> bool:
         elif isinstance(old, dict) and isinstance(new, dict):
             waiting += [(old[name], new[name]) for name in old.keys() & new.keys()]
     return False
+
+
+def told_whole(answers: Iterable[dict]) -> Iterator[dict]:
+    """The answers of a stream, by names, and behind them all that they told, where the last one does not tell it.
+
+    A browser that is behind has only the last answer of those that came meanwhile: Gradio makes each by changing the
+    one before in place.
+    """
+    told: dict = {}
+    answer: dict = {}
+    for answer in answers:
+        told |= {name: _both(told[name], value) if name in told else value for name, value in answer.items()}
+        yield answer
+    if any(answer.get(name) is not value for name, value in told.items()):
+        yield told
+
+
+def _both(before: Any, after: Any) -> Any:
+    """A component's answer, with what the one before told of properties that this one tells nothing of."""
+    if not _is_update(after):
+        return after
+    before = before if _is_update(before) else {"value": before}
+    return after if before.keys() <= after.keys() else before | after
+
+
+def _is_update(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer.get("__type__") == "update"
 
 
 def write_served(data: bytes, name: str) -> str:

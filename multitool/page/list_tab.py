@@ -60,7 +60,9 @@ def list_tab(
         keep = gr.Button("Keep to compare", min_width=140, elem_id="keep-list", interactive=False)
         drop = gr.Button("Stop comparing", min_width=140, visible=False, elem_id="drop-list")
     how = {"measure": measure, "exponent": exponent, "top": top, "negative": negative, "words": words}
-    view = View(LIST, _told, partial(_values, service, views.opening), "List tokens", free=partial(_free, service))
+    view = View(
+        LIST, _told, partial(_values, service, views.opening), "tokens", "List tokens", free=partial(_free, service)
+    )
     result = Result(
         "list", {**controls.fields, **how}, _recipes, _nothing, view=view, views=views, link="Link to this list"
     )

@@ -45,7 +45,7 @@ def prompts_tab(service: Service, controls: VectorControls, views: Views) -> Non
         stop = gr.Button("Stop", min_width=80)
     read = partial(_recipes, service.library, min(TreeRecipe.max_nodes, service.settings.max_nodes))
     view = View(
-        SEVERAL_PROMPTS, partial(_told, read), partial(_values, service, views.opening), "Ask all", _leads
+        SEVERAL_PROMPTS, partial(_told, read), partial(_values, service, views.opening), "answers", "Ask all", _leads
     )
     result = Result(
         "prompts", {**controls.fields, "prompts": prompts, "cutoff": cutoff}, read, _nothing, view=view, views=views,

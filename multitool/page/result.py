@@ -13,6 +13,7 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.page.common import LATEST, QUIETLY, event, in_words_of_page
+from multitool.page.link_box import link_box
 from multitool.page.view import View, entry, query_or_none, short_query
 from multitool.recipes.recipe import VectorRecipe
 from multitool.text import visible
@@ -73,10 +74,8 @@ class Result:
         self.fills = {**controls, **self.extras, **(fills or {})}
         # Placed by ``Address``: a state in a tab that is not open yet tells of changes that there are none of.
         self.asked, self.refused = gr.State(0, render=False), gr.State((0, ""), render=False)
-        self.link = gr.Textbox(
-            "", label=link, info="Opens the page with it, and the same settings", visible=False, interactive=False,
-            buttons=["copy"], max_lines=1, elem_id=f"{name}-link", render=False,
-        ) if link else None
+        about = "Opens the page with it, and the same settings"
+        self.link = link_box(f"{name}-link", link, about, render=False) if link else None
         self.gives = {
             "made": gr.State(made), "title": title, "problem": problem, "address": views.bar,
             **({"link": self.link} if self.link else {}),
@@ -156,16 +155,15 @@ class Result:
     def answer(self, made: Made | None, extras: Mapping) -> dict:
         """The answer that tells of another result, and of none, what it was made from; the address follows."""
         if made is None:
-            return title_answer(None) | ({"link": gr.update(visible=False)} if self.link else {})
+            return title_answer(None) | ({"link": ""} if self.link else {})
         values = self.values_of(made, extras)
         answer = title_answer(made) | {"address": self.where(made, extras)}
         if self.link is None:
             return answer
         try:
-            link = {"value": "" if values is None else "?" + self.view.query(values)}
+            return answer | {"link": "" if values is None else "?" + self.view.query(values)}
         except UserError as error:
-            link = {"value": "", "placeholder": str(error)}
-        return answer | {"link": gr.update(visible=True, **link)}
+            return answer | {"link": str(error)}
 
     def where(self, made: Made | None, extras: Mapping) -> str:
         """The ``entry`` of what a result was made from; where that has no link, of its feature alone."""

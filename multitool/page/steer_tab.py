@@ -59,7 +59,7 @@ def steer_tab(service: Service, controls: VectorControls, views: Views) -> None:
         "text": text, "strengths": strengths, "length": length, "temperature": temperature, "seed": seed,
     }
     of_vector = pick(controls.fields, ("sae", "feature", "vector"))
-    view = View(STEER, _told, partial(_values, service, views.opening), "Continue the text", _leads)
+    view = View(STEER, _told, partial(_values, service, views.opening), "steered", "Continue the text", _leads)
     result = Result(
         "steer", of_vector | of_text, steering_asked, _nothing, view=view, views=views,
         link="Link to these continuations",

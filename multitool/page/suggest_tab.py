@@ -45,7 +45,7 @@ def suggest_tab(service: Service, controls: VectorControls, views: Views) -> Sug
         run = gr.Button("Try the settings", variant="primary", min_width=160, elem_id="suggest")
         stop = gr.Button("Stop", min_width=80)
     # A link leads to the tab alone: what is done there takes a minute or more.
-    view = View(SUGGEST, _told, partial(_values, service, views.opening), leads=lambda parameters: False)
+    view = View(SUGGEST, _told, partial(_values, service, views.opening), "trials", leads=lambda parameters: False)
     result = Result(
         "suggest", pick(controls.fields, ("sae", "feature")), _recipes, _nothing, view=view, views=views
     )

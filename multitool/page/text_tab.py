@@ -29,7 +29,7 @@ def text_tab(service: Service, controls: VectorControls, views: Views) -> None:
         read = gr.Button("Read the text", variant="primary", min_width=160, elem_id="read")
     result = Result(
         "text", {**pick(controls.fields, ("sae", "feature")), "text": text}, _asked_for, _nothing, views=views,
-        view=View(TEXT, _told, partial(_values, service, views.opening), "Read the text", _leads),
+        view=View(TEXT, _told, partial(_values, service, views.opening), "fires", "Read the text", _leads),
         link="Link to this text",
     )
     status = status_line("text-status", _NOTHING_YET)

@@ -8,6 +8,7 @@ from gradio.components import Component
 
 from multitool.page.common import LATEST, PRIVATE, QUIETLY, counted, event, pick, status_line
 from multitool.page.copying import copy_buttons
+from multitool.page.link_box import link_box
 from multitool.page.recipe_controls import recipes_shown
 from multitool.page.result import Made, Result, Views
 from multitool.page.service import Service
@@ -238,10 +239,9 @@ def _part_and_link(opened: DefinitionTree | None) -> dict[str, Component]:
                 0, 1, 0, step=0.1, label="Least lift", elem_id="least-lift", visible=False, min_width=260,
                 info="In nats, over the centroid and random directions; 0 shows all",
             ),
-            "link": gr.Textbox(
-                link_query(opened), label="Link to this tree", interactive=False, buttons=["copy"], max_lines=1,
-                info="Opens the page with the same settings and grows the tree", visible=opened is not None,
-                elem_id="link", scale=2, min_width=280,
+            "link": link_box(
+                "link", "Link to this tree", "Opens the page with the same settings and grows the tree",
+                link_query(opened),
             ),
         }
 

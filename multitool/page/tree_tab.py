@@ -16,7 +16,6 @@ from gradio.events import Dependency
 from multitool.errors import UserError
 from multitool.jobs.find import FoundFeatures
 from multitool.jobs.suggest import Setting
-from multitool.page.address import make_whole
 from multitool.page.common import PRIVATE, QUIETLY, counted, event, pick
 from multitool.page.examples import example, example_buttons
 from multitool.page.feature_card import CardPanel
@@ -52,7 +51,7 @@ _INTO_VIEW = (
 
 
 def tree_tab(
-    service: Service, vector_controls: VectorControls, opening: Opening, page: gr.Blocks, found: FindTab,
+    service: Service, vector_controls: VectorControls, opening: Opening, found: FindTab,
     suggested: SuggestTab, tabs: gr.Tabs, card: CardPanel, views: Views,
 ) -> list[Dependency]:
     """Build the tab and wire it to the controls.
@@ -73,8 +72,8 @@ def tree_tab(
     controls = {**vector_controls.fields, **growth}
     opened = read_tree(DEMO_TREE.read_bytes()) if opening.recipe == DEMO else None
     view = View(
-        TREE, partial(_told, service), partial(_values, service, opening), "Grow tree", free=partial(_is_kept, service),
-        filling=partial(filled, library),
+        TREE, partial(_told, service), partial(_values, service, opening), "tree-view", "Grow tree",
+        free=partial(_is_kept, service), filling=partial(filled, library),
     )
     suited = gr.State(opening.entry.model)  # whose growth the controls were last given
     display = TreeDisplay(service, opened, controls, actions, view, views, suited)
@@ -180,7 +179,6 @@ def tree_tab(
     display.show_after(uploading.success(**display.reset))
     card.tell_after(uploading, named["document"])
 
-    make_whole(named["link"], named["link"].change, page.load)
     display.result.refused.change(Turns.stop, turns, None, **QUIETLY)
     refusing = display.result.refusing(pick(named, ("document", "reason")), shelf=service.shelf)
     display.show_after(refusing.success(**display.reset))

@@ -51,7 +51,7 @@ def tree_shown(
         "check": gr.update(interactive=len(whole.tree) > 0),
         "keep": gr.update(interactive=len(whole.tree) > 0),
         **{kind: gr.update(value=path, visible=True) for kind, path in data_files(document).items()},
-        "link": gr.update(value=link, visible=bool(link)),
+        "link": link,
         "copies": to_copy(document, order),
         "offer": gr.update(visible=bool(offered)),
         "offered": offered,
@@ -74,7 +74,7 @@ def _nothing_shown(status: str, kept: DefinitionTree | None) -> dict:
         "status": status, "bar": "", "verdict": "", "view": None,
         "definitions": gr.Dataframe(**table(None, ORDERS[0], None)), "copies": "",
         "go_on": hidden, "check": gr.update(interactive=False), "keep": gr.update(interactive=False),
-        "link": gr.update(value="", visible=False), "tree_name": hidden, "comparison": hidden, "offer": hidden,
+        "link": "", "tree_name": hidden, "comparison": hidden, "offer": hidden,
         **{kind: gr.update(value=None, visible=False) for kind in FILES},
         **{name: gr.update(visible=kept is not None) for name in ("drop", "kept_column")},
     }

@@ -31,6 +31,7 @@ class View:
             there is no link.
         values: and back, what the controls show for a link's parameters, those of other views among them. It raises
             UserError for what cannot be; what the controls cannot show is refused besides.
+        shows: the ``elem_id`` of what shows the result.
         make: the words on the button that makes the result.
         leads: whether parameters lead to a result, and not only to the tab.
         free: whether a result takes nothing of a visitor's time on a GPU, from what the controls show.
@@ -40,6 +41,7 @@ class View:
     name: str
     told: Callable[..., Mapping[str, str]]
     values: Callable[[Mapping[str, str]], dict]
+    shows: str
     make: str = ""
     leads: Callable[[Mapping[str, str]], bool] = _always
     free: Callable[..., bool] = _never

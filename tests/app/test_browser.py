@@ -1130,7 +1130,7 @@ def test_components_tell_what_they_are_and_are_mixed_in(page):
     found = json.loads(download(page, "#json"))
     assert found["settings"]["pca"] == [0, -0.5]
     assert found["vector"]["distance_from_centroid"] == pytest.approx(distance(page), abs=0.01)
-    link = page.input_value("#link input, #link textarea")
+    link = page.input_value("#link input")
     page.goto(link)
     page.wait_for_selector("#tree-view .explorer")
     wait_for_status(page, "at cutoff 0.02")
@@ -1162,8 +1162,8 @@ def test_a_link_reopens_the_settings_and_grows_the_tree(page, app_url):
     page.locator("#feature input").press("Tab")
     page.locator("#weights input[value=decoder]").check()
     grow(page, "1e-3")
-    page.wait_for_function("document.querySelector('#link input, #link textarea').value.includes('feature=648')")
-    link = page.input_value("#link input, #link textarea")
+    page.wait_for_function("document.querySelector('#link input').value.includes('feature=648')")
+    link = page.input_value("#link input")
     assert link.startswith(app_url)
     first = json.loads(download(page, "#json"))
 
@@ -1194,7 +1194,7 @@ def test_a_tree_is_steered_and_its_link_brings_the_controls_back(page):
     wait_for_whole_tree(page)
     settings = json.loads(download(page, "#json"))["settings"]
     assert (settings["inject_layer"], settings["inject_mode"]) == (0, "add")
-    page.goto(page.input_value("#link input, #link textarea"))
+    page.goto(page.input_value("#link input"))
     page.wait_for_selector("#tree-view .explorer")
     wait_for_status(page, "at cutoff 0.002")
     assert json.loads(download(page, "#json"))["settings"] == settings

@@ -126,7 +126,7 @@ def test_a_link_to_a_view_opens_it_with_its_result(browser, app_url, link, name,
         assert tab(page) == name
         assert page.input_value("#sae input") == SAE
         assert page.input_value("#feature input") == ("648" if "648" in link else "927")
-        told = page.locator("[id$=-link]:visible textarea, [id$=-link]:visible input, #link:visible input")
+        told = page.locator(".link-box:visible input")
         if name not in ("Suggest settings", "Definition tree"):
             expect(told.first).to_have_value(re.compile(re.escape(f"{app_url}/?{link.split('&')[0]}&sae={SAE}")),
                                               timeout=60_000)
@@ -161,7 +161,7 @@ def test_a_text_that_is_too_long_for_a_link_has_none(page):
     write(page, "#text textarea", " —" * 450)
     page.click("#read")
     page.wait_for_selector("#fires .fires")
-    box = page.locator("#text-link input, #text-link textarea")
+    box = page.locator("#text-link input")
     assert box.input_value() == ""
     assert "can have 4,000 at most: the text is too long" in box.get_attribute("placeholder")
     assert query(page) == f"?view=text&sae={SAE}&feature=927"

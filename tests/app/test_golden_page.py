@@ -50,7 +50,7 @@ def test_a_link_gives_the_tree_what_is_told_of_it_and_the_file_to_explore_it(gol
     page.goto(f"{app_url}/?{urlencode(SETTINGS)}")
     # Until then the page shows the tree that it opens with.
     page.wait_for_function(
-        "told => document.querySelector('#link input, #link textarea')?.value.includes(told)",
+        "told => document.querySelector('#link input')?.value.includes(told)",
         arg=f"cutoff={SETTINGS['cutoff']}",
     )
     page.wait_for_function("/^[0-9,]+ nodes at cutoff/.test(document.querySelector('#status textarea').value)")
@@ -58,7 +58,7 @@ def test_a_link_gives_the_tree_what_is_told_of_it_and_the_file_to_explore_it(gol
     file = _Parts(download(page, "#html"))
     told = [text for text in file.texts if not text.startswith("{")]  # all settings, which are pinned below
     golden("app/page", {
-        "link": page.input_value("#link input, #link textarea"),
+        "link": page.input_value("#link input"),
         "title": page.inner_text("#tree-title b"),
         "status": page.input_value("#status textarea"),
         "coverage": page.inner_text("#coverage"),

@@ -45,7 +45,7 @@ def page():
             tabs = gr.Tabs()
             for name, controls in (("tree", {"feature": feature}), ("text", {"feature": feature, "text": text})):
                 view = View(
-                    name, told, partial(values, names=tuple(controls)), f"Make {name}",
+                    name, told, partial(values, names=tuple(controls)), f"{name}-place", f"Make {name}",
                     leads if name == "text" else lambda parameters: True, lambda feature="", text="": feature in kept,
                 )
                 Result(name, controls, as_shown, lambda words: {}, view=view, views=views)

@@ -9,7 +9,7 @@ from gradio.mcp import GradioMCPServer
 from gradio_client import Client
 
 from multitool.page.common import file_data, save
-from multitool.page.gradio_workarounds import Page, name_endpoint
+from multitool.page.gradio_workarounds import Page, name_endpoint, told_whole
 
 KEPT = 2  # seconds that files are
 
@@ -105,3 +105,15 @@ def test_files_are_where_gradio_serves_them_from_and_are_deleted_in_time(client)
     while served.exists():
         assert time.monotonic() < deadline, "the file has not been deleted"
         time.sleep(0.2)
+
+
+def test_a_stream_ends_with_all_that_it_told():
+    shown, hidden = gr.update(visible=True, value="a"), gr.update(visible=False)
+    assert list(told_whole([{"status": "one"}, {"status": "two"}])) == [{"status": "one"}, {"status": "two"}]
+    assert list(told_whole([{"rows": [1], "status": ""}, {"status": "done"}]))[2:] == [{"rows": [1], "status": "done"}]
+    *_, last = told_whole([{"file": shown}, {"file": hidden}])
+    assert last == {"file": gr.update(visible=False, value="a")}
+    *_, last = told_whole([{"file": "a"}, {"file": hidden}])
+    assert last == {"file": gr.update(visible=False, value="a")}
+    assert list(told_whole([{"file": hidden}, {"file": shown}]))[2:] == []
+    assert list(told_whole([])) == []

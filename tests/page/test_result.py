@@ -23,7 +23,7 @@ GROWTH = tree_values(TreeRecipe())
 
 def result_of(controls, read, nothing, **options):
     """A result of a view whose link tells its one control."""
-    view = View("some", lambda value="": {"value": str(value)}, dict)
+    view = View("some", lambda value="": {"value": str(value)}, dict, "place")
     views = Views(gr.HTML(), VectorRecipe(sae="demo/hook_embed", feature=927))
     return Result("some", controls, read, nothing, view=view, views=views, **options)
 
@@ -111,8 +111,8 @@ def test_a_result_tells_its_link_or_why_it_has_none():
     with gr.Blocks():
         views = Views(gr.HTML(), VectorRecipe(sae="demo/hook_embed", feature=927))
         result = Result(
-            "some", {"value": gr.Textbox()}, lambda value: (value,), lambda words: {}, view=View("some", told, dict),
-            views=views, link="Link to it", extras={"beside": gr.State("")},
+            "some", {"value": gr.Textbox()}, lambda value: (value,), lambda words: {},
+            view=View("some", told, dict, "place"), views=views, link="Link to it", extras={"beside": gr.State("")},
         )
     assert views.results == {"some": result}
 
@@ -121,9 +121,9 @@ def test_a_result_tells_its_link_or_why_it_has_none():
         return next(making(None, value=value, beside=beside))
 
     one = answer("a b", "")
-    assert one["link"]["value"] == "?view=some&value=a+b"
+    assert one["link"] == "?view=some&value=a+b"
     assert json.loads(one["address"]) == {"view": "some", "query": "view=some&value=a+b"}
-    assert answer("a", "x=1&y=2")["link"]["value"] == "?view=some&value=a&beside=x%3D1%26y%3D2"
+    assert answer("a", "x=1&y=2")["link"] == "?view=some&value=a&beside=x%3D1%26y%3D2"
     long = answer("a" * 5000, "")
-    assert long["link"]["value"] == "" and "can have 4,000 at most: the text is too long" in long["link"]["placeholder"]
+    assert "can have 4,000 at most: the text is too long" in long["link"]
     assert json.loads(long["address"])["query"] == "view=some", "it leads to the tab, and claims no more"
