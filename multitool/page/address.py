@@ -83,6 +83,7 @@ class Address:
         for name, result in self._results.items():
             result.asked.render()
             result.refused.render()
+            result.done.render()
             for part, control in result.fills.items():
                 controls.setdefault(control, _of(name, part))
         self._keys = {

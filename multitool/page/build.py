@@ -126,6 +126,7 @@ def build(library: Library, settings: ServerSettings, opening: Opening) -> gr.Bl
                         suggested = suggest_tab(service, controls, views)
                     with tree:  # it grows what is found and suggested, too
                         list_again(tree_tab(service, controls, opening, found, suggested, tabs, card, views))
+        controls.tell_after([result.done.change for result in views.results.values()])
         with gr.Column(elem_id="foot"):
             how_to_read()
             about_panel()

@@ -14,7 +14,7 @@ from gradio.components import Component
 
 from multitool.errors import UserError
 from multitool.page.callers import Callers
-from multitool.page.gradio_workarounds import told_whole, write_served
+from multitool.page.gradio_workarounds import write_served
 from multitool.page.shelf import Shelf, taken
 from multitool.recipes.captions import feature_told
 
@@ -131,7 +131,7 @@ def _by_name(components: Mapping, handler: Callable) -> Callable:
 
     @functools.wraps(handler)
     def streaming(*args, **kwargs):
-        yield from map(named, told_whole(handler(*args, **kwargs)))
+        yield from map(named, handler(*args, **kwargs))
 
     return streaming if inspect.isgeneratorfunction(handler) else plain
 

@@ -12,7 +12,6 @@ from functools import partial, wraps
 
 import gradio as gr
 from gradio.components import Component
-from gradio.events import Dependency
 
 from multitool.errors import UserError
 from multitool.jobs.feature_card import FeatureCard, Reading, card_from, reading_of
@@ -67,10 +66,10 @@ class CardPanel:
         )
         gr.on([control.change for control in self._of.values()], **at_once).then(**self._filling)
 
-    def tell_after(self, making: Dependency, document: Component) -> None:
+    def tell_after(self, making: Callable, document: Component) -> None:
         """After the event that made a tree, or judged it, or opened it: what it says of the feature; and what model and
         SAE, which are loaded now, tell of it."""
-        making.then(**event(
+        making(**event(
             _silent(self._service, partial(_told, self._service)), {**self._of, "document": document},
             {"card": self.card, "read": self._read}, shelf=self._service.shelf, trigger_mode="always_last",
             show_progress="hidden", concurrency_limit=None,

@@ -121,8 +121,6 @@ def find_tab(
     for trigger in (find.click, words.submit, result.asked.change, *filled):
         found = trigger(**finding)
         found.then(None, js=_INTO_VIEW, **PRIVATE)
-        result.tell_after(found)
-        controls.tell_after(found)
 
     def token_chosen(chosen: gr.EventData, found: FoundFeatures | None) -> dict:  # Gradio knows what by the annotation
         return _token_chosen(service, found, chosen.number)

@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 
+from multitool.errors import UserError
 from multitool.process import served_folder
 
 
@@ -74,19 +75,24 @@ def shrinks(before, after) -> bool:
     return False
 
 
-def told_whole(answers: Iterable[dict]) -> Iterator[dict]:
-    """The answers of a stream, by names, and behind them all that they told, where the last one does not tell it.
+def told_whole(answers: Iterable[dict], ending: dict) -> Iterator[dict]:
+    """The answers of a stream, by names, and behind them, or before the error that ends them, all that they told.
 
     A browser that is behind has only the last answer of those that came meanwhile: Gradio makes each by changing the
     one before in place.
+
+    Args:
+        ending: what is told with the last one alone.
     """
     told: dict = {}
-    answer: dict = {}
-    for answer in answers:
-        told |= {name: _both(told[name], value) if name in told else value for name, value in answer.items()}
-        yield answer
-    if any(answer.get(name) is not value for name, value in told.items()):
-        yield told
+    try:
+        for answer in answers:
+            told |= {name: _both(told[name], value) if name in told else value for name, value in answer.items()}
+            yield answer
+    except UserError:
+        yield told | ending
+        raise
+    yield told | ending
 
 
 def _both(before: Any, after: Any) -> Any:

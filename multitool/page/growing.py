@@ -8,7 +8,6 @@ import numpy as np
 from multitool.errors import UserError
 from multitool.page.service import Service
 from multitool.page.tree_views import pictures
-from multitool.page.turns import Turns
 from multitool.recipes.captions import title_told
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.trees.document import DefinitionTree
@@ -34,15 +33,12 @@ def go_on(service: Service, document: DefinitionTree | None):
     yield from _progress(service.continued(document))
 
 
-def check(service: Service, turns: Turns, document: DefinitionTree | None):
-    """Find the evidence for the tree that is shown; it is discarded if another tree is requested meanwhile."""
-    asked = turns.asked
+def check(service: Service, document: DefinitionTree | None):
+    """Find the evidence for the tree that is shown."""
     if document is None:
         raise UserError("There is no tree to check. Grow one first.")
     yield {"status": "Checking … (the first time for a model and a layer it takes a minute or more)"}
     for answer in service.checked(document):
-        if turns.asked != asked:
-            return
         yield {"status": answer} if isinstance(answer, str) else {"document": answer, "status": "Checked."}
 
 

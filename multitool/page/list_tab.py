@@ -103,23 +103,19 @@ def list_tab(
         {"open": gr.Checkbox(True, visible=False), **result.takes}, answers, **options, **light,
     )
 
-    def show_after(making: Dependency) -> None:
-        making.success(**show)
-        making.failure(**show)
-        result.tell_after(making)
-        controls.tell_after(making)
-
     def follow(chosen: Iterable[Dependency]) -> None:
         for choice in chosen:
-            show_after(choice.success(**listing_anew, js=_IF_OPEN))
+            choice.success(**listing_anew, js=_IF_OPEN)
 
     listing = event(result.making(partial(_listed, service)), result.takes, answers, **options, **light)
-    show_after(make.click(**listing))
-    show_after(result.asked.change(**listing))
-    show_after(tab.select(**listing_anew))
-    show_after(check.click(**event(
-        result.beside(partial(_checked, service)), pick(result.takes, ("made",)), answers, **options, **on_model
-    )))
+    make.click(**listing)
+    result.asked.change(**listing)
+    tab.select(**listing_anew)
+    check.click(**event(
+        result.beside(partial(_checked, service), anew=False), pick(result.takes, ("made",)), answers, **options,
+        **on_model,
+    ))
+    result.done.change(**show)
     result.refusing({"status": status, "listed": listed}, shelf=service.shelf).then(**show)
     keep.click(lambda shown: shown, listed, kept, show_progress="hidden", **PRIVATE).then(**show)
     drop.click(lambda: None, None, kept, show_progress="hidden", **PRIVATE).then(**show)

@@ -67,9 +67,6 @@ def prompts_tab(service: Service, controls: VectorControls, views: Views) -> Non
         **counted(service.callers),
     )) for trigger in (ask.click, result.asked.change)]
     stop.click(lambda: "Stopped.", None, status, cancels=asked, queue=False, **PRIVATE)
-    for asking in asked:
-        result.tell_after(asking)
-        controls.tell_after(asking)
 
 
 def _recipes(library: Library, most: int, *, prompts, cutoff, **of_vector) -> tuple[VectorRecipe, list[TreeRecipe]]:

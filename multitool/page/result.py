@@ -4,6 +4,7 @@ A result whose controls have changed is greyed (page.css), until they are put ba
 be made anew goes: it would stand under controls that it was not made from.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -13,6 +14,7 @@ import gradio as gr
 
 from multitool.errors import UserError
 from multitool.page.common import LATEST, QUIETLY, event, in_words_of_page
+from multitool.page.gradio_workarounds import told_whole
 from multitool.page.link_box import link_box
 from multitool.page.view import View, entry, query_or_none, short_query
 from multitool.recipes.recipe import VectorRecipe
@@ -29,6 +31,14 @@ class Made:
     title: str
     shown: Any  # what the controls showed, as ``as_shown`` has it
     values: Mapping | None = None  # what they showed, by name; None: they did not show what it was made from
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was asked for has ended, well or not: each time another one."""
+
+    anew: bool  # what there is now is another result than before, and not the same with its evidence
+    number: int = field(default_factory=itertools.count(1).__next__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class Result:
 
     Attributes:
         asked: a state that changes when the address leads here: the result is to be made.
+        done: a state that changes when what was asked for has ended, whichever event it was.
         gives: what ``making`` answers besides; ``takes``: what it is called with.
     """
 
@@ -74,17 +85,19 @@ class Result:
         self.fills = {**controls, **self.extras, **(fills or {})}
         # Placed by ``Address``: a state in a tab that is not open yet tells of changes that there are none of.
         self.asked, self.refused = gr.State(0, render=False), gr.State((0, ""), render=False)
+        self.done = gr.State(None, render=False)
         about = "Opens the page with it, and the same settings"
         self.link = link_box(f"{name}-link", link, about, render=False) if link else None
         self.gives = {
-            "made": gr.State(made), "title": title, "problem": problem, "address": views.bar,
+            "made": gr.State(made), "title": title, "problem": problem, "address": views.bar, "done": self.done,
             **({"link": self.link} if self.link else {}),
         }
         self.takes = {"made": self.gives["made"], **controls, **self.extras}
         self._read, self._nothing = read, nothing
         self._telling = event(self._told, {"made": self.gives["made"], **controls}, title, **LATEST)
         views.results[view.name] = self
-        gr.on([control.change for control in controls.values()], **self._telling)
+        # Controls may have changed while the result was being made, too.
+        gr.on([self.done.change, *(control.change for control in controls.values())], **self._telling)
 
     def place_link(self) -> None:
         """Put the box with the link here."""
@@ -114,13 +127,14 @@ class Result:
                 yield self._nothing(in_words_of_page(error, self.controls)) | self.answer(None, extras)
                 raise
 
-        return self.beside(handler)
+        return self.beside(handler, anew=True)
 
-    def beside(self, handler: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    def beside(self, handler: Callable[..., Iterator[dict]], *, anew: bool) -> Callable[..., Iterator[dict]]:
         """The handler with its errors told under the title, where the result that they are of stays.
 
         Args:
             handler: a generator of answers by name.
+            anew: as in ``Done``.
         """
 
         def telling(*args, **values):
@@ -135,7 +149,10 @@ class Result:
                     yield {"problem": f"<p>{escape(in_words_of_page(error, self.controls))}</p>"}
                 raise
 
-        return telling
+        def whole(*args, **values):
+            yield from told_whole(telling(*args, **values), {"done": Done(anew)})
+
+        return whole
 
     def refusing(self, gives: Mapping, **options):
         """The event that leaves no result where a link cannot be followed: one from elsewhere would pass for its own.
@@ -169,10 +186,6 @@ class Result:
         """The ``entry`` of what a result was made from; where that has no link, of its feature alone."""
         values = self.values_of(made, extras)
         return entry(self.view.name, query_or_none(self.view, values) or short_query(self.view.name, values))
-
-    def tell_after(self, making) -> None:
-        """Tell anew whether the controls have changed: they may have while the result was being made."""
-        making.then(**self._telling)
 
     def _told(self, made: Made | None, **values) -> str:
         return heading(made, changed=made is not None and made.shown != as_shown(self._read, values))

@@ -80,8 +80,6 @@ def steer_tab(service: Service, controls: VectorControls, views: Views) -> None:
     started = [trigger(**writing) for trigger in (run.click, text.submit, result.asked.change, *filled)]
     for writing_now in started:
         stop.click(lambda: "Stopped.", None, status, cancels=writing_now, queue=False, **PRIVATE)
-        result.tell_after(writing_now)
-        controls.tell_after(writing_now)
 
 
 def steering_asked(

@@ -58,8 +58,6 @@ def suggest_tab(service: Service, controls: VectorControls, views: Views) -> Sug
         **counted(service.callers),
     ))
     stop.click(lambda: "Stopped.", None, status, cancels=trying, queue=False, **PRIVATE)
-    result.tell_after(trying)
-    controls.tell_after(trying)
     return SuggestTab(table, settings, trying)
 
 

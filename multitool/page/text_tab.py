@@ -38,12 +38,10 @@ def text_tab(service: Service, controls: VectorControls, views: Views) -> None:
     answers = {"status": status, "shown": shown}
     result.refusing(answers)
     for trigger in (read.click, result.asked.change):
-        reading = trigger(**event(
+        trigger(**event(
             result.making(partial(_read, service)), result.takes, answers | result.gives, show_progress="hidden",
             **counted(service.callers),
         ))
-        result.tell_after(reading)
-        controls.tell_after(reading)
 
 
 def _asked_for(*, sae: str, feature: str, text: str) -> tuple[VectorRecipe, str]:

@@ -5,12 +5,13 @@ from functools import partial
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from multitool.page.common import LATEST, PRIVATE, QUIETLY, counted, event, pick, status_line
 from multitool.page.copying import copy_buttons
 from multitool.page.link_box import link_box
 from multitool.page.recipe_controls import recipes_shown
-from multitool.page.result import Made, Result, Views
+from multitool.page.result import Done, Made, Result, Views
 from multitool.page.service import Service
 from multitool.page.shelf import Held
 from multitool.page.tree_updates import (
@@ -72,7 +73,8 @@ class TreeDisplay:
     Attributes:
         parts: the components by name, states among them: ``document`` is the tree that is shown and ``reason`` why
             there is none, ``kept`` is one to compare with, ``turns`` are the growths that have been asked for.
-        reset, reset_lifts: arguments of events that make the views leave out nothing of another tree, or for its lifts.
+        reset, reset_when_done: arguments of events that make the views leave out nothing of another tree; or of what
+            there is when something is done.
     """
 
     def __init__(
@@ -94,7 +96,9 @@ class TreeDisplay:
             "beside": beside, "turns": gr.State(Turns()),
         }
         self.reset = self.event(reset, ("document",), ("trim", "least_lift", "order"), show_progress="hidden")
-        self.reset_lifts = self.event(reset_lifts, ("document",), ("least_lift", "order"), show_progress="hidden")
+        self.reset_when_done = self.event(
+            _reset_when_done, ("done", "document"), ("trim", "least_lift", "order"), show_progress="hidden"
+        )
         self._show = self.event(
             tree_shown, (*_PART, "order", "kept", "turns", "reason"), _SHOWN, show_progress_on=self.parts["view"],
             **counted(service.light_callers),
@@ -109,9 +113,9 @@ class TreeDisplay:
         """The arguments of an event of parts, by their names; see ``common.event``."""
         return event(handler, pick(self.parts, takes), pick(self.parts, gives), shelf=self._shelf, **options)
 
-    def show_after(self, event, after: str = "then") -> None:
-        """Show what there is after an event: ``then``, or only after its ``failure``."""
-        getattr(event, after)(**self._show).then(**self._draw)
+    def show_after(self, event: Dependency) -> None:
+        """Show what there is after an event."""
+        event.then(**self._show).then(**self._draw)
 
     def _follow_its_controls(self) -> None:
         """Show other parts of the tree, and draw it otherwise, as the display's own controls say."""
@@ -130,6 +134,10 @@ class TreeDisplay:
         parts["width"].input(**to_width).then(**self._draw)
         parts["figure_tab"].select(lambda: True, None, parts["on_figure"], **QUIETLY).then(**self._draw)
         parts["explore_tab"].select(lambda: False, None, parts["on_figure"], **QUIETLY)
+
+
+def _reset_when_done(done: Done, document: DefinitionTree | None) -> dict:
+    return reset(document) if done.anew else reset_lifts(document)
 
 
 def _kept(document: DefinitionTree | None) -> dict:

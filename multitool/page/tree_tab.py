@@ -24,14 +24,14 @@ from multitool.page.growing import check, go_on, grow
 from multitool.page.growth_controls import growth_controls, suited_growth
 from multitool.page.opening import DEMO, Opening, usual_growth
 from multitool.page.recipe_controls import filled, recipes_shown, values_shown, values_within
-from multitool.page.result import Made, Result, Views, as_shown
+from multitool.page.result import Done, Made, Result, Views, as_shown
 from multitool.page.sae_choice import entry_shown
 from multitool.page.service import Service
 from multitool.page.settings import USUAL_MOST_NODES
 from multitool.page.suggest_tab import SuggestTab, setting_chosen
 from multitool.page.tree_display import TreeDisplay
 from multitool.page.tree_views import link_query, recipes_told
-from multitool.page.turns import Turns, only_latest
+from multitool.page.turns import Turns, only_latest, until_another
 from multitool.page.vector_controls import SUITING, VectorControls
 from multitool.page.view import TREE, View
 from multitool.recipes import links
@@ -96,7 +96,10 @@ def tree_tab(
         only_latest(display.result.making(partial(grow, service))), ("turns", "number", *display.result.takes), grown,
         **in_turn,
     )
-    continuing = on(only_latest(partial(go_on, service)), ("turns", "number", "document"), grown, **in_turn)
+    continuing = on(
+        only_latest(display.result.beside(partial(go_on, service), anew=True)), ("turns", "number", "document"), grown,
+        **in_turn,
+    )
     asking = on(_asked, ("turns",), ("number", "status"), **QUIETLY)
     filling = ("number", "status", "suited", *controls)
     named["grow"].click(**asking)
@@ -145,22 +148,17 @@ def tree_tab(
     best = on(partial(_with_best, service, controls), ("turns", "settings", *controls), filling, **QUIETLY)
     growths.append(suggested.trying.success(**best).success(**growing))
 
-    # What follows a growth, whichever it was.
-    turns = named["turns"]
-    for growth_done in growths:
-        vector_controls.tell_after(growth_done)
-        display.result.tell_after(growth_done)
-        # A tree whose growth broke off is shown as far as it has grown. (To Gradio a stop is a failure too.)
-        display.show_after(growth_done.success(**display.reset))
-        display.show_after(growth_done.failure(Turns.refuse, turns, None, **QUIETLY).then(**display.reset))
-        card.tell_after(growth_done, named["document"])
-
     checking = named["check"].click(**on(
-        display.result.beside(partial(check, service)), ("turns", "document"), grown, **on_the_model
+        until_another(display.result.beside(partial(check, service), anew=False)), ("turns", "document"), grown,
+        **on_the_model,
     ))
-    display.show_after(checking.success(**display.reset_lifts))
-    card.tell_after(checking, named["document"])
-    display.show_after(checking, "failure")
+    # What follows a growth, whichever it was, and a check. A tree whose growth broke off is shown as far as it grew.
+    done = display.result.done
+    display.show_after(done.change(**display.reset_when_done))
+    card.tell_after(done.change, named["document"])
+    turns = named["turns"]
+    for growth in growths:  # (To Gradio a stop is a failure too.)
+        growth.failure(**event(_refused, {"turns": turns}, {"done": done}, show_progress="hidden"))
 
     stop = named["stop_growth"]
     stop.click(Turns.stop, turns, None, **QUIETLY)
@@ -175,9 +173,7 @@ def tree_tab(
         partial(_opened, service, controls, display.result), ("turns", "upload", "beside", *controls), brought,
         show_progress="hidden", **counted(service.light_callers),
     )
-    uploading = named["upload"].upload(**opening_saved)
-    display.show_after(uploading.success(**display.reset))
-    card.tell_after(uploading, named["document"])
+    named["upload"].upload(**opening_saved)
 
     display.result.refused.change(Turns.stop, turns, None, **QUIETLY)
     refusing = display.result.refusing(pick(named, ("document", "reason")), shelf=service.shelf)
@@ -190,6 +186,10 @@ def tree_tab(
 def _asked(turns: Turns) -> dict:
     """A growth is asked for: its number, and for the status that it is on its way."""
     return {"number": turns.ask(), "status": "Starting …"}
+
+
+def _refused(turns: Turns) -> dict:
+    return {"done": Done(anew=True)} if turns.refuse() else {}
 
 
 def _filled(service: Service, vector: VectorRecipe, tree: TreeRecipe, turns: Turns) -> dict:
@@ -340,4 +340,5 @@ def _opened(
     except UserError:
         pass
     made = Made(title_told(document.settings), as_shown(recipes_shown, values), told)
-    return {"document": document, "reason": "", **result.answer(made, {"beside": beside}), **filling}
+    answer = result.answer(made, {"beside": beside})
+    return {"document": document, "reason": "", "done": Done(anew=True), **answer, **filling}

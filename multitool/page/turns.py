@@ -36,15 +36,34 @@ class Turns:
         if number == self.asked:
             self.running = False
 
-    def refuse(self) -> None:
-        """None was begun where one was waited for: the queue was full. One that has begun ends by itself."""
-        if self.started < self.asked:
+    def refuse(self) -> bool:
+        """Whether none was begun where one was waited for: the queue was full. One that has begun ends by itself."""
+        refused = self.started < self.asked
+        if refused:
             self.running = False
+        return refused
 
     def stop(self) -> None:
         """Whichever is running ends, and none is begun."""
         self.asked += 1
         self.running = False
+
+
+def until_another(judging: Callable) -> Callable:
+    """What is told of a tree, a generator of answers, as long as no growth is asked for meanwhile.
+
+    It takes the turns besides everything else.
+    """
+
+    def streaming(turns: Turns, **arguments):
+        asked = turns.asked
+        with contextlib.closing(judging(**arguments)) as answers:
+            for answer in answers:
+                if turns.asked != asked:
+                    return
+                yield answer
+
+    return streaming
 
 
 def only_latest(growth: Callable) -> Callable:

@@ -48,10 +48,10 @@ class VectorControls:
     chosen: tuple[Callable, ...]  # what a visitor chooses a feature by, as ``FeatureChoice.chosen``
     telling: tuple[dict, ...]  # the arguments of events that tell what is known of vector and components
 
-    def tell_after(self, making) -> None:
-        """Tell anew what could not be told before the event loaded a model or did a vocabulary scan."""
+    def tell_after(self, making: list[Callable]) -> None:
+        """Tell anew what could not be told before one of the events loaded a model or did a vocabulary scan."""
         for told in self.telling:
-            making.then(**told)
+            gr.on(making, **told)
 
 
 def vector_controls(service: Service, opening: Opening, choice: FeatureChoice) -> VectorControls:

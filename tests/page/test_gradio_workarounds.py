@@ -8,6 +8,7 @@ import pytest
 from gradio.mcp import GradioMCPServer
 from gradio_client import Client
 
+from multitool.errors import UserError
 from multitool.page.common import file_data, save
 from multitool.page.gradio_workarounds import Page, name_endpoint, told_whole
 
@@ -109,11 +110,25 @@ def test_files_are_where_gradio_serves_them_from_and_are_deleted_in_time(client)
 
 def test_a_stream_ends_with_all_that_it_told():
     shown, hidden = gr.update(visible=True, value="a"), gr.update(visible=False)
-    assert list(told_whole([{"status": "one"}, {"status": "two"}])) == [{"status": "one"}, {"status": "two"}]
-    assert list(told_whole([{"rows": [1], "status": ""}, {"status": "done"}]))[2:] == [{"rows": [1], "status": "done"}]
-    *_, last = told_whole([{"file": shown}, {"file": hidden}])
-    assert last == {"file": gr.update(visible=False, value="a")}
-    *_, last = told_whole([{"file": "a"}, {"file": hidden}])
-    assert last == {"file": gr.update(visible=False, value="a")}
-    assert list(told_whole([{"file": hidden}, {"file": shown}]))[2:] == []
-    assert list(told_whole([])) == []
+
+    def last(*answers) -> dict:
+        *told, ending = told_whole(answers, {"done": 1})
+        assert told == list(answers)
+        return ending
+
+    assert last() == {"done": 1}
+    assert last({"rows": [1], "status": ""}, {"status": "two"}) == {"rows": [1], "status": "two", "done": 1}
+    assert last({"file": shown}, {"file": hidden}) == {"file": gr.update(visible=False, value="a"), "done": 1}
+    assert last({"file": "a"}, {"file": hidden}) == {"file": gr.update(visible=False, value="a"), "done": 1}
+    assert last({"file": hidden}, {"file": "b"}) == {"file": "b", "done": 1}
+
+
+def test_a_stream_that_fails_tells_all_before():
+    def failing():
+        yield {"status": "one"}
+        raise UserError("No.")
+
+    answers = told_whole(failing(), {"done": 1})
+    assert [next(answers), next(answers)] == [{"status": "one"}, {"status": "one", "done": 1}]
+    with pytest.raises(UserError):
+        next(answers)

@@ -1,7 +1,9 @@
 """What stands above results: what they were made from, and whether the controls still show that."""
 
 import json
+from functools import reduce
 from html import escape
+from operator import or_
 
 import gradio as gr
 import pytest
@@ -10,7 +12,7 @@ from multitool.errors import UserError
 from multitool.page.component_controls import COMPONENTS
 from multitool.page.growth_controls import tree_values
 from multitool.page.recipe_controls import recipes_shown
-from multitool.page.result import Made, Result, Views, as_shown, heading
+from multitool.page.result import Done, Made, Result, Views, as_shown, heading
 from multitool.page.view import View
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 
@@ -70,6 +72,8 @@ def test_a_failure_clears_a_result_of_other_controls_and_leaves_one_of_the_same(
         with pytest.raises(UserError, match="No."):
             for answer in result.making(fails)(made, value=value):
                 found.append(answer)
+        *found, whole = found
+        assert whole.pop("done").anew and whole == reduce(or_, found)
         return found
 
     first, cleared = {"problem": ""}, {"why": "No.", "made": None, "title": ""}
@@ -99,9 +103,13 @@ def test_errors_call_controls_by_their_labels_and_are_text():
 def test_a_result_without_a_title_is_none():
     with gr.Blocks():
         result = result_of({"value": gr.Textbox()}, lambda value: (value,), lambda words: {})
-    assert list(result.making(lambda value: iter([{"title": ""}]))(Made("", (1,)), value=1)) == [
-        {"problem": "", "made": None, "title": ""}
-    ]
+    told, last = result.making(lambda value: iter([{"title": ""}]))(Made("", (1,)), value=1)
+    assert told == {"problem": "", "made": None, "title": ""}
+    assert last.pop("done").anew and last == told
+
+
+def test_each_time_something_is_done_is_another():
+    assert Done(anew=True) != Done(anew=True)
 
 
 def test_a_result_tells_its_link_or_why_it_has_none():
