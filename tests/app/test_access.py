@@ -45,6 +45,7 @@ def test_a_verdict_and_an_error_are_told_from_their_ground(page):
     page.fill("#feature input", "none")
     page.click("#grow")
     page.locator(".toast-body").wait_for()
+    page.wait_for_selector("#tree-view .empty")  # until then there is a greyed tree
     page.wait_for_timeout(700)
     assert page.evaluate(CONTRAST) == []
 
