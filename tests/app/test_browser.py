@@ -333,7 +333,7 @@ def test_an_error_says_what_to_do_and_shows_its_values_as_text(page):
     # A tree from other controls does not stay under these.
     wait_for_status(page, "exactly once")
     page.wait_for_selector("#tree-view .empty")
-    for gone in ("#tree-title p", "#coverage .bar", "#json", "#link", "#trim"):
+    for gone in ("#tree-title p", "#coverage .bar", "#json", "#link input", "#trim"):
         page.wait_for_selector(gone, state="hidden")
     assert definitions(page) == [] and page.locator("#check").is_disabled()
 
