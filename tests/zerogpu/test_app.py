@@ -233,7 +233,8 @@ def test_a_steered_clamped_and_injected_tree_is_that_of_one_process(client, serv
 
 
 def test_a_text_is_continued_on_the_gpu_that_is_lent(client, service):
-    found = client.predict(DEMO, 927, "Yesterday I went to", [-0.4, 0.8], length=6, api_name="/continuations")
+    asked = {"text": "Yesterday I went to", "strengths": [-0.4, 0.8], "length": 6}
+    found = client.predict(DEMO, 927, **asked, api_name="/continuations")
     assert [one["strength"] for one in found["continuations"]] == [0, -0.4, 0.8] and found["complete"]
     assert all(len(one["activations"]) == 6 and one["log_probability"] < 0 for one in found["continuations"])
     assert service.scheduled
@@ -834,6 +835,7 @@ def test_a_link_opens_its_feature_and_spends_nothing_before_it_is_asked(browser,
     link, before = f"{app.url}/?sae={DEMO}&feature={next(FRESH)}&cutoff=0.01&max_depth=1", len(service.calls)
     with opened(browser, link, shows="#tree-view .empty") as page:
         wait_for_status(page, "takes some of your time on a GPU. Press “Grow tree” to see it")
+        open_growth(page)
         assert page.input_value("#feature input") in link and page.input_value("#cutoff input") == "1e-2"
         assert page.locator("#tree-title p").count() == 0
         assert len(service.calls) == before
