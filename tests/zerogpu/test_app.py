@@ -840,11 +840,11 @@ def test_a_link_opens_its_feature_and_spends_nothing_before_it_is_asked(browser,
         assert page.locator("#tree-title p").count() == 0
         assert len(service.calls) == before
         page.click("#grow")
-        page.wait_for_selector("#tree-view .explorer")
+        page.wait_for_selector("#tree-view .explorer:not(.empty)")
         assert service.released(timeout=20) and len(service.calls) > before
         after = len(service.calls)
         page.reload()  # it is kept now, and costs nothing
-        page.wait_for_selector("#tree-view .explorer")
+        page.wait_for_selector("#tree-view .explorer:not(.empty)")
         wait_for_status(page, "nodes at cutoff 0.01")
         assert len(service.calls) == after
     with opened(browser, f"{app.url}/?feature={next(FRESH)}&cutoff=0.01&max_depth=1&grow=1") as page:
