@@ -93,10 +93,26 @@ def event(
     """
     by_names = isinstance(gives, Mapping)
     named = _by_name(gives, _held(handler, shelf)) if by_names else handler
+    answering = _answering(callers.counting(named) if callers else named)
     return {
-        "fn": shown_errors(callers.counting(named) if callers else named, takes), "inputs_kwargs": dict(takes),
+        "fn": shown_errors(answering, takes), "inputs_kwargs": dict(takes),
         "outputs": list(gives.values()) if by_names else gives, **PRIVATE, **options,
     }
+
+
+def _answering(handler: Callable) -> Callable:
+    """The handler; a generator that answers nothing leaves all as it is. Gradio would empty what it gives."""
+
+    @functools.wraps(handler)
+    def streaming(*args, **kwargs):
+        answered = False
+        for answer in handler(*args, **kwargs):
+            answered = True
+            yield answer
+        if not answered:
+            yield gr.skip()
+
+    return streaming if inspect.isgeneratorfunction(handler) else handler
 
 
 def _held(handler: Callable, shelf: Shelf | None) -> Callable:

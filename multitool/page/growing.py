@@ -7,7 +7,7 @@ import numpy as np
 
 from multitool.errors import UserError
 from multitool.page.service import Service
-from multitool.page.tree_views import pictures
+from multitool.page.tree_views import link_query, pictures
 from multitool.recipes.captions import title_told
 from multitool.recipes.recipe import TreeRecipe, VectorRecipe
 from multitool.trees.document import DefinitionTree
@@ -18,11 +18,13 @@ _FASTER = 0.85  # of the ratio of two levels to that of the two before, as measu
 
 
 def grow(service: Service, vector: VectorRecipe, tree: TreeRecipe):
-    """Grow a tree; after every level the tree so far, and in words how far it is. With its first level its title."""
+    """Grow a tree; after every level the tree so far, and in words how far it is. With its first level its title and
+    link."""
     titled = False
     for answer in _progress(service.trees(vector, tree)):
         if not titled and "document" in answer:
-            answer, titled = answer | {"title": title_told(answer["document"].settings)}, True
+            document, titled = answer["document"], True
+            answer = answer | {"title": title_told(document.settings), "link": link_query(document)}
         yield answer
 
 

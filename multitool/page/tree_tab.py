@@ -88,8 +88,8 @@ def tree_tab(
         return event(handler, pick(named, takes), pick(named, gives), shelf=service.shelf, **options)
 
     # What sets a growth going: a click is answered before it grows, as its events follow each other.
-    grown = ("document", *display.result.gives, "reason", "status", "bar", "verdict", "view", "definitions", "go_on",
-             "offer")
+    grown = ("document", *display.result.gives, "link", "reason", "status", "bar", "verdict", "view", "definitions",
+             "go_on", "offer")
     on_the_model = {"show_progress": "hidden", **counted(service.callers)}
     in_turn = {**on_the_model, "trigger_mode": "multiple"}
     growing = on(

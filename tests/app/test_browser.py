@@ -410,6 +410,14 @@ def test_the_list_is_there_when_its_tab_opens_and_follows_the_feature(page):
     page.get_by_role("tab", name="Token list").click()
     page.locator("#list-title", has_text="feature 152").wait_for()
     page.locator("#tokens [role=gridcell]", has_text="star").first.wait_for()
+    # It stays as it is when its tab is left and opened again.
+    status = page.input_value("#list-status textarea")
+    page.get_by_role("tab", name="Text").click()
+    page.get_by_role("tab", name="Token list").click()
+    page.wait_for_timeout(1500)
+    assert title(page, "list") == "demo/hook_embed · feature 152 · pullback"
+    assert page.input_value("#list-status textarea") == status and status.startswith("By score")
+    assert "feature=152" in page.input_value("#list-link input")
 
 
 def found_features(page) -> list[str]:

@@ -9,6 +9,7 @@ import gradio as gr
 import pytest
 
 from multitool.errors import UserError
+from multitool.page.common import event
 from multitool.page.component_controls import COMPONENTS
 from multitool.page.growth_controls import tree_values
 from multitool.page.recipe_controls import recipes_shown
@@ -135,3 +136,9 @@ def test_a_result_tells_its_link_or_why_it_has_none():
     long = answer("a" * 5000, "")
     assert "can have 4,000 at most: the text is too long" in long["link"]
     assert json.loads(long["address"])["query"] == "view=some", "it leads to the tab, and claims no more"
+
+
+def test_a_stream_that_tells_nothing_leaves_all_as_it_is():
+    with gr.Blocks():
+        nothing = event(lambda: (yield from ()), {}, {"title": gr.HTML(), "made": gr.State()})["fn"]
+    assert list(nothing()) == [gr.skip()]
