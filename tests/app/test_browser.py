@@ -898,6 +898,7 @@ def test_a_list_by_the_logit_lens_of_words_from_its_other_end(page):
     assert "unembedding" in page.inner_text("#measure")
     page.locator("#words input").check()
     page.click("#list")
+    page.wait_for_function("document.querySelector('#list-status textarea').value.includes('logit lens, only words')")
     page.locator("#tokens [role=gridcell]", has_text="␣rain").first.wait_for()
     first = csv_files.rows_of(download(page, "#csv").decode())
     assert first[0]["token"] == " rain" and float(first[0]["logit_lens"]) > 0
