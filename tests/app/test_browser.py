@@ -667,7 +667,7 @@ def wait_for_sae(page, name: str) -> None:
 def search_saes(page, words: str, n_found: int) -> None:
     page.locator("#sae-search input").fill("")
     page.locator("#sae-search input").press_sequentially(words)
-    page.locator("#sae-found caption", has_text=f"{n_found:,} found").wait_for()
+    page.locator("#sae-found caption", has_text=re.compile(rf"(?<![\d,]){n_found:,} found")).wait_for()
 
 
 def test_an_sae_is_found_among_all_and_chosen_by_keyboard(page):
