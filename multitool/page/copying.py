@@ -10,12 +10,12 @@ from pathlib import Path
 import gradio as gr
 
 from multitool.jobs.token_table import TokenTable
-from multitool.page.link_box import copying_script
 from multitool.recipes.captions import distance_told, source_told
 from multitool.recipes.tables import Pasted, pasted
 from multitool.trees.document import DefinitionTree
 from multitool.trees.tree import Definition
 
+_CLIPBOARD = Path(__file__).with_name("clipboard.js")
 _IN_PAGE = Path(__file__).with_name("copying.js")
 
 
@@ -30,6 +30,11 @@ def copy_buttons(value: str, elem_id: str, what: str) -> gr.HTML:
         js_on_load=copying_script(_IN_PAGE), apply_default_css=False, padding=False, elem_id=elem_id,
         what=what,
     )
+
+
+def copying_script(of_component: Path) -> str:
+    """A component's script behind what copies for it."""
+    return "\n".join(file.read_text(encoding="utf-8") for file in (_CLIPBOARD, of_component))
 
 
 def copied(formats: Mapping[str, Pasted]) -> str:

@@ -6,13 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-_CLIPBOARD = Path(__file__).with_name("clipboard.js")
+from multitool.page.copying import copying_script
+
 _IN_PAGE = Path(__file__).with_name("link_box.js")
-
-
-def copying_script(of_component: Path) -> str:
-    """A component's script behind what copies for it."""
-    return "\n".join(file.read_text(encoding="utf-8") for file in (_CLIPBOARD, of_component))
 
 
 def link_box(elem_id: str, label: str, info: str, value: str = "", **options: Any) -> gr.HTML:
